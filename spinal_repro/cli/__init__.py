@@ -1,0 +1,1 @@
+"""The two commands. Importing them imports neither torch nor pandas."""

@@ -1,0 +1,155 @@
+"""``spinal-train``: the Hydra application."""
+
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import main as hydra_main
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spinal_repro.config import GROUPS, compose_raw, config_dir, explain, validate
+from spinal_repro.errors import UserError, unknown
+
+EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+
+
+def main() -> None:
+    """Entry point: exits 0 when every run asked for is finished."""
+    sys.exit(_main(sys.argv[1:]))
+
+
+def _main(arguments: Sequence[str]) -> int:
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
+    jobs: list[tuple[str, str]] = []  # (what, why it failed or "")
+    sweeping = any(a in ("-m", "--multirun") for a in arguments)
+
+    def job(raw: DictConfig) -> None:
+        what = _describe(raw)
+        try:
+            _train(raw)
+        except UserError as error:
+            _complain(str(error))
+            jobs.append((what, str(error)))
+        except Exception as error:
+            if not sweeping:
+                raise
+            traceback.print_exc()
+            jobs.append((what, f"{type(error).__name__}: {error}"))
+        else:
+            jobs.append((what, ""))
+
+    try:
+        check_overrides(arguments)
+        hydra_main(version_base="1.3", config_path=str(config_dir().resolve()), config_name="train")(
+            job
+        )()
+    except UserError as error:
+        _complain(str(error))
+        return EXIT_USAGE
+    except (HydraException, OmegaConfBaseException) as error:
+        _complain(explain(error))
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        _complain("interrupted; the same command continues after the last finished epoch")
+        return EXIT_INTERRUPTED
+    failed = [(what, why) for what, why in jobs if why]
+    if sweeping and jobs:
+        print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
+        for what, why in failed:
+            print(f"failed: {what}: {why}", file=sys.stderr)
+    return EXIT_FAILED if failed else 0
+
+
+def _train(raw: DictConfig) -> None:
+    """Validate before the heavy imports, then train."""
+    config = validate(raw)
+    from spinal_repro.training.run import run, summary
+
+    outcome = run(config)
+    if outcome.was_done:
+        print(f"already finished: {outcome.folder}")
+        for line in summary(outcome.record, outcome.folder / "record.json"):
+            print(line)
+
+
+def _describe(raw: DictConfig) -> str:
+    choices = [f"{g}={OmegaConf.select(raw, f'{g}.name')}" for g in GROUPS if g != "runtime"]
+    return " ".join([*choices, f"seed={raw.get('seed')}"])
+
+
+def _complain(message: str) -> None:
+    print(f"spinal-train: {message}", file=sys.stderr)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuse unknown groups, choices and keys on the command line, naming the nearest one.
+
+    Hydra would accept unknown keys behind ``+``; its other messages name no alternative.
+
+    Raises:
+        UserError: for the first one found.
+    """
+    words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    overrides = OverridesParser.create().parse_overrides(words)
+    folders = [config_dir(), *_extra_dirs(arguments, overrides)]
+    choices: list[str] = []
+    for override in overrides:
+        if override.key_or_group in GROUPS:
+            names = _choices(override)
+            for name in names:
+                _check_choice(override.key_or_group, name, folders)
+            if names:
+                choices.append(f"{override.key_or_group}={names[0]}")
+    extra = folders[1] if len(folders) > 1 else None
+    known: set[str] | None = None
+    for override in overrides:
+        key = override.key_or_group
+        if key in GROUPS or key.split(".")[0] in ("hydra",) or "@" in key:
+            continue
+        if known is None:  # composing takes a moment; do it only where a key needs it
+            known = {*_keys(compose_raw(choices, extra)), *GROUPS}
+        if key not in known:
+            raise unknown("configuration key", key, known)
+
+
+def _extra_dirs(arguments: Sequence[str], overrides: Sequence[Override]) -> list[Path]:
+    """Folders with configuration of the user's own: ``--config-dir``."""
+    found = []
+    for position, argument in enumerate(arguments):
+        if argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
+            found.append(Path(arguments[position + 1]))
+        elif argument.startswith("--config-dir="):
+            found.append(Path(argument.partition("=")[2]))
+    return found
+
+
+def _choices(override: Override) -> list[str]:
+    """The names an override chooses in a group; none for a glob or a deletion."""
+    if override.is_sweep_override():
+        if not override.is_choice_sweep():
+            return []
+        return [str(name) for name in override.sweep_string_iterator()]
+    value = override.value()
+    return [] if value is None else [str(value)]
+
+
+def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:
+    known = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+    if name not in known:
+        raise unknown(group, name, known)
+
+
+def _keys(node: Any, prefix: str = "") -> Iterable[str]:
+    """Every dotted key of a configuration."""
+    if not isinstance(node, DictConfig):
+        return
+    for key in node:
+        yield f"{prefix}{key}"
+        yield from _keys(node._get_node(key), f"{prefix}{key}.")

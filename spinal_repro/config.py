@@ -1,0 +1,315 @@
+"""The configuration of a run: schema, composition, validation, identity.
+
+YAML under ``configs/`` only fills these dataclasses. `validate` re-merges whatever Hydra
+composed into them, because Hydra alone accepts unknown keys behind ``+`` and inside YAML files.
+A head, backbone, learning-rate rule or augmentation is ``name`` plus options; its options are
+checked against the constructor the name stands for (see `registry`).
+"""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spinal_repro.errors import UserError, unknown
+from spinal_repro.registry import merge_onto
+
+GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime")
+
+
+def config_dir() -> Path:
+    """The folder of the shipped YAML: inside an installed wheel, or at the root of a checkout."""
+    package = Path(__file__).parent
+    inside = package / "configs"
+    return inside if inside.is_dir() else package.parent / "configs"
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered name with its options: one head, backbone, rule or augmentation."""
+
+    name: str
+    options: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class DatasetConfig:
+    """What a data set is: where its images come from and what must be found there."""
+
+    name: str = MISSING
+    title: str = field(default=MISSING, metadata={"identity": False})
+    source: str = MISSING
+    num_classes: int = MISSING
+    image_size: int = MISSING
+    channels: int = MISSING
+    train_size: int = MISSING
+    test_size: int = MISSING
+    label_offset: int = 0
+    num_outputs: int | None = None  # logits of the model; the number of classes unless given
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def outputs(self) -> int:
+        """Number of logits."""
+        return self.num_classes if self.num_outputs is None else self.num_outputs
+
+
+@dataclass(frozen=True)
+class RecipeConfig:
+    """How a model is trained. ``published_epochs`` is what the paper's scripts run, if any."""
+
+    name: str = MISSING
+    epochs: int = MISSING
+    published_epochs: int | None = field(default=None, metadata={"identity": False})
+    batch_size: int = MISSING
+    eval_batch_size: int = 1000
+    optimizer: str = MISSING
+    lr: float = MISSING
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    lr_rule: dict[str, Any] = field(default_factory=lambda: {"name": "constant"})
+    augment: list[dict[str, Any]] = field(default_factory=list)
+    mean: list[float] = MISSING
+    std: list[float] = MISSING
+
+
+@dataclass(frozen=True)
+class ProtocolConfig:
+    """Who steers and selects: ``val`` (held out of train) or ``test`` (as published)."""
+
+    name: str = MISSING
+    select_on: str = MISSING
+    val_fraction: float = MISSING
+    split_seed: int = 0
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """On what a run is computed, and how it shows itself."""
+
+    device: str = "auto"
+    precision: str = "fp32"
+    channels_last: bool = True
+    threads: int | None = field(default=None, metadata={"identity": False})
+    progress: str = field(default="auto", metadata={"identity": False})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where data lie. ``limit`` (images a split) is a reduced budget and part of the identity."""
+
+    root: str = field(default="data", metadata={"identity": False})
+    download: bool = field(default=False, metadata={"identity": False})
+    limit: int | None = None
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that one run is made of."""
+
+    dataset: DatasetConfig
+    model: Component
+    head: Component
+    recipe: RecipeConfig
+    protocol: ProtocolConfig
+    runtime: RuntimeConfig
+    data: DataConfig
+    seed: int
+    runs: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain containers in the shape of the YAML (`validate` accepts it again)."""
+        plain = dataclasses.asdict(self)
+        for group in ("model", "head"):
+            plain[group] = {"name": plain[group]["name"], **plain[group]["options"]}
+        return plain
+
+    def identity(self) -> str:
+        """Eight hex digits naming what is trained, the seed left out.
+
+        Only what can change a result counts: not where data or runs lie, how progress is
+        shown or how many threads compute.
+        """
+        plain = self.to_dict()
+        for group, config in (
+            ("dataset", self.dataset),
+            ("recipe", self.recipe),
+            ("runtime", self.runtime),
+            ("data", self.data),
+        ):
+            for entry in dataclasses.fields(config):
+                if entry.metadata.get("identity") is False:
+                    del plain[group][entry.name]
+        del plain["seed"], plain["runs"]
+        text = json.dumps(plain, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def run_dir(self) -> Path:
+        """The folder of this run: the same configuration and seed always give the same one."""
+        cell = f"{self.dataset.name}-{self.model.name}-{self.head.name}"
+        return Path(self.runs) / cell / f"{self.protocol.name}-{self.identity()}" / f"s{self.seed}"
+
+    @property
+    def reduced_budget(self) -> list[str]:
+        """Why this run is shorter than the published recipe; empty if it is not."""
+        reasons = []
+        published = self.recipe.published_epochs
+        if published is not None and self.recipe.epochs < published:
+            reasons.append(f"{self.recipe.epochs} of {published} epochs")
+        if self.data.limit is not None:
+            reasons.append(f"at most {self.data.limit} images a split")
+        return reasons
+
+
+def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Config:
+    """Compose and validate a configuration as the command line would.
+
+    Args:
+        overrides: Hydra overrides, e.g. ``["model=vgg5", "seed=1"]``.
+        extra_dir: A folder with configuration groups of one's own, searched as well.
+
+    Raises:
+        UserError: for any name, key or value that is not valid.
+    """
+    return validate(compose_raw(overrides, extra_dir))
+
+
+def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> DictConfig:
+    """What Hydra makes of the YAML and the overrides, unchecked."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import HydraException
+
+    search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return hydra_compose("train", overrides=[*overrides, *search])
+        with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+            return hydra_compose("train", overrides=[*overrides, *search])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error)) from error
+
+
+def explain(error: Exception) -> str:
+    """A Hydra or OmegaConf error as one line for people."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    kept = []
+    for line in lines:
+        if line.startswith(("Config search path", "provider=", "object_type", "Set the env")):
+            continue
+        kept.append(line)
+    return "; ".join(kept)
+
+
+def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
+    """Check a composed configuration against the schema and freeze it.
+
+    Raises:
+        UserError: for unknown keys, wrong types and values that make no sense.
+    """
+    try:
+        plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)  # type: ignore[call-overload]
+    except OmegaConfBaseException as error:
+        raise UserError(explain(error)) from None
+    plain.pop("hydra", None)
+    known = [entry.name for entry in dataclasses.fields(Config)]
+    for key in plain:
+        if key not in known:
+            raise unknown("configuration key", str(key), known)
+
+    def section(name: str, schema: type) -> Any:
+        node = plain.get(name)
+        if not isinstance(node, dict):
+            raise UserError(f"{name} must be a group of settings, got {node!r}")
+        return schema(**merge_onto(schema, node, where=name))
+
+    config = Config(
+        dataset=section("dataset", DatasetConfig),
+        model=_component("model", plain.get("model")),
+        head=_component("head", plain.get("head")),
+        recipe=section("recipe", RecipeConfig),
+        protocol=section("protocol", ProtocolConfig),
+        runtime=section("runtime", RuntimeConfig),
+        data=section("data", DataConfig),
+        seed=_natural("seed", plain.get("seed")),
+        runs=str(plain.get("runs")),
+    )
+    _check_values(config)
+    return config
+
+
+def _component(group: str, node: Any) -> Component:
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        raise UserError(f"{group} must be a group of settings with a name, got {node!r}")
+    return Component(node["name"], {key: v for key, v in node.items() if key != "name"})
+
+
+def _natural(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise UserError(f"{key} must be a whole number, 0 or more, got {value!r}")
+    return value
+
+
+def _check_values(config: Config) -> None:
+    """Refuse values of the right type that make no sense."""
+    dataset, recipe, protocol, runtime = (
+        config.dataset,
+        config.recipe,
+        config.protocol,
+        config.runtime,
+    )
+    positive = {
+        "dataset.num_classes": dataset.num_classes,
+        "dataset.image_size": dataset.image_size,
+        "dataset.channels": dataset.channels,
+        "dataset.num_outputs": dataset.outputs,
+        "recipe.epochs": recipe.epochs,
+        "recipe.batch_size": recipe.batch_size,
+        "recipe.eval_batch_size": recipe.eval_batch_size,
+        "recipe.lr": recipe.lr,
+        "data.limit": config.data.limit,
+        "runtime.threads": runtime.threads,
+    }
+    for key, value in positive.items():
+        if value is not None and not value > 0:
+            raise UserError(f"{key} must be above 0, got {value}")
+    for key, value in {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}.items():
+        if not value >= 0:
+            raise UserError(f"recipe.{key} must not be negative, got {value}")
+    for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():
+        if len(constants) not in (1, dataset.channels):
+            raise UserError(
+                f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
+                f"channels of {dataset.name}, got {constants}"
+            )
+    if any(not value > 0 for value in recipe.std):
+        raise UserError(f"recipe.std must be above 0, got {recipe.std}")
+    if dataset.outputs < dataset.num_classes:
+        raise UserError(
+            f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "
+            f"({dataset.num_classes})"
+        )
+    _one_of("protocol.select_on", protocol.select_on, ("val", "test"))
+    if protocol.select_on == "val" and not 0 < protocol.val_fraction < 1:
+        raise UserError(
+            f"protocol.val_fraction must lie between 0 and 1 where the validation part selects, "
+            f"got {protocol.val_fraction}"
+        )
+    if protocol.select_on == "test" and protocol.val_fraction != 0:
+        raise UserError("protocol.val_fraction must be 0 where the test set selects")
+    _one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
+    _one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
+    _one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))
+
+
+def _one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise unknown(f"value of {key}", value, allowed)

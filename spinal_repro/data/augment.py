@@ -1,0 +1,202 @@
+"""Augmentation: drawn for each image, applied to a whole batch on the device.
+
+torchvision's transforms draw one set of parameters for each call, so a batch would be warped as
+one. Here the random numbers of a whole epoch are drawn at once on the CPU (the same for every
+device) and the warps run as batched grid sampling. The geometry is that of torchvision on PIL
+images, which the original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spinal_repro.errors import UserError
+from spinal_repro.registry import Registry
+
+
+class Augmentation(ABC):
+    """One random transform of square images of a fixed size."""
+
+    @abstractmethod
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
+
+
+def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:
+    """Build the transforms of a recipe, in order.
+
+    Raises:
+        UserError: for an entry without a name, an unknown name or a wrong option.
+    """
+    built = []
+    for entry in entries:
+        if "name" not in entry:
+            raise UserError(f"an entry of recipe.augment needs a name, got {dict(entry)}")
+        options = {key: value for key, value in entry.items() if key != "name"}
+        built.append(AUGMENTATIONS.build(str(entry["name"]), options))
+    return built
+
+
+def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    return torch.rand(*shape, generator=generator)
+
+
+def _pixel_centres(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Coordinates ``[1, 1, W]`` and ``[1, H, 1]`` of the output pixels' centres."""
+    height, width = images.shape[-2:]
+    x = torch.arange(width, device=images.device, dtype=torch.float32) + 0.5
+    y = torch.arange(height, device=images.device, dtype=torch.float32) + 0.5
+    return x.view(1, 1, -1), y.view(1, -1, 1)
+
+
+def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
+    """Read images at input coordinates ``[N, H, W]`` in pixels (centres at +0.5)."""
+    height, width = images.shape[-2:]
+    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], dim=-1)
+    return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
+
+
+def _inside(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """1 where input coordinates lie in the image, else 0: ``[N, 1, H, W]``."""
+    height, width = images.shape[-2:]
+    return ((x >= 0) & (x < width) & (y >= 0) & (y < height)).unsqueeze(1).to(images.dtype)
+
+
+@AUGMENTATIONS.register("perspective")
+class Perspective(Augmentation):
+    """``RandomPerspective``: each corner moves inwards by a random whole number of pixels.
+
+    Args:
+        distortion: Largest move of a corner, as a share of half the side.
+        p: Share of images that are warped.
+    """
+
+    def __init__(self, *, distortion: float = 0.5, p: float = 0.5) -> None:
+        if not (0 <= distortion <= 1 and 0 <= p <= 1):
+            raise ValueError(f"distortion ({distortion}) and p ({p}) must lie in [0, 1]")
+        self.distortion, self.p = distortion, p
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Eight coefficients a..h of the map from output to input pixels, for each image."""
+        reach = int(self.distortion * (size // 2)) + 1
+        moves = torch.randint(0, reach, (count, 4, 2), generator=generator).double()
+        warped = _uniform(generator, count) < self.p
+        far = size - 1
+        corners = torch.tensor([[0, 0], [far, 0], [far, far], [0, far]], dtype=torch.float64)
+        inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=torch.float64)
+        coefficients = torch.zeros(count, 8)
+        coefficients[:, 0] = coefficients[:, 4] = 1  # the identity
+        ends = corners + inwards * moves[warped]
+        coefficients[warped] = homography(corners.expand_as(ends), ends).float()
+        return coefficients
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Warp bilinearly; what comes from outside the image is 0."""
+        a, b, c, d, e, f, g, h = parameters.view(-1, 8, 1, 1).unbind(1)
+        x, y = _pixel_centres(images)
+        scale = g * x + h * y + 1
+        source_x, source_y = (a * x + b * y + c) / scale, (d * x + e * y + f) / scale
+        warped = _sample(images, source_x, source_y, "bilinear")
+        return warped * _inside(images, source_x, source_y)
+
+
+def homography(start: Tensor, end: Tensor) -> Tensor:
+    """Coefficients ``[N, 8]`` of the projective maps that take ``end`` to ``start``.
+
+    Args:
+        start: Corners ``[N, 4, 2]`` in the input image.
+        end: Where they stand in the output image, ``[N, 4, 2]``.
+    """
+    x, y = end[..., 0], end[..., 1]
+    u, v = start[..., 0], start[..., 1]
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    upper = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], dim=-1)
+    lower = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
+    return torch.linalg.solve(torch.cat([upper, lower], dim=1), torch.cat([u, v], dim=1))
+
+
+@AUGMENTATIONS.register("rotation")
+class Rotation(Augmentation):
+    """``RandomRotation``: by an angle uniform in [-degrees, degrees], nearest pixel, fill 0."""
+
+    def __init__(self, *, degrees: float) -> None:
+        if degrees < 0:
+            raise ValueError(f"degrees must not be negative, got {degrees}")
+        self.degrees = degrees
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Angles ``[count]`` in radians, counter-clockwise."""
+        return (2 * _uniform(generator, count) - 1) * math.radians(self.degrees)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Rotate about the centre."""
+        height, width = images.shape[-2:]
+        cos, sin = (f(parameters).view(-1, 1, 1) for f in (torch.cos, torch.sin))
+        x, y = _pixel_centres(images)
+        x, y = x - width / 2, y - height / 2
+        source_x, source_y = cos * x - sin * y + width / 2, sin * x + cos * y + height / 2
+        return _sample(images, source_x, source_y, "nearest") * _inside(images, source_x, source_y)
+
+
+@AUGMENTATIONS.register("resized_crop")
+class ResizedCrop(Augmentation):
+    """``RandomResizedCrop`` back to the same size: a random box, enlarged bilinearly.
+
+    Args:
+        scale: Range of the box's area as a share of the image.
+        ratio: Range of its width over height, drawn log-uniformly.
+    """
+
+    TRIES = 10  # boxes tried before the largest central one of a permitted ratio is taken
+
+    def __init__(
+        self, *, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
+    ) -> None:
+        for name, bounds in (("scale", scale), ("ratio", ratio)):
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+                raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
+        self.scale, self.ratio = tuple(scale), tuple(ratio)
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Boxes ``[count, 4]``: left, top, width, height in whole pixels."""
+        low, high = self.scale
+        area = size * size * (low + (high - low) * _uniform(generator, count, self.TRIES))
+        low, high = (math.log(bound) for bound in self.ratio)
+        ratio = torch.exp(low + (high - low) * _uniform(generator, count, self.TRIES))
+        widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
+        fits = (widths > 0) & (widths <= size) & (heights > 0) & (heights <= size)
+        first = fits.int().argmax(dim=1, keepdim=True)
+        width, height = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
+        # no box fitted: a square image takes itself, narrowed if its ratio 1 is not permitted
+        none = ~fits.any(dim=1)
+        width[none] = round(size * min(1.0, self.ratio[1]))
+        height[none] = round(size / max(1.0, self.ratio[0]))
+        free_x, free_y = size - width, size - height
+        left = (_uniform(generator, count) * (free_x + 1)).floor()
+        top = (_uniform(generator, count) * (free_y + 1)).floor()
+        left[none], top[none] = (free_x[none] / 2).round(), (free_y[none] / 2).round()
+        return torch.stack([left, top, width, height], dim=1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Enlarge each box to the whole image."""
+        side_y, side_x = images.shape[-2:]
+        left, top, width, height = parameters.view(-1, 4, 1, 1).unbind(1)
+        x, y = _pixel_centres(images)
+        # clamped to the box, because pixels around it are not part of the crop
+        source_x = left + torch.clamp(x * width / side_x, min=0.5).minimum(width - 0.5)
+        source_y = top + torch.clamp(y * height / side_y, min=0.5).minimum(height - 0.5)
+        count = len(images)
+        shape = (count, side_y, side_x)
+        return _sample(images, source_x.expand(shape), source_y.expand(shape), "bilinear")

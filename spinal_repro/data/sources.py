@@ -1,0 +1,245 @@
+"""Sources: from a data-set name to images and labels in memory.
+
+A source is a function ``(config, root, download) -> Dataset`` registered under the name that
+``dataset.source`` gives. Reading a data set that is missing or damaged ends in one message that
+names the folder and the command to run.
+"""
+
+import gzip
+import math
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torchvision import datasets as tv
+
+from spinal_repro.config import DatasetConfig
+from spinal_repro.data.splits import stratified
+from spinal_repro.errors import UserError
+from spinal_repro.registry import Registry
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images ``[N, C, H, W]`` uint8 with labels ``[N]`` int64."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The published training and test parts of a data set."""
+
+    train: ImageSet
+    test: ImageSet
+
+
+Source = Callable[[DatasetConfig, Path, bool], Dataset]
+SOURCES: Registry[Dataset] = Registry("data source")
+
+
+def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False) -> Dataset:
+    """Load a data set and check it against its configuration.
+
+    Args:
+        config: What to load and what must be found.
+        root: The folder data sets lie in.
+        download: Fetch what is missing first.
+
+    Raises:
+        UserError: where files are missing or damaged, or hold other than what is expected.
+    """
+    dataset = SOURCES[config.source](config, Path(root), download)
+    parts = (("train", dataset.train, config.train_size), ("test", dataset.test, config.test_size))
+    for part, images, size in parts:
+        where = f"{config.title} ({part})"
+        if len(images) != size:
+            raise UserError(
+                f"{where} has {len(images)} images where {size} are expected; if the files are "
+                f"right, pass dataset.{part}_size={len(images)}"
+            )
+        shape = (config.channels, config.image_size, config.image_size)
+        if tuple(images.images.shape[1:]) != shape:
+            found = "x".join(map(str, images.images.shape[1:]))
+            raise UserError(f"{where} holds images of {found}, expected {'x'.join(map(str, shape))}")
+        low, high = int(images.labels.min()), int(images.labels.max())
+        if low < 0 or high >= config.outputs:
+            raise UserError(
+                f"{where} has labels {low}..{high}, outside the {config.outputs} outputs; "
+                f"check dataset.num_classes, dataset.num_outputs and dataset.label_offset"
+            )
+    return dataset
+
+
+@SOURCES.register("digits")
+def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
+    """scikit-learn's handwritten digits: 1,797 real 8x8 images, enlarged to the configured size.
+
+    The package has no split; a fixed stratified fifth is the test part.
+    """
+    from sklearn.datasets import load_digits
+
+    raw = load_digits()
+    small = torch.from_numpy(raw.images).float().mul(255 / 16).unsqueeze(1)
+    size = (config.image_size, config.image_size)
+    large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)
+    images = large.round().to(torch.uint8)
+    labels = torch.from_numpy(raw.target).long()
+    train, test = stratified(labels.numpy(), fraction=0.2, seed=0)
+    return Dataset(
+        ImageSet(images[train], labels[train]),
+        ImageSet(images[test], labels[test]),
+    )
+
+
+@dataclass(frozen=True)
+class _IdxFamily:
+    """One torchvision class over idx files: folder, file names and how to open each part."""
+
+    folder: str
+    files: Callable[[DatasetConfig], list[str]]
+    open: Callable[[Path, DatasetConfig, bool, bool], tv.MNIST]
+
+
+_MNIST_FILES = [
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+]
+
+
+def _emnist_split(config: DatasetConfig) -> str:
+    return str(config.options.get("split", ""))
+
+
+_FAMILIES = {
+    "mnist": _IdxFamily(
+        "MNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: tv.MNIST(r, train=t, download=d)
+    ),
+    "fashion_mnist": _IdxFamily(
+        "FashionMNIST",
+        lambda c: _MNIST_FILES,
+        lambda r, c, t, d: tv.FashionMNIST(r, train=t, download=d),
+    ),
+    "kmnist": _IdxFamily(
+        "KMNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: tv.KMNIST(r, train=t, download=d)
+    ),
+    "qmnist": _IdxFamily(
+        "QMNIST",
+        lambda c: [
+            f"qmnist-{part}-{kind}"
+            for part in ("train", "test")
+            for kind in ("images-idx3-ubyte", "labels-idx2-int")
+        ],
+        lambda r, c, t, d: tv.QMNIST(r, what="train" if t else "test", download=d),
+    ),
+    "emnist": _IdxFamily(
+        "EMNIST",
+        lambda c: [
+            f"emnist-{_emnist_split(c)}-{part}-{kind}"
+            for part in ("train", "test")
+            for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
+        ],
+        lambda r, c, t, d: tv.EMNIST(r, split=_emnist_split(c), train=t, download=d),
+    ),
+}
+
+
+def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
+    """A data set of the MNIST family through torchvision's own class."""
+    family = _FAMILIES[config.source]
+    if config.source == "emnist" and _emnist_split(config) not in tv.EMNIST.splits:
+        raise UserError(
+            f"dataset.options.split is '{_emnist_split(config)}'; EMNIST has {tv.EMNIST.splits}"
+        )
+    folder = root / family.folder / "raw"
+    _unpack_gzipped(folder, family.files(config))
+    missing = [name for name in family.files(config) if not (folder / name).is_file()]
+    if missing and download:
+        try:
+            family.open(root, config, True, True)
+            family.open(root, config, False, True)
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"downloading {config.title} to {folder} failed: {error}") from error
+    elif missing:
+        raise UserError(
+            f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing)}). "
+            f"Fetch it with: spinal-train dataset={config.name} data.download=true; or say "
+            f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA"
+        )
+    for name in family.files(config):
+        check_idx(folder / name)
+    train = family.open(root, config, True, False)
+    test = family.open(root, config, False, False)
+    return Dataset(_images(train, config), _images(test, config))
+
+
+for _name in _FAMILIES:
+    SOURCES.register(_name)(_load_idx_family)
+
+
+def _images(part: tv.MNIST, config: DatasetConfig) -> ImageSet:
+    labels = part.targets if part.targets.ndim == 1 else part.targets[:, 0]  # QMNIST has 8 columns
+    if len(labels) != len(part.data):
+        raise UserError(
+            f"{config.title}: {len(part.data)} images but {len(labels)} labels in {part.raw_folder}"
+        )
+    return ImageSet(part.data.unsqueeze(1), labels.long() + config.label_offset)
+
+
+def _unpack_gzipped(folder: Path, names: list[str]) -> None:
+    """Unpack files that lie there gzipped only, as other packages ship them."""
+    for name in names:
+        packed, plain = folder / f"{name}.gz", folder / name
+        if packed.is_file() and not plain.exists():
+            partial = folder / f"{name}.partial"
+            try:
+                with gzip.open(packed) as source, partial.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+            except (OSError, EOFError) as error:
+                partial.unlink(missing_ok=True)
+                raise UserError(
+                    f"{packed} is damaged ({error}); delete it and fetch it again"
+                ) from error
+            partial.rename(plain)
+
+
+_IDX_TYPES = {0x08: np.uint8, 0x09: np.int8, 0x0B: np.int16, 0x0C: np.int32, 0x0D: np.float32}
+
+
+def check_idx(path: Path) -> tuple[int, ...]:
+    """Check that an idx file is as long as its header says.
+
+    Returns:
+        The shape of the array it holds.
+
+    Raises:
+        UserError: where the file is no idx file, or shorter or longer than its header says.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+        dims = head[3] if len(head) == 4 else 0
+        sizes = file.read(4 * dims)
+    mend = f"delete {path} and fetch it again with data.download=true"
+    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= dims <= 4:
+        raise UserError(f"{path.name} is not an idx file (it starts with {head.hex()}); {mend}")
+    if len(sizes) < 4 * dims:
+        raise UserError(f"{path.name} is cut short in its header; {mend}")
+    shape = tuple(int.from_bytes(sizes[4 * i : 4 * i + 4], "big") for i in range(dims))
+    item = np.dtype(_IDX_TYPES[head[2]]).itemsize
+    expected = 4 + 4 * dims + item * math.prod(shape)
+    found = path.stat().st_size
+    if found != expected:
+        raise UserError(
+            f"{path.name} is damaged: {found:,} bytes where its header says {expected:,}; {mend}"
+        )
+    return shape

@@ -1,0 +1,28 @@
+"""The one error type for what a user can cause."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """Something the user can mend: says what was wrong, what was expected and how to fix it.
+
+    Commands print its message without a traceback and exit non-zero.
+    """
+
+
+def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the nearest one that does.
+
+    Args:
+        noun: What the name is a name of, e.g. ``"head"``.
+        name: The name given.
+        known: All names that would have been accepted.
+    """
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    if not near:  # "data.dir" for "data.root": compare the last parts, then give the list
+        tails = {known_name.rpartition(".")[2]: known_name for known_name in names}
+        near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1)]
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
+    return UserError(f"there is no {noun} '{name}'; {hint}")

@@ -1,0 +1,87 @@
+"""The record of a run: one small JSON, enough to rebuild every table without retraining.
+
+This module never imports torch, so that listing runs is quick.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from spinal_repro.errors import UserError
+from spinal_repro.files import read_json, write_json
+
+SCHEMA_VERSION = 1
+RECORD, STATUS = "record.json", "status.json"
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> Path:
+    """Write the record of a finished run into its folder."""
+    path = folder / RECORD
+    write_json(path, {"schema_version": SCHEMA_VERSION, **record})
+    return path
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        UserError: where it is no record, or one of another schema version.
+    """
+    try:
+        record = read_json(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"the record {path} cannot be read: {error}") from error
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if version != SCHEMA_VERSION:
+        raise UserError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}")
+    return dict(record)
+
+
+def write_status(folder: Path, state: str, **details: Any) -> None:
+    """Note what a run is doing: ``running``, ``interrupted``, ``failed`` or ``done``."""
+    status = {"state": state, "pid": os.getpid(), "time": time.strftime("%F %T"), **details}
+    write_json(folder / STATUS, status)
+
+
+def run_folders(runs: Path) -> Iterator[Path]:
+    """Every run folder below ``runs``, in the order of their names."""
+    yield from sorted(path.parent for path in runs.glob(f"*/*/*/{STATUS}"))
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """One row about a run folder: what it is, how far it came and what came out.
+
+    Accuracies are percentages of the test set.
+    """
+    cell, protocol, seed = folder.parts[-3:]
+    row: dict[str, Any] = {"run": f"{cell}/{protocol}/{seed}", "state": "unreadable"}
+    try:
+        status = read_json(folder / STATUS)
+        row |= {"state": status["state"], "epochs": status.get("epochs", "")}
+        if row["state"] == "running" and not _alive(int(status["pid"])):
+            row["state"] = "stopped"
+        if (folder / RECORD).is_file():
+            record = read_record(folder / RECORD)
+            row |= {
+                "state": "done",
+                "test %": 100 * record["test"]["selected"]["accuracy"],
+                "last %": 100 * record["test"]["last"]["accuracy"],
+                "selected": record["selection"]["epoch"],
+                "reduced": "; ".join(record["reduced_budget"]),
+            }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        row["reduced"] = f"{type(error).__name__}: {error}"
+    return row
+
+
+def _alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,1 @@
+"""Results: pure functions of records. Nothing here imports torch."""

@@ -1,0 +1,24 @@
+"""Separate random streams, each derived from the run's seed.
+
+Initial weights, data order, augmentation, dropout and learning-rate draws never share a stream,
+so two runs that differ in the head alone start from the same backbone and see the same batches.
+Streams used during training are derived anew for every epoch: a resumed run needs no saved
+random state to continue bit for bit.
+"""
+
+import hashlib
+
+STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr")
+
+
+def stream_seed(seed: int, stream: str, epoch: int = 0) -> int:
+    """A 63-bit seed for one stream of one run in one epoch.
+
+    Args:
+        seed: The run's seed.
+        stream: One of `STREAMS`.
+        epoch: Epochs count from 1; 0 is before training.
+    """
+    assert stream in STREAMS, stream
+    digest = hashlib.sha256(f"{seed}/{stream}/{epoch}".encode()).digest()
+    return int.from_bytes(digest[:8], "little") >> 1

@@ -1,0 +1,207 @@
+"""The training loop: one epoch of training, one evaluation, and the two in turn."""
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spinal_repro.config import RecipeConfig
+from spinal_repro.data.augment import Augmentation
+from spinal_repro.data.loader import Batches
+from spinal_repro.errors import UserError
+from spinal_repro.seeds import stream_seed
+from spinal_repro.training.optim import EpochResult, LrRule
+
+CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
+
+
+class NonFiniteLossError(UserError):
+    """The loss became infinite or not a number."""
+
+
+@dataclass
+class State:
+    """Where a run stands between two epochs; what a checkpoint holds besides tensors.
+
+    Attributes:
+        lr: Learning rate of the next epoch.
+        epoch: Epochs finished.
+        best_epoch: First epoch with the highest accuracy on the selecting split; 0 for none.
+        best_correct: Images it got right.
+        history: One entry an epoch; equal for equal configuration and seed.
+        timing: One entry an epoch: seconds of training and of evaluation.
+    """
+
+    lr: float
+    epoch: int = 0
+    best_epoch: int = 0
+    best_correct: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    timing: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything an epoch needs. ``select`` holds the split that steers and selects."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    lr_rule: LrRule
+    recipe: RecipeConfig
+    train: Batches
+    select: Batches
+    select_on: str
+    augmentations: Sequence[Augmentation]
+    autocast: Callable[[], AbstractContextManager[Any]]
+    seed: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Outcome on one split: images right, images seen, mean loss, predicted classes ``[N]``."""
+
+    correct: int
+    count: int
+    loss: float
+    predictions: Tensor
+
+    @property
+    def accuracy(self) -> float:
+        """Share of images right, in [0, 1]."""
+        return self.correct / self.count
+
+
+OnBatch = Callable[[int, dict[str, float] | None], None]
+
+
+def fit(
+    trainer: Trainer, state: State, on_epoch: Callable[[State, bool], None], on_batch: OnBatch
+) -> None:
+    """Train from where ``state`` stands to the recipe's last epoch.
+
+    Args:
+        trainer: What to train and how.
+        state: Updated in place.
+        on_epoch: Called after each epoch with the state and whether it is the new best one.
+        on_batch: Called after each batch with its number of images and, now and then, with
+            running figures.
+    """
+    for epoch in range(state.epoch + 1, trainer.recipe.epochs + 1):
+        lr, started = state.lr, time.perf_counter()
+        loss, correct = train_epoch(trainer, epoch, lr, on_batch)
+        trained = time.perf_counter()
+        selected = evaluate(trainer.model, trainer.select, trainer.autocast)
+        evaluated = time.perf_counter()
+
+        count = trainer.train.num_images
+        state.history.append(
+            {
+                "epoch": epoch,
+                "lr": lr,
+                "train_loss": loss,
+                "train_accuracy": correct / count,
+                f"{trainer.select_on}_loss": selected.loss,
+                f"{trainer.select_on}_accuracy": selected.accuracy,
+                f"{trainer.select_on}_correct": selected.correct,
+            }
+        )
+        state.timing.append(
+            {
+                "epoch": epoch,
+                "train_seconds": trained - started,
+                "eval_seconds": evaluated - trained,
+                "images_per_second": count / (trained - started),
+            }
+        )
+        result = EpochResult(
+            epoch=epoch,
+            accuracy=selected.accuracy,
+            best=state.best_correct / selected.count,
+            lr=lr,
+            base_lr=trainer.recipe.lr,
+            seed=trainer.seed,
+        )
+        state.lr = trainer.lr_rule.next_lr(result)
+        is_best = state.best_epoch == 0 or selected.correct > state.best_correct
+        if is_best:
+            state.best_epoch, state.best_correct = epoch, selected.correct
+        state.epoch = epoch
+        on_epoch(state, is_best)
+
+
+def train_epoch(
+    trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch
+) -> tuple[float, int]:
+    """Train on every image once.
+
+    Returns:
+        Mean loss and number of images right, over the epoch as it went.
+
+    Raises:
+        NonFiniteLossError: naming the first step whose loss was not finite.
+    """
+    model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
+    model.train()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
+    device = batches.images.device
+    losses = torch.zeros(len(batches), device=device)  # summed over each batch
+    correct = torch.zeros((), dtype=torch.int64, device=device)
+    seen = 0
+    stream = batches.epoch(trainer.seed, epoch, trainer.augmentations)
+    for step, (images, labels) in enumerate(stream):
+        with trainer.autocast():
+            logits = model(images)
+        loss = F.cross_entropy(logits.float(), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+        losses[step] = loss.detach() * len(labels)
+        correct += (logits.detach().argmax(dim=1) == labels).sum()
+        seen += len(labels)
+        running = None
+        if (step + 1) % CHECK_EVERY == 0:
+            _check_finite(losses, epoch)
+            running = {"loss": losses.sum().item() / seen, "acc": correct.item() / seen}
+        on_batch(len(labels), running)
+    assert seen == batches.num_images
+    _check_finite(losses, epoch)
+    return losses.double().sum().item() / seen, int(correct.item())
+
+
+def _check_finite(losses: Tensor, epoch: int) -> None:
+    bad = ~torch.isfinite(losses)
+    if bad.any():
+        step = int(bad.int().argmax()) + 1
+        raise NonFiniteLossError(
+            f"the loss is {losses[step - 1].item()} at step {step} of {len(losses)} in epoch "
+            f"{epoch}; a smaller recipe.lr or runtime.precision=fp32 may help"
+        )
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, batches: Batches, autocast: Callable[[], AbstractContextManager[Any]]
+) -> Evaluation:
+    """Run a model over every image of a split once, in evaluation mode."""
+    model.eval()
+    device = batches.images.device
+    loss = torch.zeros((), dtype=torch.float32, device=device)
+    predictions = []
+    for images, labels in batches.in_order():
+        with autocast():
+            logits = model(images)
+        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
+        predictions.append(logits.argmax(dim=1))
+    predicted = torch.cat(predictions)
+    assert len(predicted) == batches.num_images
+    correct = int((predicted == batches.labels).sum())
+    return Evaluation(correct, len(predicted), loss.item() / len(predicted), predicted.cpu())
