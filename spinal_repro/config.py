@@ -3,7 +3,8 @@
 YAML under ``configs/`` only fills these dataclasses. `validate` re-merges whatever Hydra
 composed into them, because Hydra alone accepts unknown keys behind ``+`` and inside YAML files.
 A head, backbone, learning-rate rule or augmentation is ``name`` plus options; its options are
-checked against the constructor the name stands for (see `registry`).
+checked against the constructor the name stands for (see `registry`). Where one constructor
+serves many names (the networks of a library) the component also has a ``kind``.
 """
 
 import dataclasses
@@ -32,10 +33,37 @@ def config_dir() -> Path:
 
 @dataclass(frozen=True)
 class Component:
-    """A registered name with its options: one head, backbone, rule or augmentation."""
+    """A registered name with its options: one head, backbone, rule or augmentation.
+
+    Attributes:
+        name: The registered name; with a ``kind``, one of the names that the kind knows.
+        options: Keyword arguments of the constructor.
+        kind: The registered name of a constructor that takes ``name`` as an option.
+    """
 
     name: str
     options: dict[str, Any]
+    kind: str | None = None
+
+    @property
+    def registered(self) -> str:
+        """Under what the constructor is registered."""
+        return self.name if self.kind is None else self.kind
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the constructor is called with."""
+        return self.options if self.kind is None else {"name": self.name, **self.options}
+
+    @property
+    def label(self) -> str:
+        """For folders and people: torchvision's ``resnet18`` is not timm's."""
+        return self.name if self.kind is None else f"{self.kind}.{self.name}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The shape of the YAML."""
+        kind = {} if self.kind is None else {"kind": self.kind}
+        return {**kind, "name": self.name, **self.options}
 
 
 @dataclass(frozen=True)
@@ -74,9 +102,10 @@ class RecipeConfig:
     momentum: float = 0.0
     weight_decay: float = 0.0
     lr_rule: dict[str, Any] = field(default_factory=lambda: {"name": "constant"})
+    label_smoothing: float = field(default=0.0, metadata={"identity": "if set"})
     augment: list[dict[str, Any]] = field(default_factory=list)
-    mean: list[float] = MISSING
-    std: list[float] = MISSING
+    mean: list[float] | None = MISSING  # null: what the model's weights expect
+    std: list[float] | None = MISSING
 
 
 @dataclass(frozen=True)
@@ -126,8 +155,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers in the shape of the YAML (`validate` accepts it again)."""
         plain = dataclasses.asdict(self)
-        for group in ("model", "head"):
-            plain[group] = {"name": plain[group]["name"], **plain[group]["options"]}
+        plain["model"], plain["head"] = self.model.to_dict(), self.head.to_dict()
         return plain
 
     def identity(self) -> str:
@@ -144,7 +172,10 @@ class Config:
             ("data", self.data),
         ):
             for entry in dataclasses.fields(config):
-                if entry.metadata.get("identity") is False:
+                counts = entry.metadata.get("identity", True)
+                if counts == "if set":  # younger than some records: its default changes nothing
+                    counts = plain[group][entry.name] != entry.default
+                if not counts:
                     del plain[group][entry.name]
         del plain["seed"], plain["runs"]
         text = json.dumps(plain, sort_keys=True)
@@ -153,7 +184,7 @@ class Config:
     @property
     def run_dir(self) -> Path:
         """The folder of this run: the same configuration and seed always give the same one."""
-        cell = f"{self.dataset.name}-{self.model.name}-{self.head.name}"
+        cell = f"{self.dataset.name}-{self.model.label}-{self.head.name}"
         return Path(self.runs) / cell / f"{self.protocol.name}-{self.identity()}" / f"s{self.seed}"
 
     @property
@@ -249,7 +280,16 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
 def _component(group: str, node: Any) -> Component:
     if not isinstance(node, dict) or not isinstance(node.get("name"), str):
         raise UserError(f"{group} must be a group of settings with a name, got {node!r}")
-    return Component(node["name"], {key: v for key, v in node.items() if key != "name"})
+    kind = node.get("kind")
+    if kind is not None and not isinstance(kind, str):
+        raise UserError(f"{group}.kind must be a name, got {kind!r}")
+    unset = {"pretrained": None, "freeze": "none"}  # left out where they change nothing
+    options = {
+        key: value
+        for key, value in node.items()
+        if key not in ("name", "kind") and not (key in unset and value == unset[key])
+    }
+    return Component(node["name"], options, kind)
 
 
 def _natural(key: str, value: Any) -> int:
@@ -284,13 +324,17 @@ def _check_values(config: Config) -> None:
     for key, value in {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}.items():
         if not value >= 0:
             raise UserError(f"recipe.{key} must not be negative, got {value}")
+    if not 0 <= recipe.label_smoothing < 1:
+        raise UserError(f"recipe.label_smoothing must lie in [0, 1), got {recipe.label_smoothing}")
+    if (recipe.mean is None) != (recipe.std is None):
+        raise UserError("recipe.mean and recipe.std must both be given, or both be null")
     for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():
-        if len(constants) not in (1, dataset.channels):
+        if constants is not None and len(constants) not in (1, dataset.channels):
             raise UserError(
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
-    if any(not value > 0 for value in recipe.std):
+    if any(not value > 0 for value in recipe.std or ()):
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     if dataset.outputs < dataset.num_classes:
         raise UserError(

@@ -1,6 +1,7 @@
 """A classifier is a backbone and a head; its size is counted, never typed."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,21 +10,61 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from spinal_repro.backbones import load_backbones
 from spinal_repro.config import Component, DatasetConfig
+from spinal_repro.errors import unknown
 from spinal_repro.heads import HEADS
+from spinal_repro.pretrained import WeightReport, load_pretrained
 from spinal_repro.seeds import stream_seed
+
+FREEZE = ("none", "backbone")
 
 
 class Classifier(nn.Module):
-    """Images ``[N, C, H, W]`` to logits ``[N, num_outputs]``."""
+    """Images ``[N, C, H, W]`` to logits ``[N, num_outputs]``.
 
-    def __init__(self, backbone: nn.Module, head: nn.Module) -> None:
+    Args:
+        backbone: Images to features; with auxiliary outputs it gives, in training mode, features
+            and a list of auxiliary features.
+        head: Features to logits.
+        aux_heads: A classifier for each auxiliary output.
+        frozen: Train the head alone: the backbone also stays in evaluation mode, so that its
+            batch norm and dropout are those of evaluation.
+
+    Attributes:
+        weights: What came of loading pretrained weights; None where there are none.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: nn.Module,
+        aux_heads: Sequence[nn.Module] = (),
+        *,
+        frozen: bool = False,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
+        self.aux_heads = nn.ModuleList(aux_heads)
+        self.frozen = frozen
+        self.weights: WeightReport | None = None
+        if frozen:
+            backbone.requires_grad_(False).eval()
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images to logits."""
-        logits: Tensor = self.head(self.backbone(images))
+    def train(self, mode: bool = True) -> "Classifier":
+        """Training mode, for all but a frozen backbone."""
+        super().train(mode)
+        if self.frozen:
+            self.backbone.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
+        """Images to logits; in training with auxiliary outputs also a list of their logits."""
+        features = self.backbone(images)
+        if isinstance(features, tuple):
+            features, aux = features
+            pairs = zip(self.aux_heads, aux, strict=True)
+            return self.head(features), [head(x) for head, x in pairs]
+        logits: Tensor = self.head(features)
         return logits
 
 
@@ -38,15 +79,24 @@ def build_model(
     Raises:
         UserError: for unknown names, options or impossible values.
     """
-    load_backbones()
+    options = dict(model.arguments)
+    pretrained, freeze = options.pop("pretrained", None), options.pop("freeze", "none")
+    if freeze not in FREEZE:
+        raise unknown("value of model.freeze", str(freeze), FREEZE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "backbone"))
         body = load_backbones().build(
-            model.name, model.options, dataset.channels, dataset.image_size
+            model.registered, options, dataset.channels, dataset.image_size
         )
         torch.manual_seed(stream_seed(seed, "head"))
         top = HEADS.build(head.name, head.options, body.num_features, dataset.outputs)
-    return Classifier(body, top)
+        frozen = freeze == "backbone"
+        sizes = [] if frozen else getattr(body, "aux_features", [])
+        aux_heads = [nn.Linear(size, dataset.outputs) for size in sizes]
+    classifier = Classifier(body, top, aux_heads, frozen=frozen)
+    if pretrained is not None:
+        classifier.weights = load_pretrained(body, str(pretrained))
+    return classifier
 
 
 @dataclass(frozen=True)
@@ -55,7 +105,7 @@ class Counts:
 
     Parameters are trainable ones. Multiplications are those of linear layers and convolutions
     as executed (a layer called k times counts k times). Activations are hidden units computed
-    in the head; logits do not count.
+    in the head; logits do not count. Auxiliary outputs exist in training only and do not count.
     """
 
     body_parameters: int
@@ -90,6 +140,7 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
         head_mult, _ = multiplications(classifier.head, features)
     classifier.train(was_training)
     body, head = parameters(classifier.backbone), parameters(classifier.head)
+    body -= sum(parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
     return Counts(
         body_parameters=body,
         head_parameters=head,

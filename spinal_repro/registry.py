@@ -1,6 +1,7 @@
 """Names to constructors. The constructor's signature is the schema of its configuration."""
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -73,7 +74,9 @@ class Registry(Generic[T]):
 
 def _schema(constructor: Callable[..., Any]) -> type:
     """A dataclass with one field for each keyword-only parameter of a constructor."""
-    function = constructor.__init__ if inspect.isclass(constructor) else constructor  # type: ignore[misc]
+    function: Any = constructor.func if isinstance(constructor, functools.partial) else constructor
+    if inspect.isclass(function):
+        function = function.__init__
     hints = typing.get_type_hints(function)
     fields: list[tuple[str, Any, Any]] = []
     for parameter in inspect.signature(function).parameters.values():

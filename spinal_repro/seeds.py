@@ -8,7 +8,7 @@ random state to continue bit for bit.
 
 import hashlib
 
-STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr")
+STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr", "samples")
 
 
 def stream_seed(seed: int, stream: str, epoch: int = 0) -> int:

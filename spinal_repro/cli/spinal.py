@@ -3,20 +3,33 @@
 import argparse
 import os
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from spinal_repro import __version__
 from spinal_repro.errors import UserError
+from spinal_repro.results.tables import FORMATS, render
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: exits 0 when it did what was asked."""
+    given = _parser().parse_args(arguments)
+    try:
+        given.command(given)
+    except UserError as error:
+        print(f"spinal: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="spinal", description="Results of SpinalNet reproductions (train with spinal-train)."
     )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
     status = commands.add_parser("status", help="a table of the runs here")
     status.add_argument(
         "runs",
@@ -26,12 +39,48 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="folder of run folders (default: SPINAL_RUNS, or ./runs)",
     )
     status.set_defaults(command=lambda given: print_status(given.runs))
-    given = parser.parse_args(arguments)
-    try:
-        given.command(given)
-    except UserError as error:
-        print(f"spinal: {error}", file=sys.stderr)
-        sys.exit(2)
+
+    params = commands.add_parser(
+        "params",
+        help="parameters, multiplications and activations, without training or data",
+        epilog="What is not named is listed in full: without arguments every model with every "
+        "head. Every row is compared with head=fc on the same model and data set.",
+    )
+    params.add_argument(
+        "overrides",
+        nargs="*",
+        help="a composition, as for spinal-train, e.g. dataset=mnist model=cnn head=spinal",
+    )
+    params.set_defaults(command=lambda given: print_params(given.overrides, given.format))
+
+    regression = commands.add_parser("regression", help="Table I of the paper: toy regression")
+    regression.add_argument("--seeds", type=_count, default=20, help="how many (default: 20)")
+    regression.add_argument("--epochs", type=_count, default=200, help="default: 200, as published")
+    regression.add_argument(
+        "--target",
+        choices=("column", "square"),
+        default="column",
+        help="noise of each sample's own (default), or the committed N x N target (Q1)",
+    )
+    regression.add_argument(
+        "--layers",
+        choices=("distinct", "reused"),
+        default="distinct",
+        help="six distinct Spinal layers (default), or layers 3 and 4 used twice (Q2)",
+    )
+    regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
+    regression.set_defaults(command=print_regression)
+
+    for command in (params, regression):
+        command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+    return parser
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
 
 
 def print_status(runs: Path) -> None:
@@ -52,3 +101,62 @@ def print_status(runs: Path) -> None:
 
     table = pd.DataFrame(rows)
     print(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.2f}"))
+
+
+def print_params(overrides: Sequence[str], style: str) -> None:
+    """Print the sizes of compositions.
+
+    Raises:
+        UserError: for names and keys that do not exist.
+    """
+    from spinal_repro.sizes import COLUMNS, sizes
+
+    found = sizes(overrides)
+    print(render(COLUMNS, found.rows, style))
+    by_head: dict[str, list[tuple[str, str]]] = {}
+    for model, head, why in found.refused:
+        by_head.setdefault(head, []).append((model, why))
+    for head, models in by_head.items():  # on stderr, so that the table stays one
+        names = ", ".join(model for model, _ in models)
+        print(f"not counted, {head} with {names}: {models[0][1]}", file=sys.stderr)
+
+
+def print_regression(given: argparse.Namespace) -> None:
+    """Train all regression nets and print their table beside the published one.
+
+    Raises:
+        UserError: where the output file cannot be written.
+    """
+    if given.out is not None and not given.out.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
+    from spinal_repro.config import config_dir
+    from spinal_repro.files import write_json
+    from spinal_repro.regression import NETS
+    from spinal_repro.results.regression import COLUMNS, published, summarise
+
+    start = time.perf_counter()
+    rows = [row for net in NETS for row in _regression(net, given)]
+    summary = summarise(rows, published(config_dir()))
+    if given.out is not None:
+        settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
+        seconds = round(time.perf_counter() - start, 1)
+        document = {"settings": settings, "seconds": seconds, "summary": summary, "runs": rows}
+        write_json(given.out, document)
+    print(render(COLUMNS, summary, given.format))
+
+
+def _regression(net: str, given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train one net, with a bar where there is a terminal."""
+    from tqdm import tqdm
+
+    from spinal_repro.regression import regression
+
+    with tqdm(total=given.epochs, desc=net, unit="epoch", disable=None) as bar:
+        return regression(
+            net,
+            range(given.seeds),
+            epochs=given.epochs,
+            target=given.target,
+            layers=given.layers,
+            on_epoch=lambda _: bar.update(),
+        )

@@ -200,3 +200,56 @@ class ResizedCrop(Augmentation):
         count = len(images)
         shape = (count, side_y, side_x)
         return _sample(images, source_x.expand(shape), source_y.expand(shape), "bilinear")
+
+
+@AUGMENTATIONS.register("hflip")
+class HorizontalFlip(Augmentation):
+    """``RandomHorizontalFlip``.
+
+    Args:
+        p: Share of images that are mirrored.
+    """
+
+    def __init__(self, *, p: float = 0.5) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p}")
+        self.p = p
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """1 for images to mirror, else 0: ``[count]``."""
+        return (_uniform(generator, count) < self.p).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Mirror left and right."""
+        return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(-1), images)
+
+
+@AUGMENTATIONS.register("pad_crop")
+class PadCrop(Augmentation):
+    """``RandomCrop(size, padding)``: a frame of zeros, then a window of the old size anywhere.
+
+    Args:
+        padding: Width of the frame in pixels.
+    """
+
+    def __init__(self, *, padding: int = 4) -> None:
+        if padding < 0:
+            raise ValueError(f"padding must not be negative, got {padding}")
+        self.padding = padding
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Left and top of the window in the framed image: ``[count, 2]``, whole pixels."""
+        high = 2 * self.padding + 1
+        return torch.randint(0, high, (count, 2), generator=generator).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Cut the windows out."""
+        height, width = images.shape[-2:]
+        framed = F.pad(images, [self.padding] * 4)
+        left, top = parameters.long().unbind(1)
+        device = images.device
+        rows = (top.view(-1, 1) + torch.arange(height, device=device)).view(-1, 1, height, 1)
+        columns = (left.view(-1, 1) + torch.arange(width, device=device)).view(-1, 1, 1, width)
+        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
+        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
+        return framed[image, channel, rows, columns]

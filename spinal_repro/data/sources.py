@@ -6,10 +6,12 @@ names the folder and the command to run.
 """
 
 import gzip
+import importlib
 import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,14 @@ Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
 
+@cache
+def load_sources() -> Registry[Dataset]:
+    """The registry with the sources of the other files of this folder in it."""
+    for module in ("cifar", "folder"):
+        importlib.import_module(f"spinal_repro.data.{module}")
+    return SOURCES
+
+
 def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False) -> Dataset:
     """Load a data set and check it against its configuration.
 
@@ -57,7 +67,7 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
     Raises:
         UserError: where files are missing or damaged, or hold other than what is expected.
     """
-    dataset = SOURCES[config.source](config, Path(root), download)
+    dataset = load_sources()[config.source](config, Path(root), download)
     parts = (("train", dataset.train, config.train_size), ("test", dataset.test, config.test_size))
     for part, images, size in parts:
         where = f"{config.title} ({part})"

@@ -19,6 +19,7 @@ from spinal_repro.seeds import stream_seed
 from spinal_repro.training.optim import EpochResult, LrRule
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
+AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
 
 
 class NonFiniteLossError(UserError):
@@ -128,6 +129,8 @@ def fit(
             seed=trainer.seed,
         )
         state.lr = trainer.lr_rule.next_lr(result)
+        if trainer.lr_rule.restarts(result):
+            trainer.optimizer.state.clear()
         is_best = state.best_epoch == 0 or selected.correct > state.best_correct
         if is_best:
             state.best_epoch, state.best_correct = epoch, selected.correct
@@ -158,8 +161,8 @@ def train_epoch(
     stream = batches.epoch(trainer.seed, epoch, trainer.augmentations)
     for step, (images, labels) in enumerate(stream):
         with trainer.autocast():
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
+            output = model(images)
+        logits, loss = training_loss(output, labels, trainer.recipe.label_smoothing)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -175,6 +178,24 @@ def train_epoch(
     assert seen == batches.num_images
     _check_finite(losses, epoch)
     return losses.double().sum().item() / seen, int(correct.item())
+
+
+def training_loss(
+    output: Tensor | tuple[Tensor, list[Tensor]], labels: Tensor, label_smoothing: float
+) -> tuple[Tensor, Tensor]:
+    """Logits ``[N, C]`` and the loss to descend: cross-entropy, auxiliary outputs at 0.3.
+
+    Args:
+        output: What the classifier gave in training mode.
+        labels: ``[N]``.
+        label_smoothing: Share of the target spread over all classes.
+    """
+    logits, extra = output if isinstance(output, tuple) else (output, [])
+    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
+    for aux in extra:
+        aux_loss = F.cross_entropy(aux.float(), labels, label_smoothing=label_smoothing)
+        loss = loss + AUX_WEIGHT * aux_loss
+    return logits, loss
 
 
 def _check_finite(losses: Tensor, epoch: int) -> None:

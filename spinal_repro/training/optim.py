@@ -1,7 +1,7 @@
 """Optimizers and the learning-rate rules of the recipes."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,6 +61,10 @@ class LrRule(ABC):
     def next_lr(self, result: EpochResult) -> float:
         """Learning rate of the epoch after ``result.epoch``."""
 
+    def restarts(self, result: EpochResult) -> bool:
+        """Whether the optimizer starts that epoch anew, its momentum forgotten."""
+        return False
+
 
 LR_RULES: Registry[LrRule] = Registry("learning-rate rule")
 
@@ -97,6 +101,92 @@ class Redraw(LrRule):
         better = result.accuracy > result.best
         if better or (self.tie_is_better and result.accuracy == result.best):
             return result.lr
-        generator = torch.Generator().manual_seed(stream_seed(result.seed, "lr", result.epoch))
-        u = torch.rand((), generator=generator, dtype=torch.float64).item()
-        return float(result.base_lr * u**self.power)
+        return _draw(result, self.power)
+
+
+@LR_RULES.register("divide")
+class Divide(LrRule):
+    """After an epoch that is worse than the best so far the rate is divided, cumulatively.
+
+    "/3 if worse" of the recipes (1.4): the working rule of the CIFAR-100 script, used here for
+    both heads of the CIFAR-10 pair as well (Q8).
+
+    Args:
+        factor: What the rate is divided by.
+        tie_is_better: Whether an accuracy equal to the best counts as an improvement.
+    """
+
+    def __init__(self, *, factor: float = 3.0, tie_is_better: bool = True) -> None:
+        _check_factor(factor)
+        self.factor, self.tie_is_better = factor, tie_is_better
+
+    def next_lr(self, result: EpochResult) -> float:
+        """The rate in use after an improvement, a smaller one otherwise."""
+        better = result.accuracy > result.best
+        if better or (self.tie_is_better and result.accuracy == result.best):
+            return result.lr
+        return result.lr / self.factor
+
+
+@LR_RULES.register("divide_at")
+class DivideAt(LrRule):
+    """The rate is divided after given epochs, whatever the accuracy.
+
+    With ``epochs=[2], every_from=22`` this is what ``CNN_dropout_CIFAR10.py`` does as committed
+    (Q8): learning has stopped at epoch 30 of 160.
+
+    Args:
+        factor: What the rate is divided by.
+        epochs: Epochs, from 1, after which it is divided.
+        every_from: It is also divided after this epoch and after every later one.
+    """
+
+    def __init__(
+        self, *, factor: float = 3.0, epochs: Sequence[int] = (), every_from: int | None = None
+    ) -> None:
+        _check_factor(factor)
+        self.factor, self.epochs, self.every_from = factor, tuple(epochs), every_from
+
+    def next_lr(self, result: EpochResult) -> float:
+        """The rate in use, divided where its epoch says so."""
+        late = self.every_from is not None and result.epoch >= self.every_from
+        return result.lr / self.factor if late or result.epoch in self.epochs else result.lr
+
+
+@LR_RULES.register("redraw_late")
+class RedrawLate(LrRule):
+    """Constant at first, then ``factor * base * U**power`` with a new optimizer every epoch.
+
+    ``Arch2_MNIST.py`` and ``Arch2_Fashion_MNIST.py`` (Q10): the rate may exceed the base,
+    accuracy plays no part, and momentum is lost between epochs.
+
+    Args:
+        start: The last epoch after which the rate stays; 100 in the MNIST script.
+        factor: Largest rate as a multiple of the base.
+        power: Exponent of U, uniform in [0, 1).
+    """
+
+    def __init__(self, *, start: int, factor: float = 5.0, power: float = 3.0) -> None:
+        if start < 0 or factor <= 0 or power <= 0:
+            raise ValueError("start must not be negative, factor and power must be above 0")
+        self.start, self.factor, self.power = start, factor, power
+
+    def next_lr(self, result: EpochResult) -> float:
+        """The base up to epoch ``start + 1``, then a draw."""
+        return self.factor * _draw(result, self.power) if self.restarts(result) else result.lr
+
+    def restarts(self, result: EpochResult) -> bool:
+        """A new optimizer with every draw."""
+        return result.epoch > self.start
+
+
+def _check_factor(factor: float) -> None:
+    if factor <= 1:
+        raise ValueError(f"factor must be above 1, got {factor}")
+
+
+def _draw(result: EpochResult, power: float) -> float:
+    """``base * U**power``, U from the run's stream for this epoch."""
+    generator = torch.Generator().manual_seed(stream_seed(result.seed, "lr", result.epoch))
+    u = torch.rand((), generator=generator, dtype=torch.float64).item()
+    return float(result.base_lr * u**power)

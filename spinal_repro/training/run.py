@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from spinal_repro.config import Config
+from spinal_repro.config import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import Dataset, load_dataset
@@ -27,6 +27,7 @@ from spinal_repro.environment import (
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.model import Counts, build_model, count
+from spinal_repro.pretrained import WeightReport
 from spinal_repro.records import RECORD, read_record, write_record, write_status
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
@@ -57,6 +58,7 @@ class _Setup:
     trainer: Trainer
     test: Batches
     counts: Counts
+    weights: WeightReport | None
     data: dict[str, Any]
 
 
@@ -98,6 +100,7 @@ def _prepare(config: Config, device: torch.device) -> _Setup:
     rule = dict(recipe.lr_rule)
     lr_rule = LR_RULES.build(str(rule.pop("name", "")), rule)
     augmentations = build_augmentations(recipe.augment)
+    mean, std = normalisation(recipe, model.backbone)
     channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
@@ -116,8 +119,8 @@ def _prepare(config: Config, device: torch.device) -> _Setup:
             dataset.test if part == "test" else dataset.train,
             getattr(split, part),
             batch_size=batch_size,
-            mean=recipe.mean,
-            std=recipe.std,
+            mean=mean,
+            std=std,
             device=device,
             channels_last=config.runtime.channels_last,
         )
@@ -141,7 +144,26 @@ def _prepare(config: Config, device: torch.device) -> _Setup:
             f"the last of the batches of {recipe.batch_size} would hold a single image, which "
             f"batch norm cannot train on; use another recipe.batch_size"
         )
-    return _Setup(trainer, test, counts, _describe_data(dataset, split))
+    about = {**_describe_data(dataset, split), "normalisation": {"mean": mean, "std": std}}
+    return _Setup(trainer, test, counts, model.weights, about)
+
+
+def normalisation(
+    recipe: RecipeConfig, backbone: torch.nn.Module
+) -> tuple[list[float], list[float]]:
+    """The recipe's mean and std, or those that the backbone's weights expect (Q18).
+
+    Raises:
+        UserError: where neither gives any.
+    """
+    if recipe.mean is not None and recipe.std is not None:
+        return recipe.mean, recipe.std
+    if not hasattr(backbone, "mean"):
+        raise UserError(
+            "this model's weights expect no normalisation of their own; give recipe.mean and "
+            "recipe.std, e.g. recipe.mean=[0.5] recipe.std=[0.5]"
+        )
+    return list(backbone.mean), list(backbone.std)  # type: ignore[arg-type]
 
 
 def head_normalises(head: torch.nn.Module) -> bool:
@@ -246,6 +268,7 @@ def _record(
         "finished": time.strftime("%FT%TZ", time.gmtime()),
         "data": setup.data,
         "counts": setup.counts.to_dict(),
+        "pretrained": None if setup.weights is None else dataclasses.asdict(setup.weights),
         "reduced_budget": config.reduced_budget,
         "selection": {
             "on": select_on,
@@ -281,7 +304,7 @@ def _opening(
     """What is said before training."""
     counts, sizes = setup.counts, setup.data["sizes"]
     lines = [
-        f"{config.dataset.title}, model {config.model.name}, head {config.head.name}, "
+        f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
         f"recipe {config.recipe.name}, seed {config.seed}, {device.type} {config.runtime.precision}",
         f"protocol {config.protocol.name}: {SELECTION_RULES[config.protocol.select_on]}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
@@ -290,6 +313,8 @@ def _opening(
         f"head, {counts.total_multiplications:,} in all; "
         f"{counts.head_activations:,} hidden units in the head",
     ]
+    if setup.weights is not None:
+        lines.append(str(setup.weights))
     if config.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if config.runtime.precision == "bf16" and not has_bf16(device):

@@ -1,0 +1,166 @@
+"""Weights for a backbone, from a file or as a library publishes them."""
+
+import hashlib
+import pickle
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from spinal_repro.errors import UserError
+
+SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+# torchvision's oldest DenseNet files number what are attributes now
+_OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
+
+
+@dataclass(frozen=True)
+class WeightReport:
+    """What came of loading weights into a backbone.
+
+    Attributes:
+        source: A file, or the name of published weights.
+        sha256: Of the file; None for published weights.
+        matched: Tensors of the backbone that were found.
+        missing: Batch norm's counters that were not found (old files lack them).
+        unexpected: Tensors of the classifier, which the head replaces.
+    """
+
+    source: str
+    sha256: str | None
+    matched: int
+    missing: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        """One line for people."""
+        dropped = f" ({', '.join(self.unexpected[:4])}: the classifier)" if self.unexpected else ""
+        return (
+            f"weights {self.source}: {self.matched} tensors matched, {len(self.missing)} missing, "
+            f"{len(self.unexpected)} unexpected{dropped}"
+        )
+
+
+def load_pretrained(backbone: nn.Module, source: str) -> WeightReport:
+    """Load weights into a backbone.
+
+    A file may hold the whole network, its classifier included, or a run's ``best.safetensors``.
+    A network of a library also takes the names of its published weights. Normalisation
+    constants that come with published weights become the backbone's ``mean`` and ``std``.
+
+    Args:
+        backbone: What to load into.
+        source: A path that ends in one of `SUFFIXES`, or a name such as ``IMAGENET1K_V1``.
+
+    Raises:
+        UserError: where the weights cannot be had or read, or do not fit.
+    """
+    sha256 = None
+    if source.endswith(SUFFIXES) or Path(source).is_file():
+        tensors = read_tensors(Path(source))
+        sha256 = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    else:
+        tensors = _fetch(backbone, source)
+    classifier = set(getattr(backbone, "classifier_tensors", ()))
+    target: Any = getattr(backbone, "net", backbone)
+    if any(name.startswith("backbone.") for name in tensors):  # a run of this program
+        heads = ("head.", "aux_heads.")
+        classifier = {name for name in tensors if name.startswith(heads)}
+        tensors = {name.removeprefix("backbone."): t for name, t in tensors.items()}
+        target = backbone
+    report = _load(target, tensors, classifier, source, sha256)
+    if hasattr(target, "transform_input") and target is not backbone:
+        # torchvision's GoogLeNet and Inception v3 weights: from our normalisation to theirs
+        target.transform_input = True
+    return report
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a file; nothing in it is executed.
+
+    Raises:
+        UserError: where there is no such file, or it holds anything but tensors.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path} to read weights from")
+    try:
+        if path.suffix == ".safetensors":
+            return dict(load_file(path))
+        found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} holds more than tensors and is not loaded, because unpickling it could run "
+            f"code; save its state_dict as .safetensors where you trust it"
+        ) from error
+    except Exception as error:  # bytes that are no weights can end the readers in any way
+        raise UserError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+    for key in ("state_dict", "model"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+    if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
+        raise UserError(f"{path} holds no table of named tensors (a state_dict)")
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
+    fetch = getattr(backbone, "fetch", None)
+    if fetch is None:
+        raise UserError(
+            f"this model has no published weights '{name}'; give a file "
+            f"({', '.join(SUFFIXES)}) as model.pretrained"
+        )
+    try:
+        published = fetch(name)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a download can end in
+        raise UserError(
+            f"the weights '{name}' could not be fetched ({_first_line(error)}); without a network "
+            f"give a file as model.pretrained"
+        ) from error
+    backbone.mean, backbone.std = list(published.mean), list(published.std)  # type: ignore[assignment]
+    return dict(published.tensors)
+
+
+def _load(
+    target: nn.Module,
+    tensors: Mapping[str, Tensor],
+    classifier: set[str],
+    source: str,
+    sha256: str | None,
+) -> WeightReport:
+    """Load what fits; refuse if anything but the classifier does not."""
+    expected = target.state_dict()
+    given = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+    matched = {n: t for n, t in given.items() if n in expected and t.shape == expected[n].shape}
+    shapes = [n for n in given if n in expected and n not in matched]
+    missing = [n for n in expected if n not in given]
+    unexpected = [n for n in given if n not in expected]
+    lost = [n for n in missing if not n.endswith("num_batches_tracked")]
+    foreign = [n for n in unexpected if n not in classifier]
+    if lost or foreign or shapes:
+        wrong = [
+            f"{len(names)} {what} (such as '{names[0]}')"
+            for what, names in (
+                ("missing", lost),
+                ("unexpected", foreign),
+                ("of another shape", shapes),
+            )
+            if names
+        ]
+        raise UserError(
+            f"{source} does not fit this model: {len(matched)} of {len(expected)} tensors match, "
+            f"{', '.join(wrong)}; check model.name and dataset.image_size"
+        )
+    target.load_state_dict(matched, strict=False)
+    return WeightReport(source, sha256, len(matched), missing, unexpected)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__

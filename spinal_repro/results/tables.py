@@ -1,0 +1,90 @@
+"""Tables as text, CSV, Markdown and LaTeX, every column defined below."""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+FORMATS = ("table", "csv", "markdown", "latex")
+LATEX_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\~{}"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column.
+
+    Attributes:
+        key: What it is called in a row and in CSV.
+        title: Its heading.
+        meaning: Its definition, for the line below the table; empty where the title says it all.
+        form: How a value is written, save in CSV, which has full precision. None is left empty.
+    """
+
+    key: str
+    title: str
+    meaning: str = ""
+    form: Callable[[Any], str] = str
+
+
+def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: str) -> str:
+    """A table in one of `FORMATS`, without a line break at the end.
+
+    Args:
+        columns: What to show, in order.
+        rows: Values by column key; a missing one is None.
+        style: One of `FORMATS`.
+    """
+    assert style in FORMATS, style
+    if style == "csv":
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([column.key for column in columns])
+        writer.writerows([row.get(column.key) for column in columns] for row in rows)
+        return out.getvalue().rstrip("\n")
+    cells = [[_cell(column, row.get(column.key)) for column in columns] for row in rows]
+    titles = [column.title for column in columns]
+    right = [all(not isinstance(row.get(c.key), str) for row in rows) for c in columns]
+    notes = [f"{column.title}: {column.meaning}" for column in columns if column.meaning]
+    if style == "latex":
+        return _latex(titles, cells, right, notes)
+    if style == "markdown":
+        rule = ["---:" if numeric else "---" for numeric in right]
+        lines = ["| " + " | ".join(line) + " |" for line in (titles, rule, *cells)]
+        return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])])
+    widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
+    lines = []
+    for line in (titles, ["-" * width for width in widths], *cells):
+        parts = [
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(line, widths, right, strict=True)
+        ]
+        lines.append("  ".join(parts).rstrip())
+    return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def _cell(column: Column, value: Any) -> str:
+    return "" if value is None else column.form(value)
+
+
+def _latex(
+    titles: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool], notes: list[str]
+) -> str:
+    """A plain ``tabular``, which needs no package; the definitions are comments."""
+
+    def line(parts: Sequence[str]) -> str:
+        escaped = ("".join(LATEX_ESCAPES.get(c, c) for c in part) for part in parts)
+        return " & ".join(escaped) + r" \\"
+
+    return "\n".join(
+        [
+            *(f"% {note}" for note in notes),
+            rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in right)}}}",
+            r"\hline",
+            line(titles),
+            r"\hline",
+            *map(line, cells),
+            r"\hline",
+            r"\end{tabular}",
+        ]
+    )
