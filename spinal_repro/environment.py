@@ -53,7 +53,7 @@ def has_bf16(device: torch.device) -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
         return True
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = ("avx512_bf16", "amx_bf16", "avx512_f", "bf16")
     return any(capabilities.get(name) for name in names) or not capabilities
 

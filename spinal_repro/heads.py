@@ -86,6 +86,7 @@ class FCHead(nn.Module):
             )
         for p in dropout:
             _check_probability("dropout", p)
+        _activation(activation)  # refuses an unknown name where there is no hidden layer too
         before = list(dropout) or [0.0] * (len(hidden) + 1)
         layers: list[nn.Module] = []
         width_in = in_features

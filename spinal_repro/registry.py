@@ -1,6 +1,7 @@
 """Names to constructors. The constructor's signature is the schema of its configuration."""
 
 import dataclasses
+import functools
 import inspect
 import typing
 from collections.abc import Callable, Mapping
@@ -73,7 +74,7 @@ class Registry(Generic[T]):
 
 def _schema(constructor: Callable[..., Any]) -> type:
     """A dataclass with one field for each keyword-only parameter of a constructor."""
-    function = constructor.__init__ if inspect.isclass(constructor) else constructor  # type: ignore[misc]
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = typing.get_type_hints(function)
     fields: list[tuple[str, Any, Any]] = []
     for parameter in inspect.signature(function).parameters.values():
@@ -89,9 +90,8 @@ def _schema(constructor: Callable[..., Any]) -> type:
         if default is parameter.empty:
             fields.append((parameter.name, hint, dataclasses.field()))
         elif isinstance(default, (list, tuple)):
-            fields.append(
-                (parameter.name, hint, dataclasses.field(default_factory=lambda d=default: list(d)))
-            )
+            fresh = functools.partial(list, default)
+            fields.append((parameter.name, hint, dataclasses.field(default_factory=fresh)))
         else:
             fields.append((parameter.name, hint, dataclasses.field(default=default)))
     return dataclasses.make_dataclass("Options", fields, kw_only=True)
