@@ -9,7 +9,7 @@ from typing import Any
 
 from hydra import main as hydra_main
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -147,7 +147,7 @@ def _extra_dirs(arguments: Sequence[str], overrides: Sequence[Override]) -> list
 def _choices(override: Override) -> list[str]:
     """The names an override chooses in a group; none for a glob or a deletion."""
     if override.is_sweep_override():
-        if not override.is_choice_sweep():
+        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             return []
         return [str(name) for name in override.sweep_string_iterator()]
     return [] if override.is_delete() else [str(override.value())]

@@ -191,9 +191,13 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
         train = family.open(root, config, True, False)
         test = family.open(root, config, False, False)
     except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        old = folder.parent / "processed"  # written by old torchvision, which still prefers it
-        hint = f"; delete {old} if it is damaged or out of date" if old.exists() else ""
-        raise UserError(f"{config.title} cannot be read from {folder}: {error}{hint}") from error
+        old = folder.parent / "processed"
+        if old.exists():
+            raise UserError(
+                f"{config.title}: torchvision reads {old}, left there by an old version of it, "
+                f"before {folder}, and fails; delete {old}"
+            ) from error
+        raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
     return Dataset(_images(train, config), _images(test, config))
 
 

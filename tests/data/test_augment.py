@@ -204,7 +204,7 @@ def assert_same_distribution(ours: list[Hashable], theirs: list[Hashable]) -> No
         assert abs(difference) <= SIGMAS * error, (outcome, difference, error)
 
 
-@pytest.mark.parametrize(("size", "distortion"), [(28, 0.5), (27, 0.5), (28, 0.3)])
+@pytest.mark.parametrize(("size", "distortion"), [(28, 0.5), (27, 0.6), (28, 0.3)])
 def test_corner_moves_are_distributed_as_in_torchvision(size: int, distortion: float) -> None:
     drawn = Perspective(distortion=distortion, p=1).draw(20_000, size, seeded())
     ours = (end_points(drawn, size) - corners(size)).reshape(-1, 8)
@@ -280,15 +280,16 @@ def test_crop_sides_have_their_closed_form(
 
 
 def test_fashion_crop_is_nearly_no_augmentation() -> None:
-    """Identity in 29 % of draws, 27x28 or 28x27 in 62 %, as the recipe book counted (Q24)."""
+    """Identity in 28.4 % of draws, 27x28 or 28x27 in 62.7 % (the recipe book's Q24 counted 29 and
+    62 % in a sample)."""
     count = 100_000
     boxes = ResizedCrop(scale=(0.95, 1)).draw(count, 28, seeded())
     sides = Counter(map(tuple, boxes[:, 2:].int().tolist()))
-    tolerance = 0.005 + SIGMAS * math.sqrt(0.25 / count)  # half of the last digit given
-    assert sides[28, 28] / count == pytest.approx(0.29, abs=tolerance)
-    assert (sides[27, 28] + sides[28, 27]) / count == pytest.approx(0.62, abs=tolerance)
-    narrow, near = sides[27, 28] / count, sides[28, 27] / count
-    assert narrow == pytest.approx(near, abs=SIGMAS * math.sqrt(0.62 / count))
+    tolerance = 0.0005 + SIGMAS * math.sqrt(0.25 / count)
+    assert sides[28, 28] / count == pytest.approx(0.284, abs=tolerance)
+    assert (sides[27, 28] + sides[28, 27]) / count == pytest.approx(0.627, abs=tolerance)
+    # neither direction is favoured
+    assert abs(sides[27, 28] - sides[28, 27]) < SIGMAS * math.sqrt(0.627 * count)
 
 
 @pytest.mark.parametrize("scale", [(0.95, 1.0), (0.08, 1.0)])
