@@ -5,6 +5,7 @@ import platform
 import subprocess
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,12 @@ def has_bf16(device: torch.device) -> bool:
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
     """Versions and machine, for records."""
-    import numpy
-    import torchvision
-
     return {
         "spinal_repro": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "numpy": numpy.__version__,
+        "torchvision": version("torchvision"),
+        "numpy": version("numpy"),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),

@@ -104,7 +104,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     """
     words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     overrides = OverridesParser.create().parse_overrides(words)
-    folders = [config_dir(), *_extra_dirs(arguments, overrides)]
+    folders = [config_dir(), *_extra_dirs(arguments)]
     choices: list[str] = []
     for override in overrides:
         if override.key_or_group in GROUPS:
@@ -133,7 +133,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
             raise unknown("configuration key", key, {*known, *elsewhere})
 
 
-def _extra_dirs(arguments: Sequence[str], overrides: Sequence[Override]) -> list[Path]:
+def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
     """Folders with configuration of the user's own: ``--config-dir``."""
     found = []
     for position, argument in enumerate(arguments):

@@ -15,16 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets as tv
 
 from spinal_repro.config import DatasetConfig
 from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError
 from spinal_repro.registry import Registry
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
 
 
 @dataclass(frozen=True)
@@ -106,13 +109,20 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     )
 
 
+def _tv() -> Any:
+    """The data sets of torchvision, imported late: that takes as long as all of torch."""
+    from torchvision import datasets
+
+    return datasets
+
+
 @dataclass(frozen=True)
 class _IdxFamily:
     """One torchvision class over idx files: folder, file names and how to open each part."""
 
     folder: str
     files: Callable[[DatasetConfig], list[str]]
-    open: Callable[[Path, DatasetConfig, bool, bool], tv.MNIST]
+    open: Callable[[Path, DatasetConfig, bool, bool], "MNIST"]
 
 
 _MNIST_FILES = [
@@ -129,15 +139,15 @@ def _emnist_split(config: DatasetConfig) -> str:
 
 _FAMILIES = {
     "mnist": _IdxFamily(
-        "MNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: tv.MNIST(r, train=t, download=d)
+        "MNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: _tv().MNIST(r, train=t, download=d)
     ),
     "fashion_mnist": _IdxFamily(
         "FashionMNIST",
         lambda c: _MNIST_FILES,
-        lambda r, c, t, d: tv.FashionMNIST(r, train=t, download=d),
+        lambda r, c, t, d: _tv().FashionMNIST(r, train=t, download=d),
     ),
     "kmnist": _IdxFamily(
-        "KMNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: tv.KMNIST(r, train=t, download=d)
+        "KMNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: _tv().KMNIST(r, train=t, download=d)
     ),
     "qmnist": _IdxFamily(
         "QMNIST",
@@ -146,7 +156,7 @@ _FAMILIES = {
             for part in ("train", "test")
             for kind in ("images-idx3-ubyte", "labels-idx2-int")
         ],
-        lambda r, c, t, d: tv.QMNIST(r, what="train" if t else "test", download=d),
+        lambda r, c, t, d: _tv().QMNIST(r, what="train" if t else "test", download=d),
     ),
     "emnist": _IdxFamily(
         "EMNIST",
@@ -155,7 +165,7 @@ _FAMILIES = {
             for part in ("train", "test")
             for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
         ],
-        lambda r, c, t, d: tv.EMNIST(r, split=_emnist_split(c), train=t, download=d),
+        lambda r, c, t, d: _tv().EMNIST(r, split=_emnist_split(c), train=t, download=d),
     ),
 }
 
@@ -163,9 +173,9 @@ _FAMILIES = {
 def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """A data set of the MNIST family through torchvision's own class."""
     family = _FAMILIES[config.source]
-    if config.source == "emnist" and _emnist_split(config) not in tv.EMNIST.splits:
+    if config.source == "emnist" and _emnist_split(config) not in _tv().EMNIST.splits:
         raise UserError(
-            f"dataset.options.split is '{_emnist_split(config)}'; EMNIST has {tv.EMNIST.splits}"
+            f"dataset.options.split is '{_emnist_split(config)}'; EMNIST has {_tv().EMNIST.splits}"
         )
     folder, names = root / family.folder / "raw", family.files(config)
     _unpack_gzipped(folder, names)
@@ -205,7 +215,7 @@ for _name in _FAMILIES:
     SOURCES.register(_name)(_load_idx_family)
 
 
-def _images(part: tv.MNIST, config: DatasetConfig) -> ImageSet:
+def _images(part: "MNIST", config: DatasetConfig) -> ImageSet:
     labels = part.targets if part.targets.ndim == 1 else part.targets[:, 0]  # QMNIST has 8 columns
     if len(labels) != len(part.data):
         raise UserError(
