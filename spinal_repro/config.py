@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import merge_onto
@@ -199,6 +200,16 @@ class Config:
         return reasons
 
 
+def schema_keys() -> set[str]:
+    """Every key of the schema: groups, and their settings whether or not the YAML gives them."""
+    keys = set()
+    for group in dataclasses.fields(Config):
+        keys.add(group.name)
+        if dataclasses.is_dataclass(group.type) and group.type is not Component:
+            keys |= {f"{group.name}.{entry.name}" for entry in dataclasses.fields(group.type)}
+    return keys
+
+
 def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Config:
     """Compose and validate a configuration as the command line would.
 
@@ -225,7 +236,7 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
             return hydra_compose("train", overrides=[*overrides, *search])
         with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
             return hydra_compose("train", overrides=[*overrides, *search])
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error
 
 
@@ -246,8 +257,9 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     Raises:
         UserError: for unknown keys, wrong types and values that make no sense.
     """
+    node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
     try:
-        plain = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)  # type: ignore[call-overload]
+        plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from None
     plain.pop("hydra", None)
@@ -271,7 +283,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         runtime=section("runtime", RuntimeConfig),
         data=section("data", DataConfig),
         seed=_natural("seed", plain.get("seed")),
-        runs=str(plain.get("runs")),
+        runs=_folder("runs", plain.get("runs")),
     )
     _check_values(config)
     return config
@@ -296,6 +308,12 @@ def _natural(key: str, value: Any) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise UserError(f"{key} must be a whole number, 0 or more, got {value!r}")
     return value
+
+
+def _folder(key: str, value: Any) -> str:
+    if not isinstance(value, str | int):
+        raise UserError(f"{key} must be the name of a folder, got {value!r}")
+    return str(value)
 
 
 def _check_values(config: Config) -> None:

@@ -24,5 +24,5 @@ def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
     if not near:  # "data.dir" for "data.root": compare the last parts, then give the list
         tails = {known_name.rpartition(".")[2]: known_name for known_name in names}
         near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1)]
-    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names)}"
+    hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
     return UserError(f"there is no {noun} '{name}'; {hint}")

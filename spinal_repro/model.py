@@ -132,13 +132,14 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
         return counter.get_total_flops() // 2, y  # torch counts a multiply-add as two
 
     device = next(classifier.parameters()).device
-    was_training = classifier.training
+    modes = [(module, module.training) for module in classifier.modules()]
     classifier.eval()
     with torch.no_grad():
         image = torch.zeros(1, channels, image_size, image_size, device=device)
         body_mult, features = multiplications(classifier.backbone, image)
         head_mult, _ = multiplications(classifier.head, features)
-    classifier.train(was_training)
+    for module, training in modes:  # one by one: parts may have been frozen
+        module.training = training
     body, head = parameters(classifier.backbone), parameters(classifier.head)
     body -= sum(parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
     return Counts(

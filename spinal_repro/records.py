@@ -72,7 +72,7 @@ def describe(folder: Path) -> dict[str, Any]:
                 "reduced": "; ".join(record["reduced_budget"]),
             }
     except (OSError, ValueError, KeyError, TypeError) as error:
-        row["reduced"] = f"{type(error).__name__}: {error}"
+        row |= {"state": "unreadable", "reduced": f"{type(error).__name__}: {error}"}
     return row
 
 

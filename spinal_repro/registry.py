@@ -92,9 +92,8 @@ def _schema(constructor: Callable[..., Any]) -> type:
         if default is parameter.empty:
             fields.append((parameter.name, hint, dataclasses.field()))
         elif isinstance(default, (list, tuple)):
-            fields.append(
-                (parameter.name, hint, dataclasses.field(default_factory=lambda d=default: list(d)))
-            )
+            fresh: Any = functools.partial(list, default)
+            fields.append((parameter.name, hint, dataclasses.field(default_factory=fresh)))
         else:
             fields.append((parameter.name, hint, dataclasses.field(default=default)))
     return dataclasses.make_dataclass("Options", fields, kw_only=True)
@@ -121,6 +120,6 @@ def merge_onto(schema: type, values: Mapping[str, Any], where: str) -> dict[str,
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
         message = str(error.msg if getattr(error, "msg", None) else error).splitlines()[0]
-        raise UserError(f"{where}: {key}: {message}") from None
+        raise UserError(f"{where}: {key}: {message}" if key else f"{where}: {message}") from None
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}

@@ -99,7 +99,7 @@ def print_status(runs: Path) -> None:
         return
     import pandas as pd
 
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside empty cells
     print(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.2f}"))
 
 

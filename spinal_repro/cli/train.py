@@ -3,18 +3,19 @@
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hydra import main as hydra_main
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
-from spinal_repro.config import GROUPS, compose_raw, config_dir, explain, validate
+from spinal_repro.config import GROUPS, compose_raw, config_dir, explain, schema_keys, validate
 from spinal_repro.errors import UserError, unknown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -47,14 +48,19 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         check_overrides(arguments)
-        hydra_main(version_base="1.3", config_path=str(config_dir().resolve()), config_name="train")(
-            job
-        )()
+        hydra_main(
+            version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
+        )(job)()
     except UserError as error:
         _complain(str(error))
         return EXIT_USAGE
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, YAMLError) as error:
         _complain(explain(error))
+        return EXIT_USAGE
+    except OSError as error:
+        if not sweeping:
+            raise
+        _complain(str(error))  # the jobs' own errors are caught above: this is the sweep folder
         return EXIT_USAGE
     except KeyboardInterrupt:
         _complain("interrupted; the same command continues after the last finished epoch")
@@ -98,11 +104,16 @@ def check_overrides(arguments: Sequence[str]) -> None:
     """
     words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     overrides = OverridesParser.create().parse_overrides(words)
-    folders = [config_dir(), *_extra_dirs(arguments, overrides)]
+    folders = [config_dir(), *_extra_dirs(arguments)]
     choices: list[str] = []
     for override in overrides:
         if override.key_or_group in GROUPS:
             names = _choices(override)
+            if override.is_add() or override.is_force_add():
+                raise UserError(
+                    f"a {override.key_or_group} is always chosen; "
+                    f"leave out the plus of {override.input_line}"
+                )
             for name in names:
                 _check_choice(override.key_or_group, name, folders)
             if names:
@@ -114,12 +125,15 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if key in GROUPS or key.split(".")[0] in ("hydra",) or "@" in key:
             continue
         if known is None:  # composing takes a moment; do it only where a key needs it
-            known = {*_keys(compose_raw(choices, extra)), *GROUPS}
+            known = {*_keys(compose_raw(choices, extra)), *schema_keys()}
         if key not in known:
-            raise unknown("configuration key", key, known)
+            elsewhere = _keys_elsewhere(known, folders)
+            if key in elsewhere:
+                raise UserError(f"{key} belongs to {elsewhere[key]}, which is not chosen here")
+            raise unknown("configuration key", key, {*known, *elsewhere})
 
 
-def _extra_dirs(arguments: Sequence[str], overrides: Sequence[Override]) -> list[Path]:
+def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
     """Folders with configuration of the user's own: ``--config-dir``."""
     found = []
     for position, argument in enumerate(arguments):
@@ -133,11 +147,10 @@ def _extra_dirs(arguments: Sequence[str], overrides: Sequence[Override]) -> list
 def _choices(override: Override) -> list[str]:
     """The names an override chooses in a group; none for a glob or a deletion."""
     if override.is_sweep_override():
-        if not override.is_choice_sweep():
+        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             return []
         return [str(name) for name in override.sweep_string_iterator()]
-    value = override.value()
-    return [] if value is None else [str(value)]
+    return [] if override.is_delete() else [str(override.value())]
 
 
 def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:
@@ -146,10 +159,22 @@ def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:
         raise unknown(group, name, known)
 
 
+def _keys_elsewhere(known: Container[str], folders: Iterable[Path]) -> dict[str, str]:
+    """Keys that only another choice of their group has, each with such a choice."""
+    found: dict[str, str] = {}
+    for folder in folders:
+        for group in GROUPS:
+            for path in sorted((folder / group).glob("*.yaml")):
+                for key in _keys(OmegaConf.load(path), f"{group}."):
+                    if key not in known and key != f"{group}.defaults":
+                        found.setdefault(key, f"{group}={path.stem}")
+    return found
+
+
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
     """Every dotted key of a configuration."""
     if not isinstance(node, DictConfig):
         return
-    for key in node:
+    for key in map(str, node):
         yield f"{prefix}{key}"
         yield from _keys(node._get_node(key), f"{prefix}{key}.")

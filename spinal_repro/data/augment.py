@@ -115,6 +115,9 @@ class Perspective(Augmentation):
 def homography(start: Tensor, end: Tensor) -> Tensor:
     """Coefficients ``[N, 8]`` of the projective maps that take ``end`` to ``start``.
 
+    Where three of the end points lie on a line (possible from a distortion of about 0.65) there
+    is no such map, and the identity stands for it.
+
     Args:
         start: Corners ``[N, 4, 2]`` in the input image.
         end: Where they stand in the output image, ``[N, 4, 2]``.
@@ -124,7 +127,10 @@ def homography(start: Tensor, end: Tensor) -> Tensor:
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     upper = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], dim=-1)
     lower = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
-    return torch.linalg.solve(torch.cat([upper, lower], dim=1), torch.cat([u, v], dim=1))
+    equations, values = torch.cat([upper, lower], dim=1), torch.cat([u, v], dim=1)
+    solution, singular = torch.linalg.solve_ex(equations, values)
+    identity = values.new_tensor([1, 0, 0, 0, 1, 0, 0, 0])
+    return torch.where(singular.bool().unsqueeze(1), identity, solution)
 
 
 @AUGMENTATIONS.register("rotation")
@@ -132,8 +138,8 @@ class Rotation(Augmentation):
     """``RandomRotation``: by an angle uniform in [-degrees, degrees], nearest pixel, fill 0."""
 
     def __init__(self, *, degrees: float) -> None:
-        if degrees < 0:
-            raise ValueError(f"degrees must not be negative, got {degrees}")
+        if not 0 <= degrees < math.inf:
+            raise ValueError(f"degrees must be finite and not negative, got {degrees}")
         self.degrees = degrees
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -186,7 +192,7 @@ class ResizedCrop(Augmentation):
         free_x, free_y = size - width, size - height
         left = (_uniform(generator, count) * (free_x + 1)).floor()
         top = (_uniform(generator, count) * (free_y + 1)).floor()
-        left[none], top[none] = (free_x[none] / 2).round(), (free_y[none] / 2).round()
+        left[none], top[none] = (free_x[none] / 2).floor(), (free_y[none] / 2).floor()
         return torch.stack([left, top, width, height], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:

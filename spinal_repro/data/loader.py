@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,7 @@ class Batches:
         channels_last: bool = False,
     ) -> None:
         chosen = torch.from_numpy(indices)
-        whole = len(indices) == len(images)
+        whole = np.array_equal(indices, np.arange(len(images)))
         self.images = (images.images if whole else images.images[chosen]).to(device)
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size = batch_size

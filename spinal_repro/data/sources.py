@@ -8,21 +8,28 @@ names the folder and the command to run.
 import gzip
 import importlib
 import math
+import os
+import pickle
 import shutil
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from http.client import HTTPException
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torchvision import datasets as tv
 
 from spinal_repro.config import DatasetConfig
 from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError
 from spinal_repro.registry import Registry
+
+if TYPE_CHECKING:
+    from torchvision.datasets import MNIST
 
 
 @dataclass(frozen=True)
@@ -79,7 +86,9 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
         shape = (config.channels, config.image_size, config.image_size)
         if tuple(images.images.shape[1:]) != shape:
             found = "x".join(map(str, images.images.shape[1:]))
-            raise UserError(f"{where} holds images of {found}, expected {'x'.join(map(str, shape))}")
+            raise UserError(
+                f"{where} holds images of {found}, expected {'x'.join(map(str, shape))}"
+            )
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= config.outputs:
             raise UserError(
@@ -110,13 +119,20 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     )
 
 
+def _tv() -> Any:
+    """The data sets of torchvision, imported late: that takes as long as all of torch."""
+    from torchvision import datasets
+
+    return datasets
+
+
 @dataclass(frozen=True)
 class _IdxFamily:
     """One torchvision class over idx files: folder, file names and how to open each part."""
 
     folder: str
     files: Callable[[DatasetConfig], list[str]]
-    open: Callable[[Path, DatasetConfig, bool, bool], tv.MNIST]
+    open: Callable[[Path, DatasetConfig, bool, bool], "MNIST"]
 
 
 _MNIST_FILES = [
@@ -133,15 +149,15 @@ def _emnist_split(config: DatasetConfig) -> str:
 
 _FAMILIES = {
     "mnist": _IdxFamily(
-        "MNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: tv.MNIST(r, train=t, download=d)
+        "MNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: _tv().MNIST(r, train=t, download=d)
     ),
     "fashion_mnist": _IdxFamily(
         "FashionMNIST",
         lambda c: _MNIST_FILES,
-        lambda r, c, t, d: tv.FashionMNIST(r, train=t, download=d),
+        lambda r, c, t, d: _tv().FashionMNIST(r, train=t, download=d),
     ),
     "kmnist": _IdxFamily(
-        "KMNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: tv.KMNIST(r, train=t, download=d)
+        "KMNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: _tv().KMNIST(r, train=t, download=d)
     ),
     "qmnist": _IdxFamily(
         "QMNIST",
@@ -150,7 +166,7 @@ _FAMILIES = {
             for part in ("train", "test")
             for kind in ("images-idx3-ubyte", "labels-idx2-int")
         ],
-        lambda r, c, t, d: tv.QMNIST(r, what="train" if t else "test", download=d),
+        lambda r, c, t, d: _tv().QMNIST(r, what="train" if t else "test", download=d),
     ),
     "emnist": _IdxFamily(
         "EMNIST",
@@ -159,7 +175,7 @@ _FAMILIES = {
             for part in ("train", "test")
             for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
         ],
-        lambda r, c, t, d: tv.EMNIST(r, split=_emnist_split(c), train=t, download=d),
+        lambda r, c, t, d: _tv().EMNIST(r, split=_emnist_split(c), train=t, download=d),
     ),
 }
 
@@ -167,18 +183,21 @@ _FAMILIES = {
 def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """A data set of the MNIST family through torchvision's own class."""
     family = _FAMILIES[config.source]
-    if config.source == "emnist" and _emnist_split(config) not in tv.EMNIST.splits:
+    if config.source == "emnist" and _emnist_split(config) not in _tv().EMNIST.splits:
         raise UserError(
-            f"dataset.options.split is '{_emnist_split(config)}'; EMNIST has {tv.EMNIST.splits}"
+            f"dataset.options.split is '{_emnist_split(config)}'; EMNIST has {_tv().EMNIST.splits}"
         )
-    folder = root / family.folder / "raw"
-    _unpack_gzipped(folder, family.files(config))
-    missing = [name for name in family.files(config) if not (folder / name).is_file()]
+    folder, names = root / family.folder / "raw", family.files(config)
+    _unpack_gzipped(folder, names)
+    missing = [name for name in names if not (folder / name).is_file()]
+    for name in names:
+        if name not in missing:
+            check_idx(folder / name)
     if missing and download:
         try:
             family.open(root, config, True, True)
             family.open(root, config, False, True)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, HTTPException) as error:
             raise UserError(f"downloading {config.title} to {folder} failed: {error}") from error
     elif missing:
         raise UserError(
@@ -186,10 +205,19 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
             f"Fetch it with: spinal-train dataset={config.name} data.download=true; or say "
             f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA"
         )
-    for name in family.files(config):
+    for name in missing:  # fetched by now
         check_idx(folder / name)
-    train = family.open(root, config, True, False)
-    test = family.open(root, config, False, False)
+    try:
+        train = family.open(root, config, True, False)
+        test = family.open(root, config, False, False)
+    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        old = folder.parent / "processed"
+        if old.exists():
+            raise UserError(
+                f"{config.title}: torchvision reads {old}, left there by an old version of it, "
+                f"before {folder}, and fails; delete {old}"
+            ) from error
+        raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
     return Dataset(_images(train, config), _images(test, config))
 
 
@@ -197,7 +225,7 @@ for _name in _FAMILIES:
     SOURCES.register(_name)(_load_idx_family)
 
 
-def _images(part: tv.MNIST, config: DatasetConfig) -> ImageSet:
+def _images(part: "MNIST", config: DatasetConfig) -> ImageSet:
     labels = part.targets if part.targets.ndim == 1 else part.targets[:, 0]  # QMNIST has 8 columns
     if len(labels) != len(part.data):
         raise UserError(
@@ -211,42 +239,58 @@ def _unpack_gzipped(folder: Path, names: list[str]) -> None:
     for name in names:
         packed, plain = folder / f"{name}.gz", folder / name
         if packed.is_file() and not plain.exists():
-            partial = folder / f"{name}.partial"
+            partial = folder / f".{name}.{os.getpid()}.partial"  # other runs may unpack it too
             try:
                 with gzip.open(packed) as source, partial.open("wb") as target:
                     shutil.copyfileobj(source, target)
-            except (OSError, EOFError) as error:
-                partial.unlink(missing_ok=True)
+                partial.replace(plain)
+            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
                 raise UserError(
                     f"{packed} is damaged ({error}); delete it and fetch it again"
                 ) from error
-            partial.rename(plain)
+            except OSError as error:
+                raise UserError(f"{packed} cannot be unpacked: {error}") from error
+            finally:
+                partial.unlink(missing_ok=True)
 
 
 _IDX_TYPES = {0x08: np.uint8, 0x09: np.int8, 0x0B: np.int16, 0x0C: np.int32, 0x0D: np.float32}
+_IDX_NAMES = {"idx1-ubyte": (1, np.uint8), "idx3-ubyte": (3, np.uint8), "idx2-int": (2, np.int32)}
 
 
 def check_idx(path: Path) -> tuple[int, ...]:
-    """Check that an idx file is as long as its header says.
+    """Check that an idx file is what its name says and as long as its header says.
 
     Returns:
         The shape of the array it holds.
 
     Raises:
-        UserError: where the file is no idx file, or shorter or longer than its header says.
+        UserError: where the file cannot be read, is no idx file, is another kind of file than
+            its name says, holds nothing, or is shorter or longer than its header says.
     """
-    with path.open("rb") as file:
-        head = file.read(4)
-        dims = head[3] if len(head) == 4 else 0
-        sizes = file.read(4 * dims)
+    try:
+        with path.open("rb") as file:
+            head = file.read(4)
+            dims = head[3] if len(head) == 4 else 0
+            sizes = file.read(4 * dims)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
     mend = f"delete {path} and fetch it again with data.download=true"
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= dims <= 4:
         raise UserError(f"{path.name} is not an idx file (it starts with {head.hex()}); {mend}")
     if len(sizes) < 4 * dims:
         raise UserError(f"{path.name} is cut short in its header; {mend}")
     shape = tuple(int.from_bytes(sizes[4 * i : 4 * i + 4], "big") for i in range(dims))
-    item = np.dtype(_IDX_TYPES[head[2]]).itemsize
-    expected = 4 + 4 * dims + item * math.prod(shape)
+    dtype = np.dtype(_IDX_TYPES[head[2]])
+    rank, kind = _IDX_NAMES.get(path.name[path.name.rfind("idx") :], (dims, dtype))
+    if (dims, dtype) != (rank, kind):
+        raise UserError(
+            f"{path.name} holds {dims}-dimensional {dtype} data where its name says "
+            f"{rank}-dimensional {np.dtype(kind)}: another file may have got its name; {mend}"
+        )
+    if 0 in shape:
+        raise UserError(f"{path.name} holds nothing (its shape is {shape}); {mend}")
+    expected = 4 + 4 * dims + dtype.itemsize * math.prod(shape)
     found = path.stat().st_size
     if found != expected:
         raise UserError(

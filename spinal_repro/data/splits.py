@@ -10,36 +10,57 @@ Indices = NDArray[np.int64]
 
 
 def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[Indices, Indices]:
-    """Split indices so that each class gives the same fraction, to the nearest image.
+    """Split indices so that the second part has a given fraction of all and of each class.
 
     Args:
         labels: ``[N]`` class of each image.
-        fraction: Share of the second part, in (0, 1). A class of two or more images gives at
-            least one to each part.
+        fraction: Share of the second part, in (0, 1): ``round(fraction * N)`` images, each class
+            giving its share rounded down or up. A class of two or more images gives at least
+            one to each part, though the total may then differ.
         seed: The same seed gives the same split with every version of NumPy.
 
     Returns:
         Sorted indices of the first and of the second part; together each index once.
     """
-    random = np.random.RandomState(seed)  # noqa: NPY002 (the legacy generator's stream is frozen)
-    second: list[Indices] = []
-    for value in np.unique(labels):
-        members = np.flatnonzero(labels == value)
-        count = round(fraction * len(members))
-        if len(members) > 1:
-            count = min(max(count, 1), len(members) - 1)
-        second.append(random.permutation(members)[:count])
-    chosen = np.sort(np.concatenate(second)).astype(np.int64)
-    rest = np.setdiff1d(np.arange(len(labels), dtype=np.int64), chosen)
-    return rest, chosen
+    everything = np.arange(len(labels), dtype=np.int64)
+    _, sizes = np.unique(labels, return_counts=True)
+    counts = _apportion(sizes, round(fraction * len(labels)))
+    counts = np.where(sizes > 1, np.clip(counts, 1, sizes - 1), counts)
+    chosen = _draw(labels, everything, counts, seed)
+    return np.setdiff1d(everything, chosen), chosen
 
 
 def subset(labels: NDArray[np.int64], indices: Indices, limit: int | None, seed: int) -> Indices:
-    """At most ``limit`` of the given indices, with the classes in proportion."""
+    """At most ``limit`` of the given indices, with the classes in proportion.
+
+    Each class gives its share rounded down or up, so that exactly ``limit`` images are kept; a
+    class whose share is below one image may give none.
+    """
     if limit is None or len(indices) <= limit:
         return indices
-    _, kept = stratified(labels[indices], limit / len(indices), seed)
-    return indices[kept]
+    _, sizes = np.unique(labels[indices], return_counts=True)
+    return _draw(labels, indices, _apportion(sizes, limit), seed)
+
+
+def _apportion(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Share ``total`` out in proportion to ``sizes``: rounded down, largest remainders up."""
+    counts, remainders = np.divmod(sizes * total, sizes.sum())
+    largest = np.argsort(-remainders, kind="stable")[: total - int(counts.sum())]
+    counts[largest] += 1
+    return counts
+
+
+def _draw(
+    labels: NDArray[np.int64], indices: Indices, counts: NDArray[np.int64], seed: int
+) -> Indices:
+    """Draw so many of the indices of each class, sorted."""
+    random = np.random.RandomState(seed)  # the legacy generator's stream is frozen
+    values = np.unique(labels[indices])
+    drawn = [
+        random.permutation(indices[labels[indices] == value])[:count]
+        for value, count in zip(values, counts, strict=True)
+    ]
+    return np.sort(np.concatenate(drawn)).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -116,17 +137,11 @@ def content_hash(*arrays: NDArray[np.generic]) -> str:
 
 def num_shared(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
     """How many of ``others`` also stand in ``images``, byte for byte."""
-    return int(np.isin(_fingerprints(others), _fingerprints(images)).sum())
+    known = set(_fingerprints(images))
+    return sum(fingerprint in known for fingerprint in _fingerprints(others))
 
 
-def _fingerprints(images: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    """A 64-bit fingerprint of each image: a random linear form modulo 2**64."""
-    flat = images.reshape(len(images), int(np.prod(images.shape[1:])))
-    padded = np.pad(flat, ((0, 0), (0, -flat.shape[1] % 8)))
-    words = np.ascontiguousarray(padded).view(np.uint64)
-    factors = np.random.RandomState(0).randint(  # noqa: NPY002
-        1, 2**63 - 1, size=words.shape[1], dtype=np.int64
-    )
-    mixed = words * (factors.astype(np.uint64) | np.uint64(1))
-    mixed ^= mixed >> np.uint64(31)  # so that high bytes count too
-    return np.asarray(mixed.sum(axis=1, dtype=np.uint64))
+def _fingerprints(images: NDArray[np.uint8]) -> list[bytes]:
+    """A 128-bit digest of each image."""
+    rows = np.ascontiguousarray(images)
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]

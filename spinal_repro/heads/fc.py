@@ -8,6 +8,7 @@ from spinal_repro.heads.common import (
     HEADS,
     check_counts,
     check_probability,
+    make_activation,
     make_dropout,
     make_layer,
 )
@@ -37,7 +38,7 @@ class FCHead(nn.Module):
         in_features: int,
         num_classes: int,
         *,
-        hidden: Sequence[int] = (512,),
+        hidden: Sequence[int] = (),
         dropout: Sequence[float] = (),
         norm: bool = False,
         activation: str = "relu",
@@ -53,6 +54,7 @@ class FCHead(nn.Module):
             )
         for p in dropout:
             check_probability("dropout", p)
+        make_activation(activation)  # refuses an unknown name where there is no hidden layer too
         before = list(dropout) or [0.0] * (len(hidden) + 1)
         layers: list[nn.Module] = []
         width_in = in_features

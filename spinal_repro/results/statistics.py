@@ -23,4 +23,6 @@ def binomial_interval(correct: int, count: int, level: float = 0.95) -> tuple[fl
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = share * (1 - share) / count + z * z / (4 * count * count)
     half = z * math.sqrt(spread) / (1 + z * z / count)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    low = centre - half if correct > 0 else 0.0  # exact at the edges, where rounding would not be
+    high = centre + half if correct < count else 1.0
+    return max(0.0, low), min(1.0, high)

@@ -138,9 +138,7 @@ def fit(
         on_epoch(state, is_best)
 
 
-def train_epoch(
-    trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch
-) -> tuple[float, int]:
+def train_epoch(trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch) -> tuple[float, int]:
     """Train on every image once.
 
     Returns:

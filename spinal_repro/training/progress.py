@@ -4,6 +4,7 @@ import logging
 import sys
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from tqdm import tqdm
 
@@ -41,7 +42,7 @@ class Progress:
         self._file = logging.FileHandler(log_file)
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logger.addHandler(self._file)
-        self._bar: tqdm[None] | None = None
+        self._bar: tqdm[Any] | None = None
         if self.mode == "bar" and done < epochs:
             self._bar = tqdm(
                 total=epochs * images,
@@ -56,7 +57,10 @@ class Progress:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
     ) -> None:
         if self._bar is not None:
             self._bar.close()

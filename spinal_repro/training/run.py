@@ -305,7 +305,8 @@ def _opening(
     counts, sizes = setup.counts, setup.data["sizes"]
     lines = [
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
-        f"recipe {config.recipe.name}, seed {config.seed}, {device.type} {config.runtime.precision}",
+        f"recipe {config.recipe.name}, seed {config.seed}, "
+        f"{device.type} {config.runtime.precision}",
         f"protocol {config.protocol.name}: {SELECTION_RULES[config.protocol.select_on]}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
         f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
@@ -326,7 +327,11 @@ def _opening(
 
 def summary(record: dict[str, Any], path: Path) -> list[str]:
     """What is said of a finished run."""
-    selected, last, selection = record["test"]["selected"], record["test"]["last"], record["selection"]
+    selected, last, selection = (
+        record["test"]["selected"],
+        record["test"]["last"],
+        record["selection"],
+    )
     low, high = selected["interval_95"]
     paper = " (BEST ON TEST)" if selection["on"] == "test" else ""
     lines = [

@@ -1,0 +1,269 @@
+"""Batches: every image once, in an order and with draws that depend on seed and epoch only."""
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchvision import transforms as tv
+
+from spinal_repro.config import compose
+from spinal_repro.data.augment import Augmentation, Perspective, ResizedCrop, Rotation
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.sources import ImageSet
+from spinal_repro.data.splits import Indices
+from spinal_repro.seeds import stream_seed
+
+CPU = torch.device("cpu")
+
+
+def numbered(count: int, size: int = 4, channels: int = 1) -> ImageSet:
+    """Images whose label is their index, written into their pixels as well."""
+    index = torch.arange(count)
+    images = torch.zeros(count, channels, size, size, dtype=torch.uint8)
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = index % 256, index // 256
+    return ImageSet(images, index)
+
+
+def noise(count: int, size: int = 28) -> ImageSet:
+    generator = torch.Generator().manual_seed(7)
+    images = torch.randint(0, 256, (count, 1, size, size), generator=generator, dtype=torch.uint8)
+    return ImageSet(images, torch.arange(count))
+
+
+def batches(
+    images: ImageSet, indices: Indices | None = None, batch_size: int = 32, **options: object
+) -> Batches:
+    """Batches in raw grey levels, unless the constants are given."""
+    indices = np.arange(len(images)) if indices is None else indices
+    settings = {"mean": [0.0], "std": [1 / 255], "device": CPU, **options}
+    return Batches(images, indices, batch_size=batch_size, **settings)  # type: ignore[arg-type]
+
+
+def numbers(pixels: Tensor) -> list[int]:
+    """The image numbers that `numbered` wrote into the pixels."""
+    return (pixels[:, 0, 0, 0].round() + 256 * pixels[:, 0, 0, 1].round()).int().tolist()
+
+
+def order(stream: Iterator[tuple[Tensor, Tensor]]) -> list[int]:
+    return torch.cat([labels for _, labels in stream]).tolist()
+
+
+def pixels(stream: Iterator[tuple[Tensor, Tensor]]) -> Tensor:
+    return torch.cat([images for images, _ in stream])
+
+
+class Recorder(Augmentation):
+    """Changes nothing, keeps what it drew and what it was given."""
+
+    def __init__(self) -> None:
+        self.drawn: list[Tensor] = []
+        self.given: list[Tensor] = []
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        self.drawn.append(torch.rand(count, generator=generator))
+        return self.drawn[-1]
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        self.given.append(parameters)
+        return images
+
+
+class Add(Augmentation):
+    """Adds a constant, to see the order of two augmentations."""
+
+    def __init__(self, change: Callable[[Tensor], Tensor]) -> None:
+        self.change = change
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        return torch.zeros(count)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return self.change(images)
+
+
+VGG5 = [Perspective(), Rotation(degrees=10)]
+SUBSETS = {
+    "all": np.arange(300),
+    "some": np.flatnonzero(np.arange(300) % 3),
+    "shuffled": np.random.default_rng(0).permutation(300),
+    "one": np.array([17]),
+}
+
+
+# Cover
+
+
+@pytest.mark.parametrize("indices", SUBSETS.values(), ids=SUBSETS)
+@pytest.mark.parametrize("batch_size", [1, 7, 100, 300, 1000])
+def test_every_image_comes_once(indices: Indices, batch_size: int) -> None:
+    made = batches(numbered(300), indices, batch_size)
+    count = len(indices)
+    assert made.num_images == count
+    for stream in (made.epoch(0, 1), made.epoch(0, 1, [Recorder()]), made.in_order()):
+        listed = list(stream)
+        assert len(listed) == len(made) == math.ceil(count / batch_size)
+        sizes = [len(labels) for _, labels in listed]
+        assert sizes[:-1] == [batch_size] * (len(sizes) - 1)
+        assert sizes[-1] == count - batch_size * (len(sizes) - 1)
+        for images, labels in listed:
+            assert numbers(images) == labels.tolist(), "an image must keep its label"
+        assert sorted(order(iter(listed))) == sorted(indices.tolist())
+
+
+def test_no_images_give_no_batches() -> None:
+    made = batches(numbered(10), np.arange(0))
+    assert len(made) == made.num_images == 0
+    assert list(made.in_order()) == list(made.epoch(0, 1, VGG5)) == []
+
+
+@pytest.mark.parametrize("indices", SUBSETS.values(), ids=SUBSETS)
+def test_in_order_is_the_order_of_the_split(indices: Indices) -> None:
+    made = batches(numbered(300), indices)
+    assert order(made.in_order()) == indices.tolist()
+    assert order(made.in_order()) == indices.tolist(), "and again"
+
+
+# Order
+
+
+def test_order_depends_on_seed_and_epoch() -> None:
+    made = batches(numbered(300))
+    base = order(made.epoch(3, 5))
+    assert base == order(made.epoch(3, 5))
+    assert base == order(batches(numbered(300), batch_size=7).epoch(3, 5))
+    others = [order(made.epoch(*which)) for which in ((3, 6), (4, 5), (5, 3))]
+    assert len({tuple(o) for o in [base, *others, list(range(300))]}) == 5
+
+
+@pytest.mark.parametrize(
+    "augmentations", [[Recorder()], VGG5, [ResizedCrop()]], ids=["recorder", "vgg5", "crop"]
+)
+def test_order_does_not_depend_on_augmentation(augmentations: list[Augmentation]) -> None:
+    made = batches(noise(64))
+    assert order(made.epoch(0, 1)) == order(made.epoch(0, 1, augmentations))
+
+
+def test_order_is_no_other_than_that_of_its_stream() -> None:
+    generator = torch.Generator().manual_seed(stream_seed(3, "order", 5))
+    expected = torch.randperm(300, generator=generator).tolist()
+    assert order(batches(numbered(300)).epoch(3, 5)) == expected
+
+
+def test_global_random_state_neither_matters_nor_changes() -> None:
+    made = batches(noise(64))
+    torch.manual_seed(0)
+    first = pixels(made.epoch(0, 1, VGG5))
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    assert torch.equal(first, pixels(made.epoch(0, 1, VGG5)))
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def test_every_place_in_the_order_is_equally_likely() -> None:
+    count, epochs = 6, 3000
+    made = batches(numbered(count))
+    orders = np.array([order(made.epoch(0, epoch)) for epoch in range(epochs)])
+    for place in range(count):
+        shares = np.bincount(orders[:, place], minlength=count) / epochs
+        assert (np.abs(shares - 1 / count) < 5 * np.sqrt(5 / 36 / epochs)).all()
+
+
+# Augmentation
+
+
+def test_parameters_come_from_their_own_stream() -> None:
+    """They are those of seed and epoch, whatever the order, and go to the images in turn."""
+    recorder = Recorder()
+    list(batches(numbered(300), batch_size=32).epoch(3, 5, [recorder]))
+    generator = torch.Generator().manual_seed(stream_seed(3, "augment", 5))
+    expected = torch.rand(300, generator=generator)
+    assert torch.equal(recorder.drawn[0], expected)
+    assert torch.equal(torch.cat(recorder.given), expected)
+    assert stream_seed(3, "augment", 5) != stream_seed(3, "order", 5)
+
+
+def test_two_augmentations_draw_one_after_the_other() -> None:
+    first, second = Recorder(), Recorder()
+    list(batches(numbered(100)).epoch(0, 1, [first, second]))
+    generator = torch.Generator().manual_seed(stream_seed(0, "augment", 1))
+    assert torch.equal(first.drawn[0], torch.rand(100, generator=generator))
+    assert torch.equal(second.drawn[0], torch.rand(100, generator=generator))
+
+
+def test_augmentations_are_applied_in_order_to_grey_levels() -> None:
+    images = numbered(10)
+    double, add = Add(lambda x: 2 * x), Add(lambda x: x + 1)
+    out = pixels(batches(images).epoch(0, 1, [double, add]))
+    chosen = images.images[order(batches(images).epoch(0, 1))].float()
+    torch.testing.assert_close(out, 2 * chosen + 1, rtol=1e-6, atol=1e-4)
+
+
+def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
+    images = noise(64)
+    base = pixels(batches(images, batch_size=64).epoch(0, 1, VGG5))
+    for batch_size in (1, 5, 33):
+        other = pixels(batches(images, batch_size=batch_size).epoch(0, 1, VGG5))
+        torch.testing.assert_close(base, other, rtol=0, atol=1e-3)
+
+
+def test_each_epoch_augments_anew() -> None:
+    """The same image looks different in another epoch, and the stored one stays as it was."""
+    images = ImageSet(noise(1).images.expand(50, 1, 28, 28).contiguous(), torch.arange(50))
+    original = images.images.clone()
+    made = batches(images)
+    seen = torch.cat([pixels(made.epoch(0, epoch, [Perspective(p=1)])) for epoch in (1, 2)])
+    assert len(seen.flatten(1).unique(dim=0)) > 95
+    assert torch.equal(images.images, original)
+    assert torch.equal(pixels(made.in_order()).round().byte(), original)
+
+
+# Normalisation and layout
+
+
+@pytest.mark.parametrize("recipe", ["mnist", "fashion_mnist"])
+def test_normalisation_is_that_of_torchvision(recipe: str) -> None:
+    """All 256 grey levels, against ToTensor and Normalize with the constants of the recipe."""
+    constants = compose([f"dataset={recipe}", "model=vgg5"]).recipe
+    grey = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
+    images = ImageSet(grey, torch.zeros(1, dtype=torch.int64))
+    made = batches(images, mean=constants.mean, std=constants.std)
+    reference = tv.Compose([tv.ToTensor(), tv.Normalize(constants.mean, constants.std)])
+    expected = reference(grey[0, 0].numpy())
+    for stream in (made.in_order(), made.epoch(0, 1), made.epoch(0, 1, [Recorder()])):
+        ours, _ = next(stream)
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours[0], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [([0.4, 0.5, 0.6], [0.2, 0.25, 0.3]), ([0.4], [0.2]), ([0.4], [0.2, 0.3, 0.4])]
+)
+def test_channels_have_their_own_constants(mean: list[float], std: list[float]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    colour = torch.randint(0, 256, (5, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    made = batches(ImageSet(colour, torch.arange(5)), mean=mean, std=std)
+    each = [m * (3 // len(m)) for m in (mean, std)]
+    reference = tv.Compose([tv.ToTensor(), tv.Normalize(*each)])
+    expected = torch.stack([reference(image.permute(1, 2, 0).numpy()) for image in colour])
+    torch.testing.assert_close(pixels(made.in_order()), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_memory_layout(channels_last: bool) -> None:
+    made = batches(numbered(20, channels=3), channels_last=channels_last)
+    wanted = torch.channels_last if channels_last else torch.contiguous_format
+    other = torch.contiguous_format if channels_last else torch.channels_last
+    streams = made.in_order(), made.epoch(0, 1), made.epoch(0, 1, [Rotation(degrees=10)])
+    for stream in streams:
+        images, _ = next(stream)
+        assert images.is_contiguous(memory_format=wanted)
+        assert not images.is_contiguous(memory_format=other)
+
+
+def test_layout_does_not_change_values() -> None:
+    images = noise(40)
+    both = [pixels(batches(images, channels_last=c).epoch(0, 1, VGG5)) for c in (False, True)]
+    assert torch.equal(*both)

@@ -1,0 +1,131 @@
+"""Records and the status of runs."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from spinal_repro.errors import UserError
+from spinal_repro.files import read_json, write_json
+from spinal_repro.records import (
+    SCHEMA_VERSION,
+    describe,
+    read_record,
+    run_folders,
+    write_record,
+    write_status,
+)
+
+RECORD = {
+    "test": {"selected": {"accuracy": 0.9876}, "last": {"accuracy": 0.975}},
+    "selection": {"epoch": 3},
+    "reduced_budget": ["1 of 8 epochs", "at most 100 images a split"],
+}
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    folder = tmp_path / "mnist-cnn-fc" / "heldout-0a1b2c3d" / "s0"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_record_round_trip(folder):
+    path = write_record(folder, RECORD)
+    assert path == folder / "record.json"
+    assert read_record(path) == {"schema_version": SCHEMA_VERSION, **RECORD}
+
+
+@pytest.mark.parametrize("content", [{"schema_version": 999}, {}, [1, 2], "text", None])
+def test_records_of_another_schema_are_refused(folder, content):
+    write_json(folder / "record.json", content)
+    with pytest.raises(UserError, match=f"schema version .*, expected {SCHEMA_VERSION}"):
+        read_record(folder / "record.json")
+
+
+def test_unreadable_records_are_refused_by_name(folder):
+    path = folder / "record.json"
+    with pytest.raises(UserError, match=r"record\.json cannot be read"):
+        read_record(path)
+    path.write_text('{"schema_version": 1, "test"')
+    with pytest.raises(UserError, match=r"record\.json cannot be read"):
+        read_record(path)
+
+
+def test_status_says_who_and_when(folder):
+    write_status(folder, "running", epochs="2/8")
+    status = read_json(folder / "status.json")
+    assert status["state"] == "running"
+    assert status["pid"] == os.getpid()
+    assert status["epochs"] == "2/8"
+
+
+def test_run_folders_are_those_with_a_status_in_order(tmp_path):
+    names = ["b/heldout-1/s0", "a/paper-2/s1", "a/paper-2/s0", "a/heldout-2/s10"]
+    for name in [*names, "c/heldout-1/empty"]:
+        (tmp_path / name).mkdir(parents=True)
+    for name in names:
+        write_status(tmp_path / name, "done")
+    write_status(tmp_path, "done")  # no run: it lies too high up
+    assert list(run_folders(tmp_path)) == sorted(tmp_path / name for name in names)
+
+
+def test_a_finished_run(folder):
+    write_status(folder, "done", epochs="8/8")
+    write_record(folder, RECORD)
+    assert describe(folder) == {
+        "run": "mnist-cnn-fc/heldout-0a1b2c3d/s0",
+        "state": "done",
+        "epochs": "8/8",
+        "test %": pytest.approx(98.76),
+        "last %": pytest.approx(97.5),
+        "selected": 3,
+        "reduced": "1 of 8 epochs; at most 100 images a split",
+    }
+
+
+def test_a_run_killed_between_record_and_status_is_finished(folder):
+    write_status(folder, "running", epochs="8/8")
+    write_record(folder, RECORD)
+    assert describe(folder)["state"] == "done"
+
+
+@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+def test_runs_without_a_record(folder, state):
+    write_status(folder, state, epochs="3/8")
+    assert describe(folder) == {
+        "run": "mnist-cnn-fc/heldout-0a1b2c3d/s0",
+        "state": state,
+        "epochs": "3/8",
+    }
+
+
+def test_a_running_run_whose_process_is_gone_has_stopped(folder):
+    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
+    process.wait()
+    write_json(folder / "status.json", {"state": "running", "pid": process.pid})
+    assert describe(folder)["state"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "3", "null", "{}", '{"state": "running"}'], ids=repr
+)
+def test_unreadable_status(folder, content):
+    (folder / "status.json").write_text(content)
+    row = describe(folder)
+    assert row["state"] == "unreadable"
+    assert row["reduced"]  # says why
+
+
+@pytest.mark.parametrize(
+    "record", ['{"schema_version": 1}', '{"schema_version": 0}', "{", "[]"], ids=repr
+)
+def test_a_finished_run_with_an_unreadable_record(folder, record):
+    write_status(folder, "done", epochs="8/8")
+    (folder / "record.json").write_text(record)
+    row = describe(folder)
+    assert row["state"] == "unreadable"
+    assert row["reduced"]
+    assert "test %" not in row

@@ -1,0 +1,96 @@
+"""Every file under configs/ is composed into what it is meant for, and that trains a few steps."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from spinal_repro.config import DatasetConfig, compose, compose_raw, config_dir
+from spinal_repro.data.sources import Dataset, ImageSet
+from spinal_repro.training import run as run_module
+from spinal_repro.training.loop import evaluate, train_epoch
+
+FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
+COMPOSED = [file for file in FILES if file.parts[0] != "paper"]  # published numbers
+DATASETS = [path.stem for path in FILES if path.parent == Path("dataset")]
+# smallest images that a network takes; what is not named takes 32 px
+SIZES = {"alexnet": 64, "googlenet": 64, "cnn": 28, "vgg5": 28, "flatten": 28, "arch2": 28}
+# too large to train here; tests/backbones/ runs them on the meta device
+LARGE = (
+    "inception_v3", "inception_v4", "inception_resnet_v2", "resnet101", "resnet152", "senet154",
+    "wide_resnet50_2", "wide_resnet101_2", "vgg_d", "vgg_e",
+)  # fmt: skip
+IMAGES = 8
+
+
+def choices_of(file: Path) -> list[str]:
+    """The choices that bring a file into the composition, read off its place and name."""
+    group, name = file.parent.as_posix(), file.stem
+    if group == ".":
+        return []
+    if group == "model/pool":
+        return ["model=resnet18_thin", {"quadrants": "head=spinal", "whole": "head=fc"}[name]]
+    if group in ("head/for/on", "recipe/on"):
+        dataset = next(d for d in sorted(DATASETS, key=len)[::-1] if name.startswith(f"{d}_"))
+        rest = name.removeprefix(f"{dataset}_")
+        if group == "recipe/on":
+            return [f"dataset={dataset}", f"recipe={rest}"]
+        model, head = rest.rsplit("_", 1)
+        return [f"dataset={dataset}", f"model={model}", f"head={head}"]
+    if group == "head/for":
+        model, head = name.rsplit("_", 1)
+        return [f"model={model}", f"head={head}"]
+    if name == "arch2" and group == "head":  # reads the taps of one backbone
+        return ["model=arch2", "head=arch2"]
+    return [f"{group}={name}"]
+
+
+def leaves(node: object, prefix: str = "") -> dict[str, object]:
+    if not isinstance(node, dict):
+        return {prefix: node}
+    return {
+        k: v for key, value in node.items() for k, v in leaves(value, f"{prefix}.{key}").items()
+    }
+
+
+@pytest.mark.parametrize("file", COMPOSED, ids=str)
+def test_every_setting_of_a_file_has_an_effect(file):
+    composed = compose_raw(choices_of(file))
+    section = composed[file.parts[0]] if len(file.parts) > 1 else composed
+    own = OmegaConf.to_container(OmegaConf.load(config_dir() / file))
+    assert isinstance(own, dict) and isinstance(section, DictConfig)
+    general = file.parent.as_posix() in ("head", "recipe", "model")  # overlays may override these
+    for key, value in leaves({k: v for k, v in own.items() if k != "defaults"}).items():
+        if key.startswith(".hydra") or "${" in str(value):
+            continue
+        found = OmegaConf.select(section, key.removeprefix("."))
+        found = OmegaConf.to_container(found) if OmegaConf.is_config(found) else found
+        assert general or found == value, f"{key} of {file} has no effect"
+
+
+def fake(config: DatasetConfig, root: str, download: bool) -> Dataset:
+    """A few random images of the data set's shape, with labels of all its outputs."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (IMAGES, config.channels, config.image_size, config.image_size)
+    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    labels = torch.arange(IMAGES) // 2 % config.num_classes  # two of each, for a stratified split
+    return Dataset(ImageSet(images, labels), ImageSet(images.flip(0), labels))
+
+
+@pytest.mark.parametrize("file", COMPOSED, ids=str)
+def test_a_shipped_file_trains(file, tmp_path, monkeypatch):
+    config = compose(choices_of(file))
+    model = config.model.name
+    if model in LARGE:
+        pytest.skip("too large to train here; tests/backbones runs its shapes")
+    overrides = [*choices_of(file), "recipe.epochs=1", "recipe.batch_size=4"]
+    overrides += [f"dataset.image_size={SIZES.get(model, 32)}"]
+    constants = config.recipe.mean or [0.0] * (1 if model in SIZES and model != "alexnet" else 3)
+    if len(constants) == 3 or config.model.kind:
+        overrides.append("dataset.channels=3")
+    monkeypatch.setattr(run_module, "load_dataset", fake)
+    trainer = run_module._prepare(compose(overrides), torch.device("cpu")).trainer
+    loss, correct = train_epoch(trainer, 1, trainer.recipe.lr, lambda count, running: None)
+    assert loss > 0 and 0 <= correct <= IMAGES
+    assert evaluate(trainer.model, trainer.select, trainer.autocast).count > 0

@@ -1,0 +1,245 @@
+"""One run from configuration to record: what it leaves, resuming, protocols."""
+
+import csv
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spinal_repro.config import Config, compose, validate
+from spinal_repro.data import sources
+from spinal_repro.errors import UserError
+from spinal_repro.model import build_model
+from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.training import run as run_module
+from spinal_repro.training.run import run
+
+
+def small(tmp_path: Path, *overrides: str) -> Config:
+    return compose(
+        [
+            f"runs={tmp_path}",
+            "data.limit=200",
+            "recipe.epochs=3",
+            "runtime.progress=none",
+            "runtime.device=cpu",
+            *overrides,
+        ]
+    )
+
+
+@pytest.mark.parametrize("protocol", ["heldout", "paper"])
+def test_what_a_run_leaves(tmp_path, protocol):
+    config = small(tmp_path, f"protocol={protocol}", "head=spinal")
+    outcome = run(config)
+    folder, record = outcome.folder, outcome.record
+    assert folder == config.run_dir and not outcome.was_done
+    assert {path.name for path in folder.iterdir()} == {
+        "config.yaml", "metrics.csv", "record.json", "status.json", "last.pt",
+        "best.safetensors", "predictions.npz", "log.txt",
+    }  # fmt: skip
+
+    assert validate(record["config"]) == config  # the record alone says what was run
+    assert record["schema_version"] == 1 and record["seed"] == 0
+    assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3]
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["train_loss"]) for row in rows] == [
+        entry["train_loss"] for entry in record["history"]
+    ]
+    assert json.loads((folder / "status.json").read_text())["state"] == "done"
+
+    # the selection contract
+    selection, test = record["selection"], record["test"]
+    on = {"heldout": "val", "paper": "test"}[protocol]
+    accuracies = [entry[f"{on}_accuracy"] for entry in record["history"]]
+    assert selection["on"] == on
+    assert selection["epoch"] == 1 + accuracies.index(max(accuracies))
+    assert selection["accuracy"] == max(accuracies)
+    if protocol == "paper":
+        assert test["best_on_test"]["accuracy"] == test["selected"]["accuracy"] == max(accuracies)
+        assert test["last"]["accuracy"] == accuracies[-1]
+        assert "BEST ON TEST" in (folder / "log.txt").read_text()
+        assert record["data"]["sizes"] == {"train": 200, "val": 0, "test": 200}
+    else:
+        assert "best_on_test" not in test
+        assert not any("test_accuracy" in entry for entry in record["history"])
+        assert record["data"]["sizes"]["val"] == 144  # a tenth of 1438
+    for entry in test.values():
+        if "count" in entry:
+            assert entry["accuracy"] == entry["correct"] / entry["count"]
+            assert entry["interval_95"] == list(binomial_interval(entry["correct"], entry["count"]))
+    assert len(record["reduced_budget"]) == 1 and "200 images" in record["reduced_budget"][0]
+
+
+def test_saved_weights_and_predictions_give_the_recorded_accuracy(tmp_path):
+    """Load the safetensors into a fresh model and evaluate by hand."""
+    config = small(tmp_path)
+    outcome = run(config)
+    model = build_model(config.dataset, config.model, config.head, seed=99).eval()
+    model.load_state_dict(load_file(outcome.folder / "best.safetensors"))
+    setup = run_module._prepare(config, torch.device("cpu"))
+    with torch.inference_mode():
+        predicted = torch.cat([model(images).argmax(1) for images, _ in setup.test.in_order()])
+    selected = outcome.record["test"]["selected"]
+    assert int((predicted == setup.test.labels).sum()) == selected["correct"]
+    kept = np.load(outcome.folder / "predictions.npz")
+    assert np.array_equal(kept["selected"], predicted.numpy())
+    last = outcome.record["test"]["last"]
+    assert int((kept["last"] == setup.test.labels.numpy()).sum()) == last["correct"]
+
+
+def test_heldout_never_looks_at_the_test_set_while_training(tmp_path, monkeypatch):
+    """With every test image replaced by noise, training and selection stay the same to the bit."""
+    honest = run(small(tmp_path / "honest", "recipe.lr_rule={name: redraw}")).record
+    real = sources.SOURCES["digits"]
+
+    def spoiled(config, root, download):
+        dataset = real(config, root, download)
+        noise = torch.randint(0, 256, dataset.test.images.shape, dtype=torch.uint8)
+        test = sources.ImageSet(noise, dataset.test.labels.roll(1))
+        return dataclasses.replace(dataset, test=test)
+
+    monkeypatch.setitem(sources.SOURCES._items, "digits", spoiled)
+    other = run(small(tmp_path / "spoiled", "recipe.lr_rule={name: redraw}")).record
+    assert other["history"] == honest["history"]
+    assert other["selection"] == honest["selection"]
+    assert other["test"]["selected"] != honest["test"]["selected"]
+    assert other["data"]["test_hash"] != honest["data"]["test_hash"]
+
+
+def test_heldout_trains_without_the_validation_images(tmp_path):
+    config = small(tmp_path, "data.limit=null")
+    setup = run_module._prepare(config, torch.device("cpu"))
+    assert setup.data["sizes"] == {"train": 1294, "val": 144, "test": 359}
+    assert setup.trainer.train.num_images == 1294
+    assert setup.data["val_images_also_in_train"] == 0
+
+
+def test_a_finished_run_is_reported_and_left_alone(tmp_path):
+    config = small(tmp_path)
+    first = run(config)
+    stamps = {path: path.stat().st_mtime_ns for path in first.folder.iterdir()}
+    again = run(config)
+    assert again.was_done and again.record == first.record
+    assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == stamps
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without any clean-up of ours."""
+
+
+@pytest.mark.parametrize(
+    ("head", "protocol", "recipe"),
+    [
+        ("fc", "heldout", []),
+        ("spinal", "paper", ["recipe.lr_rule={name: redraw}", "recipe.optimizer=adam"]),
+        ("spinal", "heldout", ["recipe.augment=[{name: rotation, degrees: 10}]"]),
+    ],
+)
+@pytest.mark.parametrize("stop_after", [1, 2, 3])
+def test_an_interrupted_run_continues_bit_for_bit(
+    tmp_path, monkeypatch, head, protocol, recipe, stop_after
+):
+    overrides = [f"head={head}", f"protocol={protocol}", *recipe]
+    whole = run(small(tmp_path / "whole", *overrides))
+    save, calls = run_module.save_checkpoint, []
+
+    def save_then_die(*args):
+        save(*args)
+        calls.append(args)
+        if len(calls) == stop_after:
+            raise Killed
+
+    monkeypatch.setattr(run_module, "save_checkpoint", save_then_die)
+    with pytest.raises(Killed):
+        run(small(tmp_path / "parts", *overrides))
+    monkeypatch.undo()
+    torch.manual_seed(stop_after)  # a new process starts with another random state
+    parts = run(small(tmp_path / "parts", *overrides))
+    for key in ("history", "selection", "test"):
+        assert parts.record[key] == whole.record[key]
+    mine, other = (load_file(o.folder / "best.safetensors") for o in (parts, whole))
+    assert mine.keys() == other.keys()
+    assert all(torch.equal(mine[name], other[name]) for name in mine)
+    assert "continuing after epoch" in (parts.folder / "log.txt").read_text()
+
+
+def test_kill_minus_nine_and_the_same_command_again(tmp_path):
+    """A real process, SIGKILLed between epochs, then issued again."""
+    config = small(tmp_path / "killed", "recipe.epochs=40", "head=spinal")
+    command = [
+        sys.executable, "-c", "from spinal_repro.cli.train import main; main()",
+        f"runs={tmp_path / 'killed'}", "data.limit=200", "recipe.epochs=40", "head=spinal",
+        "runtime.progress=lines", "runtime.device=cpu", "runtime.threads=1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while not (config.run_dir / "last.pt").is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == -signal.SIGKILL, errors.decode()
+    assert not (config.run_dir / "record.json").exists()
+
+    resumed = run(config).record
+    whole = run(small(tmp_path / "whole", "recipe.epochs=40", "head=spinal")).record
+    assert resumed["history"] == whole["history"]
+    assert resumed["test"] == whole["test"]
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
+    def die(*args):
+        raise Killed
+
+    monkeypatch.setattr(run_module, "_record", die)
+    with pytest.raises(Killed):
+        run(small(tmp_path))
+    monkeypatch.undo()
+    last = small(tmp_path).run_dir / "last.pt"
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read"):
+        run(small(tmp_path))
+
+
+def test_a_run_killed_before_its_record_only_writes_the_record(tmp_path, monkeypatch):
+    whole = run(small(tmp_path / "whole")).record
+
+    def die(*args):
+        raise Killed
+
+    monkeypatch.setattr(run_module, "write_record", die)
+    with pytest.raises(Killed):
+        run(small(tmp_path / "parts"))
+    monkeypatch.undo()
+    parts = run(small(tmp_path / "parts")).record
+    assert parts["history"] == whole["history"] and parts["test"] == whole["test"]
+
+
+def test_a_failed_run_says_so(tmp_path):
+    config = small(tmp_path, "recipe.optimizer=sgd", "recipe.lr=1e30")
+    with pytest.raises(UserError, match=r"the loss is (nan|inf) at step"):
+        run(config)
+    status = json.loads((config.run_dir / "status.json").read_text())
+    assert status["state"] == "failed" and "the loss is" in status["message"]
+
+
+def test_a_run_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        run(small(tmp_path / "file"))
+
+
+def test_batch_norm_and_a_last_batch_of_one(tmp_path):
+    config = small(tmp_path, "model=vgg5", "recipe.batch_size=199")
+    with pytest.raises(UserError, match="single image"):
+        run(config)
