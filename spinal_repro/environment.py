@@ -34,7 +34,7 @@ def resolve_device(name: str) -> torch.device:
     )
     if missing:
         raise UserError(f"runtime.device={name}, but PyTorch finds no such device here; use auto")
-    if device.index is not None and device.index >= torch.cuda.device_count():
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"runtime.device={name}, but there are {torch.cuda.device_count()} CUDA devices"
         )

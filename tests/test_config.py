@@ -71,12 +71,18 @@ def test_every_choice_composes_under_its_own_name(group, name):
     assert config.reduced_budget == []
 
 
-@pytest.mark.parametrize("dataset", CHOICES["dataset"])
-def test_every_dataset_model_and_head_go_together(dataset):
-    for model, head in product(CHOICES["model"], CHOICES["head"]):
+@pytest.mark.parametrize(
+    "dataset, model",
+    [
+        *product(CHOICES["dataset"], ("cnn", "vgg5", "flatten")),
+        *product(["cifar10"], CHOICES["model"]),
+    ],
+)
+def test_dataset_model_and_head_go_together(dataset, model):
+    for head in ("fc", "spinal"):
         config = cell(dataset, model, head)
-        assert (config.dataset.name, config.model.name, config.head.name) == (dataset, model, head)
-        load_backbones().check(model, config.model.options)
+        assert (config.dataset.name, config.head.name) == (dataset, head)
+        load_backbones().check(config.model.registered, config.model.arguments)
         HEADS.check(head, config.head.options)
         rule = dict(config.recipe.lr_rule)
         LR_RULES.build(rule.pop("name"), rule)

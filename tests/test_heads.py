@@ -23,8 +23,8 @@ SLICES = {
     (5, 2, 3): [[0, 1], [2, 3], [4, 0]],
     (4, 1, 3): [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]],
 }
-# Rows of the same table that never read some inputs, with the layers that would.
-SKIPPING = {(8, 4, 2): 4, (10, 4, 4): 5}
+# Two rows of the same table and two more that never read some inputs, with the layers that would.
+SKIPPING = {(8, 4, 2): 4, (10, 4, 4): 5, (11, 4, 3): 4, (10, 3, 2): 4}
 
 STYLES = {
     "bare": {},
@@ -182,7 +182,7 @@ def test_slice_table(in_features, splits, layers):
         nn.init.zeros_(layer.bias)
         with torch.no_grad():
             layer.weight[0, :size] = torch.arange(1.0, size + 1)
-    places = head.pre_logits(torch.eye(in_features)).T  # [layers, inputs]
+    places = head(torch.eye(in_features), pre_logits=True).T  # [layers, inputs]
     read = [[0] * int(row.count_nonzero()) for row in places]
     for row, slice_read in zip(places, read, strict=True):
         for i in row.nonzero().flatten():
@@ -196,7 +196,7 @@ def test_gradient_reaches_the_slices_of_the_layers_so_far(in_features, splits, l
     head = make_head(in_features, 1, width=3, layers=layers, splits=splits, activation="identity")
     for k in range(layers):
         x = torch.randn(1, in_features, dtype=torch.float64, requires_grad=True)
-        head.pre_logits(x)[:, 3 * k : 3 * k + 3].sum().backward()
+        head(x, pre_logits=True)[:, 3 * k : 3 * k + 3].sum().backward()
         seen = {i for part in SLICES[in_features, splits, layers][: k + 1] for i in part}
         assert set(x.grad[0].nonzero().flatten().tolist()) == seen
 
@@ -241,7 +241,7 @@ def test_layer_outputs_are_concatenated_in_layer_order():
     for layer, part in zip(linears(head)[:-1], slices, strict=True):
         z = torch.relu(layer(x[:, part] if z is None else torch.cat([x[:, part], z], dim=1)))
         expected.append(z)
-    torch.testing.assert_close(head.pre_logits(x), torch.cat(expected, dim=1))
+    torch.testing.assert_close(head(x, pre_logits=True), torch.cat(expected, dim=1))
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -367,7 +367,7 @@ def test_probabilities_out_of_range_are_refused(p):
     with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\)"):
         SpinalHead(8, 2, dropout=p)
     with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\)"):
-        FCHead(8, 2, dropout=(0.5, p))
+        FCHead(8, 2, hidden=(4,), dropout=(0.5, p))
 
 
 @pytest.mark.parametrize("dropout", [(0.5,), (0.5, 0.5, 0.5)])
@@ -387,7 +387,7 @@ def test_unknown_activation_names_the_nearest():
 
 
 def test_no_dropout_draws_no_random_numbers():
-    for head in (SpinalHead(8, 2), FCHead(8, 2, dropout=(0.0, 0.0))):
+    for head in (SpinalHead(8, 2), FCHead(8, 2, hidden=(4,), dropout=(0.0, 0.0))):
         before = torch.get_rng_state()
         head.train()(torch.zeros(3, 8))
         assert torch.equal(torch.get_rng_state(), before)

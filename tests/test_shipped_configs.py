@@ -13,15 +13,24 @@ from spinal_repro.training.loop import evaluate, train_epoch
 
 FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
 COMPOSED = [file for file in FILES if file.parts[0] != "paper"]  # published numbers
+MODELS = [path.stem for path in FILES if path.parent == Path("model")]
 DATASETS = [path.stem for path in FILES if path.parent == Path("dataset")]
 # smallest images that a network takes; what is not named takes 32 px
 SIZES = {"alexnet": 64, "googlenet": 64, "cnn": 28, "vgg5": 28, "flatten": 28, "arch2": 28}
 # too large to train here; tests/backbones/ runs them on the meta device
 LARGE = (
     "inception_v3", "inception_v4", "inception_resnet_v2", "resnet101", "resnet152", "senet154",
-    "wide_resnet50_2", "wide_resnet101_2", "vgg_d", "vgg_e",
+    "wide_resnet50_2", "wide_resnet101_2", "vgg_a", "vgg_a_lrn", "vgg_b", "vgg_c", "vgg_d",
+    "vgg_e", "alexnet", "resnet50", "seresnet50",
 )  # fmt: skip
 IMAGES = 8
+
+
+def model_for(recipe: str) -> list[str]:
+    """A model that a recipe can train: its namesake, or one whose weights say what they expect."""
+    if recipe in MODELS:
+        return [f"model={recipe}"]
+    return ["model=torchvision"] if recipe in ("sgd", "finetune") else []
 
 
 def choices_of(file: Path) -> list[str]:
@@ -35,12 +44,14 @@ def choices_of(file: Path) -> list[str]:
         dataset = next(d for d in sorted(DATASETS, key=len)[::-1] if name.startswith(f"{d}_"))
         rest = name.removeprefix(f"{dataset}_")
         if group == "recipe/on":
-            return [f"dataset={dataset}", f"recipe={rest}"]
+            return [f"dataset={dataset}", f"recipe={rest}", *model_for(rest)]
         model, head = rest.rsplit("_", 1)
         return [f"dataset={dataset}", f"model={model}", f"head={head}"]
     if group == "head/for":
         model, head = name.rsplit("_", 1)
         return [f"model={model}", f"head={head}"]
+    if group == "recipe":
+        return [f"recipe={name}", *model_for(name)]
     if name == "arch2" and group == "head":  # reads the taps of one backbone
         return ["model=arch2", "head=arch2"]
     return [f"{group}={name}"]

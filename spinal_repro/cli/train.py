@@ -129,7 +129,11 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if key not in known:
             elsewhere = _keys_elsewhere(known, folders)
             if key in elsewhere:
-                raise UserError(f"{key} belongs to {elsewhere[key]}, which is not chosen here")
+                *others, final = elsewhere[key]
+                owners = f"{', '.join(others)} or {final}" if others else final
+                raise UserError(
+                    f"{key} belongs to {key.partition('.')[0]}={owners}, not to what is chosen"
+                )
             raise unknown("configuration key", key, {*known, *elsewhere})
 
 
@@ -159,15 +163,15 @@ def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:
         raise unknown(group, name, known)
 
 
-def _keys_elsewhere(known: Container[str], folders: Iterable[Path]) -> dict[str, str]:
-    """Keys that only another choice of their group has, each with such a choice."""
-    found: dict[str, str] = {}
+def _keys_elsewhere(known: Container[str], folders: Iterable[Path]) -> dict[str, list[str]]:
+    """Keys that only other choices of their group have, each with those choices."""
+    found: dict[str, list[str]] = {}
     for folder in folders:
         for group in GROUPS:
             for path in sorted((folder / group).glob("*.yaml")):
                 for key in _keys(OmegaConf.load(path), f"{group}."):
                     if key not in known and key != f"{group}.defaults":
-                        found.setdefault(key, f"{group}={path.stem}")
+                        found.setdefault(key, []).append(path.stem)
     return found
 
 

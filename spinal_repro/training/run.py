@@ -26,6 +26,7 @@ from spinal_repro.environment import (
 )
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
+from spinal_repro.heads import HEADS
 from spinal_repro.model import Counts, build_model, count
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.records import RECORD, read_record, write_record, write_status
@@ -70,7 +71,10 @@ def run(config: Config) -> Outcome:
     """
     device = resolve_device(config.runtime.device)
     runtime = dataclasses.replace(config.runtime, device=device.type)
-    config = dataclasses.replace(config, runtime=runtime)  # the identity names the real device
+    typed = HEADS.check(config.head.name, config.head.options)
+    options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
+    head = dataclasses.replace(config.head, options=options)
+    config = dataclasses.replace(config, runtime=runtime, head=head)  # the real device's identity
     folder = config.run_dir
     if (folder / RECORD).is_file():
         return Outcome(folder, read_record(folder / RECORD), was_done=True)

@@ -34,7 +34,7 @@ def overrides(model, head):
     size = SIZES.get(model, 28 if model in GREY else 32)
     channels = 1 if model in GREY else 3
     return [
-        f"model={model}", f"head={head}", f"dataset.image_size={size}",
+        "dataset=mnist", f"model={model}", f"head={head}", f"dataset.image_size={size}",
         f"dataset.channels={channels}",
     ]  # fmt: skip
 

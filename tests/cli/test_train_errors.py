@@ -81,12 +81,12 @@ def assert_one_message(result: Result, folder: Path, *named: str) -> None:
         (["+model=vgg5"], ["leave out the plus"]),
         (["model=vgg6"], ["no model 'vgg6'", "did you mean 'vgg5'?"]),
         (["head=spinall"], ["no head 'spinall'", "did you mean 'spinal'?"]),
-        (["head=nothing"], ["known: fc, spinal"]),
+        (["head=nothing"], ["known: arch2, fc, linear, progressive, spinal"]),
         (["protocol=papr"], ["did you mean 'paper'?"]),
         (["dataset=null"], ["no dataset 'None'"]),
         (["head=spinal", "head.widht=8"], ["'head.widht'", "did you mean 'head.width'?"]),
         (["head.widht=8"], ["'head.widht'", "did you mean 'head.width'?"]),
-        (["head.width=8"], ["head.width belongs to head=spinal"]),
+        (["head.width=8"], ["head.width belongs to head=arch2, progressive or spinal"]),
         (["+head.widht=8", "head=spinal"], ["did you mean 'head.width'?"]),
         (["data.dir=x"], ["'data.dir'", "did you mean 'data.root'?"]),
         (["recipe.lr=abc"], ["lr", "'abc'", "Float"]),
@@ -245,7 +245,7 @@ def test_a_configuration_is_checked_without_torch(clean, argument, message):
 @pytest.mark.parametrize(
     "arguments, shown",
     [
-        (["--help"], ["dataset: ", "kmnist", "head: fc, spinal", "recipe:"]),
+        (["--help"], ["dataset: ", "kmnist", "head: arch2, fc, linear", "recipe:"]),
         (["--cfg", "job", "head=spinal", "model=vgg5"], ["width: 128", "name: vgg5", "seed: 0"]),
     ],
     ids=" ".join,

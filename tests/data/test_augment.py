@@ -542,4 +542,4 @@ def test_entries_are_built_in_order() -> None:
     assert vars(crop) == {"scale": (0.5, 1), "ratio": (1, 1)}
     assert vars(perspective) == {"distortion": 0.25, "p": 0.5}
     assert build_augmentations([]) == []
-    assert sorted(AUGMENTATIONS.names()) == ["perspective", "resized_crop", "rotation"]
+    assert {"perspective", "resized_crop", "rotation"} <= set(AUGMENTATIONS.names())

@@ -133,6 +133,12 @@ def test_a_finished_run_is_reported_and_left_alone(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == stamps
 
 
+def test_the_same_value_typed_otherwise_is_the_same_run(tmp_path):
+    first = run(small(tmp_path, "head=spinal", "head.dropout=0.0"))
+    again = run(small(tmp_path, "head=spinal", "head.dropout=0"))
+    assert again.was_done and again.folder == first.folder
+
+
 class Killed(BaseException):
     """Stands for a process that ends without any clean-up of ours."""
 
