@@ -29,7 +29,7 @@ from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Counts, build_model, count
 from spinal_repro.pretrained import WeightReport
-from spinal_repro.records import RECORD, read_record, write_record, write_status
+from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
@@ -91,7 +91,8 @@ def run(config: Config) -> Outcome:
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         state = "interrupted" if stopped else "failed"
-        write_status(folder, state, message=f"{type(error).__name__}: {error}")
+        epochs = describe(folder).get("epochs", "")
+        write_status(folder, state, message=f"{type(error).__name__}: {error}", epochs=epochs)
         raise
     return Outcome(folder, record, was_done=False)
 

@@ -64,6 +64,12 @@ def test_the_second_part_has_its_fraction_of_the_whole(fraction: float) -> None:
     assert len(second) == round(fraction * 60000) and len(first) + len(second) == 60000
 
 
+@pytest.mark.parametrize("size", range(17, 27))
+def test_the_fraction_of_the_whole_is_rounded_to_the_nearest_image(size: int) -> None:
+    _, second = stratified(np.zeros(size, dtype=np.int64), 0.1, seed=0)
+    assert abs(len(second) - 0.1 * size) <= 0.5 + 1e-9
+
+
 def test_mnist_sized_classes_are_exact() -> None:
     labels = np.repeat(np.arange(10), 6000)
     first, second = stratified(labels, 0.1, seed=0)

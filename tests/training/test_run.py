@@ -237,6 +237,7 @@ def test_a_failed_run_says_so(tmp_path):
         run(config)
     status = json.loads((config.run_dir / "status.json").read_text())
     assert status["state"] == "failed" and "the loss is" in status["message"]
+    assert status["epochs"] == "0/3"
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path):
