@@ -159,6 +159,11 @@ class Config:
         plain["model"], plain["head"] = self.model.to_dict(), self.head.to_dict()
         return plain
 
+    def portable(self) -> "Config":
+        """The same without the places of one machine: records may travel."""
+        data = dataclasses.replace(self.data, root=DataConfig().root)
+        return dataclasses.replace(self, data=data, runs="runs")
+
     def identity(self) -> str:
         """Eight hex digits naming what is trained, the seed left out.
 

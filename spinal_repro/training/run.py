@@ -264,7 +264,7 @@ def _record(
     trained = sum(entry["train_seconds"] for entry in state.timing)
     record = {
         "run": "/".join(config.run_dir.parts[-3:]),
-        "config": config.to_dict(),
+        "config": config.portable().to_dict(),
         "identity": config.identity(),
         "seed": config.seed,
         "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},

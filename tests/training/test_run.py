@@ -47,7 +47,9 @@ def test_what_a_run_leaves(tmp_path, protocol):
         "best.safetensors", "predictions.npz", "log.txt",
     }  # fmt: skip
 
-    assert validate(record["config"]) == config  # the record alone says what was run
+    assert validate(record["config"]) == config.portable()  # the record alone says what was run
+    assert record["identity"] == config.identity() == config.portable().identity()
+    assert str(tmp_path) not in (folder / "record.json").read_text()
     assert record["schema_version"] == 1 and record["seed"] == 0
     assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3]
     with (folder / "metrics.csv").open() as file:
