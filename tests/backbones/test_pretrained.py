@@ -2,7 +2,6 @@
 
 import os
 import pickle
-from pathlib import Path
 
 import pytest
 import torch
@@ -182,11 +181,10 @@ def test_a_frozen_backbone_stays_as_it_is():
         build_model(DATASET, Component("cifar_cnn", {"freeze": "backbones"}), HEAD)
 
 
-def test_real_weights():
-    root = os.environ.get("SPINAL_DATA")
-    path = Path(root or ".") / "weights" / "tf_efficientnet_lite0.pth"
+def test_real_weights(real_data):
+    path = real_data / "weights" / "tf_efficientnet_lite0.pth"
     if not path.is_file():
-        pytest.skip("SPINAL_DATA names no folder with weights/tf_efficientnet_lite0.pth")
+        pytest.skip(f"there is no {path}")
     body = load_backbones().build("timm", {"name": "tf_efficientnet_lite0"}, 3, 32)
     report = load_pretrained(body, str(path))
     assert (report.matched, report.missing) == (294, [])

@@ -1,0 +1,30 @@
+"""Published data sets as they are, where they lie at hand."""
+
+import pytest
+import torch
+
+from spinal_repro.config import compose
+from spinal_repro.data.sources import load_dataset
+
+
+def skip_without(folder):
+    if not folder.is_dir():
+        pytest.skip(f"there is no {folder}")
+
+
+def test_cifar10(real_data):
+    skip_without(real_data / "cifar-10-batches-py")
+    dataset = load_dataset(compose(["dataset=cifar10", "model=cifar_cnn"]).dataset, real_data)
+    assert (len(dataset.train), len(dataset.test)) == (50000, 10000)
+    assert torch.bincount(dataset.train.labels).tolist() == [5000] * 10
+    assert torch.bincount(dataset.test.labels).tolist() == [1000] * 10
+
+
+def test_hymenoptera(real_data):
+    skip_without(real_data / "hymenoptera_data")
+    choices = ["dataset=hymenoptera", "dataset.image_size=32", "model=torchvision"]
+    dataset = load_dataset(compose(choices).dataset, real_data)
+    assert (len(dataset.train), len(dataset.test)) == (244, 153)
+    assert set(dataset.train.labels.tolist()) == {0, 1}
+    grey = dataset.train.images.float().std(dim=1).mean(dim=(1, 2)) < 1
+    assert grey.float().mean() < 0.05  # photographs have colours
