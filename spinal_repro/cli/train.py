@@ -76,7 +76,8 @@ def _main(arguments: Sequence[str]) -> int:
 def _train(raw: DictConfig) -> None:
     """Validate before the heavy imports, then train."""
     config = validate(raw)
-    from spinal_repro.training.run import run, summary
+    from spinal_repro.training.report import summary
+    from spinal_repro.training.run import run
 
     outcome = run(config)
     if outcome.was_done:

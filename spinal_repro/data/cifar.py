@@ -9,7 +9,7 @@ from torchvision import datasets as tv
 from torchvision.datasets.utils import check_integrity
 
 from spinal_repro.config import DatasetConfig
-from spinal_repro.data.sources import SOURCES, Dataset, ImageSet
+from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, not_there
 from spinal_repro.errors import UserError
 
 
@@ -42,11 +42,7 @@ def _load_cifar(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         except (OSError, RuntimeError) as error:
             raise UserError(f"downloading {config.title} to {folder} failed: {error}") from error
     elif missing:
-        raise UserError(
-            f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing)}). "
-            f"Fetch it with: spinal-train dataset={config.name} data.download=true; or say "
-            f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA"
-        )
+        raise not_there(config, folder, missing)
     for name, md5 in files.sums.items():
         if not check_integrity(str(folder / name), md5):
             raise UserError(

@@ -180,6 +180,15 @@ _FAMILIES = {
 }
 
 
+def not_there(config: DatasetConfig, folder: Path, missing: list[str]) -> UserError:
+    """The error for files that are missing and may be fetched."""
+    return UserError(
+        f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing)}). "
+        f"Fetch it with: spinal-train dataset={config.name} data.download=true; or say "
+        f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA"
+    )
+
+
 def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """A data set of the MNIST family through torchvision's own class."""
     family = _FAMILIES[config.source]
@@ -200,11 +209,7 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
         except (OSError, RuntimeError, HTTPException) as error:
             raise UserError(f"downloading {config.title} to {folder} failed: {error}") from error
     elif missing:
-        raise UserError(
-            f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing)}). "
-            f"Fetch it with: spinal-train dataset={config.name} data.download=true; or say "
-            f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA"
-        )
+        raise not_there(config, folder, missing)
     for name in missing:  # fetched by now
         check_idx(folder / name)
     try:

@@ -1,9 +1,7 @@
 """One run from its configuration to its record."""
 
-import csv
 import dataclasses
 import io
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +17,18 @@ from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split, content_hash, make_split, num_shared
 from spinal_repro.environment import (
     autocast,
-    describe_environment,
-    git_revision,
-    has_bf16,
     resolve_device,
 )
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
-from spinal_repro.model import Counts, build_model, count
-from spinal_repro.pretrained import WeightReport
+from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
-from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
 from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
-from spinal_repro.training.progress import Progress, clock
-
-SELECTION_RULES = {
-    "val": "highest accuracy on the validation part, first on ties; test read once, after training",
-    "test": "highest accuracy on the TEST set, first on ties (best-on-test, as published)",
-}
+from spinal_repro.training.progress import Progress
+from spinal_repro.training.report import Setup, build_record, metrics_csv, opening, summary
 
 
 @dataclass(frozen=True)
@@ -50,17 +38,6 @@ class Outcome:
     folder: Path
     record: dict[str, Any]
     was_done: bool
-
-
-@dataclass(frozen=True)
-class _Setup:
-    """What a run trains with, and what its record says of it."""
-
-    trainer: Trainer
-    test: Batches
-    counts: Counts
-    weights: WeightReport | None
-    data: dict[str, Any]
 
 
 def run(config: Config) -> Outcome:
@@ -97,7 +74,7 @@ def run(config: Config) -> Outcome:
     return Outcome(folder, record, was_done=False)
 
 
-def _prepare(config: Config, device: torch.device) -> _Setup:
+def _prepare(config: Config, device: torch.device) -> Setup:
     """Build model, data and optimizer: whatever is wrong shows here, before training."""
     recipe = config.recipe
     model = build_model(config.dataset, config.model, config.head, config.seed)
@@ -150,7 +127,7 @@ def _prepare(config: Config, device: torch.device) -> _Setup:
             f"batch norm cannot train on; use another recipe.batch_size"
         )
     about = {**_describe_data(dataset, split), "normalisation": {"mean": mean, "std": std}}
-    return _Setup(trainer, test, counts, model.weights, about)
+    return Setup(trainer, test, counts, model.weights, about)
 
 
 def normalisation(
@@ -189,7 +166,7 @@ def _describe_data(dataset: Dataset, split: Split) -> dict[str, Any]:
     }
 
 
-def _train(config: Config, folder: Path, setup: _Setup, device: torch.device) -> dict[str, Any]:
+def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> dict[str, Any]:
     """Fit, evaluate and write the record."""
     trainer, epochs = setup.trainer, config.recipe.epochs
     state = load_checkpoint(folder, trainer.model, trainer.optimizer) or State(config.recipe.lr)
@@ -202,13 +179,13 @@ def _train(config: Config, folder: Path, setup: _Setup, device: torch.device) ->
         select_on=trainer.select_on,
     )
     with progress:
-        for line in _opening(config, folder, setup, state, device):
+        for line in opening(config, folder, setup, state, device):
             progress.say(line)
         write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
 
         def on_epoch(state: State, is_best: bool) -> None:
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, is_best)
-            write_atomic(folder / "metrics.csv", _metrics_csv(state))
+            write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
 
@@ -225,7 +202,7 @@ def _train(config: Config, folder: Path, setup: _Setup, device: torch.device) ->
         )
         write_atomic(folder / "predictions.npz", buffer.getvalue())
         finish(folder, state)
-        record = _record(config, setup, state, last, selected, device)
+        record = build_record(config, setup, state, last, selected, device)
         path = write_record(folder, record)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
@@ -238,116 +215,3 @@ def _check_reload(state: State, selected: Evaluation) -> None:
     entry = state.history[state.best_epoch - 1]
     if "test_correct" in entry:
         assert entry["test_correct"] == selected.correct, (entry, selected.correct)
-
-
-def _record(
-    config: Config,
-    setup: _Setup,
-    state: State,
-    last: Evaluation,
-    selected: Evaluation,
-    device: torch.device,
-) -> dict[str, Any]:
-    """The record of a finished run; accuracies are shares in [0, 1]."""
-
-    def accuracy(evaluation: Evaluation) -> dict[str, Any]:
-        low, high = binomial_interval(evaluation.correct, evaluation.count)
-        return {
-            "accuracy": evaluation.accuracy,
-            "correct": evaluation.correct,
-            "count": evaluation.count,
-            "loss": evaluation.loss,
-            "interval_95": [low, high],
-        }
-
-    select_on = config.protocol.select_on
-    trained = sum(entry["train_seconds"] for entry in state.timing)
-    record = {
-        "run": "/".join(config.run_dir.parts[-3:]),
-        "config": config.portable().to_dict(),
-        "identity": config.identity(),
-        "seed": config.seed,
-        "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},
-        "environment": describe_environment(device),
-        "git": git_revision(),
-        "finished": time.strftime("%FT%TZ", time.gmtime()),
-        "data": setup.data,
-        "counts": setup.counts.to_dict(),
-        "pretrained": None if setup.weights is None else dataclasses.asdict(setup.weights),
-        "reduced_budget": config.reduced_budget,
-        "selection": {
-            "on": select_on,
-            "rule": SELECTION_RULES[select_on],
-            "epoch": state.best_epoch,
-            "accuracy": state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
-        },
-        "test": {"last": accuracy(last), "selected": accuracy(selected)},
-        "history": state.history,
-        "timing": state.timing,
-        "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
-        "images_per_second": setup.trainer.train.num_images * len(state.timing) / trained,
-    }
-    if select_on == "test":
-        best = max(entry["test_accuracy"] for entry in state.history)
-        record["test"]["best_on_test"] = {"accuracy": best}
-    return record
-
-
-def _metrics_csv(state: State) -> str:
-    """The history and timing as CSV, one row an epoch."""
-    text = io.StringIO()
-    rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
-
-
-def _opening(
-    config: Config, folder: Path, setup: _Setup, state: State, device: torch.device
-) -> list[str]:
-    """What is said before training."""
-    counts, sizes = setup.counts, setup.data["sizes"]
-    lines = [
-        f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
-        f"recipe {config.recipe.name}, seed {config.seed}, "
-        f"{device.type} {config.runtime.precision}",
-        f"protocol {config.protocol.name}: {SELECTION_RULES[config.protocol.select_on]}",
-        f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
-        f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
-        f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
-        f"head, {counts.total_multiplications:,} in all; "
-        f"{counts.head_activations:,} hidden units in the head",
-    ]
-    if setup.weights is not None:
-        lines.append(str(setup.weights))
-    if config.reduced_budget:
-        lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
-    if config.runtime.precision == "bf16" and not has_bf16(device):
-        lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
-    if state.epoch:
-        lines.append(f"continuing after epoch {state.epoch} from {folder}")
-    return lines
-
-
-def summary(record: dict[str, Any], path: Path) -> list[str]:
-    """What is said of a finished run."""
-    selected, last, selection = (
-        record["test"]["selected"],
-        record["test"]["last"],
-        record["selection"],
-    )
-    low, high = selected["interval_95"]
-    paper = " (BEST ON TEST)" if selection["on"] == "test" else ""
-    lines = [
-        f"test accuracy {100 * selected['accuracy']:.2f} %{paper}, 95 % interval "
-        f"{100 * low:.2f} to {100 * high:.2f} ({selected['correct']:,} of {selected['count']:,}), "
-        f"epoch {selection['epoch']} of {len(record['history'])} selected on {selection['on']}; "
-        f"last epoch {100 * last['accuracy']:.2f} %",
-        f"{record['counts']['total_parameters']:,} parameters, "
-        f"{record['counts']['head_parameters']:,} in the head; "
-        f"{clock(record['wall_seconds'])} at {record['images_per_second']:,.0f} images/s",
-    ]
-    if record["reduced_budget"]:
-        lines.append(f"REDUCED BUDGET: {', '.join(record['reduced_budget'])}")
-    return [*lines, f"record: {path}"]

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import json
 import signal
 import subprocess
@@ -135,6 +136,16 @@ def test_a_finished_run_is_reported_and_left_alone(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in first.folder.iterdir()} == stamps
 
 
+def test_a_run_can_start_from_the_weights_of_another(tmp_path):
+    first = run(small(tmp_path))
+    weights = first.folder / "best.safetensors"
+    record = run(small(tmp_path, "head=spinal", f"model.pretrained={weights}")).record
+    backbone = [name for name in load_file(weights) if name.startswith("backbone.")]
+    assert record["pretrained"]["matched"] == len(backbone) > 0
+    assert record["pretrained"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert record["history"][0] != run(small(tmp_path, "head=spinal")).record["history"][0]
+
+
 def test_the_same_value_typed_otherwise_is_the_same_run(tmp_path):
     first = run(small(tmp_path, "head=spinal", "head.dropout=0.0"))
     again = run(small(tmp_path, "head=spinal", "head.dropout=0"))
@@ -209,7 +220,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path, monkeypatch):
     def die(*args):
         raise Killed
 
-    monkeypatch.setattr(run_module, "_record", die)
+    monkeypatch.setattr(run_module, "build_record", die)
     with pytest.raises(Killed):
         run(small(tmp_path))
     monkeypatch.undo()

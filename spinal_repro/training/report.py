@@ -1,0 +1,150 @@
+"""What a run says of itself: its record, its metrics and its lines for people."""
+
+import csv
+import dataclasses
+import io
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spinal_repro.config import Config
+from spinal_repro.data.loader import Batches
+from spinal_repro.environment import describe_environment, git_revision, has_bf16
+from spinal_repro.model import Counts
+from spinal_repro.pretrained import WeightReport
+from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.seeds import STREAMS, stream_seed
+from spinal_repro.training.loop import Evaluation, State, Trainer
+from spinal_repro.training.progress import clock
+
+SELECTION_RULES = {
+    "val": "highest accuracy on the validation part, first on ties; test read once, after training",
+    "test": "highest accuracy on the TEST set, first on ties (best-on-test, as published)",
+}
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run trains with, and what its record says of it."""
+
+    trainer: Trainer
+    test: Batches
+    counts: Counts
+    weights: WeightReport | None
+    data: dict[str, Any]
+
+
+def build_record(
+    config: Config,
+    setup: Setup,
+    state: State,
+    last: Evaluation,
+    selected: Evaluation,
+    device: torch.device,
+) -> dict[str, Any]:
+    """The record of a finished run; accuracies are shares in [0, 1]."""
+
+    def accuracy(evaluation: Evaluation) -> dict[str, Any]:
+        low, high = binomial_interval(evaluation.correct, evaluation.count)
+        return {
+            "accuracy": evaluation.accuracy,
+            "correct": evaluation.correct,
+            "count": evaluation.count,
+            "loss": evaluation.loss,
+            "interval_95": [low, high],
+        }
+
+    select_on = config.protocol.select_on
+    trained = sum(entry["train_seconds"] for entry in state.timing)
+    record = {
+        "run": "/".join(config.run_dir.parts[-3:]),
+        "config": config.portable().to_dict(),
+        "identity": config.identity(),
+        "seed": config.seed,
+        "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},
+        "environment": describe_environment(device),
+        "git": git_revision(),
+        "finished": time.strftime("%FT%TZ", time.gmtime()),
+        "data": setup.data,
+        "counts": setup.counts.to_dict(),
+        "pretrained": None if setup.weights is None else dataclasses.asdict(setup.weights),
+        "reduced_budget": config.reduced_budget,
+        "selection": {
+            "on": select_on,
+            "rule": SELECTION_RULES[select_on],
+            "epoch": state.best_epoch,
+            "accuracy": state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
+        },
+        "test": {"last": accuracy(last), "selected": accuracy(selected)},
+        "history": state.history,
+        "timing": state.timing,
+        "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
+        "images_per_second": setup.trainer.train.num_images * len(state.timing) / trained,
+    }
+    if select_on == "test":
+        best = max(entry["test_accuracy"] for entry in state.history)
+        record["test"]["best_on_test"] = {"accuracy": best}
+    return record
+
+
+def metrics_csv(state: State) -> str:
+    """The history and timing as CSV, one row an epoch."""
+    text = io.StringIO()
+    rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def opening(
+    config: Config, folder: Path, setup: Setup, state: State, device: torch.device
+) -> list[str]:
+    """What is said before training."""
+    counts, sizes = setup.counts, setup.data["sizes"]
+    lines = [
+        f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
+        f"recipe {config.recipe.name}, seed {config.seed}, "
+        f"{device.type} {config.runtime.precision}",
+        f"protocol {config.protocol.name}: {SELECTION_RULES[config.protocol.select_on]}",
+        f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
+        f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
+        f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
+        f"head, {counts.total_multiplications:,} in all; "
+        f"{counts.head_activations:,} hidden units in the head",
+    ]
+    if setup.weights is not None:
+        lines.append(str(setup.weights))
+    if config.reduced_budget:
+        lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
+    if config.runtime.precision == "bf16" and not has_bf16(device):
+        lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
+    if state.epoch:
+        lines.append(f"continuing after epoch {state.epoch} from {folder}")
+    return lines
+
+
+def summary(record: dict[str, Any], path: Path) -> list[str]:
+    """What is said of a finished run."""
+    selected, last, selection = (
+        record["test"]["selected"],
+        record["test"]["last"],
+        record["selection"],
+    )
+    low, high = selected["interval_95"]
+    paper = " (BEST ON TEST)" if selection["on"] == "test" else ""
+    lines = [
+        f"test accuracy {100 * selected['accuracy']:.2f} %{paper}, 95 % interval "
+        f"{100 * low:.2f} to {100 * high:.2f} ({selected['correct']:,} of {selected['count']:,}), "
+        f"epoch {selection['epoch']} of {len(record['history'])} selected on {selection['on']}; "
+        f"last epoch {100 * last['accuracy']:.2f} %",
+        f"{record['counts']['total_parameters']:,} parameters, "
+        f"{record['counts']['head_parameters']:,} in the head; "
+        f"{clock(record['wall_seconds'])} at {record['images_per_second']:,.0f} images/s",
+    ]
+    if record["reduced_budget"]:
+        lines.append(f"REDUCED BUDGET: {', '.join(record['reduced_budget'])}")
+    return [*lines, f"record: {path}"]
