@@ -74,7 +74,10 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
     Raises:
         UserError: where files are missing or damaged, or hold other than what is expected.
     """
-    dataset = load_sources()[config.source](config, Path(root), download)
+    known = (
+        SOURCES if config.source in SOURCES.names() else load_sources()
+    )  # those need torchvision
+    dataset = known[config.source](config, Path(root), download)
     parts = (("train", dataset.train, config.train_size), ("test", dataset.test, config.test_size))
     for part, images, size in parts:
         where = f"{config.title} ({part})"

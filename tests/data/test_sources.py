@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import gzip
+import subprocess
+import sys
 from collections.abc import Callable
 from http.client import IncompleteRead
 from pathlib import Path
@@ -160,6 +162,18 @@ def test_published_mnist(real_data: Path) -> None:
 def test_every_source_is_configured() -> None:
     names = [path.stem for path in (config_dir() / "dataset").glob("*.yaml")]
     assert {shipped(name).source for name in names} == set(load_sources().names())
+
+
+def test_digits_need_no_torchvision() -> None:
+    """Importing it takes as long as all of torch; the default run does without."""
+    code = (
+        "import sys; sys.modules['torchvision'] = None\n"
+        "from spinal_repro.config import compose\n"
+        "from spinal_repro.training.run import load_dataset\n"
+        "print(len(load_dataset(compose([]).dataset, 'data').train))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "1438", done.stderr
 
 
 # Missing data and downloads
