@@ -69,29 +69,55 @@ class Component:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What a data set is: where its images come from and what must be found there."""
+    """What a data set is: where its images come from and what must be found there.
+
+    ``num_classes`` and the sizes of the parts are null where they are counted when the images are
+    read, ``image_size`` where images are of any size and the recipe says what is made of them.
+    ``val_size`` is the size of a published validation part; without one, ``heldout`` cuts its own.
+    """
 
     name: str = MISSING
     title: str = field(default=MISSING, metadata={"identity": False})
     source: str = MISSING
-    num_classes: int = MISSING
-    image_size: int = MISSING
+    num_classes: int | None = MISSING
+    image_size: int | None = MISSING
     channels: int = MISSING
-    train_size: int = MISSING
-    test_size: int = MISSING
+    train_size: int | None = MISSING
+    test_size: int | None = MISSING
+    val_size: int | None = field(default=None, metadata={"identity": "if set"})
     label_offset: int = 0
     num_outputs: int | None = None  # logits of the model; the number of classes unless given
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
-        """Number of logits."""
-        return self.num_classes if self.num_outputs is None else self.num_outputs
+        """Number of logits.
+
+        Raises:
+            UserError: where classes are counted from images that have not been read.
+        """
+        found = self.num_classes if self.num_outputs is None else self.num_outputs
+        if found is None:
+            raise UserError(
+                f"the classes of {self.title} are counted when its images are read; without "
+                f"them, say how many there are: dataset.num_classes=N"
+            )
+        return found
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How a model is trained. ``published_epochs`` is what the paper's scripts run, if any."""
+    """How a model is trained.
+
+    Attributes:
+        published_epochs: What the paper's scripts run, if any.
+        prepare: How stored images are brought to one size before augmentation and evaluation:
+            ``{train: {resize: [272, 272]}, eval: {resize: 256, crop: 256}}``; as they are unless
+            given (see `data.prepare`).
+        stages: Epoch to learning rate: that epoch opens a new stage, from the best weights so
+            far, with a fresh optimizer and rule.
+        best_of_last_stage: Earlier stages are forgotten in selection, as the original does (Q21).
+    """
 
     name: str = MISSING
     epochs: int = MISSING
@@ -107,6 +133,55 @@ class RecipeConfig:
     augment: list[dict[str, Any]] = field(default_factory=list)
     mean: list[float] | None = MISSING  # null: what the model's weights expect
     std: list[float] | None = MISSING
+    prepare: dict[str, Any] = field(default_factory=dict, metadata={"identity": "if set"})
+    stages: dict[int, float] = field(default_factory=dict, metadata={"identity": "if set"})
+    best_of_last_stage: bool = field(default=False, metadata={"identity": "if set"})
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How stored images become images of one size, once, before anything random.
+
+    Attributes:
+        resize: A number for the shorter side, or ``[height, width]`` whatever the shape; null
+            leaves the size.
+        crop: Side of the centre square kept; null keeps all.
+        interpolation: ``bilinear`` or ``bicubic``.
+    """
+
+    resize: Any = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
+
+    @classmethod
+    def of(cls, recipe: RecipeConfig, part: str) -> "Preparation":
+        """What a recipe does to one part, ``train`` or ``eval``.
+
+        Raises:
+            UserError: for an unknown part, key or ill-typed value.
+        """
+        for name in recipe.prepare:
+            if name not in ("train", "eval"):
+                raise unknown("part of recipe.prepare", str(name), ("train", "eval"))
+        where = f"recipe.prepare.{part}"
+        made = cls(**merge_onto(cls, recipe.prepare.get(part) or {}, where=where))
+        sizes = made.resize if isinstance(made.resize, list) else [made.resize]
+        whole = all(isinstance(size, int) and size > 0 for size in sizes)
+        if made.resize is not None and not (whole and len(sizes) in (1, 2)):
+            raise UserError(f"{where}.resize must be N or [HEIGHT, WIDTH], got {made.resize}")
+        if made.crop is not None and made.crop < 1:
+            raise UserError(f"{where}.crop must be above 0, got {made.crop}")
+        _one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
+        return made
+
+    @property
+    def size(self) -> int | None:
+        """Side of the square that results; null where it is the stored one."""
+        if self.crop is not None or self.resize is None:
+            return self.crop
+        if isinstance(self.resize, list):
+            return int(self.resize[0])
+        return int(self.resize)
 
 
 @dataclass(frozen=True)
@@ -152,6 +227,7 @@ class Config:
     data: DataConfig
     seed: int
     runs: str
+    cell: str | None = None  # the published cell that this run was asked for as, if any
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers in the shape of the YAML (`validate` accepts it again)."""
@@ -180,12 +256,28 @@ class Config:
             for entry in dataclasses.fields(config):
                 counts = entry.metadata.get("identity", True)
                 if counts == "if set":  # younger than some records: its default changes nothing
-                    counts = plain[group][entry.name] != entry.default
+                    counts = plain[group][entry.name] not in (entry.default, {}, None)
                 if not counts:
                     del plain[group][entry.name]
-        del plain["seed"], plain["runs"]
+        del plain["seed"], plain["runs"], plain["cell"]
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+    @property
+    def input_size(self) -> int:
+        """Side of the images that the network sees, in pixels.
+
+        Raises:
+            UserError: where neither the recipe nor the data set says it.
+        """
+        from_recipe = Preparation.of(self.recipe, "eval").size
+        size = self.dataset.image_size if from_recipe is None else from_recipe
+        if size is None:
+            raise UserError(
+                f"the images of {self.dataset.title} are of any size; say what the network sees: "
+                f"recipe.prepare.eval.resize=N recipe.prepare.eval.crop=N"
+            )
+        return size
 
     @property
     def run_dir(self) -> Path:
@@ -269,9 +361,14 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         raise UserError(explain(error)) from None
     plain.pop("hydra", None)
     known = [entry.name for entry in dataclasses.fields(Config)]
+    paper = plain.pop("paper", None)
+    if paper is not None:
+        plain["cell"] = paper["name"]
     for key in plain:
         if key not in known:
             raise unknown("configuration key", str(key), known)
+    if isinstance(plain.get("dataset"), dict):
+        plain["dataset"].pop("about", None)  # for the catalog, see data/catalog.py
 
     def section(name: str, schema: type) -> Any:
         node = plain.get(name)
@@ -289,6 +386,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         data=section("data", DataConfig),
         seed=_natural("seed", plain.get("seed")),
         runs=_folder("runs", plain.get("runs")),
+        cell=plain.get("cell"),
     )
     _check_values(config)
     return config
@@ -333,7 +431,7 @@ def _check_values(config: Config) -> None:
         "dataset.num_classes": dataset.num_classes,
         "dataset.image_size": dataset.image_size,
         "dataset.channels": dataset.channels,
-        "dataset.num_outputs": dataset.outputs,
+        "dataset.num_outputs": dataset.num_outputs,
         "recipe.epochs": recipe.epochs,
         "recipe.batch_size": recipe.batch_size,
         "recipe.eval_batch_size": recipe.eval_batch_size,
@@ -357,9 +455,17 @@ def _check_values(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
+    for part in ("train", "eval"):
+        Preparation.of(recipe, part)
+    for epoch, lr in recipe.stages.items():
+        if not (epoch > 1 and lr > 0):
+            raise UserError(
+                f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
+                f"got {epoch}: {lr}"
+            )
     if any(not value > 0 for value in recipe.std or ()):
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")
-    if dataset.outputs < dataset.num_classes:
+    if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
         raise UserError(
             f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "
             f"({dataset.num_classes})"
