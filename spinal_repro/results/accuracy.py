@@ -126,7 +126,9 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
             "reports, as far as that is known, else the test accuracy at the epoch picked by the "
             "validation part",
         ),
-        Column("mean", "Ours", "mean of that number over runs that differ in the seed alone", plain),
+        Column(
+            "mean", "Ours", "mean of that number over runs; they differ in the seed alone", plain
+        ),
         Column("sd", "SD", "standard deviation over seeds (n - 1)", plain),
         Column("n", "n", "number of runs, each with a seed of its own"),
         Column(

@@ -50,10 +50,9 @@ def training_key(config: Mapping[str, Any]) -> str:
 
 
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """Where a record's configuration differs from its cell's, in words, e.g.
-    ``recipe.lr 0.01 instead of 0.005``.
+    """Where a record's configuration differs from its cell's, in words.
 
-    Epochs and images left out are budgets, see `reductions`; machine and seed are not compared.
+    One is e.g. ``recipe.lr 0.01 instead of 0.005``. Epochs and images left out are budgets, see `reductions`; machine and seed are not compared.
     """
     found = []
     ours, theirs = trained_with(config), trained_with(reference)
@@ -117,7 +116,7 @@ def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values; whole numbers equal floats, as YAML does not tell them apart."""
+    """Dotted keys and plain values; whole numbers equal floats, as in YAML."""
     for key, item in value.items():
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")
