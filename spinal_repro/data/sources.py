@@ -5,6 +5,7 @@ A source is a function ``(config, root, download) -> Dataset`` registered under 
 names the folder and the command to run.
 """
 
+import dataclasses
 import gzip
 import importlib
 import math
@@ -100,6 +101,8 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
         SOURCES if config.source in SOURCES.names() else load_sources()
     )  # those need torchvision
     dataset = known[config.source](config, Path(root), download)
+    if config.num_classes is None:
+        config = dataclasses.replace(config, num_classes=len(dataset.classes))
     for part, size in (
         ("train", config.train_size),
         ("val", config.val_size),
