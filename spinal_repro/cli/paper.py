@@ -147,7 +147,8 @@ def print_plan(given: argparse.Namespace) -> None:
     timings: Any = {}
     for cell in cells:
         if (why := cell.refusal()) is not None:
-            refused.append(why)
+            seeds = f"spinal regression --seeds {given.seeds} trains {cell.table}/*"
+            refused.append(seeds if cell.regression else why)
             continue
         protocol = str(given.protocol or cell.protocol)
         left = max(0, given.seeds - done[cell.name][protocol])
@@ -162,7 +163,7 @@ def print_plan(given: argparse.Namespace) -> None:
         print(render(PLAN_COLUMNS, rows, given.format))
     left = sum(row["left"] for row in rows)
     print(f"{left} runs left, about {_hours(total)} hours on this machine", file=sys.stderr)
-    for why in refused:
+    for why in dict.fromkeys(refused):
         print(f"not planned: {why}", file=sys.stderr)
 
 

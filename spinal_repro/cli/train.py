@@ -134,9 +134,10 @@ def check_overrides(arguments: Sequence[str]) -> None:
         if key in (CELL, *GROUPS) or key.split(".")[0] in ("hydra",) or "@" in key:
             continue
         if known is None:  # composing takes a moment; do it only where a key needs it
-            composed = compose_raw(choices, extra)
-            composed.pop(CELL, None)  # says what was published; not a setting
-            known = {*_keys(composed), *schema_keys()}
+            known = {*_keys(compose_raw(choices, extra)), *schema_keys()}
+            known = {
+                k for k in known if k.split(".")[0] != CELL
+            }  # what was published is no setting
         if key not in known:
             elsewhere = _keys_elsewhere(known, folders)
             if key in elsewhere:
