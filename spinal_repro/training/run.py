@@ -14,7 +14,7 @@ from spinal_repro.config import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import prepared, published_part
+from spinal_repro.data.prepare import batches_of, published_part
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split, make_split, num_shared
 from spinal_repro.environment import (
@@ -117,19 +117,17 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     )
 
     def batches(part: str, batch_size: int) -> Batches:
-        source = published_part(dataset, split, part)
-        preparation = config.preparation("train" if part == "train" else "eval")
-        images, resize = prepared(source, preparation, Path(config.runs), device)
-        return Batches(
-            images,
-            getattr(split, part),
+        return batches_of(
+            dataset,
+            split,
+            part,
+            preparation=config.preparation("train" if part == "train" else "eval"),
+            runs=Path(config.runs),
             batch_size=batch_size,
             mean=mean,
             std=std,
             device=device,
             channels_last=config.runtime.channels_last,
-            resize=resize,
-            crop=None if resize is None else preparation.size,
         )
 
     test = batches("test", recipe.eval_batch_size)
