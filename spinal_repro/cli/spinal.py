@@ -71,6 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
+    from spinal_repro.cli.data import add_parser as add_data
+
+    add_data(commands)
+
     for command in (params, regression):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     return parser

@@ -17,13 +17,8 @@ from idx_files import Part, file_names, gzip_in_place, idx_bytes, raw_folder, wr
 from torchvision.datasets import mnist as tv_mnist
 
 from spinal_repro.config import DatasetConfig, compose, config_dir
-from spinal_repro.data.sources import (
-    Dataset,
-    ImageSet,
-    check_idx,
-    load_dataset,
-    load_sources,
-)
+from spinal_repro.data.idx_files import check_idx
+from spinal_repro.data.sources import Dataset, ImageSet, load_dataset, load_sources
 from spinal_repro.errors import UserError
 
 PUBLISHED_SIZES = {  # recipe book, section 1.6
