@@ -120,7 +120,7 @@ class _Counter:
 
     def __call__(self, config: Config) -> Counts:
         dataset, head = config.dataset, config.head
-        shape = (dataset.channels, dataset.image_size)
+        shape = (dataset.channels, config.input_size)
         key = repr((shape, config.model.to_dict()))
         if key not in self._bodies:
             classifier = _build(config)
@@ -146,9 +146,9 @@ def _build(config: Config) -> Classifier:
     model = dataclasses.replace(config.model, options=options)
     try:
         with torch.device("meta"):
-            return build_model(config.dataset, model, config.head)
+            return build_model(config.dataset, model, config.head, image_size=config.input_size)
     except NotImplementedError:  # some backbones compute with values while they are built
-        return build_model(config.dataset, model, config.head)
+        return build_model(config.dataset, model, config.head, image_size=config.input_size)
 
 
 def _changes(counts: Counts, base: Counts) -> dict[str, float | None]:

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from spinal_repro.errors import UserError
 
@@ -119,7 +119,7 @@ def safe_name(name: str, archive: Path) -> PurePosixPath:
 
 
 def copy(
-    source: IO[bytes], target: IO[bytes], limit: int, what: str, advance: Advance | None = None
+    source: Any, target: IO[bytes], limit: int, what: str, advance: Advance | None = None
 ) -> int:
     """Copy a stream and stop where it is longer than it may be.
 

@@ -102,7 +102,7 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
         parts = [family.open(root, config, train) for train in (True, False)]
     except (OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
-    return Dataset(*(_images(part, config) for part in parts))
+    return Dataset(train=_images(parts[0], config), test=_images(parts[1], config))
 
 
 for _name in _FAMILIES:

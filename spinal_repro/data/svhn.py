@@ -43,7 +43,7 @@ _KINDS = {
     "stl10": _Kind(
         tv.STL10,
         tv.STL10.base_folder,
-        lambda: {name: md5 for name, md5 in [*tv.STL10.train_list, *tv.STL10.test_list]},
+        lambda: dict([*tv.STL10.train_list, *tv.STL10.test_list]),
     ),
 }
 
@@ -59,7 +59,7 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         images = torch.from_numpy(np.ascontiguousarray(part.data))
         labels = torch.from_numpy(np.asarray(part.labels, dtype=np.int64))
         parts.append(ImageSet(images, labels + config.label_offset))
-    return Dataset(*parts)
+    return Dataset(train=parts[0], test=parts[1])
 
 
 for _name in _KINDS:
