@@ -75,7 +75,7 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True, siblings: Sequence[Ent
             sources = [_obtain(file, entry, root, stage) for file in _needed(entry, root)]
             wrong = collect(entry, sources, stage, root)
             if wrong:
-                _discard(sources, stage)
+                _discard(list(stage.downloads.iterdir()), stage)
                 raise UserError(
                     f"what was fetched is not {entry.title}: {'; '.join(wrong)}; it was deleted"
                 )
