@@ -147,15 +147,12 @@ def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
     Raises:
         UserError: for a record that is not valid.
     """
-    entries: dict[str, Entry] = {}
-    for folder in (config_dir(), *([extra_dir] if extra_dir else [])):
-        for path in sorted((folder / "dataset").glob("*.yaml")):
-            try:
-                node = yaml.safe_load(path.read_text())
-            except (OSError, yaml.YAMLError) as error:
-                raise UserError(f"{path} cannot be read: {error}") from error
-            if isinstance(node, dict) and "about" in node:
-                entries[path.stem] = parse_entry(node, path.stem)
+    entries = {}
+    for folder in _folders(extra_dir):
+        for path in folder.glob("*.yaml"):
+            entry = _read(path)
+            if entry is not None:
+                entries[path.stem] = entry
     return dict(sorted(entries.items()))
 
 
@@ -165,20 +162,35 @@ def find_entry(name: str, extra_dir: Path | None = None) -> Entry:
     Raises:
         UserError: where there is none of this name.
     """
-    entries = load_catalog(extra_dir)
-    if name not in entries:
-        raise unknown("data set in the catalog", name, entries)
-    return entries[name]
+    for folder in reversed(_folders(extra_dir)):
+        path = folder / f"{name}.yaml"
+        entry = _read(path) if path.is_file() else None
+        if entry is not None:
+            return entry
+    raise unknown("data set in the catalog", name, load_catalog(extra_dir))
+
+
+def _folders(extra_dir: Path | None) -> list[Path]:
+    return [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
+
+
+def _read(path: Path) -> Entry | None:
+    """The record in one file, if it has one."""
+    try:
+        node = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, yaml.YAMLError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return parse_entry(node, path.stem) if isinstance(node, dict) and "about" in node else None
 
 
 def entry_for(config: DatasetConfig) -> Entry | None:
     """The record of a configured data set: of its name, or the one that reads the same files."""
-    entries = load_catalog()
-    found = entries.get(config.name)
-    for entry in entries.values():
-        same = (entry.source, dict(entry.options)) == (config.source, dict(config.options))
-        if found is None and same:
-            found = entry
+    path = config_dir() / "dataset" / f"{config.name}.yaml"
+    found = _read(path) if path.is_file() else None
+    if found is None:
+        reads = (config.source, dict(config.options))
+        same = (e for e in load_catalog().values() if (e.source, dict(e.options)) == reads)
+        found = next(same, None)
     return None if found is None or found.source != config.source else found.resized(config)
 
 

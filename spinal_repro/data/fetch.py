@@ -32,11 +32,12 @@ def ensure(config: DatasetConfig, root: Path) -> None:
 
 def siblings_of(entry: Entry) -> list[Entry]:
     """Data sets that come in the same archive."""
+    if not any(is_archive(Path(file.name)) for file in entry.about.files):
+        return []
     return [
         other
         for other in load_catalog().values()
         if other.name != entry.name
-        and entry.about.files
         and (other.key, other.about.files) == (entry.key, entry.about.files)
     ]
 

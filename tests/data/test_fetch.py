@@ -380,17 +380,17 @@ def test_two_processes_fetch_at_once(server, tmp_path):
         "tiny", "--root", str(tmp_path / "root"), "--config-dir", str(tmp_path),
     ]  # fmt: skip
     server.gate.clear()
-    running = [
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    deadline = time.monotonic() + 20
-    while not server.asked and time.monotonic() < deadline:
+    logs = [(tmp_path / f"{number}.log").open("w+") for number in range(2)]
+    running = [subprocess.Popen(command, stdout=log, stderr=log, text=True) for log in logs]
+    said = ["", ""]
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (server.asked and any("waiting" in s for s in said)):
         time.sleep(0.05)
-    time.sleep(1.0)  # the other one has come to the lock
+        said = [(tmp_path / f"{number}.log").read_text() for number in range(2)]
     server.gate.set()
-    said = [process.communicate(timeout=30) for process in running]
-    assert [process.returncode for process in running] == [0, 0], said
+    assert [process.wait(timeout=60) for process in running] == [0, 0], said
+    for log in logs:
+        log.close()
+    assert sum("waiting for it" in text for text in said) == 1, said
     assert len(server.asked) == 4
-    assert sum("waiting for it" in err for _, err in said) == 1
     assert_whole(tmp_path / "root")
