@@ -183,7 +183,13 @@ def _verify(given: argparse.Namespace) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    from spinal_repro.config import compose
+    from spinal_repro.config import compose, config_dir
+    from spinal_repro.errors import unknown
+
+    folders = [folder for folder in (config_dir(), given.config_dir) if folder is not None]
+    names = [path.stem for folder in folders for path in (folder / "dataset").glob("*.yaml")]
+    if given.name not in names:
+        raise unknown("data set", given.name, names)
     from spinal_repro.data.sheet import contact_sheet
 
     out = given.out or Path(f"{given.name}.png")
