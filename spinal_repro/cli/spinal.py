@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro import __version__
+from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, render
@@ -72,6 +73,7 @@ def _parser() -> argparse.ArgumentParser:
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
+    add_data(commands)
     add_use(commands)
     for command in (params, regression):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
