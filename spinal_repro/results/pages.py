@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -71,14 +71,23 @@ def _styles(
 ) -> dict[str, str]:
     """One table in every format."""
     found = {}
+    steady = _steady(rows)
     for suffix, style in STYLES.items():
-        text = render(columns, rows, style)
+        text = render(columns, steady, style)
         if style == "markdown":
             text = f"# {escape_markdown(title)}\n\n{GENERATED}\n\n{text}"
         if style == "latex":
             text = f"% {title}. {GENERATED}\n{text}"
         found[f"tables/{name}.{suffix}"] = f"{text}\n"
     return found
+
+
+def _steady(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with ten digits of each number: the last bits differ from one SciPy to another."""
+    return [
+        {k: float(f"{v:.10g}") if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    ]
 
 
 def readme(
@@ -130,7 +139,7 @@ SHORT_PAIRS = (
 def _rows_only(columns: Sequence[Column], rows: Any) -> str:
     """A table whose columns are defined elsewhere."""
     plain = [Column(c.key, c.title, form=c.form) for c in columns]
-    return render(plain, list(rows), "markdown")
+    return render(plain, _steady(rows), "markdown")
 
 
 def _files_section(titles: Mapping[str, str], results: Sequence[CellResult]) -> list[str]:
@@ -144,7 +153,7 @@ def _files_section(titles: Mapping[str, str], results: Sequence[CellResult]) -> 
     return [
         "## Tables in full",
         "Below stands what was run. These files have every cell and every column, each defined "
-        "under its table; CSV has the numbers in full precision. Records lie in `records/`.",
+        "under its table; CSV has ten digits of each number. Records lie in `records/`.",
         "\n".join(lines),
     ]
 
@@ -191,7 +200,7 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
                 f"the marker '{found[1].strip()}' matches no cell; see spinal paper list"
             )
         rows = [_front_row(result, counts) for result in chosen.values()]
-        return f"{found[1]}{render(FRONT, rows, 'markdown')}\n{found[3]}"
+        return f"{found[1]}{render(FRONT, _steady(rows), 'markdown')}\n{found[3]}"
 
     return MARKER.sub(table, text)
 
