@@ -5,7 +5,7 @@ This module never imports torch, so that listing runs is quick.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,49 @@ def read_record(path: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}")
     return dict(record)
+
+
+def record_files(folder: Path) -> Iterator[Path]:
+    """Every record below a folder, in the order of their paths.
+
+    A run folder holds its ``record.json`` once it is finished, among other files; any other
+    folder holds records under names of their own.
+
+    Args:
+        folder: Run folders (``runs/``), or committed records (``results/records/``), or one run.
+    """
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        is_run = STATUS in files or RECORD in files
+        names = [RECORD] if is_run else sorted(files)
+        yield from (Path(place, n) for n in names if n in files and n.endswith(".json"))
+
+
+def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All records below folders; of equal runs (identity and seed), the first alone.
+
+    Args:
+        folders: Searched in this order.
+        without: Parts of a record to drop at once, e.g. ``history``: thousands stay small.
+
+    Raises:
+        UserError: for a folder that is not there and for a file that is no record.
+    """
+    found, seen = [], set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder} of records; name one by --records DIR")
+        for path in record_files(folder):
+            record = read_record(path)
+            for part in without:
+                record.pop(part, None)
+            key = (record.get("identity"), record.get("seed"))
+            if None not in key:  # a record of many seeds is sorted out seed by seed, see cells.py
+                if key in seen:
+                    continue
+                seen.add(key)
+            found.append(record)
+    return found
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:

@@ -131,7 +131,7 @@ def print_regression(given: argparse.Namespace) -> None:
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
     from spinal_repro.config import config_dir
     from spinal_repro.files import write_json
-    from spinal_repro.regression import NETS
+    from spinal_repro.regression import NETS, regression_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
 
     start = time.perf_counter()
@@ -140,8 +140,7 @@ def print_regression(given: argparse.Namespace) -> None:
     if given.out is not None:
         settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
         seconds = round(time.perf_counter() - start, 1)
-        document = {"settings": settings, "seconds": seconds, "summary": summary, "runs": rows}
-        write_json(given.out, document)
+        write_json(given.out, regression_record(settings, rows, summary, seconds))
     print(render(COLUMNS, summary, given.format))
 
 

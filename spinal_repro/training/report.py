@@ -15,6 +15,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
+from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.loop import Evaluation, State, Trainer
@@ -47,6 +48,8 @@ def build_record(
 ) -> dict[str, Any]:
     """The record of a finished run; accuracies are shares in [0, 1]."""
 
+    labels = setup.test.labels.cpu()
+
     def accuracy(evaluation: Evaluation) -> dict[str, Any]:
         low, high = binomial_interval(evaluation.correct, evaluation.count)
         return {
@@ -55,6 +58,7 @@ def build_record(
             "count": evaluation.count,
             "loss": evaluation.loss,
             "interval_95": [low, high],
+            "correct_bits": pack_correct((evaluation.predictions == labels).numpy()),
         }
 
     select_on = config.protocol.select_on
