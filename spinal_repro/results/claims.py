@@ -1,8 +1,8 @@
 """Sentences of the paper that can be checked, and what became of them.
 
 A claim is one small YAML file below ``configs/claims``: the sentence, where it stands, the rule
-that decides it and the rule's parameters. Rules are functions of `rules` and `costs`; what they
-return is computed from records and counts alone.
+that decides it and the rule's parameters. Rules are functions of `results.rules`; what they return
+is computed from records and counts alone.
 """
 
 from collections import Counter
@@ -16,14 +16,12 @@ import yaml
 from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.registry import merge_onto
-from spinal_repro.results import costs, epochs, rules
 from spinal_repro.results.findings import Findings
-from spinal_repro.results.rules import RULES, Judgement
+from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.tables import Column
 
 __all__ = ["COLUMNS", "GROUPS", "Claim", "Judged", "judge", "load_claims", "rows", "tally"]
 
-RULE_MODULES = (rules, costs, epochs)  # importing them registers their rules
 GROUPS = {
     "cost": "Cost",
     "accuracy": "Accuracy, FC against Spinal",
@@ -117,7 +115,7 @@ def judge(claims: Iterable[Claim], findings: Findings) -> list[Judged]:
 def tally(judged: Sequence[Judged]) -> dict[str, int]:
     """How many claims have each verdict; all verdicts, in their order."""
     found = Counter(item.judgement.verdict for item in judged)
-    return {verdict: found[verdict] for verdict in rules.VERDICTS}
+    return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:

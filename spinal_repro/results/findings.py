@@ -23,13 +23,13 @@ class Findings:
 
     Attributes:
         cells: By name, in the paper's order.
-        results: By name and protocol; a missing one has not been run.
+        results: Of `match`, by name of the cell; those without runs may be there or not.
         counts: Parameters, multiplications and activations by name of the cell; may lack some.
         titles: Titles of the tables by name, in the paper's order.
     """
 
     cells: Mapping[str, "Cell"]
-    results: Mapping[tuple[str, str], "CellResult"]
+    results: Mapping[str, Sequence["CellResult"]]
     counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
 
@@ -43,10 +43,15 @@ class Findings:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
 
-    def result(self, name: str, protocol: str) -> "CellResult | None":
-        """The runs of a cell under a protocol; None where there are none."""
-        found = self.results.get((self.cell(name).name, protocol))
-        return found if found is not None and found.runs else None
+    def runs(self, name: str, protocol: str | None = None) -> list["CellResult"]:
+        """Groups of equal runs of a cell, as little changed as possible first.
+
+        Args:
+            name: Of the cell.
+            protocol: One alone, or all.
+        """
+        found = self.results.get(self.cell(name).name, ())
+        return [r for r in found if r.runs and protocol in (None, r.protocol)]
 
     def matching(self, patterns: Sequence[str]) -> list["Cell"]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
@@ -68,6 +73,26 @@ class Findings:
         for cell in self.matching(patterns):
             if cell.counterpart is not None:
                 yield cell, self.cell(cell.counterpart)
+
+
+def gather(records: Sequence[Mapping[str, Any]], counts: Path) -> Findings:
+    """Findings about all cells.
+
+    Args:
+        records: From `spinal_repro.records.read_records`.
+        counts: A file of counts, see `read_counts`.
+    """
+    from spinal_repro.paper import TABLES, load_cells
+    from spinal_repro.results.cells import match
+
+    cells = load_cells()
+    results: dict[str, list[CellResult]] = {}
+    for result in match(cells, records):
+        results.setdefault(result.cell.name, []).append(result)
+    every = [result for found in results.values() for result in found]
+    return Findings(
+        {cell.name: cell for cell in cells}, results, read_counts(counts, every), TABLES
+    )
 
 
 def read_counts(path: Path, results: Sequence["CellResult"]) -> dict[str, dict[str, int]]:

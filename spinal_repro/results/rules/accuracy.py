@@ -1,9 +1,9 @@
 """Rules about accuracy: paired differences over seeds, and numbers to be passed."""
 
-from statistics import mean
-
-from spinal_repro.results.findings import PROTOCOLS, Findings
+from spinal_repro.errors import UserError
+from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.common import (
+    CHANGES,
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_RUN,
@@ -13,10 +13,11 @@ from spinal_repro.results.rules.common import (
     all_of,
     compare,
     comparisons,
-    full_runs,
+    published,
     rule,
+    together,
 )
-from spinal_repro.results.statistics import mean_interval
+from spinal_repro.results.verdicts import MIN_RUNS, rounding
 
 
 @rule("mean_above")
@@ -31,7 +32,7 @@ def mean_above(findings: Findings, *, cells: list[str], below: bool = False) -> 
     parts = [compare(findings, cell) for cell, _ in findings.pairs(cells)]
     if below:
         parts = [
-            Judgement(OPPOSITE.get(p.verdict, p.verdict), p.evidence, p.n, p.reduced) for p in parts
+            Judgement(OPPOSITE.get(p.verdict, p.verdict), p.evidence, p.n, p.changed) for p in parts
         ]
     return all_of(parts)
 
@@ -52,8 +53,8 @@ def same_mean(findings: Findings, *, cells: list[str], margin: float) -> Judgeme
     for cell, _ in findings.pairs(cells):
         part = compare(findings, cell)
         found = comparisons(findings, cell)
-        if found and not part.reduced and found[0].interval is not None:
-            low, high = found[0].interval
+        if found and found[0].decides and found[0].paired.interval is not None:
+            low, high = found[0].paired.interval
             within = -margin <= low and high <= margin
             outside = low > margin or high < -margin
             verdict = SUPPORTED if within else CONTRADICTED if outside else INCONCLUSIVE
@@ -87,11 +88,7 @@ def wins_of(findings: Findings, *, cells: list[str], wins: int) -> Judgement:
         verdict = SUPPORTED
     else:
         verdict = CONTRADICTED if len(pairs) - len(lost) < wins else INCONCLUSIVE
-    means = sum(
-        found[0].differences != () and _better(found[0].differences, cell)
-        for cell, _ in pairs
-        if (found := comparisons(findings, cell))
-    )
+    means = sum(found[0].better for cell, _ in pairs if (found := comparisons(findings, cell)))
     evidence = (
         f"of {len(pairs)}, better {len(won)}, worse {len(lost)}, undecided {len(open_)}, "
         f"not run {len(unrun)} (95 % intervals of paired differences); by the mean alone "
@@ -99,15 +96,7 @@ def wins_of(findings: Findings, *, cells: list[str], wins: int) -> Judgement:
     )
     if lost:
         evidence += f"; worse: {', '.join(cell.title for cell in lost)}"
-    counts = [part.n for part in parts if part.n is not None]
-    reduced = verdict == INCONCLUSIVE and any(part.reduced for part in parts)
-    return Judgement(verdict, evidence, min(counts, default=None), reduced)
-
-
-def _better(differences: tuple[float, ...], cell: object) -> bool:
-    from spinal_repro.results.rules.common import lower_is_better
-
-    return (mean(differences) < 0) == lower_is_better(cell)  # type: ignore[arg-type]
+    return together(verdict, evidence, parts)
 
 
 @rule("most_above")
@@ -123,52 +112,53 @@ def most_above(findings: Findings, *, cells: list[str]) -> Judgement:
 
 
 @rule("above_reference")
-def above_reference(
-    findings: Findings, *, cells: list[str], reference: float, uncertainty: float = 0.0
-) -> Judgement:
-    """The best of the cells is above a number from the literature.
+def above_reference(findings: Findings, *, cell: str) -> Judgement:
+    """One of the cells that a row of the summary is the best of is above its reference.
 
-    Supported where the 95 % interval of a cell's mean lies above it, contradicted where all cells
-    were run and each interval lies below it.
+    Supported where the 95 % interval of a cell's mean lies above it, contradicted where every
+    cell was run and each interval lies below it.
 
     Args:
         findings: Everything known.
-        cells: Names or patterns of cells.
-        reference: The number, in the unit of the cells.
-        uncertainty: Half-width of what is known of it, e.g. where it was read off a chart.
+        cell: Name of the summary's row.
     """
-    parts = []
-    for cell in findings.matching(cells):
-        found = [r for p in PROTOCOLS if (r := findings.result(cell.name, p)) is not None]
-        if not found:
-            why = f"cannot be run here ({cell.not_runnable})" if cell.not_runnable else "not run"
-            parts.append(Judgement(NOT_RUN, f"{cell.title}: {why}"))
-            continue
-        runs = full_runs(found[0])
-        values = [found[0].value(run) for run in runs]
-        interval = mean_interval(values)
-        marks = list(dict.fromkeys(mark for run in runs for mark in run.marks))
-        verdict = INCONCLUSIVE
-        if interval is not None and not marks:
-            above, below = interval[0] > reference + uncertainty, interval[1] < reference
-            verdict = SUPPORTED if above else CONTRADICTED if below else INCONCLUSIVE
-        bounds = "" if interval is None else " ({:.2f} to {:.2f})".format(*interval)
-        reduced = f"; reduced budget: {', '.join(marks)}" if marks else ""
-        evidence = f"{cell.title}: mean {mean(values):.2f}{bounds} of {len(values)} runs{reduced}"
-        parts.append(Judgement(verdict, evidence, len(values), bool(marks)))
-    verdicts = [part.verdict for part in parts]
-    if SUPPORTED in verdicts:
+    row = findings.cell(cell)
+    if row.reference is None or row.reference.value is None:
+        raise UserError(f"the cell {cell} names no reference to be above of")
+    reference, confidence = row.reference.value, row.reference.confidence
+    unsure = rounding(row.reference.unit, confidence) if confidence == "digitised" else 0.0
+    parts = [_against(findings, name, reference, unsure) for name in row.best_of]
+    found = [part.verdict for part in parts]
+    if SUPPORTED in found:
         verdict = SUPPORTED
     else:
-        verdict = verdicts[0] if len(set(verdicts)) == 1 else INCONCLUSIVE
-    counts = [part.n for part in parts if part.n is not None]
-    spread = f" ± {uncertainty:g}" if uncertainty else ""
-    return Judgement(
-        verdict,
-        f"reference {reference:g}{spread}; " + "; ".join(part.evidence for part in parts),
-        min(counts, default=None),
-        verdict == INCONCLUSIVE and any(part.reduced for part in parts),
-    )
+        verdict = found[0] if len(set(found)) == 1 else INCONCLUSIVE
+    spread = f" ± {unsure:g}, read off a chart" if unsure else ""
+    theirs = published(row)
+    claimed = "" if theirs is None else f"; published best of SpinalNet {theirs:.2f}"
+    evidence = f"reference {reference:.2f}{spread}{claimed}; "
+    return together(verdict, evidence + "; ".join(part.evidence for part in parts), parts)
+
+
+def _against(findings: Findings, name: str, reference: float, unsure: float) -> Judgement:
+    """Whether a cell's mean is above a number that is known to within ``unsure``."""
+    cell = findings.cell(name)
+    runs = findings.runs(name)
+    if not runs:
+        why = f"cannot be run here ({cell.not_runnable})" if cell.not_runnable else "not run"
+        return Judgement(NOT_RUN, f"{cell.title}: {why}")
+    found = runs[0]
+    changed = CHANGES[found.reduced] if found.marks else ""
+    verdict, bounds = INCONCLUSIVE, ""
+    if found.n > 1 and found.interval is not None:
+        low, high = found.interval
+        bounds = f", 95 % interval {low:.2f} to {high:.2f}"
+        if not changed and found.n >= MIN_RUNS:
+            above, below = low > reference + unsure, high < reference - unsure
+            verdict = SUPPORTED if above else CONTRADICTED if below else INCONCLUSIVE
+    said = f"; {changed}: {', '.join(found.marks)}" if changed else ""
+    text = f"{cell.title}: mean {found.mean:.2f} of {found.n} runs{bounds}{said}"
+    return Judgement(verdict, text, found.n, changed)
 
 
 @rule("reaches")
@@ -180,13 +170,12 @@ def reaches(findings: Findings, *, cell: str, value: float) -> Judgement:
         cell: Name of the cell.
         value: The number, in the unit of the cell.
     """
-    found = [r for p in PROTOCOLS if (r := findings.result(cell, p)) is not None]
-    if not found:
+    runs = findings.runs(cell)
+    if not runs:
         why = findings.cell(cell).not_runnable
         return Judgement(NOT_RUN, f"cannot be run here ({why})" if why else "not run")
-    runs = full_runs(found[0])
-    best = max(found[0].value(run) for run in runs)
-    marks = bool(runs[0].marks)
-    met = best >= value and not marks
-    evidence = f"best of {len(runs)} runs: {best:.2f} (claimed: {value:g})"
-    return Judgement(SUPPORTED if met else INCONCLUSIVE, evidence, len(runs), marks)
+    found = runs[0]
+    best, changed = max(found.values), CHANGES[found.reduced] if found.marks else ""
+    evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
+    verdict = SUPPORTED if best >= value and not changed else INCONCLUSIVE
+    return Judgement(verdict, evidence, found.n, changed)

@@ -2,20 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import mean
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from spinal_repro.registry import Registry
+from spinal_repro.results import verdicts
 from spinal_repro.results.findings import PROTOCOLS, Findings
-from spinal_repro.results.statistics import mean_interval
+from spinal_repro.results.statistics import Paired, mean, paired
+from spinal_repro.results.verdicts import MIN_RUNS
 
 if TYPE_CHECKING:
     from spinal_repro.paper import Cell
-    from spinal_repro.results.cells import CellResult, Run
+    from spinal_repro.results.cells import CellResult
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
 VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN)
+CHANGES = {True: verdicts.REDUCED, False: verdicts.CHANGED}  # by whether the budget is smaller
 OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
 
 
@@ -27,18 +30,19 @@ class Judgement:
         verdict: One of `VERDICTS`.
         evidence: A sentence with the computed figures.
         n: Runs of each side that it rests on; None where no run is needed.
-        reduced: Whether those runs had a reduced budget or a changed recipe.
+        changed: Whether those runs differ from their cells: ``reduced budget``, ``changed
+            recipe`` or empty.
     """
 
     verdict: str
     evidence: str
     n: int | None = None
-    reduced: bool = False
+    changed: str = ""
 
     @property
     def label(self) -> str:
-        """The verdict, marked where the budget was reduced."""
-        return f"{self.verdict} (reduced budget)" if self.reduced else self.verdict
+        """The verdict, with what was changed in the runs that it rests on."""
+        return f"{self.verdict} ({self.changed})" if self.changed else self.verdict
 
 
 RULES: Registry[Judgement] = Registry("rule")
@@ -60,6 +64,7 @@ class Comparison:
         values: Of the cell, by seed, in the unit of its published number.
         others: Of the counterpart, by the same seeds.
         marks: What the runs did differently from their cells; empty: nothing.
+        reduced: Whether that makes them shorter or smaller.
     """
 
     cell: "Cell"
@@ -68,23 +73,34 @@ class Comparison:
     values: tuple[float, ...]
     others: tuple[float, ...]
     marks: tuple[str, ...] = ()
+    reduced: bool = False
 
-    @property
-    def differences(self) -> tuple[float, ...]:
+    @cached_property
+    def paired(self) -> Paired:
         """Cell minus counterpart, seed by seed."""
-        return tuple(a - b for a, b in zip(self.values, self.others, strict=True))
+        return paired(self.others, self.values)
 
     @property
-    def interval(self) -> tuple[float, float] | None:
-        """95 % t interval of the mean difference; None for fewer than two pairs."""
-        return mean_interval(self.differences)
+    def decides(self) -> bool:
+        """Whether there are enough pairs, and all as the cells say."""
+        return not self.marks and len(self.values) >= MIN_RUNS
+
+    @property
+    def changed(self) -> str:
+        """``reduced budget``, ``changed recipe``, or empty."""
+        return CHANGES[self.reduced] if self.marks else ""
+
+    @property
+    def better(self) -> bool:
+        """Whether the mean is, by however little."""
+        return self.paired.mean < 0 if lower_is_better(self.cell) else self.paired.mean > 0
 
     @property
     def verdict(self) -> str:
-        """Whether the cell is better: supported, contradicted or inconclusive."""
-        if self.marks or self.interval is None:
+        """Whether the interval of the mean difference says that the cell is better."""
+        if not self.decides or self.paired.interval is None:
             return INCONCLUSIVE
-        low, high = self.interval
+        low, high = self.paired.interval
         if lower_is_better(self.cell):
             low, high = -high, -low
         return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
@@ -94,13 +110,14 @@ class Comparison:
         """The figures as a phrase."""
         digits = 3 if lower_is_better(self.cell) else 2
         bounds = "no interval from one pair"
-        if self.interval is not None:
-            bounds = "95 % interval {:+.{d}f} to {:+.{d}f}".format(*self.interval, d=digits)
-        marks = f"; reduced budget: {', '.join(self.marks)}" if self.marks else ""
+        if self.paired.interval is not None:
+            low, high = self.paired.interval
+            bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
+        marks = f"; {self.changed}: {', '.join(self.marks)}" if self.marks else ""
         return (
             f"{mean(self.values):.{digits}f} against {mean(self.others):.{digits}f} "
             f"(mean of {len(self.values)} paired runs, protocol {self.protocol}): difference "
-            f"{mean(self.differences):+.{digits}f}, {bounds}{marks}"
+            f"{self.paired.mean:+.{digits}f}, {bounds}{marks}"
         )
 
 
@@ -109,36 +126,49 @@ def lower_is_better(cell: "Cell") -> bool:
     return cell.regression is not None
 
 
-def full_runs(result: "CellResult") -> tuple["Run", ...]:
-    """Runs that did what their cell says; all of them where there is none of those."""
-    return tuple(run for run in result.runs if not run.marks) or tuple(result.runs)
-
-
 def comparisons(findings: Findings, cell: "Cell") -> list[Comparison]:
-    """A cell against its counterpart, once for each protocol that both were run under."""
+    """A cell against its counterpart, once for each protocol that both were run under.
+
+    Runs on one kind of device and in one precision are compared, those with the fewest changes
+    from their cells and then the most pairs.
+    """
     assert cell.counterpart is not None, cell.name
     other = findings.cell(cell.counterpart)
     found = []
     for protocol in PROTOCOLS:
-        ours, theirs = (findings.result(c.name, protocol) for c in (cell, other))
-        if ours is None or theirs is None:
-            continue
-        left, right = ({run.seed: run for run in full_runs(r)} for r in (ours, theirs))
-        seeds = sorted(left.keys() & right.keys())
-        if not seeds:
-            continue
-        both = [run for seed in seeds for run in (left[seed], right[seed])]
-        found.append(
-            Comparison(
-                cell,
-                other,
-                protocol,
-                tuple(ours.value(left[seed]) for seed in seeds),
-                tuple(theirs.value(right[seed]) for seed in seeds),
-                tuple(dict.fromkeys(mark for run in both for mark in run.marks)),
-            )
-        )
+        candidates = [
+            comparison
+            for ours in findings.runs(cell.name, protocol)
+            for theirs in findings.runs(other.name, protocol)
+            if (comparison := _compare_runs(ours, theirs)) is not None
+        ]
+        if candidates:
+            found.append(min(candidates, key=lambda c: (len(c.marks), -len(c.values))))
     return found
+
+
+def _compare_runs(ours: "CellResult", theirs: "CellResult") -> Comparison | None:
+    """Equal runs of two cells, seed by seed; None where they do not go together."""
+    first, second = ours.runs[0], theirs.runs[0]
+    if (first.device, first.precision) != (second.device, second.precision):
+        return None
+    left, right = (dict(zip(_seeds(r), r.values, strict=True)) for r in (ours, theirs))
+    seeds = sorted(left.keys() & right.keys())
+    if not seeds:
+        return None
+    return Comparison(
+        ours.cell,
+        theirs.cell,
+        ours.protocol,
+        tuple(left[seed] for seed in seeds),
+        tuple(right[seed] for seed in seeds),
+        tuple(dict.fromkeys((*ours.marks, *theirs.marks))),
+        ours.reduced or theirs.reduced,
+    )
+
+
+def _seeds(result: "CellResult") -> list[int]:
+    return [run.seed for run in result.runs]
 
 
 def compare(findings: Findings, cell: "Cell") -> Judgement:
@@ -156,7 +186,7 @@ def compare(findings: Findings, cell: "Cell") -> Judgement:
     if any(OPPOSITE.get(other.verdict) == verdict for other in rest):
         verdict = INCONCLUSIVE
     text = f"{cell.title}: " + "; ".join(comparison.text for comparison in found)
-    return Judgement(verdict, text, len(first.values), bool(first.marks))
+    return Judgement(verdict, text, len(first.values), first.changed)
 
 
 def missing(findings: Findings, cell: "Cell") -> str:
@@ -166,9 +196,7 @@ def missing(findings: Findings, cell: "Cell") -> str:
         if side.not_runnable:
             return f"cannot be run here ({side.not_runnable})"
     ran = [
-        findings.cell(name).title
-        for name in (cell.name, cell.counterpart)
-        if any(findings.result(name, protocol) for protocol in PROTOCOLS)
+        findings.cell(name).title for name in (cell.name, cell.counterpart) if findings.runs(name)
     ]
     return f"only {ran[0]} was run" if len(ran) == 1 else "not run" + published_pair(findings, cell)
 
@@ -189,17 +217,19 @@ def published(cell: "Cell") -> float | None:
 
 def all_of(parts: Sequence[Judgement]) -> Judgement:
     """Supported where every part is, contradicted where one is."""
-    verdicts = {part.verdict for part in parts}
-    if CONTRADICTED in verdicts:
+    found = {part.verdict for part in parts}
+    if CONTRADICTED in found:
         verdict = CONTRADICTED
-    elif verdicts == {SUPPORTED}:
+    elif found == {SUPPORTED}:
         verdict = SUPPORTED
     else:
-        verdict = NOT_RUN if verdicts == {NOT_RUN} else INCONCLUSIVE
+        verdict = NOT_RUN if found == {NOT_RUN} else INCONCLUSIVE
+    return together(verdict, "; ".join(part.evidence for part in parts), parts)
+
+
+def together(verdict: str, evidence: str, parts: Sequence[Judgement]) -> Judgement:
+    """A verdict on several parts: n is the smallest, and changed runs are named as such."""
     counts = [part.n for part in parts if part.n is not None]
-    return Judgement(
-        verdict,
-        ". ".join(part.evidence for part in parts),
-        min(counts, default=None),
-        verdict == INCONCLUSIVE and any(part.reduced for part in parts),
-    )
+    changed = [part.changed for part in parts if part.changed]
+    said = changed[0] if changed and verdict == INCONCLUSIVE else ""
+    return Judgement(verdict, evidence, min(counts, default=None), said)
