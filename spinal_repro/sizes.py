@@ -1,17 +1,19 @@
 """Sizes of the shipped models with the shipped heads, counted without training or data."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.config import Config, compose, config_dir
+from spinal_repro.config import Config, compose, config_dir, validate
 from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, Counts, build_model, count
+from spinal_repro.paper import Cell
+from spinal_repro.regression import INPUTS, make_net
 from spinal_repro.results.tables import Column
 
 BASELINE = "fc"
@@ -90,6 +92,40 @@ def sizes(overrides: Sequence[str] = ()) -> Sizes:
     return found
 
 
+def cell_counts(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Count the models of published cells.
+
+    Args:
+        cells: From `spinal_repro.paper.load_cells`.
+
+    Returns:
+        Counts by the name of the cell, and why the others could not be counted.
+    """
+    counter = _Counter()
+    found, refused = {}, {}
+    for cell in cells:
+        try:
+            if cell.regression is not None:
+                found[cell.name] = _count_regression(cell.regression).to_dict()
+            elif cell.config is not None:
+                found[cell.name] = counter(validate(cell.config)).to_dict()
+        except UserError as error:
+            refused[cell.name] = str(error)
+    return found, refused
+
+
+def recount(config: Config) -> dict[str, int]:
+    """Count the model of one configuration, as its record should have it."""
+    return _Counter()(config).to_dict()
+
+
+def _count_regression(regression: Mapping[str, Any]) -> Counts:
+    """The toy regression's nets are heads on eight inputs."""
+    with torch.device("meta"):
+        net = make_net(regression["net"], regression.get("layers", "distinct"))
+    return count(Classifier(_Features(INPUTS), net), 1, 1)
+
+
 def _names(group: str, named: dict[str, str]) -> list[str]:
     given = named.get(group)
     return shipped(group) if given is None else given.split(",")
@@ -120,7 +156,7 @@ class _Counter:
 
     def __call__(self, config: Config) -> Counts:
         dataset, head = config.dataset, config.head
-        shape = (dataset.channels, dataset.image_size)
+        shape = (dataset.channels, config.input_size)
         key = repr((shape, config.model.to_dict()))
         if key not in self._bodies:
             classifier = _build(config)
@@ -144,11 +180,12 @@ def _build(config: Config) -> Classifier:
     """On PyTorch's meta device, where weights take neither memory nor time; none are loaded."""
     options = {k: v for k, v in config.model.options.items() if k != "pretrained"}
     model = dataclasses.replace(config.model, options=options)
+    dataset = dataclasses.replace(config.dataset, image_size=config.input_size)
     try:
         with torch.device("meta"):
-            return build_model(config.dataset, model, config.head)
+            return build_model(dataset, model, config.head)
     except NotImplementedError:  # some backbones compute with values while they are built
-        return build_model(config.dataset, model, config.head)
+        return build_model(dataset, model, config.head)
 
 
 def _changes(counts: Counts, base: Counts) -> dict[str, float | None]:

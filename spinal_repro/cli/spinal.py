@@ -129,14 +129,13 @@ def print_regression(given: argparse.Namespace) -> None:
     """
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
-    from spinal_repro.config import config_dir
     from spinal_repro.files import write_json
     from spinal_repro.regression import NETS, regression_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
 
     start = time.perf_counter()
     rows = [row for net in NETS for row in _regression(net, given)]
-    summary = summarise(rows, published(config_dir()))
+    summary = summarise(rows, published())
     if given.out is not None:
         settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
         seconds = round(time.perf_counter() - start, 1)

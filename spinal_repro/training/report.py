@@ -47,7 +47,6 @@ def build_record(
     device: torch.device,
 ) -> dict[str, Any]:
     """The record of a finished run; accuracies are shares in [0, 1]."""
-
     labels = setup.test.labels.cpu()
 
     def accuracy(evaluation: Evaluation) -> dict[str, Any]:
