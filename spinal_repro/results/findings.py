@@ -1,20 +1,20 @@
 """What claims, figures and the report are made from: cells, their runs, and counts."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.files import read_json
+from spinal_repro.results.cells import PAPER, CellResult, match
+from spinal_repro.results.pairs import Pair, pairs
+from spinal_repro.results.sizes import cell_counts
 
 if TYPE_CHECKING:
     from spinal_repro.paper import Cell
-    from spinal_repro.results.cells import CellResult
-
-PROTOCOLS = ("paper", "heldout")
-COUNTS = "counts.json"
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,16 @@ class Findings:
 
     Attributes:
         cells: By name, in the paper's order.
-        results: Of `match`, by name of the cell; those without runs may be there or not.
-        counts: Parameters, multiplications and activations by name of the cell; may lack some.
+        results: Of `cells.match`; those without runs may be there or not.
+        pairs: Of `pairs.pairs`: FC against Spinal.
+        counts: By name of the cell, with where they were counted; may lack some.
         titles: Titles of the tables by name, in the paper's order.
     """
 
     cells: Mapping[str, "Cell"]
-    results: Mapping[str, Sequence["CellResult"]]
-    counts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    results: Sequence[CellResult] = ()
+    pairs: Sequence[Pair] = ()
+    counts: Mapping[str, tuple[Mapping[str, int], str]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, name: str) -> "Cell":
@@ -43,15 +45,42 @@ class Findings:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
 
-    def runs(self, name: str, protocol: str | None = None) -> list["CellResult"]:
+    def runs(self, name: str, protocol: str | None = None) -> list[CellResult]:
         """Groups of equal runs of a cell, as little changed as possible first.
 
         Args:
             name: Of the cell.
-            protocol: One alone, or all.
+            protocol: One alone, or all, the paper's first.
         """
-        found = self.results.get(self.cell(name).name, ())
-        return [r for r in found if r.runs and protocol in (None, r.protocol)]
+        known = self.cell(name).name
+        return [
+            r for r in self._by_cell.get(known, ()) if r.runs and protocol in (None, r.protocol)
+        ]
+
+    @cached_property
+    def _by_cell(self) -> dict[str, list[CellResult]]:
+        found: dict[str, list[CellResult]] = {}
+        for result in self.results:
+            found.setdefault(result.cell.name, []).append(result)
+        return found
+
+    def compared(self, name: str) -> list[Pair]:
+        """A cell beside its counterpart, once for each protocol that both were run under.
+
+        Of several such pairs, the one with the fewest changes from the cells, then the most seeds.
+        """
+        best: dict[str, Pair] = {}
+        for pair in self.pairs:
+            if pair.spinal.cell.name == name:
+                kept = best.setdefault(pair.spinal.protocol, pair)
+                if _worth(pair) > _worth(kept):
+                    best[pair.spinal.protocol] = pair
+        return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
+
+    def count(self, name: str, quantity: str) -> int | None:
+        """A count of a cell's model; None where it has not been counted."""
+        counts, _ = self.counts.get(self.cell(name).name, ({}, ""))
+        return counts.get(quantity)
 
     def matching(self, patterns: Sequence[str]) -> list["Cell"]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
@@ -68,56 +97,41 @@ class Findings:
             if any(fnmatchcase(name, pattern) for pattern in patterns)
         ]
 
-    def pairs(self, patterns: Sequence[str] = ("*",)) -> Iterator[tuple["Cell", "Cell"]]:
-        """Cells that match and the cells they are compared with."""
-        for cell in self.matching(patterns):
-            if cell.counterpart is not None:
-                yield cell, self.cell(cell.counterpart)
+    def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list["Cell"]:
+        """Cells that match and have a counterpart to be compared with."""
+        return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
-def gather(records: Sequence[Mapping[str, Any]], counts: Path) -> Findings:
+def _worth(pair: Pair) -> tuple[int, int]:
+    return -len(pair.spinal.marks), len(pair.seeds)
+
+
+def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
     """Findings about all cells.
 
     Args:
         records: From `spinal_repro.records.read_records`.
-        counts: A file of counts, see `read_counts`.
+        counts: A JSON file of counts by name of the cell; need not be there.
+
+    Raises:
+        UserError: where the counts cannot be read.
     """
     from spinal_repro.paper import TABLES, load_cells
-    from spinal_repro.results.cells import match
 
     cells = load_cells()
-    results: dict[str, list[CellResult]] = {}
-    for result in match(cells, records):
-        results.setdefault(result.cell.name, []).append(result)
-    every = [result for found in results.values() for result in found]
+    results = match(cells, records)
+    found = cell_counts(results, _read_counts(counts) if counts.is_file() else {})
     return Findings(
-        {cell.name: cell for cell in cells}, results, read_counts(counts, every), TABLES
+        {cell.name: cell for cell in cells},
+        results,
+        pairs(results),
+        {name: (dict(counts), source) for name, (counts, source) in found.items()},
+        TABLES,
     )
 
 
-def read_counts(path: Path, results: Sequence["CellResult"]) -> dict[str, dict[str, int]]:
-    """Counts of the cells: from the runs' own records, else from a table of counts.
-
-    Args:
-        path: A JSON file of counts by name of the cell; need not be there.
-        results: Cells with their runs.
-
-    Raises:
-        UserError: where the file cannot be read.
-    """
-    counts: dict[str, dict[str, int]] = {}
-    if path.is_file():
-        try:
-            counts.update(_by_cell(read_json(path)))
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise UserError(f"the counts in {path} cannot be read: {error}") from error
-    for result in results:
-        for run in result.runs:
-            if not run.marks and run.record.get("counts"):
-                counts[result.cell.name] = dict(run.record["counts"])
-                break
-    return counts
-
-
-def _by_cell(table: Any) -> dict[str, dict[str, int]]:
-    return {str(name): dict(counts) for name, counts in table.items()}
+def _read_counts(path: Path) -> dict[str, dict[str, int]]:
+    try:
+        return {str(name): dict(counts) for name, counts in read_json(path).items()}
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(f"the counts in {path} cannot be read: {error}") from error

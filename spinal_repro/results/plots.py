@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinal_repro.results.curves import measured_curves, published_curves
 from spinal_repro.results.findings import Findings
-from spinal_repro.results.rules.common import Comparison, comparisons, published
+from spinal_repro.results.rules.common import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from spinal_repro.paper import Cell
     from spinal_repro.results.cells import CellResult
+    from spinal_repro.results.pairs import Pair
 
 BLACK, ORANGE, SKY, BLUE, VERMILION = "#000000", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
 GREY = "#777777"
@@ -240,7 +241,7 @@ def _parameters_panel(panel: "Axes", results: Sequence["CellResult"], findings: 
     sizes = []
     for result in results:
         assert result.mean is not None
-        x = findings.counts[result.cell.name]["head_parameters"]
+        x = findings.counts[result.cell.name][0]["head_parameters"]
         sizes.append(x)
         low, high = result.interval or (result.mean, result.mean)
         colour, marker, _ = HEADS[kind(result.cell)]
@@ -322,13 +323,13 @@ def _best_of(findings: Findings, cell: "Cell") -> "CellResult | None":
 
 def paired_differences(findings: Findings) -> "Figure | None":
     """Spinal minus FC, seed by seed, cell by cell."""
-    pairs = [c for cell, _ in findings.pairs() for c in comparisons(findings, cell)]
+    pairs = [p for name in findings.cells for p in findings.compared(name)]
     by_unit = {
         "Spinal minus FC, percentage points (right of 0: Spinal better)": [
-            c for c in pairs if c.cell.regression is None
+            p for p in pairs if p.spinal.cell.regression is None
         ],
         "Spinal minus FC, mean square error in 1e-3 (left of 0: Spinal better)": [
-            c for c in pairs if c.cell.regression is not None
+            p for p in pairs if p.spinal.cell.regression is not None
         ],
     }
     panels = {label: found for label, found in by_unit.items() if found}
@@ -344,37 +345,36 @@ def paired_differences(findings: Findings) -> "Figure | None":
     return figure  # type: ignore[no-any-return]
 
 
-def _differences_panel(panel: "Axes", found: Sequence[Comparison]) -> None:
-    for row, comparison in enumerate(found):
-        pair = comparison.paired
+def _differences_panel(panel: "Axes", found: Sequence["Pair"]) -> None:
+    for row, pair in enumerate(found):
+        compared = pair.comparison
         panel.plot(
-            pair.differences,
-            [row] * len(pair.differences),
+            compared.differences,
+            [row] * len(compared.differences),
             linestyle="",
             marker="|",
             markersize=11,
             color=GREY,
         )
-        low, high = pair.interval or (pair.mean, pair.mean)
+        low, high = compared.interval or (compared.mean, compared.mean)
         panel.errorbar(
-            pair.mean,
+            compared.mean,
             row,
-            xerr=[[pair.mean - low], [high - pair.mean]],
+            xerr=[[compared.mean - low], [high - compared.mean]],
             color=VERMILION,
             marker="s",
             markersize=6,
             capsize=4,
-            markerfacecolor="white" if comparison.marks else VERMILION,
+            markerfacecolor="white" if pair.spinal.marks else VERMILION,
         )
     panel.axvline(0, color=BLACK, linewidth=1)
-    several = len({comparison.protocol for comparison in found}) > 1
-    _rows(
-        panel,
-        [
-            f"{c.cell.title}, n = {len(c.values)}" + (f" ({c.protocol})" if several else "")
-            for c in found
-        ],
-    )
+    several = len({pair.spinal.protocol for pair in found}) > 1
+    names = [f"{pair.spinal.cell.title}, n = {len(pair.seeds)}" for pair in found]
+    if several:
+        names = [
+            f"{name} ({pair.spinal.protocol})" for name, pair in zip(names, found, strict=True)
+        ]
+    _rows(panel, names)
 
 
 PLOTS = (

@@ -3,7 +3,6 @@
 from spinal_repro.errors import UserError
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.common import (
-    CHANGES,
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_RUN,
@@ -11,8 +10,10 @@ from spinal_repro.results.rules.common import (
     SUPPORTED,
     Judgement,
     all_of,
+    better,
+    changed,
     compare,
-    comparisons,
+    decides,
     published,
     rule,
     together,
@@ -29,7 +30,7 @@ def mean_above(findings: Findings, *, cells: list[str], below: bool = False) -> 
         cells: Names or patterns of cells that have a counterpart.
         below: The opposite is claimed.
     """
-    parts = [compare(findings, cell) for cell, _ in findings.pairs(cells)]
+    parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
     if below:
         parts = [
             Judgement(OPPOSITE.get(p.verdict, p.verdict), p.evidence, p.n, p.changed) for p in parts
@@ -50,11 +51,11 @@ def same_mean(findings: Findings, *, cells: list[str], margin: float) -> Judgeme
         margin: In the unit of the published numbers.
     """
     parts = []
-    for cell, _ in findings.pairs(cells):
+    for cell in findings.with_counterpart(cells):
         part = compare(findings, cell)
-        found = comparisons(findings, cell)
-        if found and found[0].decides and found[0].paired.interval is not None:
-            low, high = found[0].paired.interval
+        found = findings.compared(cell.name)
+        if found and decides(found[0]) and found[0].comparison.interval is not None:
+            low, high = found[0].comparison.interval
             within = -margin <= low and high <= margin
             outside = low > margin or high < -margin
             verdict = SUPPORTED if within else CONTRADICTED if outside else INCONCLUSIVE
@@ -76,7 +77,7 @@ def wins_of(findings: Findings, *, cells: list[str], wins: int) -> Judgement:
         cells: Names or patterns of cells that have a counterpart.
         wins: How many.
     """
-    pairs = [(cell, compare(findings, cell)) for cell, _ in findings.pairs(cells)]
+    pairs = [(cell, compare(findings, cell)) for cell in findings.with_counterpart(cells)]
     parts = [part for _, part in pairs]
     won, lost, open_, unrun = (
         [cell for cell, part in pairs if part.verdict == verdict]
@@ -88,7 +89,7 @@ def wins_of(findings: Findings, *, cells: list[str], wins: int) -> Judgement:
         verdict = SUPPORTED
     else:
         verdict = CONTRADICTED if len(pairs) - len(lost) < wins else INCONCLUSIVE
-    means = sum(found[0].better for cell, _ in pairs if (found := comparisons(findings, cell)))
+    means = sum(better(found[0]) for cell, _ in pairs if (found := findings.compared(cell.name)))
     evidence = (
         f"of {len(pairs)}, better {len(won)}, worse {len(lost)}, undecided {len(open_)}, "
         f"not run {len(unrun)} (95 % intervals of paired differences); by the mean alone "
@@ -107,8 +108,8 @@ def most_above(findings: Findings, *, cells: list[str]) -> Judgement:
         findings: Everything known.
         cells: Names or patterns; those without a counterpart are left out.
     """
-    pairs = list(findings.pairs(cells))
-    return wins_of(findings, cells=[cell.name for cell, _ in pairs], wins=len(pairs) // 2 + 1)
+    found = findings.with_counterpart(cells)
+    return wins_of(findings, cells=[cell.name for cell in found], wins=len(found) // 2 + 1)
 
 
 @rule("above_reference")
@@ -148,17 +149,17 @@ def _against(findings: Findings, name: str, reference: float, unsure: float) -> 
         why = f"cannot be run here ({cell.not_runnable})" if cell.not_runnable else "not run"
         return Judgement(NOT_RUN, f"{cell.title}: {why}")
     found = runs[0]
-    changed = CHANGES[found.reduced] if found.marks else ""
+    said = changed(found)
     verdict, bounds = INCONCLUSIVE, ""
     if found.n > 1 and found.interval is not None:
         low, high = found.interval
         bounds = f", 95 % interval {low:.2f} to {high:.2f}"
-        if not changed and found.n >= MIN_RUNS:
+        if not said and found.n >= MIN_RUNS:
             above, below = low > reference + unsure, high < reference - unsure
             verdict = SUPPORTED if above else CONTRADICTED if below else INCONCLUSIVE
-    said = f"; {changed}: {', '.join(found.marks)}" if changed else ""
-    text = f"{cell.title}: mean {found.mean:.2f} of {found.n} runs{bounds}{said}"
-    return Judgement(verdict, text, found.n, changed)
+    marks = f"; {said}: {', '.join(found.marks)}" if said else ""
+    text = f"{cell.title}: mean {found.mean:.2f} of {found.n} runs{bounds}{marks}"
+    return Judgement(verdict, text, found.n, said)
 
 
 @rule("reaches")
@@ -175,7 +176,7 @@ def reaches(findings: Findings, *, cell: str, value: float) -> Judgement:
         why = findings.cell(cell).not_runnable
         return Judgement(NOT_RUN, f"cannot be run here ({why})" if why else "not run")
     found = runs[0]
-    best, changed = max(found.values), CHANGES[found.reduced] if found.marks else ""
+    best, said = max(found.values), changed(found)
     evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
-    verdict = SUPPORTED if best >= value and not changed else INCONCLUSIVE
-    return Judgement(verdict, evidence, found.n, changed)
+    verdict = SUPPORTED if best >= value and not said else INCONCLUSIVE
+    return Judgement(verdict, evidence, found.n, said)

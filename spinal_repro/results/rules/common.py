@@ -2,23 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from spinal_repro.registry import Registry
 from spinal_repro.results import verdicts
-from spinal_repro.results.findings import PROTOCOLS, Findings
-from spinal_repro.results.statistics import Paired, mean, paired
-from spinal_repro.results.verdicts import MIN_RUNS
+from spinal_repro.results.accuracy import decimals
+from spinal_repro.results.findings import Findings
+from spinal_repro.results.pairs import FEW, SPINAL_HIGHER, SPINAL_LOWER
+from spinal_repro.results.statistics import mean
 
 if TYPE_CHECKING:
     from spinal_repro.paper import Cell
     from spinal_repro.results.cells import CellResult
+    from spinal_repro.results.pairs import Pair
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
 VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN)
-CHANGES = {True: verdicts.REDUCED, False: verdicts.CHANGED}  # by whether the budget is smaller
 OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
 
 
@@ -53,122 +53,52 @@ def rule(name: str) -> Callable[[Callable[..., Judgement]], Callable[..., Judgem
     return RULES.register(name)
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Runs of a cell and of its counterpart with the same seeds, under one protocol.
-
-    Attributes:
-        cell: The one that is judged (Spinal).
-        other: What it is compared with (FC).
-        protocol: Who selected.
-        values: Of the cell, by seed, in the unit of its published number.
-        others: Of the counterpart, by the same seeds.
-        marks: What the runs did differently from their cells; empty: nothing.
-        reduced: Whether that makes them shorter or smaller.
-    """
-
-    cell: "Cell"
-    other: "Cell"
-    protocol: str
-    values: tuple[float, ...]
-    others: tuple[float, ...]
-    marks: tuple[str, ...] = ()
-    reduced: bool = False
-
-    @cached_property
-    def paired(self) -> Paired:
-        """Cell minus counterpart, seed by seed."""
-        return paired(self.others, self.values)
-
-    @property
-    def decides(self) -> bool:
-        """Whether there are enough pairs, and all as the cells say."""
-        return not self.marks and len(self.values) >= MIN_RUNS
-
-    @property
-    def changed(self) -> str:
-        """``reduced budget``, ``changed recipe``, or empty."""
-        return CHANGES[self.reduced] if self.marks else ""
-
-    @property
-    def better(self) -> bool:
-        """Whether the mean is, by however little."""
-        return self.paired.mean < 0 if lower_is_better(self.cell) else self.paired.mean > 0
-
-    @property
-    def verdict(self) -> str:
-        """Whether the interval of the mean difference says that the cell is better."""
-        if not self.decides or self.paired.interval is None:
-            return INCONCLUSIVE
-        low, high = self.paired.interval
-        if lower_is_better(self.cell):
-            low, high = -high, -low
-        return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else INCONCLUSIVE
-
-    @property
-    def text(self) -> str:
-        """The figures as a phrase."""
-        digits = 3 if lower_is_better(self.cell) else 2
-        bounds = "no interval from one pair"
-        if self.paired.interval is not None:
-            low, high = self.paired.interval
-            bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
-        marks = f"; {self.changed}: {', '.join(self.marks)}" if self.marks else ""
-        return (
-            f"{mean(self.values):.{digits}f} against {mean(self.others):.{digits}f} "
-            f"(mean of {len(self.values)} paired runs, protocol {self.protocol}): difference "
-            f"{self.paired.mean:+.{digits}f}, {bounds}{marks}"
-        )
-
-
 def lower_is_better(cell: "Cell") -> bool:
     """Whether a cell's number is an error."""
     return cell.regression is not None
 
 
-def comparisons(findings: Findings, cell: "Cell") -> list[Comparison]:
-    """A cell against its counterpart, once for each protocol that both were run under.
-
-    Runs on one kind of device and in one precision are compared, those with the fewest changes
-    from their cells and then the most pairs.
-    """
-    assert cell.counterpart is not None, cell.name
-    other = findings.cell(cell.counterpart)
-    found = []
-    for protocol in PROTOCOLS:
-        candidates = [
-            comparison
-            for ours in findings.runs(cell.name, protocol)
-            for theirs in findings.runs(other.name, protocol)
-            if (comparison := _compare_runs(ours, theirs)) is not None
-        ]
-        if candidates:
-            found.append(min(candidates, key=lambda c: (len(c.marks), -len(c.values))))
-    return found
+def changed(result: "CellResult") -> str:
+    """``reduced budget``, ``changed recipe``, or empty where runs did what their cell says."""
+    if not result.marks:
+        return ""
+    return verdicts.REDUCED if result.reduced else verdicts.CHANGED
 
 
-def _compare_runs(ours: "CellResult", theirs: "CellResult") -> Comparison | None:
-    """Equal runs of two cells, seed by seed; None where they do not go together."""
-    first, second = ours.runs[0], theirs.runs[0]
-    if (first.device, first.precision) != (second.device, second.precision):
-        return None
-    left, right = (dict(zip(_seeds(r), r.values, strict=True)) for r in (ours, theirs))
-    seeds = sorted(left.keys() & right.keys())
-    if not seeds:
-        return None
-    return Comparison(
-        ours.cell,
-        theirs.cell,
-        ours.protocol,
-        tuple(left[seed] for seed in seeds),
-        tuple(right[seed] for seed in seeds),
-        tuple(dict.fromkeys((*ours.marks, *theirs.marks))),
-        ours.reduced or theirs.reduced,
+def decides(pair: "Pair") -> bool:
+    """Whether there are enough pairs, and all as their cells say."""
+    return not pair.spinal.marks and pair.verdict not in (FEW, verdicts.REDUCED)
+
+
+def better(pair: "Pair") -> bool:
+    """Whether the cell's mean is better than its counterpart's, by however little."""
+    mean = pair.comparison.mean
+    return mean < 0 if lower_is_better(pair.spinal.cell) else mean > 0
+
+
+def direction(pair: "Pair") -> str:
+    """Whether the interval of the mean difference says that the cell is better."""
+    if not decides(pair):
+        return INCONCLUSIVE
+    found = {SPINAL_HIGHER: SUPPORTED, SPINAL_LOWER: CONTRADICTED}.get(pair.verdict, INCONCLUSIVE)
+    return OPPOSITE.get(found, found) if lower_is_better(pair.spinal.cell) else found
+
+
+def describe(pair: "Pair") -> str:
+    """The figures of a pair as a phrase."""
+    digits = decimals(pair.spinal.unit)
+    bounds = "no interval from one pair"
+    if pair.comparison.interval is not None:
+        low, high = pair.comparison.interval
+        bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
+    said = changed(pair.spinal)
+    marks = f"; {said}: {', '.join(pair.spinal.marks)}" if said else ""
+    n = len(pair.seeds)
+    return (
+        f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
+        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.protocol}): difference "
+        f"{pair.comparison.mean:+.{digits}f}, {bounds}{marks}"
     )
-
-
-def _seeds(result: "CellResult") -> list[int]:
-    return [run.seed for run in result.runs]
 
 
 def compare(findings: Findings, cell: "Cell") -> Judgement:
@@ -177,16 +107,15 @@ def compare(findings: Findings, cell: "Cell") -> Judgement:
     The protocol of the paper decides; runs under another one that contradict it make the
     verdict inconclusive.
     """
-    found = comparisons(findings, cell)
+    found = findings.compared(cell.name)
     if not found:
         return Judgement(NOT_RUN, f"{cell.title}: {missing(findings, cell)}")
-    found.sort(key=lambda comparison: bool(comparison.marks))
-    first, *rest = found
-    verdict = first.verdict
-    if any(OPPOSITE.get(other.verdict) == verdict for other in rest):
+    first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.marks))
+    verdict = direction(first)
+    if any(direction(other) == OPPOSITE.get(verdict) for other in rest):
         verdict = INCONCLUSIVE
-    text = f"{cell.title}: " + "; ".join(comparison.text for comparison in found)
-    return Judgement(verdict, text, len(first.values), first.changed)
+    text = f"{cell.title}: " + "; ".join(describe(pair) for pair in (first, *rest))
+    return Judgement(verdict, text, len(first.seeds), changed(first.spinal))
 
 
 def missing(findings: Findings, cell: "Cell") -> str:

@@ -33,7 +33,7 @@ def counted(findings: Findings, cell: "Cell", quantity: str) -> int | None:
     """
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
-    return findings.counts.get(cell.name, {}).get(quantity)
+    return findings.count(cell.name, quantity)
 
 
 def _change(findings: Findings, cell: "Cell", other: "Cell", quantity: str) -> str | None:

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING
 
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.common import (
-    CHANGES,
     CONTRADICTED,
     INCONCLUSIVE,
     NOT_RUN,
@@ -13,7 +12,7 @@ from spinal_repro.results.rules.common import (
     rule,
 )
 from spinal_repro.results.statistics import Paired, mean, paired
-from spinal_repro.results.verdicts import MIN_RUNS
+from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
 if TYPE_CHECKING:
     from spinal_repro.results.cells import Run
@@ -55,8 +54,9 @@ def paired_curves(
         quantity: ``accuracy`` or ``loss``.
     """
     best: tuple[list[Curve], list[Curve]] = ([], [])
-    for cell, other in findings.pairs(cells):
-        ours, theirs = (curves(findings, side.name, quantity) for side in (cell, other))
+    for cell in findings.with_counterpart(cells):
+        assert cell.counterpart is not None
+        ours, theirs = (curves(findings, side, quantity) for side in (cell.name, cell.counterpart))
         seeds = sorted(ours.keys() & theirs.keys())
         longest = max((min(len(ours[s]), len(theirs[s])) for s in seeds), default=0)
         seeds = [s for s in seeds if min(len(ours[s]), len(theirs[s])) == longest]
@@ -102,7 +102,7 @@ def above_at_each_epoch(
         + (f" (epochs {', '.join(map(str, worse))})" if worse else "")
         + (f"; reduced budget: {ran} of {epochs} epochs" if reduced else "")
     )
-    return Judgement(verdict, evidence, n, CHANGES[True] if reduced else "")
+    return Judgement(verdict, evidence, n, REDUCED if reduced else "")
 
 
 @rule("sooner")
@@ -137,7 +137,7 @@ def sooner(findings: Findings, *, cells: list[str], level: float, epochs: int) -
         f"(means of {len(ours)} paired runs): {found.mean:+.2f} epochs sooner{bounds}"
         + (f"; reduced budget: {len(ours[0])} of {epochs} epochs" if reduced else "")
     )
-    return Judgement(verdict, evidence, len(ours), CHANGES[True] if reduced else "")
+    return Judgement(verdict, evidence, len(ours), REDUCED if reduced else "")
 
 
 def _reached(values: Curve, level: float) -> int:
