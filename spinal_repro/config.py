@@ -169,6 +169,10 @@ class Preparation:
         whole = all(isinstance(size, int) and size > 0 for size in sizes)
         if made.resize is not None and not (whole and len(sizes) in (1, 2)):
             raise UserError(f"{where}.resize must be N or [HEIGHT, WIDTH], got {made.resize}")
+        if len(set(sizes)) == 2 and made.crop is None:
+            raise UserError(
+                f"{where}.resize {made.resize} is not square; give {where}.crop as well"
+            )
         if made.crop is not None and made.crop < 1:
             raise UserError(f"{where}.crop must be above 0, got {made.crop}")
         _one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
@@ -265,19 +269,21 @@ class Config:
 
     @property
     def input_size(self) -> int:
-        """Side of the images that the network sees, in pixels.
-
-        Raises:
-            UserError: where neither the recipe nor the data set says it.
-        """
-        from_recipe = Preparation.of(self.recipe, "eval").size
-        size = self.dataset.image_size if from_recipe is None else from_recipe
-        if size is None:
-            raise UserError(
-                f"the images of {self.dataset.title} are of any size; say what the network sees: "
-                f"recipe.prepare.eval.resize=N recipe.prepare.eval.crop=N"
-            )
+        """Side of the images that the network sees, in pixels."""
+        size = self.preparation("eval").size
+        assert size is not None
         return size
+
+    def preparation(self, part: str) -> Preparation:
+        """What images of ``train`` or ``eval`` are brought to before anything random.
+
+        Where the recipe does not say: the data set's size, and for photographs of any size the
+        centre 224 px of 256.
+        """
+        said, size = Preparation.of(self.recipe, part), self.dataset.image_size
+        if said.size is not None:
+            return said
+        return dataclasses.replace(said, resize=size or 256, crop=size or 224)
 
     @property
     def run_dir(self) -> Path:

@@ -69,9 +69,15 @@ class Classifier(nn.Module):
 
 
 def build_model(
-    dataset: DatasetConfig, model: Component, head: Component, seed: int = 0
+    dataset: DatasetConfig,
+    model: Component,
+    head: Component,
+    seed: int = 0,
+    image_size: int | None = None,
 ) -> Classifier:
     """Build a classifier with initial weights that depend on the seed alone.
+
+    The network sees images of ``image_size`` px; those of the data set unless given.
 
     Backbone and head draw from streams of their own, so the same seed gives every head the same
     backbone weights, and the caller's random state is left as it was.
@@ -80,14 +86,13 @@ def build_model(
         UserError: for unknown names, options or impossible values.
     """
     options = dict(model.arguments)
+    size = image_size or dataset.image_size
     pretrained, freeze = options.pop("pretrained", None), options.pop("freeze", "none")
     if freeze not in FREEZE:
         raise unknown("value of model.freeze", str(freeze), FREEZE)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "backbone"))
-        body = load_backbones().build(
-            model.registered, options, dataset.channels, dataset.image_size
-        )
+        body = load_backbones().build(model.registered, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
         top = HEADS.build(head.name, head.options, body.num_features, dataset.outputs)
         frozen = freeze == "backbone"

@@ -180,12 +180,11 @@ def _build(config: Config) -> Classifier:
     """On PyTorch's meta device, where weights take neither memory nor time; none are loaded."""
     options = {k: v for k, v in config.model.options.items() if k != "pretrained"}
     model = dataclasses.replace(config.model, options=options)
-    dataset = dataclasses.replace(config.dataset, image_size=config.input_size)
     try:
         with torch.device("meta"):
-            return build_model(dataset, model, config.head)
+            return build_model(config.dataset, model, config.head, image_size=config.input_size)
     except NotImplementedError:  # some backbones compute with values while they are built
-        return build_model(dataset, model, config.head)
+        return build_model(config.dataset, model, config.head, image_size=config.input_size)
 
 
 def _changes(counts: Counts, base: Counts) -> dict[str, float | None]:

@@ -51,7 +51,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help="a composition, as for spinal-train, e.g. dataset=mnist model=cnn head=spinal",
     )
-    params.set_defaults(command=lambda given: print_params(given.overrides, given.format))
+    params.add_argument(
+        "--cells", action="store_true", help="count every published cell instead, as JSON"
+    )
+    params.add_argument(
+        "--out", type=Path, help="with --cells: where to write it (spinal tables reads "
+        "results/counts.json); else it is printed",
+    )  # fmt: skip
+    params.set_defaults(command=_params)
 
     regression = commands.add_parser("regression", help="Table I of the paper: toy regression")
     regression.add_argument("--seeds", type=_count, default=20, help="how many (default: 20)")
@@ -71,9 +78,25 @@ def _parser() -> argparse.ArgumentParser:
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
+    from spinal_repro.cli import records, tables
+
+    tables.add_parser(commands)
+    records.add_parser(commands)
+
     for command in (params, regression):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     return parser
+
+
+def _params(given: argparse.Namespace) -> None:
+    if given.cells and given.overrides:
+        raise UserError("--cells counts every cell; leave out --cells or the overrides")
+    if given.out is not None and not given.cells:
+        raise UserError("--out is for the counts of the cells: spinal params --cells --out FILE")
+    if given.cells:
+        print_cell_counts(given.out)
+    else:
+        print_params(given.overrides, given.format)
 
 
 def _count(text: str) -> int:
@@ -119,6 +142,29 @@ def print_params(overrides: Sequence[str], style: str) -> None:
     for head, models in by_head.items():  # on stderr, so that the table stays one
         names = ", ".join(model for model, _ in models)
         print(f"not counted, {head} with {names}: {models[0][1]}", file=sys.stderr)
+
+
+def print_cell_counts(out: Path | None) -> None:
+    """Count the model of every published cell and write or print it as JSON.
+
+    Raises:
+        UserError: where the file cannot be written.
+    """
+    import json
+
+    from spinal_repro.files import write_json
+    from spinal_repro.paper import load_cells
+    from spinal_repro.sizes import cell_counts
+
+    if out is not None and not out.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {out.resolve().parent} for --out")
+    counts, refused = cell_counts(load_cells())
+    for name, why in refused.items():
+        print(f"not counted, {name}: {why}", file=sys.stderr)
+    if out is None:
+        print(json.dumps(counts, indent=1))
+    else:
+        write_json(out, counts)
 
 
 def print_regression(given: argparse.Namespace) -> None:

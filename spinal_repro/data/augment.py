@@ -30,6 +30,10 @@ class Augmentation(ABC):
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
 
+    def size_after(self, size: int) -> int:
+        """Side of what comes out for images of ``size`` px."""
+        return size
+
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
@@ -53,9 +57,9 @@ def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
     return torch.rand(*shape, generator=generator)
 
 
-def _pixel_centres(images: Tensor) -> tuple[Tensor, Tensor]:
+def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
     """Coordinates ``[1, 1, W]`` and ``[1, H, 1]`` of the output pixels' centres."""
-    height, width = images.shape[-2:]
+    height, width = (side, side) if side else images.shape[-2:]
     x = torch.arange(width, device=images.device, dtype=torch.float32) + 0.5
     y = torch.arange(height, device=images.device, dtype=torch.float32) + 0.5
     return x.view(1, 1, -1), y.view(1, -1, 1)
@@ -148,32 +152,78 @@ class Rotation(Augmentation):
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Rotate about the centre."""
+        return self._rotate(images, parameters.view(-1, 1, 1), 0.0, 0.0)
+
+    @staticmethod
+    def _rotate(
+        images: Tensor, angles: Tensor, right: Tensor | float, down: Tensor | float
+    ) -> Tensor:
+        """Rotate by ``angles`` and shift by pixels, each ``[N, 1, 1]``."""
         height, width = images.shape[-2:]
-        cos, sin = (f(parameters).view(-1, 1, 1) for f in (torch.cos, torch.sin))
+        cos, sin = torch.cos(angles), torch.sin(angles)
         x, y = _pixel_centres(images)
-        x, y = x - width / 2, y - height / 2
+        x, y = x - width / 2 - right, y - height / 2 - down
         source_x, source_y = cos * x - sin * y + width / 2, sin * x + cos * y + height / 2
         return _sample(images, source_x, source_y, "nearest") * _inside(images, source_x, source_y)
 
 
+@AUGMENTATIONS.register("affine")
+class Affine(Rotation):
+    """``RandomAffine(degrees, translate)``: rotated about the centre, then shifted.
+
+    Args:
+        degrees: Largest angle.
+        translate: Largest shift to the sides and up or down, as shares of the image.
+    """
+
+    def __init__(self, *, degrees: float, translate: Sequence[float] = (0.0, 0.0)) -> None:
+        super().__init__(degrees=degrees)
+        if len(translate) != 2 or not all(0 <= share <= 1 for share in translate):
+            raise ValueError(f"translate needs two shares in [0, 1], got {translate}")
+        self.translate = tuple(translate)
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Angles in radians and shifts right and down in whole pixels: ``[count, 3]``."""
+        angles = super().draw(count, size, generator)
+        reach = torch.tensor(self.translate) * size
+        shifts = ((2 * _uniform(generator, count, 2) - 1) * reach).round()
+        return torch.cat([angles.view(-1, 1), shifts], dim=1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Rotate and shift."""
+        angles, right, down = parameters.view(-1, 3, 1, 1).unbind(1)
+        return self._rotate(images, angles, right, down)
+
+
 @AUGMENTATIONS.register("resized_crop")
 class ResizedCrop(Augmentation):
-    """``RandomResizedCrop`` back to the same size: a random box, enlarged bilinearly.
+    """``RandomResizedCrop``: a random box, brought bilinearly to one size.
 
     Args:
         scale: Range of the box's area as a share of the image.
         ratio: Range of its width over height, drawn log-uniformly.
+        size: Side of the result in pixels; that of the images unless given.
     """
 
     TRIES = 10  # boxes tried before the largest central one of a permitted ratio is taken
 
     def __init__(
-        self, *, scale: Sequence[float] = (0.08, 1.0), ratio: Sequence[float] = (3 / 4, 4 / 3)
+        self,
+        *,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        size: int | None = None,
     ) -> None:
+        if size is not None and size < 1:
+            raise ValueError(f"size must be above 0, got {size}")
         for name, bounds in (("scale", scale), ("ratio", ratio)):
             if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
                 raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
-        self.scale, self.ratio = tuple(scale), tuple(ratio)
+        self.scale, self.ratio, self.size = tuple(scale), tuple(ratio), size
+
+    def size_after(self, size: int) -> int:
+        """The configured size, or the same."""
+        return self.size or size
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Boxes ``[count, 4]``: left, top, width, height in whole pixels."""
@@ -196,25 +246,25 @@ class ResizedCrop(Augmentation):
         return torch.stack([left, top, width, height], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Enlarge each box to the whole image."""
-        side_y, side_x = images.shape[-2:]
+        """Bring each box to the size of the result."""
+        side = self.size_after(images.shape[-1])
         left, top, width, height = parameters.view(-1, 4, 1, 1).unbind(1)
-        x, y = _pixel_centres(images)
+        x, y = _pixel_centres(images, side)
         # clamped to the box, because pixels around it are not part of the crop
-        source_x = left + torch.clamp(x * width / side_x, min=0.5).minimum(width - 0.5)
-        source_y = top + torch.clamp(y * height / side_y, min=0.5).minimum(height - 0.5)
-        count = len(images)
-        shape = (count, side_y, side_x)
+        source_x = left + torch.clamp(x * width / side, min=0.5).minimum(width - 0.5)
+        source_y = top + torch.clamp(y * height / side, min=0.5).minimum(height - 0.5)
+        shape = (len(images), side, side)
         return _sample(images, source_x.expand(shape), source_y.expand(shape), "bilinear")
 
 
-@AUGMENTATIONS.register("hflip")
-class HorizontalFlip(Augmentation):
-    """``RandomHorizontalFlip``.
+class _Flip(Augmentation):
+    """Mirrors some images along one axis.
 
     Args:
         p: Share of images that are mirrored.
     """
+
+    axis: int
 
     def __init__(self, *, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
@@ -226,12 +276,53 @@ class HorizontalFlip(Augmentation):
         return (_uniform(generator, count) < self.p).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Mirror left and right."""
-        return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(-1), images)
+        """Mirror those."""
+        return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(self.axis), images)
+
+
+@AUGMENTATIONS.register("hflip")
+class HorizontalFlip(_Flip):
+    """``RandomHorizontalFlip``: left and right change places."""
+
+    axis = -1
+
+
+@AUGMENTATIONS.register("vflip")
+class VerticalFlip(_Flip):
+    """``RandomVerticalFlip``: top and bottom change places."""
+
+    axis = -2
+
+
+class _Window(Augmentation):
+    """Cuts a square window anywhere out of the image with a frame of zeros around it."""
+
+    def _side(self, size: int) -> tuple[int, int]:
+        """Width of the frame and side of the window for images of ``size`` px."""
+        raise NotImplementedError
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Left and top of the window in the framed image: ``[count, 2]``, whole pixels."""
+        frame, side = self._side(size)
+        high = size + 2 * frame - side + 1
+        return torch.randint(0, high, (count, 2), generator=generator).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Cut the windows out."""
+        frame, side = self._side(images.shape[-1])
+        framed = F.pad(images, [frame] * 4) if frame else images
+        left, top = parameters.long().unbind(1)
+        device = images.device
+        steps = torch.arange(side, device=device)
+        rows = (top.view(-1, 1) + steps).view(-1, 1, side, 1)
+        columns = (left.view(-1, 1) + steps).view(-1, 1, 1, side)
+        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
+        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
+        return framed[image, channel, rows, columns]
 
 
 @AUGMENTATIONS.register("pad_crop")
-class PadCrop(Augmentation):
+class PadCrop(_Window):
     """``RandomCrop(size, padding)``: a frame of zeros, then a window of the old size anywhere.
 
     Args:
@@ -243,19 +334,28 @@ class PadCrop(Augmentation):
             raise ValueError(f"padding must not be negative, got {padding}")
         self.padding = padding
 
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Left and top of the window in the framed image: ``[count, 2]``, whole pixels."""
-        high = 2 * self.padding + 1
-        return torch.randint(0, high, (count, 2), generator=generator).float()
+    def _side(self, size: int) -> tuple[int, int]:
+        return self.padding, size
 
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Cut the windows out."""
-        height, width = images.shape[-2:]
-        framed = F.pad(images, [self.padding] * 4)
-        left, top = parameters.long().unbind(1)
-        device = images.device
-        rows = (top.view(-1, 1) + torch.arange(height, device=device)).view(-1, 1, height, 1)
-        columns = (left.view(-1, 1) + torch.arange(width, device=device)).view(-1, 1, 1, width)
-        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
-        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
-        return framed[image, channel, rows, columns]
+
+@AUGMENTATIONS.register("crop")
+class Crop(_Window):
+    """``RandomCrop(size)``: a window anywhere in a larger image.
+
+    Args:
+        size: Side of the window in pixels.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be above 0, got {size}")
+        self.size = size
+
+    def _side(self, size: int) -> tuple[int, int]:
+        if size < self.size:
+            raise UserError(f"images of {size} px cannot be cropped to {self.size} px")
+        return 0, self.size
+
+    def size_after(self, size: int) -> int:
+        """The configured size."""
+        return self._side(size)[1]

@@ -54,7 +54,7 @@ def _load_cifar(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         part = kind(str(root), train=train)
         images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
         parts.append(ImageSet(images, torch.tensor(part.targets) + config.label_offset))
-    return Dataset(*parts)
+    return Dataset(parts[0], parts[1], classes=part.classes)
 
 
 for _name in _KINDS:

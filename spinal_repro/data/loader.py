@@ -1,9 +1,11 @@
-"""Batches made on the device: images stay there as uint8, nothing is loaded per sample."""
+"""Batches made on the device, where images stay as uint8; those too many for it are read ahead."""
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from spinal_repro.data.augment import Augmentation
@@ -18,13 +20,15 @@ class Batches:
     """The batches of one part of a data set.
 
     Args:
-        images: The published part, on any device.
+        images: The published part, on any device or decoded on demand.
         indices: Which of its images belong to the split.
         batch_size: Images a batch; the last one may be smaller.
         mean: Normalisation, one value or one a channel, for pixels in [0, 1].
         std: As mean.
-        device: Where batches are made; the images are copied there once.
+        device: Where batches are made; images that are in memory are copied there once.
         channels_last: Memory layout of the batches.
+        resize: ``(height, width)`` that images are brought to there, before augmentation.
+        crop: Side of the centre square kept of them.
     """
 
     def __init__(
@@ -37,12 +41,20 @@ class Batches:
         std: Sequence[float],
         device: torch.device,
         channels_last: bool = False,
+        resize: tuple[int, int] | None = None,
+        crop: int | None = None,
     ) -> None:
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
-        self.images = (images.images if whole else images.images[chosen]).to(device)
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
-        self.batch_size = batch_size
+        self.batch_size, self.device = batch_size, device
+        self._resize, self._crop = resize, crop
+        if isinstance(images.images, Tensor):
+            self._pixels = (images.images if whole else images.images[chosen]).to(device)
+            self._decoded = None
+        else:
+            self._rows, self._decoded = chosen, images.images
+        self._stored_size = images.images.shape[-1]
         self._shift = torch.tensor(mean, device=device).view(1, -1, 1, 1) * 255
         self._scale = 1 / (torch.tensor(std, device=device).view(1, -1, 1, 1) * 255)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
@@ -56,15 +68,49 @@ class Batches:
         """Number of images."""
         return len(self.labels)
 
+    @property
+    def size(self) -> int:
+        """Side of the images before augmentation, in pixels."""
+        return self._crop or (self._resize[0] if self._resize else self._stored_size)
+
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..255 to network input."""
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
+    def _chunks(self, order: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+        """Stored images in 0..255 ``[M, C, H, W]``, batch by batch, with their place in order.
+
+        Those that are decoded on demand are read one batch ahead, beside the arithmetic.
+        """
+        starts = range(0, self.num_images, self.batch_size)
+        parts = [slice(start, start + self.batch_size) for start in starts]
+        if self._decoded is None:
+            for part in parts:
+                yield part, self._sized(self._pixels[part if order is None else order[part]])
+            return
+        rows = self._rows if order is None else self._rows[order.cpu()]
+        with ThreadPoolExecutor(1) as reader:
+            ahead = [reader.submit(self._decoded.gather, rows[part]) for part in parts[:1]]
+            for number, part in enumerate(parts):
+                pixels = ahead.pop().result()
+                for coming in parts[number + 1 : number + 2]:
+                    ahead.append(reader.submit(self._decoded.gather, rows[coming]))
+                yield part, self._sized(pixels.to(self.device, non_blocking=True))
+
+    def _sized(self, pixels: Tensor) -> Tensor:
+        """uint8 to float in 0..255, at the size that augmentation starts from."""
+        pixels = pixels.float()
+        if self._resize is not None and self._resize != tuple(pixels.shape[-2:]):
+            pixels = F.interpolate(pixels, self._resize, mode="bilinear", antialias=True)
+        if self._crop is not None:
+            top, left = ((side - self._crop) // 2 for side in pixels.shape[-2:])
+            pixels = pixels[..., top : top + self._crop, left : left + self._crop]
+        return pixels
+
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in the order of the split, not augmented."""
-        for start in range(0, self.num_images, self.batch_size):
-            part = slice(start, start + self.batch_size)
-            yield self._normalise(self.images[part].float()), self.labels[part]
+        for part, pixels in self._chunks(None):
+            yield self._normalise(pixels), self.labels[part]
 
     def epoch(
         self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = ()
@@ -73,18 +119,17 @@ class Batches:
 
         All random numbers of the epoch are drawn first, so a batch costs a gather and the warps.
         """
-        device, count = self.images.device, self.num_images
-        order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(device)
+        count, size = self.num_images, self.size
+        order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(self.device)
         generator = _generator(seed, "augment", epoch)
-        size = self.images.shape[-1]
-        drawn = [a.draw(count, size, generator).to(device) for a in augmentations]
-        for start in range(0, count, self.batch_size):
-            part = slice(start, start + self.batch_size)
-            chosen = order[part]
-            pixels = self.images[chosen].float()
+        drawn = []
+        for augmentation in augmentations:
+            drawn.append(augmentation.draw(count, size, generator).to(self.device))
+            size = augmentation.size_after(size)
+        for part, pixels in self._chunks(order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            yield self._normalise(pixels), self.labels[chosen]
+            yield self._normalise(pixels), self.labels[order[part]]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -12,7 +12,7 @@ import os
 import pickle
 import shutil
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor
 
 from spinal_repro.config import DatasetConfig
-from spinal_repro.data.splits import stratified
+from spinal_repro.data.photos import Decoded, Photos
+from spinal_repro.data.splits import content_hash, fingerprints, stratified
 from spinal_repro.errors import UserError
 from spinal_repro.registry import Registry
 
@@ -34,21 +35,42 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images ``[N, C, H, W]`` uint8 with labels ``[N]`` int64."""
+    """Images ``[N, C, H, W]`` uint8, in memory or decoded on demand, with labels ``[N]`` int64."""
 
-    images: Tensor
+    images: Tensor | Decoded
     labels: Tensor
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def digests(self) -> list[bytes]:
+        """16 bytes for the contents of each image."""
+        assert isinstance(self.images, Tensor)
+        return fingerprints(self.images.numpy())
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over images and labels."""
+        assert isinstance(self.images, Tensor)
+        return content_hash(self.images.numpy(), self.labels.numpy())
+
 
 @dataclass(frozen=True)
 class Dataset:
-    """The published training and test parts of a data set."""
+    """The published parts of a data set.
 
-    train: ImageSet
-    test: ImageSet
+    Attributes:
+        train: What is trained on, or a validation part cut from.
+        test: What is reported.
+        val: A published validation part, if there is one.
+        classes: Names of the classes in the order of their labels, where the data say them.
+    """
+
+    train: ImageSet | Photos
+    test: ImageSet | Photos
+    val: ImageSet | Photos | None = None
+    classes: Sequence[str] = ()
 
 
 Source = Callable[[DatasetConfig, Path, bool], Dataset]
@@ -78,27 +100,42 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
         SOURCES if config.source in SOURCES.names() else load_sources()
     )  # those need torchvision
     dataset = known[config.source](config, Path(root), download)
-    parts = (("train", dataset.train, config.train_size), ("test", dataset.test, config.test_size))
-    for part, images, size in parts:
-        where = f"{config.title} ({part})"
-        if len(images) != size:
-            raise UserError(
-                f"{where} has {len(images)} images where {size} are expected; if the files are "
-                f"right, pass dataset.{part}_size={len(images)}"
-            )
-        shape = (config.channels, config.image_size, config.image_size)
-        if tuple(images.images.shape[1:]) != shape:
+    for part, size in (
+        ("train", config.train_size),
+        ("val", config.val_size),
+        ("test", config.test_size),
+    ):
+        images = getattr(dataset, part)
+        if images is not None or size is not None:
+            _check(images, config, part, size)
+    return dataset
+
+
+def _check(
+    images: ImageSet | Photos | None, config: DatasetConfig, part: str, size: int | None
+) -> None:
+    """Check one part against the configuration."""
+    where = f"{config.title} ({part})"
+    count = 0 if images is None else len(images)
+    if images is None or size not in (None, count):
+        raise UserError(
+            f"{where} has {count} images where {size} are expected; if the files are "
+            f"right, pass dataset.{part}_size={count or 'null'}"
+        )
+    low, high = int(images.labels.min()), int(images.labels.max())
+    if low < 0 or high >= config.outputs:
+        raise UserError(
+            f"{where} has labels {low}..{high}, outside the {config.outputs} outputs; "
+            f"check dataset.num_classes, dataset.num_outputs and dataset.label_offset"
+        )
+    if isinstance(images, ImageSet):
+        side = config.image_size
+        shape = (images.images.shape[1], side, side)
+        if tuple(images.images.shape[1:]) != shape or config.channels not in (shape[0], 3):
             found = "x".join(map(str, images.images.shape[1:]))
             raise UserError(
-                f"{where} holds images of {found}, expected {'x'.join(map(str, shape))}"
+                f"{where} holds images of {found}, expected {config.channels}x{side}x{side}"
             )
-        low, high = int(images.labels.min()), int(images.labels.max())
-        if low < 0 or high >= config.outputs:
-            raise UserError(
-                f"{where} has labels {low}..{high}, outside the {config.outputs} outputs; "
-                f"check dataset.num_classes, dataset.num_outputs and dataset.label_offset"
-            )
-    return dataset
 
 
 @SOURCES.register("digits")
@@ -111,6 +148,7 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
     raw = load_digits()
     small = torch.from_numpy(raw.images).float().mul(255 / 16).unsqueeze(1)
+    assert config.image_size is not None
     size = (config.image_size, config.image_size)
     large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)
     images = large.round().to(torch.uint8)

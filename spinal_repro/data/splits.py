@@ -1,6 +1,7 @@
 """Splits are index arrays: made once from a seed, recorded by hash, proved disjoint."""
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -69,16 +70,20 @@ class Split:
 
     Attributes:
         train: Indices into the train part.
-        val: Indices into the train part; empty where the protocol holds nothing out.
+        val: Indices into the train part, or into a published validation part; empty where the
+            protocol holds nothing out.
         test: Indices into the test part.
+        published_val: Whether the validation part is a published one.
     """
 
     train: Indices
     val: Indices
     test: Indices
+    published_val: bool = False
 
     def __post_init__(self) -> None:
-        assert len(np.intersect1d(self.train, self.val)) == 0, "train and val share images"
+        shared = () if self.published_val else np.intersect1d(self.train, self.val)
+        assert len(shared) == 0, "train and val share images"
         for part in (self.train, self.val, self.test):
             assert len(np.unique(part)) == len(part), "an image stands twice in a split"
 
@@ -103,6 +108,7 @@ def make_split(
     val_fraction: float,
     seed: int,
     limit: int | None = None,
+    val_labels: NDArray[np.int64] | None = None,
 ) -> Split:
     """The split of one run.
 
@@ -112,17 +118,21 @@ def make_split(
         val_fraction: Share of train held out, stratified; 0 holds nothing out.
         seed: Seed of the split, independent of the run's seed.
         limit: At most this many images in each of train, val and test.
+        val_labels: ``[L]`` labels of a published validation part; where something is to be held
+            out, that is it.
     """
     everything = np.arange(len(train_labels), dtype=np.int64)
+    test = subset(test_labels, np.arange(len(test_labels), dtype=np.int64), limit, seed)
+    if val_fraction > 0 and val_labels is not None:
+        train = subset(train_labels, everything, limit, seed)
+        val = subset(val_labels, np.arange(len(val_labels), dtype=np.int64), limit, seed)
+        return Split(train, val, test, published_val=True)
     if val_fraction > 0:
         train, val = stratified(train_labels, val_fraction, seed)
     else:
         train, val = everything, everything[:0]
-    test = np.arange(len(test_labels), dtype=np.int64)
     return Split(
-        subset(train_labels, train, limit, seed),
-        subset(train_labels, val, limit, seed),
-        subset(test_labels, test, limit, seed),
+        subset(train_labels, train, limit, seed), subset(train_labels, val, limit, seed), test
     )
 
 
@@ -135,13 +145,13 @@ def content_hash(*arrays: NDArray[np.generic]) -> str:
     return digest.hexdigest()
 
 
-def num_shared(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
-    """How many of ``others`` also stand in ``images``, byte for byte."""
-    known = set(_fingerprints(images))
-    return sum(fingerprint in known for fingerprint in _fingerprints(others))
-
-
-def _fingerprints(images: NDArray[np.uint8]) -> list[bytes]:
+def fingerprints(images: NDArray[np.uint8]) -> list[bytes]:
     """A 128-bit digest of each image."""
     rows = np.ascontiguousarray(images)
     return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
+
+
+def num_shared(images: Sequence[bytes], others: Sequence[bytes]) -> int:
+    """How many of ``others`` also stand in ``images``, by their digests."""
+    known = set(images)
+    return sum(fingerprint in known for fingerprint in others)

@@ -82,7 +82,11 @@ OnBatch = Callable[[int, dict[str, float] | None], None]
 
 
 def fit(
-    trainer: Trainer, state: State, on_epoch: Callable[[State, bool], None], on_batch: OnBatch
+    trainer: Trainer,
+    state: State,
+    on_epoch: Callable[[State, bool], None],
+    on_batch: OnBatch,
+    reload_best: Callable[[State], None],
 ) -> None:
     """Train from where ``state`` stands to the recipe's last epoch.
 
@@ -92,8 +96,11 @@ def fit(
         on_epoch: Called after each epoch with the state and whether it is the new best one.
         on_batch: Called after each batch with its number of images and, now and then, with
             running figures.
+        reload_best: Puts the model back to the best weights so far; called where a stage opens.
     """
     for epoch in range(state.epoch + 1, trainer.recipe.epochs + 1):
+        if epoch in trainer.recipe.stages:
+            open_stage(trainer, state, epoch, reload_best)
         lr, started = state.lr, time.perf_counter()
         loss, correct = train_epoch(trainer, epoch, lr, on_batch)
         trained = time.perf_counter()
@@ -120,13 +127,15 @@ def fit(
                 "images_per_second": count / (trained - started),
             }
         )
+        first = max((e for e in trainer.recipe.stages if e <= epoch), default=1)
         result = EpochResult(
             epoch=epoch,
             accuracy=selected.accuracy,
             best=state.best_correct / selected.count,
             lr=lr,
-            base_lr=trainer.recipe.lr,
+            base_lr=trainer.recipe.stages.get(first, trainer.recipe.lr),
             seed=trainer.seed,
+            stage_epoch=epoch - first + 1,
         )
         state.lr = trainer.lr_rule.next_lr(result)
         if trainer.lr_rule.restarts(result):
@@ -136,6 +145,21 @@ def fit(
             state.best_epoch, state.best_correct = epoch, selected.correct
         state.epoch = epoch
         on_epoch(state, is_best)
+
+
+def open_stage(
+    trainer: Trainer, state: State, epoch: int, reload_best: Callable[[State], None]
+) -> None:
+    """Continue from the best weights with a fresh optimizer and the stage's learning rate (1.5).
+
+    Nothing here draws random numbers or looks at anything but the state between two epochs, so a
+    run that is killed in the stage's first epoch opens the stage again in the same way.
+    """
+    reload_best(state)
+    trainer.optimizer.state.clear()
+    state.lr = trainer.recipe.stages[epoch]
+    if trainer.recipe.best_of_last_stage:  # as the original (Q21)
+        state.best_epoch, state.best_correct = 0, 0
 
 
 def train_epoch(trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch) -> tuple[float, int]:
@@ -152,7 +176,7 @@ def train_epoch(trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch) -> t
     for group in optimizer.param_groups:
         group["lr"] = lr
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
-    device = batches.images.device
+    device = batches.device
     losses = torch.zeros(len(batches), device=device)  # summed over each batch
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
@@ -212,7 +236,7 @@ def evaluate(
 ) -> Evaluation:
     """Run a model over every image of a split once, in evaluation mode."""
     model.eval()
-    device = batches.images.device
+    device = batches.device
     loss = torch.zeros((), dtype=torch.float32, device=device)
     predictions = []
     for images, labels in batches.in_order():

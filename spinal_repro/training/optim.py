@@ -42,8 +42,9 @@ class EpochResult:
         accuracy: Accuracy in it on the split that steers.
         best: Highest accuracy of the epochs before; 0 before the first.
         lr: Learning rate used in it.
-        base_lr: The recipe's learning rate.
+        base_lr: The learning rate of the recipe, or of the stage.
         seed: The run's seed.
+        stage_epoch: The epoch counted from the start of its stage, from 1.
     """
 
     epoch: int
@@ -52,6 +53,7 @@ class EpochResult:
     lr: float
     base_lr: float
     seed: int
+    stage_epoch: int = 0
 
 
 class LrRule(ABC):
@@ -151,6 +153,25 @@ class DivideAt(LrRule):
         """The rate in use, divided where its epoch says so."""
         late = self.every_from is not None and result.epoch >= self.every_from
         return result.lr / self.factor if late or result.epoch in self.epochs else result.lr
+
+
+@LR_RULES.register("step")
+class Step(LrRule):
+    """``StepLR``: the rate falls by a factor every so many epochs of a stage (Step7, 1.4).
+
+    Args:
+        step: Epochs between two falls.
+        factor: What the rate is multiplied by.
+    """
+
+    def __init__(self, *, step: int = 7, factor: float = 0.1) -> None:
+        if step < 1 or not 0 < factor < 1:
+            raise ValueError(f"step ({step}) must be 1 or more and factor ({factor}) in (0, 1)")
+        self.step, self.factor = step, factor
+
+    def next_lr(self, result: EpochResult) -> float:
+        """The stage's rate, lowered once for each ``step`` epochs of it."""
+        return float(result.base_lr * self.factor ** (result.stage_epoch // self.step))
 
 
 @LR_RULES.register("redraw_late")

@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 
 from spinal_repro.config import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
+from spinal_repro.data.prepare import prepared, published_part
 from spinal_repro.data.sources import Dataset, load_dataset
-from spinal_repro.data.splits import Split, content_hash, make_split, num_shared
+from spinal_repro.data.splits import Split, make_split, num_shared
 from spinal_repro.environment import (
     autocast,
     resolve_device,
@@ -47,16 +49,12 @@ def run(config: Config) -> Outcome:
         UserError: for anything in configuration, data or folder that the user can mend.
     """
     device = resolve_device(config.runtime.device)
-    runtime = dataclasses.replace(config.runtime, device=device.type)
-    typed = HEADS.check(config.head.name, config.head.options)
-    options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
-    head = dataclasses.replace(config.head, options=options)
-    config = dataclasses.replace(config, runtime=runtime, head=head)  # the real device's identity
+    config = resolved(config)
     folder = config.run_dir
     if (folder / RECORD).is_file():
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
-    if runtime.threads is not None:
-        torch.set_num_threads(runtime.threads)
+    if config.runtime.threads is not None:
+        torch.set_num_threads(config.runtime.threads)
     setup = _prepare(config, device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -74,11 +72,32 @@ def run(config: Config) -> Outcome:
     return Outcome(folder, record, was_done=False)
 
 
+def resolved(config: Config) -> Config:
+    """The same with what this machine and the data say: device, typed options, counted classes.
+
+    The identity of a run is that of its resolved configuration.
+
+    Raises:
+        UserError: for a device, a head or a folder of images that is not there.
+    """
+    device = resolve_device(config.runtime.device)
+    typed = HEADS.check(config.head.name, config.head.options)
+    options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
+    return dataclasses.replace(
+        config,
+        dataset=counted(config.dataset, Path(config.data.root)),
+        runtime=dataclasses.replace(config.runtime, device=device.type),
+        head=dataclasses.replace(config.head, options=options),
+    )
+
+
 def _prepare(config: Config, device: torch.device) -> Setup:
     """Build model, data and optimizer: whatever is wrong shows here, before training."""
     recipe = config.recipe
-    model = build_model(config.dataset, config.model, config.head, config.seed)
-    counts = count(model, config.dataset.channels, config.dataset.image_size)
+    model = build_model(
+        config.dataset, config.model, config.head, config.seed, image_size=config.input_size
+    )
+    counts = count(model, config.dataset.channels, config.input_size)
     rule = dict(recipe.lr_rule)
     lr_rule = LR_RULES.build(str(rule.pop("name", "")), rule)
     augmentations = build_augmentations(recipe.augment)
@@ -94,17 +113,23 @@ def _prepare(config: Config, device: torch.device) -> Setup:
         val_fraction=config.protocol.val_fraction,
         seed=config.protocol.split_seed,
         limit=config.data.limit,
+        val_labels=None if dataset.val is None else dataset.val.labels.numpy(),
     )
 
     def batches(part: str, batch_size: int) -> Batches:
+        source = published_part(dataset, split, part)
+        preparation = config.preparation("train" if part == "train" else "eval")
+        images, resize = prepared(source, preparation, Path(config.runs), device)
         return Batches(
-            dataset.test if part == "test" else dataset.train,
+            images,
             getattr(split, part),
             batch_size=batch_size,
             mean=mean,
             std=std,
             device=device,
             channels_last=config.runtime.channels_last,
+            resize=resize,
+            crop=None if resize is None else preparation.size,
         )
 
     test = batches("test", recipe.eval_batch_size)
@@ -121,6 +146,14 @@ def _prepare(config: Config, device: torch.device) -> Setup:
         autocast=autocast(device, config.runtime.precision),
         seed=config.seed,
     )
+    size = trainer.train.size
+    for augmentation in augmentations:
+        size = augmentation.size_after(size)
+    if size != config.input_size:
+        raise UserError(
+            f"recipe {recipe.name} trains on images of {size} px and evaluates on "
+            f"{config.input_size} px; see recipe.prepare and recipe.augment"
+        )
     if head_normalises(model.head) and trainer.train.num_images % recipe.batch_size == 1:
         raise UserError(
             f"the last of the batches of {recipe.batch_size} would hold a single image, which "
@@ -155,14 +188,19 @@ def head_normalises(head: torch.nn.Module) -> bool:
 
 def _describe_data(dataset: Dataset, split: Split) -> dict[str, Any]:
     """What a record says of the data: versions, sizes and images that stand on both sides."""
-    train, test = dataset.train.images.numpy(), dataset.test.images.numpy()
+    digests = {}
+    for part in ("train", "val", "test"):
+        everything = published_part(dataset, split, part).digests
+        digests[part] = [everything[index] for index in getattr(split, part)]
     return {
-        "train_hash": content_hash(train, dataset.train.labels.numpy()),
-        "test_hash": content_hash(test, dataset.test.labels.numpy()),
+        "train_hash": dataset.train.hash,
+        "test_hash": dataset.test.hash,
         "split_hash": split.hash,
         "sizes": split.sizes(),
-        "test_images_also_in_train": num_shared(train[split.train], test[split.test]),
-        "val_images_also_in_train": num_shared(train[split.train], train[split.val]),
+        "classes": list(dataset.classes),
+        "published_val": split.published_val,
+        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
+        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
     }
 
 
@@ -189,7 +227,10 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
 
-        fit(trainer, state, on_epoch, progress.on_batch)
+        def reload_best(state: State) -> None:
+            load_best(folder, state, trainer.model)
+
+        fit(trainer, state, on_epoch, progress.on_batch, reload_best)
         last = evaluate(trainer.model, setup.test, trainer.autocast)
         load_best(folder, state, trainer.model)
         selected = evaluate(trainer.model, setup.test, trainer.autocast)

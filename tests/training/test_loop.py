@@ -22,7 +22,7 @@ def trainer(*overrides: str) -> tuple[Config, Trainer]:
 def train(*overrides: str) -> tuple[Trainer, State]:
     config, made = trainer(*overrides)
     state = State(config.recipe.lr)
-    fit(made, state, lambda state, is_best: None, lambda count, running: None)
+    fit(made, state, lambda s, b: None, lambda c, r: None, lambda s: None)
     return made, state
 
 
@@ -114,7 +114,7 @@ def test_a_loss_that_is_not_finite_names_its_step(bad_step):
 
     poisoned = dataclasses.replace(made, model=Poisoned())
     with pytest.raises(NonFiniteLossError, match=f"nan at step {bad_step} of 7 in epoch 1"):
-        fit(poisoned, State(config.recipe.lr), lambda s, b: None, lambda c, r: None)
+        fit(poisoned, State(config.recipe.lr), lambda s, b: None, lambda c, r: None, lambda s: None)
 
 
 def test_the_first_of_equal_epochs_is_selected_and_rates_follow_the_rule():
@@ -124,7 +124,7 @@ def test_the_first_of_equal_epochs_is_selected_and_rates_follow_the_rule():
     )
     state = State(1e-12)
     best_flags = []
-    fit(made, state, lambda s, is_best: best_flags.append(is_best), lambda c, r: None)
+    fit(made, state, lambda s, b: best_flags.append(b), lambda c, r: None, lambda s: None)
     assert len({entry["val_correct"] for entry in state.history}) == 1
     assert best_flags == [True, False, False, False] and state.best_epoch == 1
     rates = [entry["lr"] for entry in state.history]

@@ -1,0 +1,53 @@
+"""From a part of a data set to images of one size."""
+
+from pathlib import Path
+
+import torch
+
+from spinal_repro.config import Preparation
+from spinal_repro.data.photos import Photos
+from spinal_repro.data.sources import Dataset, ImageSet
+from spinal_repro.data.splits import Split
+
+CACHE = ".cache"  # in the folder of runs
+DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
+
+
+def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Photos:
+    """The published part that the indices of ``train``, ``val`` or ``test`` count in."""
+    if part == "test":
+        return dataset.test
+    if part == "val" and split.published_val:
+        assert dataset.val is not None
+        return dataset.val
+    return dataset.train
+
+
+def prepared(
+    source: ImageSet | Photos, preparation: Preparation, runs: Path, device: torch.device
+) -> tuple[ImageSet, tuple[int, int] | None]:
+    """Bring a part to one size: photographs on disk, once; images in memory with each batch.
+
+    Args:
+        source: The part.
+        preparation: What its images are brought to.
+        runs: The folder of runs; decoded photographs are kept in it.
+        device: Where batches are made. A GPU with room takes decoded photographs whole.
+
+    Returns:
+        The images, and the ``(height, width)`` that each batch is still to be brought to before
+        the centre is cut out; None where nothing is left to do.
+
+    Raises:
+        UserError: naming every image file that cannot be read.
+    """
+    if isinstance(source, ImageSet):
+        height, width = source.images.shape[-2:]
+        resize = preparation.resize
+        if isinstance(resize, list):
+            return source, (resize[0], resize[-1])
+        return source, (height, width) if resize is None else (resize, resize)
+    decoded = source.prepared(preparation, runs / CACHE)
+    if device.type == "cuda" and decoded.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+        return ImageSet(decoded.gather(torch.arange(len(source))).to(device), source.labels), None
+    return ImageSet(decoded, source.labels), None
