@@ -91,55 +91,5 @@
   window.addEventListener("hashchange", follow);
   follow();
 
-  // With #selfcheck the page tries its own controls, for the tests; a reload undoes it.
-  function selfcheck() {
-    const problems = [];
-    const expect = (truth, what) => { if (!truth) problems.push(what); };
-    for (const table of all("table.sortable")) {
-      const heads = all("thead .sort", table);
-      heads.forEach((button, column) => {
-        for (const descending of [false, true]) {
-          button.click();
-          const keys = all("tbody > tr[data-row]", table).map((row) => key(row, column));
-          const ordered = keys.every((value, i) =>
-            i === 0 || compare(keys[i - 1], value, descending ? -1 : 1) <= 0);
-          expect(ordered, "column " + button.textContent + " is not sorted");
-        }
-      });
-      for (const row of all("tbody > tr[data-row]", table)) {
-        const button = row.querySelector("button.open");
-        if (button) {
-          expect(row.nextElementSibling.id === button.getAttribute("aria-controls"), "lost detail");
-        }
-      }
-    }
-    for (const form of all("form.filters")) {
-      const before = filter(form);
-      form.elements.text.value = "no such words anywhere";
-      expect(filter(form) === 0, "the search shows what does not fit");
-      form.elements.text.value = "";
-      let sum = 0;
-      for (const option of Array.from(form.elements.verdict.options).slice(1)) {
-        form.elements.verdict.value = option.value;
-        sum += filter(form);
-      }
-      expect(sum === before, "verdicts do not add up: " + sum + " of " + before);
-      form.elements.verdict.value = "";
-      expect(filter(form) === before, "clearing the filter does not show everything");
-    }
-    const button = document.querySelector("button.open");
-    if (button) {
-      const detail = document.getElementById(button.getAttribute("aria-controls"));
-      const shown = () => getComputedStyle(detail).display !== "none";
-      expect(!shown(), "a detail is open at first");
-      button.click();
-      expect(shown(), "a detail does not open");
-      button.click();
-    }
-    const wide = document.documentElement.scrollWidth > document.documentElement.clientWidth;
-    expect(!wide, "the page scrolls sideways");
-    document.documentElement.dataset.selfcheck = problems.length ? problems.join("; ") : "ok";
-  }
   document.documentElement.dataset.ready = String(all("table.sortable").length);
-  if (location.hash === "#selfcheck") selfcheck();
 })();
