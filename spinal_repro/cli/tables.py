@@ -8,8 +8,8 @@ from typing import Any
 
 from spinal_repro.errors import UserError
 
-RECORDS = Path("results/records")
-COUNTS = "counts.json"
+RESULTS, RECORDS = Path("results"), Path("results/records")
+COUNTS = Path("results/counts.json")
 HEAVY = ("timing", "streams", "summary")  # tables and claims need none of it
 
 
@@ -36,11 +36,18 @@ def add_parser(commands: Any) -> None:
         type=Path,
         const=Path(os.environ.get("SPINAL_RUNS", "runs")),
         metavar="DIR",
-        help="also the runs of this machine (SPINAL_RUNS, or ./runs); best with another --out, as "
-        "committed tables show committed records alone",
+        help="also the runs of this machine (SPINAL_RUNS, or ./runs); needs an --out of its own, "
+        "as the committed tables show committed records alone",
     )
     tables.add_argument(
-        "--out", type=Path, default=Path("results"), help="folder to write to (default: results)"
+        "--counts",
+        type=Path,
+        default=COUNTS,
+        metavar="FILE",
+        help=f"sizes of the cells' models, of spinal params --cells (default: {COUNTS})",
+    )
+    tables.add_argument(
+        "--out", type=Path, default=RESULTS, help=f"folder to write to (default: {RESULTS})"
     )
     tables.add_argument(
         "--check",
@@ -56,7 +63,12 @@ def run(given: argparse.Namespace) -> None:
     Raises:
         UserError: for folders that are not there or cannot be written, and for broken records.
     """
-    wanted = build(given.records, given.runs, given.out)
+    if given.runs is not None and given.out.resolve() == RESULTS.resolve():
+        raise UserError(
+            f"{RESULTS} shows committed records alone; give the tables of your runs a place of "
+            f"their own (--out my), or take the runs over with 'spinal records add'"
+        )
+    wanted = build(given)
     stale = [path for path in _generated(given.out / "tables") if path not in wanted]
     if given.check:
         wrong = [path for path, text in wanted.items() if _read(path) != text.encode()]
@@ -83,32 +95,41 @@ def run(given: argparse.Namespace) -> None:
     print(f"{given.out / 'README.md'} and {len(wanted) - 1} other files")
 
 
-def build(records: list[Path], runs: Path | None, out: Path) -> dict[Path, str]:
+def build(given: argparse.Namespace) -> dict[Path, str]:
     """Every generated file by its path: below ``out``, and the README.md beside it.
 
     Raises:
         UserError: as `run`.
     """
-    from spinal_repro.files import read_json
     from spinal_repro.paper import TABLES, load_cells
     from spinal_repro.records import read_records
     from spinal_repro.results.cells import match
     from spinal_repro.results.pages import MARKER, files, fill
 
-    folders = [*records, *([] if runs is None else [runs])]
+    folders = [*given.records, *([] if given.runs is None else [given.runs])]
     results = match(load_cells(), read_records(folders, without=HEAVY))
-    path = out / COUNTS
+    counted = _counted(given.counts)
+    wanted = {given.out / name: text for name, text in files(results, counted, TABLES).items()}
+    front = given.out.parent / "README.md"
+    if given.runs is None and front.is_file():
+        text = front.read_text(encoding="utf-8")
+        if MARKER.search(text):
+            wanted[front] = fill(text, results, counted)
+    return wanted
+
+
+def _counted(path: Path) -> dict[str, dict[str, int]]:
+    from spinal_repro.files import read_json
+
+    if not path.is_file():
+        print(f"no {path}: sizes of the cells that were run alone", file=sys.stderr)
+        return {}
     try:
-        counted = read_json(path) if path.is_file() else {}
+        return dict(read_json(path))
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path} cannot be read: {error}; make it anew: spinal params --cells --out {path}"
         ) from error
-    wanted = {out / name: text for name, text in files(results, counted, TABLES).items()}
-    front = out.parent / "README.md"
-    if front.is_file() and MARKER.search(text := front.read_text(encoding="utf-8")):
-        wanted[front] = fill(text, results, counted)
-    return wanted
 
 
 def _generated(folder: Path) -> list[Path]:
@@ -133,6 +154,8 @@ def _command(given: argparse.Namespace) -> str:
         parts.append(f"--records {' '.join(map(str, given.records))}")
     if given.runs is not None:
         parts.append(f"--runs {given.runs}")
-    if given.out != Path("results"):
+    if given.counts != COUNTS:
+        parts.append(f"--counts {given.counts}")
+    if given.out != RESULTS:
         parts.append(f"--out {given.out}")
     return " ".join(parts)

@@ -52,7 +52,8 @@ def training_key(config: Mapping[str, Any]) -> str:
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """Where a record's configuration differs from its cell's, in words.
 
-    One is e.g. ``recipe.lr 0.01 instead of 0.005``. Epochs and images left out are budgets, see `reductions`; machine and seed are not compared.
+    One is e.g. ``recipe.lr 0.01 instead of 0.005``. Epochs and images left out are budgets, see
+    `reductions`; machine and seed are not compared.
     """
     found = []
     ours, theirs = trained_with(config), trained_with(reference)

@@ -94,16 +94,16 @@ def readme(
     rows = []
     for table, title in titles.items():
         mine = [result for result in results if result.cell.table == table]
-        ran = {result.cell.name for result in mine if result.runs}
-        counts = Counter(result.verdict for result in mine)
+        names = {result.cell.name for result in mine if result.runs}
+        verdicts = Counter(result.verdict for result in mine)
         cells = len({result.cell.name for result in mine})
-        row = {word: counts[word] or None for word in words}
+        row = {word: verdicts[word] or None for word in words}
         if mine:
-            rows.append({"table": title, "cells": cells, "run": len(ran), **row})
+            rows.append({"table": title, "cells": cells, "run": len(names), **row})
     overview = (
         Column("table", "Table"),
         Column("cells", "Cells", "numbers of the paper and of the works around it"),
-        Column("run", "Run", "cells with at least one record; one in several ways has several rows"),
+        Column("run", "Run", "cells with a record; one run in several ways has several rows"),
         *(Column(word, word[0].upper() + word[1:], RULES[word]) for word in words),
     )
     parts += ["## Overview", render(overview, rows, "markdown"), *_files_section(titles, results)]
@@ -119,12 +119,14 @@ def readme(
     return "\n\n".join(parts) + "\n"
 
 
-SHORT = ("dataset", "backbone", "head", "published", "mean", "sd", "n", "low", "high") + (
-    "protocol", "device", "epochs", "rule", "verdict", "marks",
-)  # fmt: skip
-SHORT_PAIRS = ("cell", "protocol", "device", "unit", "n", "fc", "spinal", "difference") + (
-    "low", "high", "p", "verdict", "marks",
-)  # fmt: skip
+SHORT = (
+    *("dataset", "backbone", "head", "published", "protocol", "device", "epochs", "rule"),
+    *("mean", "sd", "n", "low", "high", "verdict", "marks"),
+)
+SHORT_PAIRS = (
+    *("cell", "protocol", "device", "unit", "n", "fc", "spinal", "difference"),
+    *("low", "high", "p", "verdict", "marks"),
+)
 
 
 def _rows_only(columns: Sequence[Column], rows: Any) -> str:
@@ -187,7 +189,9 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
                 if fnmatchcase(result.cell.name, pattern):
                     chosen.setdefault(result.cell.name, result)
         if not chosen:
-            raise UserError(f"the marker '{found[1].strip()}' matches no cell; see spinal paper list")
+            raise UserError(
+                f"the marker '{found[1].strip()}' matches no cell; see spinal paper list"
+            )
         rows = [_front_row(result, counts) for result in chosen.values()]
         return f"{found[1]}{render(FRONT, rows, 'markdown')}\n{found[3]}"
 
@@ -226,4 +230,3 @@ FRONT = (
         "{:,}".format,
     ),
 )  # fmt: skip
-

@@ -48,9 +48,15 @@ def rows(cells: Sequence["Cell"], counts: Mapping[str, tuple[Counts, str]]) -> l
         if cell.name not in counts:
             continue
         mine, source = counts[cell.name]
-        row = {"cell": cell.name, "dataset": cell.dataset, "backbone": cell.backbone}
+        row: dict[str, Any] = {
+            "cell": cell.name,
+            "dataset": cell.dataset,
+            "backbone": cell.backbone,
+        }
         base = counts.get(cell.counterpart or "")
-        changes = {} if base is None else {f"{k}_change": _change(mine, base[0], k) for k in COMPARED}
+        changes = (
+            {} if base is None else {f"{k}_change": _change(mine, base[0], k) for k in COMPARED}
+        )
         found.append({**row, "head": cell.head, **mine, **changes, "source": source})
     return found
 
