@@ -6,7 +6,7 @@ is computed from records and counts alone.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,10 @@ import yaml
 from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.registry import merge_onto
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.cells import CellResult
+from spinal_repro.results.findings import Findings, findings_of
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
-from spinal_repro.results.tables import Column
-
-__all__ = ["COLUMNS", "GROUPS", "Claim", "Judged", "judge", "load_claims", "rows", "tally"]
+from spinal_repro.results.tables import Column, render
 
 GROUPS = {
     "cost": "Cost",
@@ -146,3 +145,21 @@ COLUMNS = (
     Column("n", "n", "runs of each side (the smallest number) that the verdict rests on"),
     Column("evidence", "Evidence", "computed from records and counts"),
 )
+
+
+def claims_markdown(
+    results: Sequence[CellResult],
+    counts: Mapping[str, Mapping[str, int]],
+    titles: Mapping[str, str],
+) -> str:
+    """The claims as a section of a Markdown page.
+
+    Args:
+        results: From `cells.match`, of all cells.
+        counts: Counts by name of the cell.
+        titles: Titles of the tables by name.
+    """
+    judged = judge(load_claims(), findings_of(results, counts, titles))
+    found = ", ".join(f"{count} {verdict}" for verdict, count in tally(judged).items())
+    table = render(COLUMNS[1:], rows(judged), "markdown")
+    return f"## Claims\n\n{len(judged)} sentences: {found}.\n\n{table}"

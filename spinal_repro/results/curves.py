@@ -1,18 +1,16 @@
 """The MNIST CNN's training curves: the supplement's own, and those of our runs."""
 
-import csv
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from spinal_repro.config import config_dir
+from spinal_repro.paper import curve
 from spinal_repro.results import statistics
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.epochs import curves
 
-# Head in the published file: cells whose runs are its curve, for 20 epochs and for 8.
+# By head, cells whose runs are its curve: for 20 epochs, and for 8.
 CELLS = {
-    "FC 320-50-10": ("curve/cnn_fc", "mnist/cnn_fc"),
-    "Spinal FC, 6 layers x 8": ("curve/cnn_spinal8", "mnist/cnn_spinal8"),
+    "FC 320-50-10": ("curve/mnist_cnn_fc", "mnist/cnn_fc"),
+    "Spinal 6 x 8": ("curve/mnist_cnn_spinal8", "mnist/cnn_spinal8"),
 }
 QUANTITIES = {"accuracy": ("mean accuracy %", "SD of accuracy"), "loss": ("mean loss", None)}
 
@@ -32,23 +30,21 @@ class Series:
     n: int | None = None
 
 
-def published_curves(quantity: str, folder: Path | None = None) -> dict[str, Series]:
+def published_curves(quantity: str) -> dict[str, Series]:
     """The supplement's curves, read off the figure, by head.
 
     Args:
         quantity: ``accuracy`` (percent) or ``loss``.
-        folder: Where ``mnist_cnn_curve.csv`` lies; the shipped one unless given.
     """
     wanted_mean, wanted_sd = QUANTITIES[quantity]
-    place = config_dir() / "paper" / "curve" if folder is None else folder
     found = {head: Series() for head in CELLS}
-    with (place / "mnist_cnn_curve.csv").open(newline="") as file:
-        for row in csv.DictReader(file):
-            series, epoch, value = found[row["head"]], int(row["epoch"]), float(row["value"])
-            if row["quantity"] == wanted_mean:
-                series.mean[epoch] = value
-            elif row["quantity"] == wanted_sd:
-                series.sd[epoch] = value
+    heads = {cells[0]: head for head, cells in CELLS.items()}
+    for row in curve():
+        series = found[heads[row["cell"]]]
+        if row["quantity"] == wanted_mean:
+            series.mean[row["epoch"]] = row["value"]
+        elif row["quantity"] == wanted_sd:
+            series.sd[row["epoch"]] = row["value"]
     return found
 
 

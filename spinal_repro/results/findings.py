@@ -85,6 +85,8 @@ class Findings:
     def matching(self, patterns: Sequence[str]) -> list["Cell"]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
+        Another reading of a cell, e.g. as committed, counts only where it is named in full.
+
         Raises:
             UserError: where a pattern matches nothing.
         """
@@ -94,7 +96,8 @@ class Findings:
         return [
             cell
             for name, cell in self.cells.items()
-            if any(fnmatchcase(name, pattern) for pattern in patterns)
+            if name in patterns
+            or (not cell.variant_of and any(fnmatchcase(name, pattern) for pattern in patterns))
         ]
 
     def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list["Cell"]:
@@ -104,6 +107,22 @@ class Findings:
 
 def _worth(pair: Pair) -> tuple[int, int]:
     return -len(pair.spinal.marks), len(pair.seeds)
+
+
+def findings_of(
+    results: Sequence[CellResult],
+    counted: Mapping[str, Mapping[str, int]],
+    titles: Mapping[str, str],
+) -> Findings:
+    """Findings from results.
+
+    Args:
+        results: From `cells.match`, of all cells.
+        counted: Counts by name of the cell; those of runs come first.
+        titles: Titles of the tables by name.
+    """
+    cells = {result.cell.name: result.cell for result in results}
+    return Findings(cells, results, pairs(results), cell_counts(results, counted), titles)
 
 
 def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
@@ -118,16 +137,8 @@ def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
     """
     from spinal_repro.paper import TABLES, load_cells
 
-    cells = load_cells()
-    results = match(cells, records)
-    found = cell_counts(results, _read_counts(counts) if counts.is_file() else {})
-    return Findings(
-        {cell.name: cell for cell in cells},
-        results,
-        pairs(results),
-        {name: (dict(counts), source) for name, (counts, source) in found.items()},
-        TABLES,
-    )
+    results = match(load_cells(), records)
+    return findings_of(results, _read_counts(counts) if counts.is_file() else {}, TABLES)
 
 
 def _read_counts(path: Path) -> dict[str, dict[str, int]]:

@@ -1,5 +1,7 @@
 """Rules about accuracy: paired differences over seeds, and numbers to be passed."""
 
+from fnmatch import fnmatchcase
+
 from spinal_repro.errors import UserError
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.common import (
@@ -113,7 +115,7 @@ def most_above(findings: Findings, *, cells: list[str]) -> Judgement:
 
 
 @rule("above_reference")
-def above_reference(findings: Findings, *, cell: str) -> Judgement:
+def above_reference(findings: Findings, *, cell: str, only: str = "*") -> Judgement:
     """One of the cells that a row of the summary is the best of is above its reference.
 
     Supported where the 95 % interval of a cell's mean lies above it, contradicted where every
@@ -122,13 +124,17 @@ def above_reference(findings: Findings, *, cell: str) -> Judgement:
     Args:
         findings: Everything known.
         cell: Name of the summary's row.
+        only: Pattern that the cells' names must match, where the claim names a network.
     """
     row = findings.cell(cell)
     if row.reference is None or row.reference.value is None:
         raise UserError(f"the cell {cell} names no reference to be above of")
     reference, confidence = row.reference.value, row.reference.confidence
     unsure = rounding(row.reference.unit, confidence) if confidence == "digitised" else 0.0
-    parts = [_against(findings, name, reference, unsure) for name in row.best_of]
+    names = [name for name in row.best_of if fnmatchcase(name, only)]
+    if not names:
+        raise UserError(f"none of the cells of {cell} is called '{only}'")
+    parts = [_against(findings, name, reference, unsure) for name in names]
     found = [part.verdict for part in parts]
     if SUPPORTED in found:
         verdict = SUPPORTED

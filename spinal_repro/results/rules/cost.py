@@ -42,7 +42,7 @@ def _change(findings: Findings, cell: "Cell", other: "Cell", quantity: str) -> s
     if before is None or after is None:
         return None
     percent = 100 * (1 - after / before) if before else 0.0
-    words = f"{abs(percent):.2f} % {'fewer' if percent >= 0 else 'more'}"
+    words = f"{abs(percent):.2f} % {'fewer' if percent > 0 else 'more'}" if percent else "the same"
     return f"{before:,} → {after:,} {QUANTITIES[quantity]}, {words}"
 
 
@@ -118,10 +118,10 @@ def fraction_of_networks_cheaper(
     *,
     cells: list[str],
     quantity: str,
-    more_than: float = 0.5,
+    every: bool = False,
     against: dict[str, str] | None = None,
 ) -> Judgement:
-    """More than a share of the networks have fewer of a quantity than their counterparts.
+    """More than half of the networks have fewer of a quantity than their counterparts.
 
     Networks that differ in nothing but the data set count once.
 
@@ -129,7 +129,7 @@ def fraction_of_networks_cheaper(
         findings: Everything known.
         cells: Names or patterns of cells; those without a counterpart are left out.
         quantity: One of `QUANTITIES`.
-        more_than: The share, between 0 and 1.
+        every: All of them are said to, not more than half.
         against: Names of other counterparts, by cell.
     """
     networks: dict[tuple[str, int, int], bool] = {}
@@ -152,7 +152,7 @@ def fraction_of_networks_cheaper(
         evidence += f"; not {_listed(dear)}"
     if uncounted:
         evidence += f"; {len(uncounted)} cells not counted"
-    verdict = SUPPORTED if cheaper > more_than * total else CONTRADICTED
+    verdict = SUPPORTED if (cheaper == total if every else 2 * cheaper > total) else CONTRADICTED
     return Judgement(INCONCLUSIVE if uncounted else verdict, evidence)
 
 
