@@ -70,6 +70,8 @@ def draw(findings: Findings) -> Iterator[Drawn]:
         for plot in PLOTS:
             figure = plot.draw(findings)
             if figure is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # laid out once, not again for each format
                 yield Drawn(
                     plot.name,
                     plot.title,

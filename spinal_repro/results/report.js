@@ -71,7 +71,7 @@
       });
     });
   }
-  for (const button of all("button.open")) {
+  for (const button of all("button.expander")) {
     button.addEventListener("click", () => {
       open(button, button.getAttribute("aria-expanded") !== "true");
     });
@@ -85,7 +85,7 @@
   // A link to a cell opens it: #cell-mnist-cnn_fc
   function follow() {
     const row = location.hash && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-    const button = row && row.querySelector("button.open");
+    const button = row && row.querySelector("button.expander");
     if (button) open(button, true);
   }
   window.addEventListener("hashchange", follow);

@@ -12,11 +12,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
+from spinal_repro.results.cells import CellResult
 from spinal_repro.results.cellview import describe_cell
 from spinal_repro.results.claims import GROUPS, Judged, tally
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import Findings
-from spinal_repro.results.rules import RULES, VERDICTS
+from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
 ABOUT = (
@@ -46,7 +47,7 @@ TONES = {
     "bad": ("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER),
     "none": (verdicts.NOT_RUN, verdicts.UNPUBLISHED),
 }
-SYMBOLS = {"good": "✓", "bad": "✗", "none": "–", "open": "?"}
+SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
 def render(findings: Findings, judged: Sequence[Judged], figures: Sequence[Drawn]) -> str:
@@ -90,9 +91,26 @@ def tone(word: str) -> str:
 
 
 def _progress(findings: Findings) -> str:
-    ran = {result.cell.name for result in findings.results if result.runs}
-    runs = sum(result.n for result in findings.results)
-    return f"{len(ran)} of {len(findings.cells)} published cells have been run, in {runs} runs."
+    """How much of the paper was run, each training counted once."""
+    own = [result for result in findings.results if result.runs and not result.cell.best_of]
+    full = {result.cell.name for result in own if not result.marks}
+    other = {result.cell.name for result in own} - full
+    trainings = {
+        (run.record.get("identity"), run.seed, str(result.cell.regression and _net(result)))
+        for result in own
+        for run in result.runs
+    }
+    more = f" and {len(other)} more with a reduced budget or a changed recipe" if other else ""
+    return (
+        f"Of {len(findings.cells)} published cells {len(full)} were run as published{more}, in "
+        f"{len(trainings)} trainings."
+    )
+
+
+def _net(result: CellResult) -> tuple[str, str]:
+    """What one training of the regression is, whose cells differ in the epochs looked at."""
+    assert result.cell.regression is not None
+    return result.cell.regression["net"], result.cell.regression["function"]
 
 
 def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:

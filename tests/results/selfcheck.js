@@ -26,7 +26,7 @@
     });
     expect(rows().length === count, "rows were lost");
     for (const row of rows()) {
-      const button = row.querySelector("button.open");
+      const button = row.querySelector("button.expander");
       if (button) {
         expect(row.nextElementSibling.id === button.getAttribute("aria-controls"), "detail astray");
       }
@@ -55,7 +55,7 @@
     expect(shown() === before, "clearing the filter does not show everything");
   }
 
-  const button = document.querySelector("button.open");
+  const button = document.querySelector("button.expander");
   const detail = document.getElementById(button.getAttribute("aria-controls"));
   expect(!visible(detail), "a detail is open at first");
   button.click();

@@ -48,8 +48,9 @@ PLOTS = (
         "summary",
         "Best of SpinalNet against the state of the art of June 2020",
         "Error rates of the supplement's bar chart: the published best of SpinalNet (plain bars) "
-        "and the state of the art that it names (hatched bars), with our mean (stars; open: a "
-        "reduced budget or a changed recipe) where the cell was run. The labels are accuracies.",
+        "and the state of the art that it names (hatched bars), and, as stars, our best "
+        "mean of those networks that were run, which need not be the one that the bar stands for. "
+        "Open stars: a reduced budget or a changed recipe. The labels are accuracies.",
         summary.summary,
     ),
 )

@@ -30,7 +30,8 @@ def _run_results(findings: Findings, unit: str) -> list["CellResult"]:
     found = {}
     for name in findings.cells:
         for result in findings.runs(name):
-            if result.unit == unit and result.published_value is not None:
+            known = result.published_value is not None and not result.cell.best_of
+            if result.unit == unit and known:
                 found.setdefault((name, result.protocol), result)
     return list(found.values())
 
@@ -80,6 +81,8 @@ def regression(findings: Findings) -> "Figure | None":
     results = _run_results(findings, "1e-3")
     if not results:
         return None
+    from matplotlib.ticker import LogFormatter
+
     figure, axes = new_figure(9.5, 1.6 + ROW * len(results))
     panel = axes[0][0]
     for row, result in enumerate(results):
@@ -97,6 +100,8 @@ def regression(findings: Findings) -> "Figure | None":
         )
         panel.plot(result.published_value, row, marker="D", color=BLACK, markerfacecolor="none")
     panel.set_xscale("log")
+    for axis in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+        axis(LogFormatter(minor_thresholds=(2, 0.5)))
     name_rows(panel, [f"{result.cell.title}, n = {result.n}" for result in results])
     panel.set_xlabel("Lowest mean square error of a last mini-batch, in 1e-3")
     head_legend(figure, {kind(result.cell) for result in results}, {"published": ("D", BLACK)})

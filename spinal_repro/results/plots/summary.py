@@ -19,7 +19,7 @@ def summary(findings: Findings) -> "Figure | None":
     rows = [c for c in findings.cells.values() if c.reference is not None and published(c)]
     if not rows:
         return None
-    figure, axes = new_figure(9.5, 1.5 + 2 * ROW * len(rows))
+    figure, axes = new_figure(9.5, 1.5 + 1.6 * ROW * len(rows))
     panel = axes[0][0]
     for row, cell in enumerate(rows):
         assert cell.reference is not None and cell.reference.value is not None
@@ -35,6 +35,7 @@ def summary(findings: Findings) -> "Figure | None":
         if ours is not None and ours.mean is not None:
             open_ = {"markerfacecolor": "white"} if ours.marks else {}
             panel.plot(100 - ours.mean, row, marker="*", markersize=13, color=BLACK, **open_)
+            _bar_label(panel, 100 - ours.mean, row, f"  {ours.mean:.2f}, {ours.cell.backbone}")
     name_rows(panel, [cell.dataset for cell in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.margins(x=0.08)
@@ -46,7 +47,13 @@ def summary(findings: Findings) -> "Figure | None":
 
 def _bar_label(panel: "Axes", x: float, y: float, text: str) -> None:
     panel.annotate(
-        text, (x, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8.5
+        text,
+        (x, y),
+        xytext=(4, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
 
 
