@@ -1,5 +1,6 @@
 """What the report shows of a cell when its row is opened."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -59,9 +60,19 @@ def _facts(result: CellResult, findings: Findings) -> list[tuple[str, str]]:
         ("Changed", "; ".join(result.marks)),
         ("Cannot be run here", cell.not_runnable),
         ("Command", None if cell.config is None else f"spinal-train paper={cell.name}"),
-        ("Head", f"{counts['head_parameters']:,} parameters" if counts else None),
+        ("Size", _size(counts)),
     ]
     return [(name, text) for name, text in facts if text]
+
+
+def _size(counts: Mapping[str, int]) -> str | None:
+    if not counts:
+        return None
+    return (
+        f"head {counts['head_parameters']:,} parameters, {counts['head_multiplications']:,} "
+        f"multiplications; whole network {counts['total_parameters']:,} and "
+        f"{counts['total_multiplications']:,}"
+    )
 
 
 def _published(entry: "Published") -> str:

@@ -66,7 +66,8 @@ def draw(findings: Findings) -> Iterator[Drawn]:
         raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'") from error
     from spinal_repro.results.plots import PLOTS
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+    settings: Any = {**matplotlib.rcParamsDefault, **STYLE}
+    with matplotlib.rc_context(settings):
         for plot in PLOTS:
             figure = plot.draw(findings)
             if figure is not None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 def _run_results(findings: Findings, unit: str) -> list["CellResult"]:
     """The runs of each cell and protocol that changed least, of cells with a published number."""
-    found = {}
+    found: dict[tuple[str, str], CellResult] = {}
     for name in findings.cells:
         for result in findings.runs(name):
             known = result.published_value is not None and not result.cell.best_of
@@ -73,7 +73,7 @@ def against_paper(findings: Findings) -> "Figure | None":
     name_rows(panel, [r.cell.title + (f" ({r.protocol})" if several else "") for r in results])
     panel.set_xlabel("Ours minus published, percentage points")
     head_legend(figure, {kind(result.cell) for result in results})
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def regression(findings: Findings) -> "Figure | None":
@@ -105,7 +105,7 @@ def regression(findings: Findings) -> "Figure | None":
     name_rows(panel, [f"{result.cell.title}, n = {result.n}" for result in results])
     panel.set_xlabel("Lowest mean square error of a last mini-batch, in 1e-3")
     head_legend(figure, {kind(result.cell) for result in results}, {"published": ("D", BLACK)})
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def accuracy_by_parameters(findings: Findings) -> "Figure | None":
@@ -128,7 +128,7 @@ def accuracy_by_parameters(findings: Findings) -> "Figure | None":
     figure.supylabel("Test accuracy, %")
     kinds = {kind(result.cell) for results in panels.values() for result in results}
     head_legend(figure, kinds, {"published": ("D", BLACK)})
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _first_results(findings: Findings) -> list["CellResult"]:
@@ -193,7 +193,7 @@ def paired_differences(findings: Findings) -> "Figure | None":
     for panel, (label, found) in zip(axes[:, 0], panels.items(), strict=True):
         _differences_panel(panel, found)
         panel.set_xlabel(label)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _differences_panel(panel: "Axes", found: Sequence["Pair"]) -> None:

@@ -46,4 +46,4 @@ def curve(findings: Findings) -> "Figure | None":
         panel.set_xticks([1, 4, 8, 12, 16, 20])
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=2)
-    return figure  # type: ignore[no-any-return]
+    return figure

@@ -1,6 +1,6 @@
 """The supplement's bar chart: best of SpinalNet, and the state of the art of June 2020."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from spinal_repro.results.cells import CellResult
 from spinal_repro.results.findings import Findings
@@ -33,7 +33,7 @@ def summary(findings: Findings) -> "Figure | None":
             _bar_label(panel, 100 - value, row + shift, f"{value:.2f}")
         ours = _best_of(findings, cell)
         if ours is not None and ours.mean is not None:
-            open_ = {"markerfacecolor": "white"} if ours.marks else {}
+            open_: dict[str, Any] = {"markerfacecolor": "white"} if ours.marks else {}
             panel.plot(100 - ours.mean, row, marker="*", markersize=13, color=BLACK, **open_)
             _bar_label(panel, 100 - ours.mean, row, f"  {ours.mean:.2f}, {ours.cell.backbone}")
     name_rows(panel, [cell.dataset for cell in rows])
@@ -42,7 +42,7 @@ def summary(findings: Findings) -> "Figure | None":
     panel.set_xlim(left=0)
     panel.set_xlabel("Error, % (labels: accuracy, %); shorter is better")
     _summary_legend(figure)
-    return figure  # type: ignore[no-any-return]
+    return figure
 
 
 def _bar_label(panel: "Axes", x: float, y: float, text: str) -> None:
@@ -61,7 +61,7 @@ def _summary_legend(figure: "Figure") -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    style = {"edgecolor": BLACK, "linewidth": 0.6}
+    style: dict[str, Any] = {"edgecolor": BLACK, "linewidth": 0.6}
     handles = [
         Patch(facecolor=VERMILION, label="SpinalNet, published best", **style),
         Patch(facecolor=SKY, hatch="///", label="state of the art, June 2020", **style),
