@@ -1,6 +1,5 @@
 """``spinal report`` and ``spinal claims``: the paper's sentences and what became of them."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -21,6 +21,7 @@ from spinal_repro.results.findings import Findings, findings_of
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.tables import Column, render
 
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
 GROUPS = {
     "cost": "Cost",
     "accuracy": "Accuracy, FC against Spinal",
@@ -79,7 +80,7 @@ def load_claims(folder: Path | None = None) -> list[Claim]:
 
 def _load(path: Path) -> Claim:
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"the claim {path} cannot be read: {error}") from error
     if not isinstance(read, dict):
