@@ -5,6 +5,7 @@ A source is a function ``(config, root, download) -> Dataset`` registered under 
 names the folder and the command to run.
 """
 
+import dataclasses
 import gzip
 import importlib
 import math
@@ -100,6 +101,12 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
         SOURCES if config.source in SOURCES.names() else load_sources()
     )  # those need torchvision
     dataset = known[config.source](config, Path(root), download)
+    if config.num_classes is None:
+        config = dataclasses.replace(config, num_classes=len(dataset.classes))
+    if config.channels == 3:
+        dataset = dataclasses.replace(
+            dataset, train=_in_colour(dataset.train), test=_in_colour(dataset.test)
+        )
     for part, size in (
         ("train", config.train_size),
         ("val", config.val_size),
@@ -109,6 +116,13 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
         if images is not None or size is not None:
             _check(images, config, part, size)
     return dataset
+
+
+def _in_colour(part: ImageSet | Photos) -> ImageSet | Photos:
+    """Grey images on three equal channels, which take no memory of their own."""
+    if isinstance(part, ImageSet) and isinstance(part.images, Tensor) and part.images.shape[1] == 1:
+        return ImageSet(part.images.expand(-1, 3, -1, -1), part.labels)
+    return part
 
 
 def _check(
@@ -130,8 +144,8 @@ def _check(
         )
     if isinstance(images, ImageSet):
         side = config.image_size
-        shape = (images.images.shape[1], side, side)
-        if tuple(images.images.shape[1:]) != shape or config.channels not in (shape[0], 3):
+        shape = (config.channels, side, side)
+        if tuple(images.images.shape[1:]) != shape:
             found = "x".join(map(str, images.images.shape[1:]))
             raise UserError(
                 f"{where} holds images of {found}, expected {config.channels}x{side}x{side}"

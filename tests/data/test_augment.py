@@ -539,7 +539,7 @@ def test_entries_are_built_in_order() -> None:
     ]
     rotation, crop, perspective = build_augmentations(entries)
     assert vars(rotation) == {"degrees": 7}
-    assert vars(crop) == {"scale": (0.5, 1), "ratio": (1, 1)}
+    assert vars(crop) == {"scale": (0.5, 1), "ratio": (1, 1), "size": None}
     assert vars(perspective) == {"distortion": 0.25, "p": 0.5}
     assert build_augmentations([]) == []
     assert {"perspective", "resized_crop", "rotation"} <= set(AUGMENTATIONS.names())

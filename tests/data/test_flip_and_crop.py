@@ -1,10 +1,21 @@
-"""hflip and pad_crop against plain loops."""
+"""Flips, crops and shifts against plain loops and torchvision."""
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
 
-from spinal_repro.data.augment import HorizontalFlip, PadCrop, build_augmentations
+from spinal_repro.data.augment import (
+    Affine,
+    Crop,
+    HorizontalFlip,
+    PadCrop,
+    ResizedCrop,
+    Rotation,
+    VerticalFlip,
+    build_augmentations,
+)
 from spinal_repro.errors import UserError
 
 
@@ -12,13 +23,14 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
-def test_flip():
+@pytest.mark.parametrize(("kind", "axis"), [(HorizontalFlip, -1), (VerticalFlip, -2)])
+def test_flip(kind, axis):
     images = torch.rand(200, 3, 5, 5)
-    flip = HorizontalFlip()
+    flip = kind()
     chosen = flip.draw(200, 5, generator())
     assert 70 < chosen.sum() < 130
     for before, after, mirrored in zip(images, flip.apply(images, chosen), chosen, strict=True):
-        assert torch.equal(after, before.flip(-1) if mirrored else before)
+        assert torch.equal(after, before.flip(axis) if mirrored else before)
 
 
 def test_crop():
@@ -33,7 +45,69 @@ def test_crop():
         assert torch.equal(after, frame[:, top : top + 6, left : left + 6])
 
 
-@pytest.mark.parametrize("entry", [{"name": "hflip", "p": 2}, {"name": "pad_crop", "padding": -1}])
+def test_crop_from_a_larger_image():
+    images = torch.rand(400, 2, 7, 7)
+    crop = Crop(size=4)
+    places = crop.draw(400, 7, generator())
+    assert places.unique().tolist() == [0, 1, 2, 3] and crop.size_after(7) == 4
+    cut = crop.apply(images, places)
+    assert cut.shape == (400, 2, 4, 4)
+    for before, after, (left, top) in zip(images, cut, places.int().tolist(), strict=True):
+        assert torch.equal(after, before[:, top : top + 4, left : left + 4])
+
+
+def test_a_crop_does_not_enlarge():
+    with pytest.raises(UserError, match="6 px cannot be cropped to 8 px"):
+        Crop(size=8).draw(1, 6, generator())
+
+
+@pytest.mark.parametrize("size", [5, 8, 20])
+def test_resized_crop_gives_its_size(size):
+    images = torch.rand(3, 1, 10, 10)
+    crop = ResizedCrop(size=size)
+    whole = torch.tensor([[0.0, 0, 10, 10]]).expand(3, 4)
+    out = crop.apply(images, whole)
+    assert out.shape[-1] == crop.size_after(10) == size
+    plain = F.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(out, plain)
+
+
+def test_affine_without_a_shift_is_a_rotation():
+    images = torch.rand(20, 1, 9, 9)
+    angles = Rotation(degrees=30).draw(20, 9, generator())
+    drawn = torch.cat([angles.view(-1, 1), torch.zeros(20, 2)], dim=1)
+    ours = Affine(degrees=30, translate=[0.2, 0.2]).apply(images, drawn)
+    assert torch.equal(ours, Rotation(degrees=30).apply(images, angles))
+
+
+def test_affine_is_torchvisions():
+    images = torch.rand(30, 1, 28, 28)
+    affine = Affine(degrees=10, translate=[0.2, 0.1])
+    drawn = affine.draw(30, 28, generator())
+    assert drawn[:, 1].abs().max() <= 6 and drawn[:, 2].abs().max() <= 3
+    assert torch.equal(drawn[:, 1:], drawn[:, 1:].round())
+    for image, after, (angle, right, down) in zip(
+        images, affine.apply(images, drawn), drawn.double().tolist(), strict=True
+    ):
+        degrees = -torch.rad2deg(torch.tensor(angle)).item()  # torchvision turns clockwise
+        expected = tv.affine(
+            image, degrees, [int(right), int(down)], 1.0, [0.0], InterpolationMode.NEAREST
+        )
+        assert (after != expected).float().mean() < 0.01  # a pixel on an edge may fall either way
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "hflip", "p": 2},
+        {"name": "vflip", "p": -1},
+        {"name": "pad_crop", "padding": -1},
+        {"name": "crop", "size": 0},
+        {"name": "crop"},
+        {"name": "resized_crop", "size": 0},
+        {"name": "affine", "degrees": 5, "translate": [2, 0]},
+    ],
+)
 def test_refusals(entry):
     with pytest.raises(UserError):
         build_augmentations([entry])

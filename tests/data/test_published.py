@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spinal_repro.config import compose
+from spinal_repro.config import Preparation, compose
 from spinal_repro.data.sources import load_dataset
 
 
@@ -20,11 +20,11 @@ def test_cifar10(real_data):
     assert torch.bincount(dataset.test.labels).tolist() == [1000] * 10
 
 
-def test_hymenoptera(real_data):
+def test_hymenoptera(real_data, tmp_path):
     skip_without(real_data / "hymenoptera_data")
-    choices = ["dataset=hymenoptera", "dataset.image_size=32", "model=torchvision"]
-    dataset = load_dataset(compose(choices).dataset, real_data)
+    dataset = load_dataset(compose(["dataset=hymenoptera", "model=torchvision"]).dataset, real_data)
     assert (len(dataset.train), len(dataset.test)) == (244, 153)
     assert set(dataset.train.labels.tolist()) == {0, 1}
-    grey = dataset.train.images.float().std(dim=1).mean(dim=(1, 2)) < 1
+    images = dataset.train.prepared(Preparation(resize=32, crop=32), tmp_path)
+    grey = images.gather(torch.arange(244)).float().std(dim=1).mean(dim=(1, 2)) < 1
     assert grey.float().mean() < 0.05  # photographs have colours

@@ -473,10 +473,14 @@ def test_wrong_image_size(tmp_path: Path, shape: tuple[int, int]) -> None:
         load_dataset(config, tmp_path)
 
 
-def test_more_channels_than_the_files_have(tmp_path: Path) -> None:
+def test_grey_images_on_three_channels(tmp_path: Path) -> None:
     config, _ = write(tmp_path, "mnist")
-    with pytest.raises(UserError, match=r"1x28x28, expected 3x28x28"):
-        load_dataset(dataclasses.replace(config, channels=3), tmp_path)
+    grey = load_dataset(config, tmp_path).train.images
+    colour = load_dataset(dataclasses.replace(config, channels=3), tmp_path).train.images
+    assert colour.shape == (len(grey), 3, 28, 28)
+    assert all(torch.equal(colour[:, channel], grey[:, 0]) for channel in range(3))
+    with pytest.raises(UserError, match=r"1x28x28, expected 2x28x28"):
+        load_dataset(dataclasses.replace(config, channels=2), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ def records(fc, spinal, **changes):
 
 
 def test_seeds_are_paired_and_others_left_out():
-    found = records([9800, 9900, 9700], [9810, 9920]) + [made("spinal", 7, 9000)]
+    found = [*records([9800, 9900, 9700], [9810, 9920]), made("spinal", 7, 9000)]
     (pair,) = pairs(match(CELLS, found))
     assert pair.seeds == (0, 1)
     assert pair.comparison.differences == pytest.approx((0.1, 0.2))

@@ -1,0 +1,101 @@
+"""Stages: best weights, a fresh optimizer, a new learning rate; published validation parts."""
+
+import pytest
+import torch
+
+from spinal_repro.config import compose
+from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
+from spinal_repro.training import run as run_module
+from spinal_repro.training.loop import State, fit
+from spinal_repro.training.optim import Step
+
+BASE = ["data.limit=120", "runtime.progress=none", "runtime.device=cpu", "head=spinal"]
+
+
+def history(overrides, epochs, best=None):
+    """Train, with the reload of the best weights watched; what was seen at each reload."""
+    config = compose([*BASE, f"recipe.epochs={epochs}", *overrides])
+    trainer = run_module._prepare(config, torch.device("cpu")).trainer
+    state, seen, kept = State(config.recipe.lr), [], {}
+
+    def on_epoch(state, is_best):
+        if is_best:
+            kept["best"] = {n: t.clone() for n, t in trainer.model.state_dict().items()}
+
+    def reload_best(state):
+        seen.append((state.epoch, state.best_epoch))
+        trainer.model.load_state_dict(kept["best"])
+
+    fit(trainer, state, on_epoch, lambda c, r: None, reload_best)
+    return trainer, state, seen
+
+
+def test_a_stage_opens_with_its_rate_from_the_best_weights():
+    overrides = ["+recipe.stages={3: 0.0005, 5: 0.0001}", "recipe.lr=0.001"]
+    trainer, state, seen = history(overrides, epochs=5)
+    assert [entry["lr"] for entry in state.history] == [0.001, 0.001, 0.0005, 0.0005, 0.0001]
+    assert [epoch for epoch, _ in seen] == [2, 4]
+    assert all(1 <= best <= epoch for epoch, best in seen)
+    steps = {int(s["step"]) for s in trainer.optimizer.state.values()}
+    assert steps == {len(trainer.train)}  # Adam has counted the last stage's one epoch only
+
+
+def test_the_step_rule_starts_anew_in_each_stage():
+    rule = "+recipe.lr_rule.step=2"
+    overrides = ["+recipe.stages={4: 0.01}", "recipe.lr=1.0", "recipe.lr_rule.name=step", rule]
+    _, state, _ = history([*overrides, "recipe.optimizer=sgd"], epochs=7)
+    rates = [entry["lr"] for entry in state.history]
+    assert rates == pytest.approx([1, 1, 0.1, 0.01, 0.01, 0.001, 0.001])
+
+
+@pytest.mark.parametrize("forget", [False, True])
+def test_selection_over_stages(forget):
+    """A second stage that ruins the net is not selected, unless earlier stages are forgotten."""
+    overrides = ["+recipe.stages={4: 3.0}", f"+recipe.best_of_last_stage={forget}"]
+    _, state, _ = history([*overrides, "recipe.lr=0.005"], epochs=5)
+    correct = [entry["val_correct"] for entry in state.history]
+    assert max(correct[:3]) > max(correct[3:])
+    assert state.best_epoch == (
+        4 + correct[3:].index(max(correct[3:])) if forget else 1 + correct.index(max(correct))
+    )
+
+
+def test_step_refuses_what_makes_no_sense():
+    for options in ({"step": 0}, {"factor": 1.0}, {"factor": 0.0}):
+        with pytest.raises(ValueError, match="must be"):
+            Step(**options)
+
+
+def with_val(config, root, download):
+    """The digits with a third of the test part as a published validation part."""
+    whole = load_dataset(config, root, download)
+    cut = len(whole.test) // 3
+
+    def part(rows):
+        return ImageSet(whole.test.images[rows], whole.test.labels[rows])
+
+    return Dataset(whole.train, part(slice(cut, None)), val=part(slice(cut)))
+
+
+def test_a_published_validation_part_selects(monkeypatch):
+    monkeypatch.setattr(run_module, "load_dataset", with_val)
+    config = compose(["runtime.progress=none"])
+    setup = run_module._prepare(config, torch.device("cpu"))
+    whole = load_dataset(config.dataset, "unused")
+    assert setup.trainer.train.num_images == len(whole.train)  # nothing is cut from train
+    assert setup.data["published_val"] and setup.data["sizes"]["val"] == len(whole.test) // 3
+    assert torch.equal(setup.trainer.select.labels, whole.test.labels[: len(whole.test) // 3])
+
+    paper = run_module._prepare(compose(["protocol=paper"]), torch.device("cpu"))
+    assert paper.data["sizes"]["val"] == 0 and paper.trainer.select is paper.test
+
+
+def test_training_and_evaluation_must_agree_on_the_size():
+    config = compose([*BASE, "recipe.augment=[{name: crop, size: 20}]"])
+    with pytest.raises(ValueError, match="trains on images of 20 px and evaluates on 28 px"):
+        run_module._prepare(config, torch.device("cpu"))
+    prepared = "++recipe.prepare={train: {resize: [32, 32]}, eval: {resize: 20, crop: 20}}"
+    config = compose([*BASE, "model=flatten", "recipe.augment=[{name: crop, size: 20}]", prepared])
+    setup = run_module._prepare(config, torch.device("cpu"))
+    images, _ = next(setup.trainer.train.epoch(0, 1, setup.trainer.augmentations))
+    assert images.shape[-2:] == (20, 20) == next(setup.test.in_order())[0].shape[-2:]
