@@ -77,6 +77,19 @@ class Findings:
                     best[pair.spinal.protocol] = pair
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
+    def counts_elsewhere(self, result: CellResult) -> bool:
+        """Whether runs that are short of this cell are just what another cell asks for.
+
+        The first 8 of 20 epochs are also all of 8: where each training is shown once, there.
+        """
+        runs = {(run.record.get("identity"), run.seed) for run in result.runs}
+        return bool(result.marks) and runs <= self._as_published
+
+    @cached_property
+    def _as_published(self) -> set[tuple[Any, int]]:
+        whole = [result for result in self.results if not result.marks]
+        return {(run.record.get("identity"), run.seed) for result in whole for run in result.runs}
+
     def count(self, name: str, quantity: str) -> int | None:
         """A count of a cell's model; None where it has not been counted."""
         counts, _ = self.counts.get(self.cell(name).name, ({}, ""))

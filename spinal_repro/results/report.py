@@ -6,6 +6,7 @@ itself any connection.
 
 import base64
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -94,7 +95,7 @@ def _progress(findings: Findings) -> str:
     """How much of the paper was run, each training counted once."""
     own = [result for result in findings.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.marks}
-    other = {result.cell.name for result in own} - full
+    other = {r.cell.name for r in own if not findings.counts_elsewhere(r)} - full
     trainings = {
         (run.record.get("identity"), run.seed, str(result.cell.regression and _net(result)))
         for result in own
@@ -184,7 +185,9 @@ def _cells(columns: Sequence[Column], row: Mapping[str, Any]) -> list[dict[str, 
 
 def _figure(figure: Drawn) -> dict[str, str]:
     data = base64.b64encode(figure.svg).decode()
+    width = re.search(rb'<svg[^>]* width="([\d.]+)pt"', figure.svg)
     return {
+        "width": f"{float(width[1]) * 4 / 3:.0f}px" if width else "auto",
         "title": figure.title,
         "caption": figure.caption,
         "data": f"data:image/svg+xml;base64,{data}",

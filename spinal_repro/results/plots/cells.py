@@ -25,13 +25,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+ELSEWHERE = ("curve", "summary")  # tables with figures of their own
+
+
 def _run_results(findings: Findings, unit: str) -> list["CellResult"]:
     """The runs of each cell and protocol that changed least, of cells with a published number."""
     found: dict[tuple[str, str], CellResult] = {}
     for name in findings.cells:
         for result in findings.runs(name):
             known = result.published_value is not None and not result.cell.best_of
-            if result.unit == unit and known:
+            if result.unit == unit and known and not findings.counts_elsewhere(result):
                 found.setdefault((name, result.protocol), result)
     return list(found.values())
 
@@ -133,8 +136,12 @@ def accuracy_by_parameters(findings: Findings) -> "Figure | None":
 
 def _first_results(findings: Findings) -> list["CellResult"]:
     """The runs of each cell that changed least, of cells that classify."""
-    found = [findings.runs(name) for name in findings.cells]
-    return [results[0] for results in found if results and results[0].unit == PERCENT]
+    found = [
+        next((r for r in findings.runs(name) if not findings.counts_elsewhere(r)), None)
+        for name, cell in findings.cells.items()
+        if cell.table not in ELSEWHERE
+    ]
+    return [result for result in found if result is not None and result.unit == PERCENT]
 
 
 def _parameters_panel(panel: "Axes", results: Sequence["CellResult"], findings: Findings) -> None:
@@ -174,7 +181,12 @@ def _parameters_panel(panel: "Axes", results: Sequence["CellResult"], findings: 
 
 def paired_differences(findings: Findings) -> "Figure | None":
     """Spinal minus FC, seed by seed, cell by cell."""
-    pairs = [p for name in findings.cells for p in findings.compared(name)]
+    pairs = [
+        pair
+        for name in findings.cells
+        for pair in findings.compared(name)
+        if not findings.counts_elsewhere(pair.spinal)
+    ]
     by_unit = {
         "Spinal minus FC, percentage points (right of 0: Spinal better)": [
             p for p in pairs if p.spinal.cell.regression is None

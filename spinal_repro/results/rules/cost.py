@@ -123,7 +123,7 @@ def fraction_of_networks_cheaper(
 ) -> Judgement:
     """More than half of the networks have fewer of a quantity than their counterparts.
 
-    Networks that differ in nothing but the data set count once.
+    Networks with equal backbones and counts, on whatever data set, count once.
 
     Args:
         findings: Everything known.
@@ -152,8 +152,11 @@ def fraction_of_networks_cheaper(
         evidence += f"; not {_listed(dear)}"
     if uncounted:
         evidence += f"; {len(uncounted)} cells not counted"
-    verdict = SUPPORTED if (cheaper == total if every else 2 * cheaper > total) else CONTRADICTED
-    return Judgement(INCONCLUSIVE if uncounted else verdict, evidence)
+    enough = total + len(uncounted) if every else (total + len(uncounted)) // 2 + 1
+    if cheaper >= enough:
+        return Judgement(SUPPORTED, evidence)
+    possible = cheaper + len(uncounted)  # whatever is found for those
+    return Judgement(INCONCLUSIVE if possible >= enough else CONTRADICTED, evidence)
 
 
 def _listed(names: list[str], most: int = 6) -> str:
