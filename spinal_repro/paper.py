@@ -209,10 +209,15 @@ def _read(folder: Path) -> tuple[Cell, ...]:
             nodes[name] = {**content["paper"], "composes": "defaults" in content}
         except (yaml.YAMLError, KeyError, TypeError) as error:
             raise UserError(f"{path} does not describe a cell: {error}") from error
-    for node in nodes.values():
+    cells = []
+    for name, node in nodes.items():
         if "published" not in node and node.get("variant_of") in nodes:
             node["published"] = nodes[node["variant_of"]]["published"]
-    return tuple(sorted((_cell(name, node) for name, node in nodes.items()), key=_order))
+        try:
+            cells.append(_cell(name, node))
+        except (KeyError, TypeError) as error:
+            raise UserError(f"{folder / name}.yaml does not describe a cell: {error}") from error
+    return tuple(sorted(cells, key=_order))
 
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)

@@ -7,7 +7,8 @@ import re
 import pytest
 from made_records import committed, regression_record
 
-from spinal_repro.contributed import check_record, check_regression, stored_config
+from spinal_repro.contributed import check_record, check_regression
+from spinal_repro.records import stored_config
 from spinal_repro.results.correctness import pack_correct
 
 
@@ -124,7 +125,7 @@ def test_a_record_says_all_that_is_wrong_with_it():
 def test_stored_configurations_come_back_also_with_stages():
     record = committed()
     record["config"]["recipe"]["stages"] = {"5": 0.001}  # as JSON has it
-    config = stored_config(json.loads(json.dumps(record)))
+    config = stored_config(json.loads(json.dumps(record["config"])))
     assert config.recipe.stages == {5: 0.001}
     assert record["config"]["recipe"]["stages"] == {"5": 0.001}  # left as it was
 
@@ -137,10 +138,10 @@ def test_the_last_stage_alone_selects_where_the_recipe_says_so():
     for entry, correct in zip(record["history"][-3:], (9900, 9700, 9808), strict=True):
         entry["test_correct"], entry["test_accuracy"] = correct, correct / 10_000
     record["test"]["best_on_test"]["accuracy"] = 0.99
-    record["identity"] = stored_config(record).identity()
+    record["identity"] = stored_config(record["config"]).identity()
     assert check_record(record, recount) == []
     recipe["best_of_last_stage"] = False
-    record["identity"] = stored_config(record).identity()
+    record["identity"] = stored_config(record["config"]).identity()
     assert "its rule picks 6" in check_record(record, recount)[0]
 
 

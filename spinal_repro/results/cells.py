@@ -5,7 +5,9 @@ same way (see `differences`). What it does differently is a mark of its row.
 """
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.results.differences import differences, reductions, training_key
@@ -36,6 +38,7 @@ __all__ = [
     "match",
 ]
 
+SETTINGS = ("dataset", "model", "head", "recipe", "protocol", "data")  # that marks depend on
 REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}
 
 
@@ -53,6 +56,7 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     """
     owner = Owners(cells)
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
+    known: dict[str, Marks] = {}
     regression = [cell for cell in cells if cell.regression is not None]
     for record in records:
         if record.get("kind") == "regression":
@@ -60,7 +64,8 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
             continue
         for cell in owner.of(record):
-            runs[cell.name].append((record["config"]["protocol"]["name"], _run(cell, record)))
+            protocol = record["config"]["protocol"]["name"]
+            runs[cell.name].append((protocol, _run(cell, record, known)))
     results = {cell.name: _results(cell, runs[cell.name]) for cell in cells}
     for cell in cells:
         if cell.best_of and not runs[cell.name]:
@@ -102,10 +107,22 @@ class Owners:
         return [cell for cell in alike if epochs <= cell.config["recipe"]["epochs"]]
 
 
-def _run(cell: "Cell", record: Mapping[str, Any]) -> Run:
-    config, test, selection = record["config"], record["test"], record["selection"]
+Marks = tuple[list[str], list[str]]
+
+
+def _marks(cell: "Cell", config: Mapping[str, Any], known: dict[str, Marks]) -> Marks:
+    """How a run is shorter than its cell and how it differs; looked up for further seeds."""
     assert cell.config is not None
-    less = reductions(config, cell.config)
+    changing = {key: config.get(key) for key in SETTINGS}
+    key = f"{cell.name} {json.dumps(changing, sort_keys=True)}"
+    if key not in known:
+        known[key] = reductions(config, cell.config), differences(config, cell.config)
+    return known[key]
+
+
+def _run(cell: "Cell", record: Mapping[str, Any], known: dict[str, Marks]) -> Run:
+    config, test, selection = record["config"], record["test"], record["selection"]
+    less, other = _marks(cell, config, known)
     best = test.get("best_on_test")
     on_val = selection["on"] == "val"
     return Run(
@@ -118,7 +135,7 @@ def _run(cell: "Cell", record: Mapping[str, Any]) -> Run:
         last=_percent(test["last"]),
         best_on_test=None if best is None else round(100 * best["accuracy"], 10),
         validation=round(100 * selection["accuracy"], 10) if on_val else None,
-        marks=(*less, *differences(config, cell.config)),
+        marks=(*less, *other),
         reduced=bool(less),
     )
 
@@ -180,13 +197,19 @@ def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[CellResult]
 
 
 def _best(cell: "Cell", others: Sequence[CellResult]) -> list[CellResult]:
-    """The result of a cell that is the best of others: their highest mean, whole runs first."""
-    ran = [result for result in others if result.runs]
-    whole = [result for result in ran if not result.marks] or ran
-    best: dict[str, CellResult] = {}
-    for result in whole:
-        known = best.get(result.protocol)
-        if known is None or (result.mean or 0.0) > (known.mean or 0.0):
-            best[result.protocol] = result
-    found = [CellResult(cell, protocol, best[protocol].runs) for protocol in sorted(best)]
-    return found[::-1] or [CellResult(cell, PAPER, ())]
+    """The result of a cell that is the best of others: their highest mean, whole runs first.
+
+    As long as some of the others have not been run whole, it is the best of too few.
+    """
+    found = []
+    for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
+        ran = [result for result in others if result.runs and result.protocol == protocol]
+        whole = [result for result in ran if not result.marks]
+        best = max(whole or ran, key=lambda result: result.mean or 0.0)
+        names = {result.cell.name for result in whole}
+        runs = best.runs
+        if len(names) < len(cell.best_of):
+            mark = f"best of {len(names)} of {len(cell.best_of)} cells"
+            runs = tuple(replace(r, marks=(*r.marks, mark), reduced=True) for r in runs)
+        found.append(CellResult(cell, protocol, runs))
+    return found or [CellResult(cell, PAPER, ())]

@@ -1,5 +1,6 @@
 """What came out for a published cell: its runs, their statistics and the verdict."""
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +85,7 @@ class CellResult:
         """``%`` or ``1e-3``."""
         return "%" if self.published is None else self.published.unit
 
-    @property
+    @functools.cached_property
     def shown(self) -> str:
         """Which of a run's numbers is compared.
 
@@ -104,7 +105,7 @@ class CellResult:
             return BEST_ON_TEST
         return AT_BEST_VALIDATION
 
-    @property
+    @functools.cached_property
     def values(self) -> list[float]:
         """What is compared, one a run."""
         return [run.value(self.shown) for run in self.runs]

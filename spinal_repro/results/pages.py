@@ -52,14 +52,12 @@ def files(
     found |= _styles(
         "sizes", OTHERS["sizes"], sizes.COLUMNS, sizes.rows(list(by_name.values()), counts)
     )
-    found |= _styles("pairs", OTHERS["pairs"], pairs.COLUMNS, _pair_rows(results))
+    paired = [pairs.row(pair) for pair in pairs.pairs(results)]
+    found |= _styles("pairs", OTHERS["pairs"], pairs.COLUMNS, paired)
     found |= _styles("selection", OTHERS["selection"], accuracy.SELECTION, selection)
-    found["README.md"] = readme(results, titles, {name: c for name, (c, _) in counts.items()})
+    plain = {name: count for name, (count, _) in counts.items()}
+    found["README.md"] = readme(results, titles, plain, paired)
     return found
-
-
-def _pair_rows(results: Sequence[CellResult]) -> list[dict[str, Any]]:
-    return [pairs.row(pair) for pair in pairs.pairs(results)]
 
 
 def _unit(results: Sequence[CellResult]) -> str:
@@ -87,6 +85,7 @@ def readme(
     results: Sequence[CellResult],
     titles: Mapping[str, str],
     counts: Mapping[str, Mapping[str, int]],
+    paired: Sequence[Mapping[str, Any]],
 ) -> str:
     """The front page of the results: claims, an overview, and every row that was run."""
     parts = ["# Results", GENERATED, *claims(results, counts, titles)]
@@ -112,7 +111,6 @@ def readme(
         if ran:
             columns = [c for c in accuracy.columns(table, _unit(ran)) if c.key in SHORT]
             parts += [f"## {escape_markdown(title)}", _rows_only(columns, map(accuracy.row, ran))]
-    paired = _pair_rows(results)
     if paired:
         columns = [c for c in pairs.COLUMNS if c.key in SHORT_PAIRS]
         parts += [f"## {OTHERS['pairs']}", _rows_only(columns, paired)]

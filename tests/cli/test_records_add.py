@@ -7,6 +7,7 @@ from made_records import FC, RECORDS, committed, regression_record
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.files import write_json
+from spinal_repro.records import stored_config
 from spinal_repro.results.cells import match
 
 FC0, SPINAL0 = RECORDS / "mnist_cnn/fc-s0.json", RECORDS / "mnist_cnn/spinal-s0.json"
@@ -67,12 +68,10 @@ def refused_again(tmp_path, capsys, files) -> str:
 
 
 def test_what_differs_from_the_cell_is_said(tmp_path, capsys):
-    from spinal_repro.contributed import stored_config
-
     record = committed()
     record["config"]["cell"] = FC.name
     record["config"]["recipe"]["lr"] = 0.02
-    record["identity"] = stored_config(record).identity()
+    record["identity"] = stored_config(record["config"]).identity()
     record["git"]["modified"] = True
     write_json(tmp_path / "x.json", record)
     add(tmp_path / "x.json", out=tmp_path / "out")
@@ -84,11 +83,9 @@ def test_what_differs_from_the_cell_is_said(tmp_path, capsys):
 
 
 def test_a_run_of_no_cell_is_refused(tmp_path, capsys):
-    from spinal_repro.contributed import stored_config
-
     record = committed()
     record["config"]["recipe"]["lr"] = 0.02
-    record["identity"] = stored_config(record).identity()
+    record["identity"] = stored_config(record["config"]).identity()
     write_json(tmp_path / "x.json", record)
     said = refused(capsys, tmp_path / "x.json", out=tmp_path / "out")
     assert "belongs to no published cell" in said and "spinal-train paper=CELL" in said

@@ -1,7 +1,5 @@
 """Which record counts for which cell, and under which marks."""
 
-import copy
-
 import pytest
 from made_records import FC, RECORDS, SPINAL, cell, committed, heldout, made, regression_record
 
@@ -204,8 +202,19 @@ def test_short_and_changed_regressions_are_marked():
 
 
 def test_the_best_of_cells_is_the_highest_of_their_means():
-    parts = [cell("mnist/a"), cell("mnist/b", config=copy.deepcopy(made("spinal")["config"]))]
+    parts = [cell("mnist/a"), cell("mnist/b", config=made("spinal")["config"])]
     best = cell("summary/x", config=None, best_of=("mnist/a", "mnist/b"))
-    records = [made("fc", 0, 9700), made("spinal", 0, 9800)]
-    assert match([*parts, best], records)[-1].values == [98.0]
+    records = [made("fc", 0, 9700), made("spinal", 0, 9800), heldout(made("fc", 0, 9600))]
+    whole, partly = match([*parts, best], records)[-2:]
+    assert (whole.protocol, whole.values, whole.marks) == ("paper", [98.0], ())
+    assert (partly.protocol, partly.values, partly.verdict) == ("heldout", [96.0], REDUCED)
+    assert partly.marks == ("best of 1 of 2 cells",)
     assert match([*parts, best], [])[-1].verdict == NOT_RUN
+
+
+def test_the_best_of_cells_is_no_verdict_while_one_is_short():
+    parts = [cell("mnist/a"), cell("mnist/b", config=made("spinal")["config"])]
+    best = cell("summary/x", config=None, best_of=("mnist/a", "mnist/b"))
+    records = [made("fc", s, 9000) for s in range(3)] + [made("spinal", 0, 9800, epochs=1)]
+    result = match([*parts, best], records)[-1]
+    assert (result.mean, result.verdict) == (90.0, REDUCED)

@@ -60,6 +60,7 @@ def test_what_a_run_leaves(tmp_path, protocol):
         entry["train_loss"] for entry in record["history"]
     ]
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    assert record["data"]["classes"] == list("0123456789")
 
     # the selection contract
     selection, test = record["selection"], record["test"]
