@@ -147,9 +147,12 @@ def fraction_of_networks_cheaper(
         return Judgement(NOT_RUN, "not counted")
     cheaper, total = sum(networks.values()), len(networks)
     evidence = f"{cheaper} of {total} networks have fewer {QUANTITIES[quantity]}"
-    dear = sorted({f"{b} ({x:,} → {y:,})" for (b, x, y), less in networks.items() if not less})
+    dear: dict[str, list[str]] = {}
+    for (backbone, before, after), less in networks.items():
+        if not less:
+            dear.setdefault(backbone, []).append(f"{before:,} → {after:,}")
     if dear:
-        evidence += f"; not {_listed(dear)}"
+        evidence += f"; not {', '.join(f'{b} ({_first(found)})' for b, found in dear.items())}"
     if uncounted:
         evidence += f"; {len(uncounted)} cells not counted"
     enough = total + len(uncounted) if every else (total + len(uncounted)) // 2 + 1
@@ -159,9 +162,9 @@ def fraction_of_networks_cheaper(
     return Judgement(INCONCLUSIVE if possible >= enough else CONTRADICTED, evidence)
 
 
-def _listed(names: list[str], most: int = 6) -> str:
-    rest = len(names) - most
-    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
+def _first(changes: list[str]) -> str:
+    """The first of some changes, and how many there are."""
+    return changes[0] + (f"; {len(changes)} networks" if len(changes) > 1 else "")
 
 
 def _not_counted(cell: "Cell") -> Judgement:
