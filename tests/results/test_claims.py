@@ -1,0 +1,107 @@
+"""The shipped claims: they load, name what exists, and are decided from the committed records."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from spinal_repro.errors import UserError
+from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.records import read_records
+from spinal_repro.results import claims
+from spinal_repro.results.cells import CellResult, match
+from spinal_repro.results.findings import Findings, findings_of
+from spinal_repro.results.rules import RULES, VERDICTS
+from spinal_repro.results.tables import FORMATS, render
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def known() -> Findings:
+    """All cells, with the runs of the MNIST CNN alone: other cells need not be composed."""
+    results = match(load_cells("mnist/cnn_*"), read_records([ROOT / "results/records/mnist_cnn"]))
+    counts = json.loads((ROOT / "results/counts.json").read_text())
+    ran = {result.cell.name for result in results}
+    others = [CellResult(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]
+    return findings_of([*results, *others], counts, TABLES)
+
+
+@pytest.fixture(scope="module")
+def judged(known) -> dict[str, claims.Judged]:
+    return {item.claim.name: item for item in claims.judge(claims.load_claims(), known)}
+
+
+def test_every_claim_is_decided(judged):
+    assert len(judged) == len(list((ROOT / "configs/claims").glob("*.yaml")))
+    assert {item.judgement.verdict for item in judged.values()} <= set(VERDICTS)
+    assert {item.claim.rule for item in judged.values()} == set(RULES.names())
+    assert {item.claim.group for item in judged.values()} == set(claims.GROUPS)
+    assert all(item.judgement.evidence for item in judged.values())
+
+
+def test_cost_claims_follow_from_closed_forms(judged):
+    fc, spinal = 320 * 50 + 50 * 10, 160 * 8 + 5 * 168 * 8 + 48 * 10
+    found = judged["mnist_cnn_multiplications"].judgement
+    assert found.verdict == "supported"
+    assert f"{fc:,} → {spinal:,}" in found.evidence
+    assert f"{100 * (1 - spinal / fc):.2f} % fewer" in found.evidence
+    fc, spinal = 8 * 200 + 200 * 100 + 100, 4 * 50 + 5 * 54 * 50 + 300
+    found = judged["regression_multiplications"].judgement
+    assert found.verdict == "supported" and f"{fc:,} → {spinal:,}" in found.evidence
+    for name in ("mnist_cnn_activations", "regression_parameters", "regression_activations"):
+        assert judged[name].judgement.verdict == "supported"
+
+
+def test_what_was_not_run_says_so(judged):
+    assert judged["transfer_stl10_above"].judgement.label == "not run"
+    assert judged["mnist_cnn_above"].judgement.n == 5
+
+
+def test_documents_and_tests_that_are_cited_exist(judged):
+    cited = [path for item in judged.values() for path in item.claim.parameters.get("cites", [])]
+    assert cited and all((ROOT / path).is_file() for path in cited)
+
+
+def test_every_published_direction_is_a_claim(judged):
+    """Rows of the published numbers that say only which is better are claims."""
+    text = (ROOT / "tests/published.csv").read_text()
+    directions = [line for line in text.splitlines() if ",direction," in line]
+    above = [n for n in judged if n.startswith(("transfer_", "cifar"))]
+    assert len(directions) == len(above) == 20
+
+
+def test_one_row_a_claim_in_every_format(judged, known):
+    rows = claims.rows(judged.values())
+    for style in FORMATS:
+        assert len(render(claims.COLUMNS, rows, style).splitlines()) > len(judged)
+    assert sum(claims.tally(list(judged.values())).values()) == len(judged)
+    page = claims.claims_markdown(known.results, {}, TABLES)
+    assert page.startswith(f"## Claims\n\n{len(judged)} sentences: ")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("rule: mean_abov", "did you mean 'mean_above'"),
+        ("group: costs", "group must be one of"),
+        ("parameters: {cell: mnist/cnn_fc}", "cell"),
+        ("sentense: x", "did you mean 'sentence'"),
+        ("- 1", "cannot be read"),
+    ],
+)
+def test_a_broken_claim_is_refused_by_name(tmp_path, change, message):
+    good = {"sentence": "a", "source": "b", "group": "accuracy", "rule": "mean_above"}
+    lines = [f"{key}: {value}" for key, value in good.items()] + ["parameters: {cells: [a]}"]
+    key = change.partition(":")[0]
+    kept = [line for line in lines if not line.startswith(f"{key}:")]
+    (tmp_path / "broken.yaml").write_text("\n".join([*kept, change]))
+    with pytest.raises(UserError, match=message) as error:
+        claims.load_claims(tmp_path)
+    assert "broken" in str(error.value)
+
+
+def test_a_claim_about_a_cell_that_does_not_exist_is_refused(known):
+    claim = claims.Claim("a", "b", "accuracy", "mean_above", {"cells": ["mnist/cnn_spinal9"]})
+    with pytest.raises(UserError, match="did you mean 'mnist/cnn_spinal8'"):
+        claims.judge([claim], known)

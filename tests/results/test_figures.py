@@ -1,0 +1,69 @@
+"""Figures: the same bytes for the same findings, whatever there is or is not."""
+
+import re
+from xml.etree import ElementTree
+
+import pytest
+from fakes import cell, fc_and_spinal, findings, result
+
+from spinal_repro.paper import Published
+from spinal_repro.results import figures
+from spinal_repro.results.curves import published_curves
+from spinal_repro.results.plots import PLOTS
+
+ALWAYS = {"mnist_cnn_curve"}  # the supplement's curve is there before any run is
+
+
+@pytest.fixture(scope="module")
+def drawn() -> list[figures.Drawn]:
+    fc, spinal = fc_and_spinal()
+    net = {"unit": "1e-3", "regression": {"net": "spinal", "function": "sum", "epochs": 100}}
+    toy = (
+        cell("regression/normal", **net),
+        cell("regression/spinal", counterpart="regression/normal", **net),
+    )
+    said = Published("accuracy %", 98.3, "%", "unknown", None, "a chart", "digitised")
+    row = cell("summary/mnist", best_of=("mnist/sp",), reference=said)
+    runs = [
+        result(fc, [98.0, 98.1, 98.2]),
+        result(spinal, [98.3, 98.2, 98.4], marks=("1 of 8 epochs",), reduced=True),
+        result(spinal, [98.3]),
+        result(toy[0], [1.0, 2.0]),
+        result(toy[1], [3.0, 2.0]),
+    ]
+    counts = {"mnist/fc": {}, "mnist/sp": {"head_parameters": 90}}
+    return list(figures.draw(findings([fc, spinal, *toy, row], runs, counts)))
+
+
+def test_every_figure_is_drawn(drawn):
+    assert [figure.name for figure in drawn] == [plot.name for plot in PLOTS]
+
+
+def test_svg_is_well_formed_and_names_no_date_and_no_version(drawn):
+    for figure in drawn:
+        ElementTree.fromstring(figure.svg)
+        text = figure.svg.decode()
+        assert not re.search(r"<dc:date>|Matplotlib v", text)
+        assert figure.png.startswith(b"\x89PNG") and b"Software" not in figure.png
+
+
+def test_the_same_findings_give_the_same_bytes_and_nothing_to_draw_gives_nothing():
+    first, second = (list(figures.draw(findings([*fc_and_spinal()]))) for _ in range(2))
+    assert first == second
+    assert {figure.name for figure in first} == ALWAYS
+
+
+def test_files(drawn, tmp_path):
+    written = figures.write(drawn, tmp_path / "figures")
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {p.name for p in written}
+    assert len(written) == 2 * len(drawn)
+
+
+def test_the_supplements_curve_is_read_whole():
+    for series in published_curves("loss").values():
+        assert list(series.mean)[-19:] == list(range(2, 21))  # one first value cannot be read off
+        assert not series.sd
+    for series in published_curves("accuracy").values():
+        assert list(series.mean) == [1, *series.sd] == list(range(1, 21))
+    by_head = published_curves("accuracy")
+    assert (by_head["FC 320-50-10"].mean[8], by_head["Spinal 6 x 8"].mean[8]) == (98.17, 98.35)

@@ -1,0 +1,131 @@
+"""The report: self-contained, escaped, the same bytes, and its controls work in a browser."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from fakes import cell, fc_and_spinal, findings, result
+
+from spinal_repro.cli.spinal import main
+from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.records import read_records
+from spinal_repro.results.cells import match
+from spinal_repro.results.claims import Claim, Judged, judge
+from spinal_repro.results.figures import Drawn
+from spinal_repro.results.findings import findings_of
+from spinal_repro.results.report import render
+from spinal_repro.results.rules import Judgement
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+EVIL = "<script>alert('x')</script>"
+PICTURE = Drawn("a", "A figure", "What it shows", b"<svg xmlns='http://www.w3.org/2000/svg'/>", b"")
+ABOVE = Claim("Better", "a table", "accuracy", "mean_above", {"cells": ["mnist/cnn_spinal8"]})
+PAIR = {"cell": "mnist/cnn_spinal8", "against": "mnist/cnn_fc", "quantity": "head_parameters"}
+COST = Claim("Cheaper", "a table", "cost", "counts_reduction", PAIR)
+NEVER = Claim("Elsewhere", "a table", "accuracy", "reaches", {"cell": "mnist/cnn_fc", "value": 100})
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    """The committed runs of the MNIST CNN, and cells that nobody ran."""
+    cells = load_cells("mnist/*cnn_*")
+    results = match(cells, read_records([ROOT / "results/records/mnist_cnn"]))
+    counts = json.loads((ROOT / "results/counts.json").read_text())
+    known = findings_of(results, counts, {"mnist": TABLES["mnist"]})
+    return render(known, judge([ABOVE, COST, NEVER], known), [PICTURE])
+
+
+def test_the_page_has_runs_and_what_was_not_run(page):
+    assert page.count("b358c2d33d") == 10  # the commit of each of ten runs
+    assert "not run" in page and "98.45" in page and "spinal-train paper=mnist/cnn_fc" in page
+
+
+def test_nothing_comes_from_outside(page):
+    assert not re.search(r"(?:src|href|action)=(?!\"(?:data:|#))", page)
+    assert not re.search(r"@import|url\(", page)
+    assert "default-src 'none'" in page
+
+
+def test_all_text_is_escaped():
+    fc, spinal = fc_and_spinal(title=EVIL, dataset=EVIL, backbone=EVIL, assumptions=(EVIL,))
+    bad = cell("mnist/gone", title=EVIL, not_runnable=EVIL, config={"dataset": {"name": EVIL}})
+    known = findings(
+        [fc, spinal, bad],
+        [result(fc, [98.0, 98.1]), result(spinal, [98.2, 98.3], marks=(EVIL,))],
+        {"mnist/fc": {}, "mnist/sp": {}},
+    )
+    claim = Claim(EVIL, EVIL, "accuracy", "mean_above", {}, EVIL, EVIL)
+    picture = Drawn(EVIL, EVIL, EVIL, EVIL.encode(), b"")
+    page = render(known, [Judged(claim, Judgement("supported", EVIL))], [picture])
+    assert EVIL not in page and "alert('x')" not in page
+    assert page.count("&lt;script&gt;alert(") >= 12
+
+
+def test_the_same_findings_give_the_same_bytes():
+    def once() -> str:
+        fc, spinal = fc_and_spinal()
+        known = findings([fc, spinal], [result(fc, [98.0]), result(spinal, [98.2])])
+        return render(known, judge([], known), [PICTURE])
+
+    assert once() == once()
+
+
+def test_identifiers_are_unique(page):
+    found = re.findall(r' id="([^"]+)"', page)
+    assert len(found) == len(set(found))
+    targets = re.findall(r'(?:href="#|aria-controls=")([^"]+)"', page)
+    assert set(targets) <= set(found)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to try the page's controls")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_controls_work_in_a_browser(page, tmp_path, width):
+    script = (Path(__file__).parent / "selfcheck.js").read_text()
+    copy = tmp_path / "index.html"
+    copy.write_text(page.replace("</body>", f"<script>{script}</script></body>"))
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--window-size={width},900",
+        f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", copy.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'data-selfcheck="([^"]*)"', done.stdout)
+    assert found, f"the page's script did not run to its end: {done.stderr[-500:]}"
+    assert found[1] == "ok"
+
+
+def test_nothing_imports_torch():
+    code = (
+        "import sys; sys.path.insert(0, 'tests/results')\n"
+        "from fakes import *\n"
+        "from spinal_repro.results import claims, figures, report\n"
+        "known = findings(fc_and_spinal())\n"
+        "report.render(known, claims.judge([], known), [])\n"
+        "claims.load_claims()\n"
+        "assert 'torch' not in sys.modules and 'matplotlib' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["report", "--out", "nowhere/index.html"], "there is no folder"),
+        (["report", "--records", "nowhere"], "there is no folder nowhere of records"),
+        (["claims", "--records", "nowhere"], "there is no folder nowhere of records"),
+    ],
+)
+def test_what_is_not_there_is_said_and_nothing_is_written(
+    tmp_path, monkeypatch, capsys, arguments, message
+):
+    (tmp_path / "results").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2 and message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.rglob("*")] == ["results"]

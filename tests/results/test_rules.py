@@ -1,0 +1,218 @@
+"""The rules that decide claims, on made-up runs whose verdict is known."""
+
+import pytest
+from fakes import cell, fc_and_spinal, findings, result
+
+from spinal_repro.errors import UserError
+from spinal_repro.paper import Published
+from spinal_repro.results.rules import RULES
+
+FC, SPINAL = fc_and_spinal()
+LOW, HIGH = [97.9, 98.0, 98.1, 98.0], [98.4, 98.55, 98.6, 98.45]
+
+
+def decide(rule, known, **parameters):
+    return RULES.build(rule, parameters, known)
+
+
+def both(first, second, **more):
+    return findings([FC, SPINAL], [result(FC, first, **more), result(SPINAL, second, **more)])
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict", "opposite"),
+    [
+        (LOW, HIGH, "supported", "contradicted"),
+        (HIGH, LOW, "contradicted", "supported"),
+        (LOW, [98.0, 97.9, 98.0, 98.3], "inconclusive", "inconclusive"),
+        (LOW[:2], HIGH[:2], "inconclusive", "inconclusive"),  # two runs decide nothing
+    ],
+)
+def test_the_interval_of_the_paired_difference_decides(first, second, verdict, opposite):
+    known = both(first, second)
+    above = decide("mean_above", known, cells=["mnist/sp"])
+    assert (above.verdict, above.n) == (verdict, len(first))
+    assert decide("mean_above", known, cells=["mnist/sp"], below=True).verdict == opposite
+    difference = sum(second) / len(second) - sum(first) / len(first)
+    assert f"difference {difference:+.2f}" in above.evidence
+
+
+def test_a_reduced_budget_or_another_recipe_decides_nothing():
+    for reduced, word in ((True, "reduced budget"), (False, "changed recipe")):
+        known = both(LOW, HIGH, marks=("1 of 8 epochs",), reduced=reduced)
+        found = decide("mean_above", known, cells=["mnist/sp"])
+        assert found.verdict == "inconclusive" and found.label == f"inconclusive ({word})"
+        assert "1 of 8 epochs" in found.evidence
+
+
+def test_runs_as_published_come_before_shorter_ones():
+    short = {"marks": ("1 of 8 epochs",), "reduced": True}
+    runs = [result(FC, LOW), result(SPINAL, HIGH), result(FC, HIGH, **short)]
+    known = findings([FC, SPINAL], [*runs, result(SPINAL, LOW, **short)])
+    assert decide("mean_above", known, cells=["mnist/sp"]).label == "supported"
+
+
+def test_protocols_that_contradict_each_other_leave_it_open():
+    runs = [result(FC, LOW), result(SPINAL, HIGH)]
+    held = [result(FC, HIGH, protocol="heldout"), result(SPINAL, LOW, protocol="heldout")]
+    known = findings([FC, SPINAL], [*runs, *held])
+    for run in known.results:
+        for one in run.runs:
+            one.record["selection"]["on"] = "val" if run.protocol == "heldout" else "test"
+    found = decide("mean_above", known, cells=["mnist/sp"])
+    assert found.verdict == "inconclusive" and "protocol heldout" in found.evidence
+
+
+def test_of_errors_the_lower_one_is_better():
+    error = {"unit": "1e-3", "regression": {"net": "spinal", "function": "sum", "epochs": 100}}
+    fc, spinal = fc_and_spinal(**error)
+    known = findings([fc, spinal], [result(fc, [2.0, 2.1, 2.2]), result(spinal, [1.0, 1.1, 1.3])])
+    assert decide("mean_above", known, cells=["mnist/sp"]).verdict == "supported"
+    found = decide("wins_of", known, cells=["mnist/sp"], wins=1)
+    assert found.verdict == "supported" and "better 1, worse 0" in found.evidence
+
+
+def test_not_run_and_cannot_be_run():
+    known = findings([FC, SPINAL])
+    found = decide("mean_above", known, cells=["mnist/sp"])
+    assert found.verdict == "not run" and "published: 98.0 against 98.0" in found.evidence
+    gone = cell("mnist/sp", counterpart="mnist/fc", not_runnable="the data are gone")
+    known = findings([FC, gone], [result(FC, LOW)])
+    assert "the data are gone" in decide("mean_above", known, cells=["mnist/sp"]).evidence
+    known = findings([FC, SPINAL], [result(FC, LOW)])
+    assert "only mnist/fc was run" in decide("mean_above", known, cells=["mnist/sp"]).evidence
+
+
+def test_one_cell_that_is_worse_contradicts_a_claim_about_all():
+    other = cell("mnist/sp2", counterpart="mnist/fc")
+    runs = [result(FC, LOW), result(SPINAL, HIGH)]
+    known = findings([FC, SPINAL, other], runs)
+    assert decide("mean_above", known, cells=["mnist/*"]).verdict == "inconclusive"
+    known = findings([FC, SPINAL, other], [*runs, result(other, [97.0, 97.1, 97.05, 97.1])])
+    assert decide("mean_above", known, cells=["mnist/*"]).verdict == "contradicted"
+
+
+def test_wins_are_contradicted_once_too_many_are_lost():
+    cells = [cell(f"mnist/sp{i}", counterpart="mnist/fc") for i in range(4)]
+    lost = [result(c, [97.0, 97.1, 97.05, 97.1]) for c in cells[:2]]
+    known = findings([FC, *cells], [result(FC, LOW), *lost])
+    assert decide("wins_of", known, cells=["mnist/sp*"], wins=2).verdict == "inconclusive"
+    assert decide("wins_of", known, cells=["mnist/sp*"], wins=3).verdict == "contradicted"
+    assert decide("most_above", known, cells=["mnist/*"]).verdict == "contradicted"
+
+
+def test_the_same_is_shown_and_not_assumed():
+    near = both(LOW, [98.0, 98.0, 98.1, 98.1])
+    assert decide("same_mean", near, cells=["mnist/sp"], margin=0.5).verdict == "supported"
+    assert decide("same_mean", near, cells=["mnist/sp"], margin=0.01).verdict == "inconclusive"
+    far = both(LOW, HIGH)
+    assert decide("same_mean", far, cells=["mnist/sp"], margin=0.1).verdict == "contradicted"
+
+
+def summary(reference):
+    said = Published("accuracy %", reference, "%", "unknown", None, "a chart", "digitised")
+    return cell("summary/mnist", backbone="best", best_of=("mnist/fc", "mnist/sp"), reference=said)
+
+
+def test_a_reference_is_passed_by_the_interval_and_its_own_uncertainty():
+    runs = [result(FC, LOW), result(SPINAL, HIGH)]
+    for reference, only, verdict in (
+        (98.0, "*", "supported"),  # one cell above is enough
+        (98.0, "*/fc", "inconclusive"),
+        (99.0, "*", "contradicted"),
+        (98.36, "*/sp", "inconclusive"),  # inside the interval
+    ):
+        known = findings([FC, SPINAL, summary(reference)], runs)
+        found = decide("above_reference", known, cell="summary/mnist", only=only)
+        assert found.verdict == verdict, (reference, found.evidence)
+    known = findings([FC, SPINAL, summary(99.0)], runs[:1])  # the other might be above
+    found = decide("above_reference", known, cell="summary/mnist")
+    assert found.verdict == "inconclusive"
+    with pytest.raises(UserError, match="called 'x'"):
+        decide("above_reference", known, cell="summary/mnist", only="x")
+
+
+def test_reaching_a_number_is_shown_by_one_run_and_refuted_by_none():
+    known = findings([SPINAL], [result(SPINAL, [98.0, 99.0])])
+    assert decide("reaches", known, cell="mnist/sp", value=99.0).verdict == "supported"
+    assert decide("reaches", known, cell="mnist/sp", value=99.5).verdict == "inconclusive"
+    assert decide("reaches", findings([SPINAL]), cell="mnist/sp", value=1.0).verdict == "not run"
+
+
+def curves(*shifts):
+    """Four seeds, three epochs; the Spinal side is shifted at each epoch."""
+    fc = [[90 + 0.1 * s, 95 + 0.1 * s, 97 + 0.1 * s] for s in range(4)]
+    wobble = (0.0, 0.02, -0.02, 0.01)
+    sides = zip(fc, wobble, strict=True)
+    spinal = [[v + d + w for v, d in zip(c, shifts, strict=True)] for c, w in sides]
+    runs = [result(c, [v[-1] for v in by], curves=by) for c, by in ((FC, fc), (SPINAL, spinal))]
+    return findings([FC, SPINAL], runs)
+
+
+@pytest.mark.parametrize("quantity", ["accuracy", "loss"])
+def test_every_epoch_counts(quantity):
+    options = {"cells": ["mnist/sp"], "quantity": quantity, "epochs": 3}
+    assert decide("above_at_each_epoch", curves(1, 1, 1), **options).verdict == "supported"
+    worse = decide("above_at_each_epoch", curves(-1, 1, 1), **options)
+    assert worse.verdict == "contradicted" and "(epochs 1)" in worse.evidence
+    assert decide("above_at_each_epoch", curves(1, 0, 1), **options).verdict == "inconclusive"
+    shorter = decide("above_at_each_epoch", curves(1, 1, 1), **options | {"epochs": 20})
+    assert shorter.label == "inconclusive (reduced budget)"
+    assert "3 of 20 epochs" in shorter.evidence
+
+
+def test_sooner_counts_epochs():
+    options = {"cells": ["mnist/sp"], "epochs": 3}
+    found = decide("sooner", curves(3, 1, 1), level=93.0, **options)
+    assert "+1.00 epochs sooner" in found.evidence  # after the first epoch, not the second
+    assert found.verdict == "supported"
+    assert decide("sooner", curves(0, 0, 0), level=93.0, **options).verdict == "inconclusive"
+    assert decide("sooner", curves(-6, -6, 1), level=93.0, **options).verdict == "contradicted"
+    never = decide("sooner", curves(3, 1, 1), level=99.0, cells=["mnist/sp"], epochs=20)
+    assert never.label == "inconclusive (reduced budget)"
+
+
+def test_reductions_are_counted():
+    counts = {"mnist/fc": {"head_parameters": 200}, "mnist/sp": {"head_parameters": 90}}
+    known = findings([FC, SPINAL], counts=counts)
+    pair = {"cell": "mnist/sp", "against": "mnist/fc", "quantity": "head_parameters"}
+    for percent, verdict in ((55.0, "supported"), (54.0, "contradicted"), (None, "supported")):
+        found = decide("counts_reduction", known, percent=percent, **pair)
+        assert found.verdict == verdict
+    assert "200 → 90 parameters of the head, 55.00 % fewer" in found.evidence
+    swapped = pair | {"cell": "mnist/fc", "against": "mnist/sp"}
+    assert decide("counts_reduction", known, **swapped).verdict == "contradicted"
+    wide = decide("counts_values", known, claimed=[210, 94], tolerance=[10, 5], **pair)
+    narrow = decide("counts_values", known, claimed=[210, 94], tolerance=[9, 5], **pair)
+    assert (wide.verdict, narrow.verdict) == ("supported", "contradicted")
+    assert decide("counts_reduction", findings([FC, SPINAL]), **pair).verdict == "not run"
+    with pytest.raises(UserError, match="did you mean 'head_parameters'"):
+        decide("counts_reduction", known, **pair | {"quantity": "head_parametres"})
+
+
+def test_networks_that_differ_in_the_data_set_alone_count_once():
+    cells, counts = [], {}
+    for i, (fc, spinal) in enumerate([(9, 8), (9, 8), (9, 8), (5, 7)]):
+        cells += [cell(f"mnist/fc{i}"), cell(f"mnist/sp{i}", counterpart=f"mnist/fc{i}")]
+        counts[f"mnist/fc{i}"] = {"head_parameters": fc}
+        counts[f"mnist/sp{i}"] = {"head_parameters": spinal}
+    options = {"cells": ["mnist/*"], "quantity": "head_parameters"}
+    found = decide("fraction_of_networks_cheaper", findings(cells, counts=counts), **options)
+    assert found.verdict == "contradicted"  # one of two is not most
+    assert "1 of 2 networks" in found.evidence and "CNN (5 → 7)" in found.evidence
+    del counts["mnist/sp3"]
+    found = decide("fraction_of_networks_cheaper", findings(cells, counts=counts), **options)
+    assert found.verdict == "inconclusive" and "1 cells not counted" in found.evidence
+    other = {"against": {"mnist/sp0": "mnist/fc3"}, "every": True}
+    known = findings(cells, counts=counts)
+    found = decide("fraction_of_networks_cheaper", known, **options | other)
+    assert "CNN (5 → 8)" in found.evidence
+
+
+def test_another_reading_counts_only_where_it_is_named():
+    as_committed = cell("mnist/sp_62", counterpart="mnist/fc", variant_of="mnist/sp")
+    known = findings([FC, SPINAL, as_committed])
+    assert [c.name for c in known.matching(["mnist/sp*"])] == ["mnist/sp"]
+    assert [c.name for c in known.matching(["mnist/sp_62"])] == ["mnist/sp_62"]
+    with pytest.raises(UserError, match="mnist/sp"):
+        known.matching(["mnist/spi"])
