@@ -9,8 +9,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spinal_repro.config import Config, validate
+from spinal_repro.config import Config
 from spinal_repro.errors import UserError
+from spinal_repro.records import stored_config
 from spinal_repro.results.correctness import unpack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.seeds import stream_seed
@@ -39,25 +40,12 @@ def check_record(record: Mapping[str, Any], recount: Recount) -> list[str]:
     if wrong:
         return wrong
     try:
-        config = stored_config(record)
+        config = stored_config(record["config"])
         return [*_configuration(record, config, recount), *_outcome(record, config)]
     except UserError as error:
         return [str(error)]
     except (KeyError, TypeError, ValueError, IndexError, ZeroDivisionError) as error:
         return [f"it is not built as a record: {type(error).__name__}: {error}"]
-
-
-def stored_config(record: Mapping[str, Any]) -> Config:
-    """The configuration of a record, with today's defaults for keys that are younger.
-
-    Raises:
-        UserError: where it is not valid.
-    """
-    config = {**record["config"], "recipe": dict(record["config"]["recipe"])}
-    stages = config["recipe"].get("stages")
-    if stages:  # JSON has no whole numbers as keys
-        config["recipe"]["stages"] = {int(epoch): lr for epoch, lr in stages.items()}
-    return validate(config)
 
 
 def _not_finite(value: Any, where: str = "") -> Iterator[str]:

@@ -5,12 +5,15 @@ This module never imports torch, so that listing runs is quick.
 
 import os
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from spinal_repro.config import Config
 
 SCHEMA_VERSION = 1
 RECORD, STATUS = "record.json", "status.json"
@@ -80,6 +83,23 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
                 seen.add(key)
             found.append(record)
     return found
+
+
+def stored_config(config: Mapping[str, Any]) -> "Config":
+    """A configuration as JSON has it, of a record or of a cell, made one to work with.
+
+    Keys that are younger than the record have today's defaults.
+
+    Raises:
+        UserError: where it is not valid.
+    """
+    from spinal_repro.config import validate
+
+    config = {**config, "recipe": dict(config["recipe"])}
+    stages = config["recipe"].get("stages")
+    if stages:  # JSON has no whole numbers as keys
+        config["recipe"]["stages"] = {int(epoch): lr for epoch, lr in stages.items()}
+    return validate(config)
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.config import Config, compose, config_dir, validate
+from spinal_repro.config import Config, compose, config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, Counts, build_model, count
 from spinal_repro.paper import Cell
+from spinal_repro.records import stored_config
 from spinal_repro.regression import INPUTS, make_net
 from spinal_repro.results.tables import Column
 
@@ -108,7 +109,7 @@ def cell_counts(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[
             if cell.regression is not None:
                 found[cell.name] = _count_regression(cell.regression).to_dict()
             elif cell.config is not None:
-                found[cell.name] = counter(validate(cell.config)).to_dict()
+                found[cell.name] = counter(stored_config(cell.config)).to_dict()
         except UserError as error:
             refused[cell.name] = str(error)
     return found, refused

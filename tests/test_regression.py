@@ -1,14 +1,15 @@
 """The stacked regression nets are the nets of Table I, trained one by one."""
 
 import copy
-import json
 
 import pytest
 import torch
 from torch.nn import functional
 
 from spinal_repro.cli.spinal import main
+from spinal_repro.contributed import check_regression
 from spinal_repro.errors import UserError
+from spinal_repro.records import read_record
 from spinal_repro.regression import (
     FUNCTIONS,
     NETS,
@@ -183,7 +184,9 @@ def test_command_writes_table_and_every_seed(tmp_path, capsys):
     main(["regression", *arguments, "--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(NETS) * len(FUNCTIONS)
-    document = json.loads(out.read_text())
+    document = read_record(out)  # it is a record
+    assert document["kind"] == "regression" and check_regression(document) == []
+    assert {"environment", "git", "finished"} <= document.keys()
     assert document["settings"] == {
         "seeds": 2,
         "epochs": 1,

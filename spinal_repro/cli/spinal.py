@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro import __version__
+from spinal_repro.cli.data import add_parser as add_data
+from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, render
 
@@ -83,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     tables.add_parser(commands)
     records.add_parser(commands)
     paper.add_parser(commands)
-
+    add_data(commands)
+    add_use(commands)
     for command in (params, regression):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     return parser

@@ -1,16 +1,13 @@
 """CIFAR-10 and CIFAR-100 through torchvision's own classes."""
 
-import tarfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torchvision import datasets as tv
-from torchvision.datasets.utils import check_integrity
 
 from spinal_repro.config import DatasetConfig
-from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, not_there
-from spinal_repro.errors import UserError
+from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, check_sums
 
 
 @dataclass(frozen=True)
@@ -33,22 +30,13 @@ def _load_cifar(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """Images ``[N, 3, 32, 32]``; the files are pickles, so none is opened before its sum agrees."""
     files = _KINDS[config.source]
     kind = files.kind
+    check_options(config, [])
     folder = root / kind.base_folder
-    _unpack(root / kind.filename, folder, root)
-    missing = [name for name in files.sums if not (folder / name).is_file()]
-    if missing and download:
-        try:
-            kind(str(root), download=True)
-        except (OSError, RuntimeError) as error:
-            raise UserError(f"downloading {config.title} to {folder} failed: {error}") from error
-    elif missing:
-        raise not_there(config, folder, missing)
-    for name, md5 in files.sums.items():
-        if not check_integrity(str(folder / name), md5):
-            raise UserError(
-                f"{name} is damaged (its MD5 sum is not {md5}); delete {folder / name} and fetch "
-                f"it again with data.download=true"
-            )
+    if not folder.exists() and (root / kind.filename).is_file():  # an archive lies there alone
+        from spinal_repro.data.fetch import ensure
+
+        ensure(config, root)
+    check_sums(config, root, folder, files.sums, download)
     parts = []
     for train in (True, False):
         part = kind(str(root), train=train)
@@ -59,14 +47,3 @@ def _load_cifar(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
 for _name in _KINDS:
     SOURCES.register(_name)(_load_cifar)
-
-
-def _unpack(archive: Path, folder: Path, root: Path) -> None:
-    """Unpack an archive that lies there alone."""
-    if folder.exists() or not archive.is_file():
-        return
-    try:
-        with tarfile.open(archive) as packed:
-            packed.extractall(root, filter="data")
-    except (OSError, EOFError, tarfile.TarError) as error:
-        raise UserError(f"{archive} is damaged ({error}); delete it and fetch it again") from error

@@ -6,32 +6,20 @@ names the folder and the command to run.
 """
 
 import dataclasses
-import gzip
 import importlib
-import math
-import os
-import pickle
-import shutil
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from http.client import HTTPException
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from spinal_repro.config import DatasetConfig
 from spinal_repro.data.photos import Decoded, Photos
 from spinal_repro.data.splits import content_hash, fingerprints, stratified
-from spinal_repro.errors import UserError
+from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
-
-if TYPE_CHECKING:
-    from torchvision.datasets import MNIST
 
 
 @dataclass(frozen=True)
@@ -81,7 +69,7 @@ SOURCES: Registry[Dataset] = Registry("data source")
 @cache
 def load_sources() -> Registry[Dataset]:
     """The registry with the sources of the other files of this folder in it."""
-    for module in ("cifar", "folder"):
+    for module in ("cifar", "folder", "idx", "svhn"):
         importlib.import_module(f"spinal_repro.data.{module}")
     return SOURCES
 
@@ -158,6 +146,7 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
     The package has no split; a fixed stratified fifth is the test part.
     """
+    check_options(config, [])
     from sklearn.datasets import load_digits
 
     raw = load_digits()
@@ -174,65 +163,15 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     )
 
 
-def _tv() -> Any:
-    """The data sets of torchvision, imported late: that takes as long as all of torch."""
-    from torchvision import datasets
+def check_options(config: DatasetConfig, known: Iterable[str]) -> None:
+    """Refuse options that a source does not have.
 
-    return datasets
-
-
-@dataclass(frozen=True)
-class _IdxFamily:
-    """One torchvision class over idx files: folder, file names and how to open each part."""
-
-    folder: str
-    files: Callable[[DatasetConfig], list[str]]
-    open: Callable[[Path, DatasetConfig, bool, bool], "MNIST"]
-
-
-_MNIST_FILES = [
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-]
-
-
-def _emnist_split(config: DatasetConfig) -> str:
-    return str(config.options.get("split", ""))
-
-
-_FAMILIES = {
-    "mnist": _IdxFamily(
-        "MNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: _tv().MNIST(r, train=t, download=d)
-    ),
-    "fashion_mnist": _IdxFamily(
-        "FashionMNIST",
-        lambda c: _MNIST_FILES,
-        lambda r, c, t, d: _tv().FashionMNIST(r, train=t, download=d),
-    ),
-    "kmnist": _IdxFamily(
-        "KMNIST", lambda c: _MNIST_FILES, lambda r, c, t, d: _tv().KMNIST(r, train=t, download=d)
-    ),
-    "qmnist": _IdxFamily(
-        "QMNIST",
-        lambda c: [
-            f"qmnist-{part}-{kind}"
-            for part in ("train", "test")
-            for kind in ("images-idx3-ubyte", "labels-idx2-int")
-        ],
-        lambda r, c, t, d: _tv().QMNIST(r, what="train" if t else "test", download=d),
-    ),
-    "emnist": _IdxFamily(
-        "EMNIST",
-        lambda c: [
-            f"emnist-{_emnist_split(c)}-{part}-{kind}"
-            for part in ("train", "test")
-            for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-        ],
-        lambda r, c, t, d: _tv().EMNIST(r, split=_emnist_split(c), train=t, download=d),
-    ),
-}
+    Raises:
+        UserError: for an unknown key of ``dataset.options``.
+    """
+    for key in config.options:
+        if key not in known:
+            raise unknown(f"option of the data set {config.name}", str(key), known)
 
 
 def not_there(config: DatasetConfig, folder: Path, missing: list[str]) -> UserError:
@@ -240,120 +179,40 @@ def not_there(config: DatasetConfig, folder: Path, missing: list[str]) -> UserEr
     return UserError(
         f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing)}). "
         f"Fetch it with: spinal-train dataset={config.name} data.download=true; or say "
-        f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA"
+        f"where it lies: data.root=FOLDER or the environment variable SPINAL_DATA; more with: "
+        f"spinal data info {config.name}"
     )
 
 
-def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
-    """A data set of the MNIST family through torchvision's own class."""
-    family = _FAMILIES[config.source]
-    if config.source == "emnist" and _emnist_split(config) not in _tv().EMNIST.splits:
-        raise UserError(
-            f"dataset.options.split is '{_emnist_split(config)}'; EMNIST has {_tv().EMNIST.splits}"
-        )
-    folder, names = root / family.folder / "raw", family.files(config)
-    _unpack_gzipped(folder, names)
-    missing = [name for name in names if not (folder / name).is_file()]
-    for name in names:
-        if name not in missing:
-            check_idx(folder / name)
-    if missing and download:
-        try:
-            family.open(root, config, True, True)
-            family.open(root, config, False, True)
-        except (OSError, RuntimeError, HTTPException) as error:
-            raise UserError(f"downloading {config.title} to {folder} failed: {error}") from error
-    elif missing:
-        raise not_there(config, folder, missing)
-    for name in missing:  # fetched by now
-        check_idx(folder / name)
-    try:
-        train = family.open(root, config, True, False)
-        test = family.open(root, config, False, False)
-    except (OSError, RuntimeError, ValueError, EOFError, pickle.UnpicklingError) as error:
-        old = folder.parent / "processed"
-        if old.exists():
-            raise UserError(
-                f"{config.title}: torchvision reads {old}, left there by an old version of it, "
-                f"before {folder}, and fails; delete {old}"
-            ) from error
-        raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
-    return Dataset(_images(train, config), _images(test, config))
+def check_sums(
+    config: DatasetConfig, root: Path, folder: Path, sums: dict[str, str], download: bool
+) -> None:
+    """See that files are there and unchanged, and fetch them where that is wanted.
 
-
-for _name in _FAMILIES:
-    SOURCES.register(_name)(_load_idx_family)
-
-
-def _images(part: "MNIST", config: DatasetConfig) -> ImageSet:
-    labels = part.targets if part.targets.ndim == 1 else part.targets[:, 0]  # QMNIST has 8 columns
-    if len(labels) != len(part.data):
-        raise UserError(
-            f"{config.title}: {len(part.data)} images but {len(labels)} labels in {part.raw_folder}"
-        )
-    return ImageSet(part.data.unsqueeze(1), labels.long() + config.label_offset)
-
-
-def _unpack_gzipped(folder: Path, names: list[str]) -> None:
-    """Unpack files that lie there gzipped only, as other packages ship them."""
-    for name in names:
-        packed, plain = folder / f"{name}.gz", folder / name
-        if packed.is_file() and not plain.exists():
-            partial = folder / f".{name}.{os.getpid()}.partial"  # other runs may unpack it too
-            try:
-                with gzip.open(packed) as source, partial.open("wb") as target:
-                    shutil.copyfileobj(source, target)
-                partial.replace(plain)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-                raise UserError(
-                    f"{packed} is damaged ({error}); delete it and fetch it again"
-                ) from error
-            except OSError as error:
-                raise UserError(f"{packed} cannot be unpacked: {error}") from error
-            finally:
-                partial.unlink(missing_ok=True)
-
-
-_IDX_TYPES = {0x08: np.uint8, 0x09: np.int8, 0x0B: np.int16, 0x0C: np.int32, 0x0D: np.float32}
-_IDX_NAMES = {"idx1-ubyte": (1, np.uint8), "idx3-ubyte": (3, np.uint8), "idx2-int": (2, np.int32)}
-
-
-def check_idx(path: Path) -> tuple[int, ...]:
-    """Check that an idx file is what its name says and as long as its header says.
-
-    Returns:
-        The shape of the array it holds.
+    Args:
+        config: The data set.
+        root: The folder data sets lie in.
+        folder: The folder of the files.
+        sums: File name to MD5 sum.
+        download: Fetch what is missing first.
 
     Raises:
-        UserError: where the file cannot be read, is no idx file, is another kind of file than
-            its name says, holds nothing, or is shorter or longer than its header says.
+        UserError: where a file is missing or its sum is another one.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(4)
-            dims = head[3] if len(head) == 4 else 0
-            sizes = file.read(4 * dims)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
-    mend = f"delete {path} and fetch it again with data.download=true"
-    if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= dims <= 4:
-        raise UserError(f"{path.name} is not an idx file (it starts with {head.hex()}); {mend}")
-    if len(sizes) < 4 * dims:
-        raise UserError(f"{path.name} is cut short in its header; {mend}")
-    shape = tuple(int.from_bytes(sizes[4 * i : 4 * i + 4], "big") for i in range(dims))
-    dtype = np.dtype(_IDX_TYPES[head[2]])
-    rank, kind = _IDX_NAMES.get(path.name[path.name.rfind("idx") :], (dims, dtype))
-    if (dims, dtype) != (rank, kind):
-        raise UserError(
-            f"{path.name} holds {dims}-dimensional {dtype} data where its name says "
-            f"{rank}-dimensional {np.dtype(kind)}: another file may have got its name; {mend}"
-        )
-    if 0 in shape:
-        raise UserError(f"{path.name} holds nothing (its shape is {shape}); {mend}")
-    expected = 4 + 4 * dims + dtype.itemsize * math.prod(shape)
-    found = path.stat().st_size
-    if found != expected:
-        raise UserError(
-            f"{path.name} is damaged: {found:,} bytes where its header says {expected:,}; {mend}"
-        )
-    return shape
+    from spinal_repro.data.verify import sum_of
+
+    def missing() -> list[str]:
+        return [name for name in sums if not (folder / name).is_file()]
+
+    if missing() and download:
+        from spinal_repro.data.fetch import ensure
+
+        ensure(config, root)
+    if missing():
+        raise not_there(config, folder, missing())
+    for name, md5 in sums.items():
+        if sum_of(folder / name, "md5") != md5:
+            raise UserError(
+                f"{name} is damaged (its MD5 sum is not {md5}); delete {folder / name} and fetch "
+                f"it again with data.download=true"
+            )

@@ -24,6 +24,7 @@ def row(result: CellResult) -> dict[str, Any]:
         "head": cell.head,
         "published": result.published_value,
         "confidence": None if published is None else published.confidence,
+        "also": _also(result) or None,
         "published_rule": None if published is None else published.selection,
         "protocol": result.protocol if runs else None,
         "device": f"{runs[0].device} {runs[0].precision}" if runs else None,
@@ -40,6 +41,15 @@ def row(result: CellResult) -> dict[str, Any]:
         "verdict": result.verdict,
         "marks": "; ".join(result.marks) if runs else cell.not_runnable,
     }
+
+
+def _also(result: CellResult) -> str:
+    """Further published numbers of a cell, and the state of the art that it was held against."""
+    cell = result.cell
+    others = [f"{o.value:g} ({o.confidence})" for o in cell.published[1:] if o.value is not None]
+    if cell.reference is not None and cell.reference.value is not None:
+        others.append(f"state of the art {cell.reference.value:g}")
+    return "; ".join(others)
 
 
 def selection_row(result: CellResult) -> dict[str, Any] | None:
@@ -149,6 +159,7 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
         *WHO,
         Column("published", "Paper", f"the published single value; {what}", plain),
         Column("confidence", "Known", "how the published value is known to us"),
+        Column("also", "Also", "further published values, not compared, and the state of the art"),
         Column("published_rule", "Paper's rule", "who picked the epoch in the original"),
         *measured,
         *(accuracies if unit == "%" else ()),

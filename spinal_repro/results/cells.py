@@ -1,183 +1,45 @@
-"""Records seen from the published cells: which run counts for which number, and what came out.
+"""Records seen from the published cells: which run counts for which number.
 
 A record belongs to the cell that it names, or, where it names none, to every cell trained in the
 same way (see `differences`). What it does differently is a mark of its row.
 """
 
 import functools
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.results import statistics
 from spinal_repro.results.differences import differences, reductions, training_key
-from spinal_repro.results.verdicts import judge, margin, rounding
+from spinal_repro.results.outcomes import (
+    AT_BEST_VALIDATION,
+    BEST_ON_TEST,
+    BEST_VALIDATION,
+    LAST,
+    LOWEST,
+    PAPER,
+    CellResult,
+    Run,
+)
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell, Published
+    from spinal_repro.paper import Cell
 
-LAST, BEST_ON_TEST = "last epoch", "best on test"
-AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
-LOWEST = "lowest last-batch MSE"
+__all__ = [
+    "AT_BEST_VALIDATION",
+    "BEST_ON_TEST",
+    "BEST_VALIDATION",
+    "LAST",
+    "LOWEST",
+    "PAPER",
+    "CellResult",
+    "Owners",
+    "Run",
+    "match",
+]
+
+SETTINGS = ("dataset", "model", "head", "recipe", "protocol", "data")  # that marks depend on
 REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}
-PAPER = "paper"
-
-
-@dataclass(frozen=True)
-class Run:
-    """One record seen from its cell.
-
-    Attributes:
-        record: The record.
-        seed: Seed of the run; a record of the regression holds many.
-        device: Type of the device that it ran on, e.g. ``cpu``.
-        precision: ``fp32`` or ``bf16``.
-        epochs: Epochs run.
-        selected: Test accuracy in percent at the selected epoch (regression: the published
-            metric in 1e-3, here and in ``last``).
-        last: Test accuracy in percent after the last epoch.
-        best_on_test: The highest one of all epochs, where the test set was read after each.
-        validation: Accuracy in percent on the validation part at the selected epoch, if any.
-        marks: What differs from the cell, in words; empty: as the cell says.
-        reduced: Whether the run is shorter or smaller than the cell.
-    """
-
-    record: dict[str, Any]
-    seed: int
-    device: str
-    precision: str
-    epochs: int
-    selected: float
-    last: float
-    best_on_test: float | None
-    validation: float | None
-    marks: tuple[str, ...]
-    reduced: bool
-
-    def value(self, shown: str) -> float:
-        """The number that a rule shows, see `CellResult.shown`."""
-        if shown == LAST:
-            return self.last
-        if shown == BEST_VALIDATION and self.validation is not None:
-            return self.validation
-        return self.selected
-
-
-@dataclass(frozen=True)
-class CellResult:
-    """Equal runs of one cell: one protocol, device type, precision and set of marks.
-
-    Attributes:
-        cell: The published cell.
-        protocol: ``paper`` or ``heldout``.
-        runs: By seed, each seed once; empty where nothing has been run.
-    """
-
-    cell: "Cell"
-    protocol: str
-    runs: tuple[Run, ...]
-
-    @property
-    def published(self) -> "Published | None":
-        """The number that is compared, even where its value was not found."""
-        return self.cell.published[0] if self.cell.published else None
-
-    @property
-    def published_value(self) -> float | None:
-        """The published value, if it is known."""
-        return None if self.published is None else self.published.value
-
-    @property
-    def unit(self) -> str:
-        """``%`` or ``1e-3``."""
-        return "%" if self.published is None else self.published.unit
-
-    @property
-    def shown(self) -> str:
-        """Which of a run's numbers is compared.
-
-        Under ``paper`` the one that the original reports, as far as it is known: the last epoch
-        where it says so, else the epoch that was selected as it selected. Under any other
-        protocol always the test accuracy at the epoch that the validation part picked.
-        """
-        if self.cell.regression is not None:
-            return LOWEST
-        published = "" if self.published is None else self.published.selection
-        if self.protocol == PAPER and published == LAST:
-            return LAST
-        on_test = self.runs and self.runs[0].record["selection"]["on"] == "test"
-        if self.protocol == PAPER and published == BEST_VALIDATION and not on_test:
-            return BEST_VALIDATION
-        if on_test or (not self.runs and self.protocol == PAPER):
-            return BEST_ON_TEST
-        return AT_BEST_VALIDATION
-
-    @property
-    def values(self) -> list[float]:
-        """What is compared, one a run."""
-        return [run.value(self.shown) for run in self.runs]
-
-    @property
-    def marks(self) -> tuple[str, ...]:
-        """What these runs do differently."""
-        return self.runs[0].marks if self.runs else ()
-
-    @property
-    def reduced(self) -> bool:
-        """Whether these runs are shorter or smaller than published."""
-        return bool(self.runs) and self.runs[0].reduced
-
-    @property
-    def n(self) -> int:
-        """Number of runs."""
-        return len(self.runs)
-
-    @property
-    def mean(self) -> float | None:
-        """Mean of the values."""
-        return statistics.mean(self.values) if self.runs else None
-
-    @property
-    def sd(self) -> float | None:
-        """Standard deviation over seeds; None below two runs."""
-        return statistics.deviation(self.values) if self.n > 1 else None
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean over seeds; of one run, that of its finite test set."""
-        if self.n > 1:
-            return statistics.mean_interval(self.values)
-        if not self.runs or self.shown in (LOWEST, BEST_VALIDATION):
-            return None
-        part = "last" if self.shown == LAST else "selected"
-        test = self.runs[0].record["test"][part]
-        low, high = statistics.binomial_interval(test["correct"], test["count"])
-        return 100 * low, 100 * high
-
-    @property
-    def prediction(self) -> tuple[float, float] | None:
-        """Where one new run would lie with 95 % chance; None below two runs."""
-        return statistics.prediction_interval(self.values) if self.n > 1 else None
-
-    @property
-    def difference(self) -> float | None:
-        """Mean minus published value."""
-        if self.mean is None or self.published_value is None:
-            return None
-        return self.mean - self.published_value
-
-    @property
-    def verdict(self) -> str:
-        """One of `verdicts.RULES`."""
-        value, unit = self.published_value, self.unit
-        return judge(
-            self.values,
-            value,
-            margin=margin(self.cell.table, unit, value or 0.0),
-            rounding=rounding(unit, self.published.confidence if self.published else ""),
-            reduced=self.reduced,
-            changed=bool(self.marks) and not self.reduced,
-        )
 
 
 def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list[CellResult]:
@@ -194,6 +56,7 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     """
     owner = Owners(cells)
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
+    known: dict[str, Marks] = {}
     regression = [cell for cell in cells if cell.regression is not None]
     for record in records:
         if record.get("kind") == "regression":
@@ -201,10 +64,11 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
             continue
         for cell in owner.of(record):
-            runs[cell.name].append((record["config"]["protocol"]["name"], _run(cell, record)))
+            protocol = record["config"]["protocol"]["name"]
+            runs[cell.name].append((protocol, _run(cell, record, known)))
     results = {cell.name: _results(cell, runs[cell.name]) for cell in cells}
     for cell in cells:
-        if getattr(cell, "best_of", ()) and not runs[cell.name]:
+        if cell.best_of and not runs[cell.name]:
             others = [result for name in cell.best_of for result in results.get(name, ())]
             results[cell.name] = _best(cell, others)
     return [result for cell in cells for result in results[cell.name]]
@@ -243,10 +107,22 @@ class Owners:
         return [cell for cell in alike if epochs <= cell.config["recipe"]["epochs"]]
 
 
-def _run(cell: "Cell", record: Mapping[str, Any]) -> Run:
-    config, test, selection = record["config"], record["test"], record["selection"]
+Marks = tuple[list[str], list[str]]
+
+
+def _marks(cell: "Cell", config: Mapping[str, Any], known: dict[str, Marks]) -> Marks:
+    """How a run is shorter than its cell and how it differs; looked up for further seeds."""
     assert cell.config is not None
-    less = reductions(config, cell.config)
+    changing = {key: config.get(key) for key in SETTINGS}
+    key = f"{cell.name} {json.dumps(changing, sort_keys=True)}"
+    if key not in known:
+        known[key] = reductions(config, cell.config), differences(config, cell.config)
+    return known[key]
+
+
+def _run(cell: "Cell", record: Mapping[str, Any], known: dict[str, Marks]) -> Run:
+    config, test, selection = record["config"], record["test"], record["selection"]
+    less, other = _marks(cell, config, known)
     best = test.get("best_on_test")
     on_val = selection["on"] == "val"
     return Run(
@@ -259,7 +135,7 @@ def _run(cell: "Cell", record: Mapping[str, Any]) -> Run:
         last=_percent(test["last"]),
         best_on_test=None if best is None else round(100 * best["accuracy"], 10),
         validation=round(100 * selection["accuracy"], 10) if on_val else None,
-        marks=(*less, *differences(config, cell.config)),
+        marks=(*less, *other),
         reduced=bool(less),
     )
 
@@ -321,13 +197,19 @@ def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[CellResult]
 
 
 def _best(cell: "Cell", others: Sequence[CellResult]) -> list[CellResult]:
-    """The result of a cell that is the best of others: their highest mean, whole runs first."""
-    ran = [result for result in others if result.runs]
-    whole = [result for result in ran if not result.marks] or ran
-    best: dict[str, CellResult] = {}
-    for result in whole:
-        known = best.get(result.protocol)
-        if known is None or (result.mean or 0.0) > (known.mean or 0.0):
-            best[result.protocol] = result
-    found = [CellResult(cell, protocol, best[protocol].runs) for protocol in sorted(best)]
-    return found[::-1] or [CellResult(cell, PAPER, ())]
+    """The result of a cell that is the best of others: their highest mean, whole runs first.
+
+    As long as some of the others have not been run whole, it is the best of too few.
+    """
+    found = []
+    for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
+        ran = [result for result in others if result.runs and result.protocol == protocol]
+        whole = [result for result in ran if not result.marks]
+        best = max(whole or ran, key=lambda result: result.mean or 0.0)
+        names = {result.cell.name for result in whole}
+        runs = best.runs
+        if len(names) < len(cell.best_of):
+            mark = f"best of {len(names)} of {len(cell.best_of)} cells"
+            runs = tuple(replace(r, marks=(*r.marks, mark), reduced=True) for r in runs)
+        found.append(CellResult(cell, protocol, runs))
+    return found or [CellResult(cell, PAPER, ())]

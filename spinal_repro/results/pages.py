@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -52,14 +52,12 @@ def files(
     found |= _styles(
         "sizes", OTHERS["sizes"], sizes.COLUMNS, sizes.rows(list(by_name.values()), counts)
     )
-    found |= _styles("pairs", OTHERS["pairs"], pairs.COLUMNS, _pair_rows(results))
+    paired = [pairs.row(pair) for pair in pairs.pairs(results)]
+    found |= _styles("pairs", OTHERS["pairs"], pairs.COLUMNS, paired)
     found |= _styles("selection", OTHERS["selection"], accuracy.SELECTION, selection)
-    found["README.md"] = readme(results, titles, {name: c for name, (c, _) in counts.items()})
+    plain = {name: count for name, (count, _) in counts.items()}
+    found["README.md"] = readme(results, titles, plain, paired)
     return found
-
-
-def _pair_rows(results: Sequence[CellResult]) -> list[dict[str, Any]]:
-    return [pairs.row(pair) for pair in pairs.pairs(results)]
 
 
 def _unit(results: Sequence[CellResult]) -> str:
@@ -73,8 +71,9 @@ def _styles(
 ) -> dict[str, str]:
     """One table in every format."""
     found = {}
+    steady = _steady(rows)
     for suffix, style in STYLES.items():
-        text = render(columns, rows, style)
+        text = render(columns, steady, style)
         if style == "markdown":
             text = f"# {escape_markdown(title)}\n\n{GENERATED}\n\n{text}"
         if style == "latex":
@@ -83,10 +82,19 @@ def _styles(
     return found
 
 
+def _steady(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Rows with ten digits of each number: the last bits differ from one SciPy to another."""
+    return [
+        {k: float(f"{v:.10g}") if isinstance(v, float) else v for k, v in row.items()}
+        for row in rows
+    ]
+
+
 def readme(
     results: Sequence[CellResult],
     titles: Mapping[str, str],
     counts: Mapping[str, Mapping[str, int]],
+    paired: Sequence[Mapping[str, Any]],
 ) -> str:
     """The front page of the results: claims, an overview, and every row that was run."""
     parts = ["# Results", GENERATED, *claims(results, counts, titles)]
@@ -112,7 +120,6 @@ def readme(
         if ran:
             columns = [c for c in accuracy.columns(table, _unit(ran)) if c.key in SHORT]
             parts += [f"## {escape_markdown(title)}", _rows_only(columns, map(accuracy.row, ran))]
-    paired = _pair_rows(results)
     if paired:
         columns = [c for c in pairs.COLUMNS if c.key in SHORT_PAIRS]
         parts += [f"## {OTHERS['pairs']}", _rows_only(columns, paired)]
@@ -132,7 +139,7 @@ SHORT_PAIRS = (
 def _rows_only(columns: Sequence[Column], rows: Any) -> str:
     """A table whose columns are defined elsewhere."""
     plain = [Column(c.key, c.title, form=c.form) for c in columns]
-    return render(plain, list(rows), "markdown")
+    return render(plain, _steady(rows), "markdown")
 
 
 def _files_section(titles: Mapping[str, str], results: Sequence[CellResult]) -> list[str]:
@@ -146,7 +153,7 @@ def _files_section(titles: Mapping[str, str], results: Sequence[CellResult]) -> 
     return [
         "## Tables in full",
         "Below stands what was run. These files have every cell and every column, each defined "
-        "under its table; CSV has the numbers in full precision. Records lie in `records/`.",
+        "under its table; CSV has ten digits of each number. Records lie in `records/`.",
         "\n".join(lines),
     ]
 
@@ -193,7 +200,7 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
                 f"the marker '{found[1].strip()}' matches no cell; see spinal paper list"
             )
         rows = [_front_row(result, counts) for result in chosen.values()]
-        return f"{found[1]}{render(FRONT, rows, 'markdown')}\n{found[3]}"
+        return f"{found[1]}{render(FRONT, _steady(rows), 'markdown')}\n{found[3]}"
 
     return MARKER.sub(table, text)
 

@@ -29,7 +29,7 @@ def cell_counts(
         if name in found:
             continue
         whole = result.runs and (result.reduced or not result.marks)
-        if whole and not getattr(result.cell, "best_of", ()) and "counts" in result.runs[0].record:
+        if whole and not result.cell.best_of and "counts" in result.runs[0].record:
             found[name] = (result.runs[0].record["counts"], "records")
         elif name in counted:
             found[name] = (counted[name], "model")

@@ -97,7 +97,8 @@ def metrics_csv(state: State) -> str:
     """The history and timing as CSV, one row an epoch."""
     text = io.StringIO()
     rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    # the last row has every column, also where an older version began the run
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

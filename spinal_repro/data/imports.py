@@ -1,0 +1,110 @@
+"""Bringing files that people already have into their place."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from spinal_repro.data.archives import is_archive, unpack
+from spinal_repro.data.catalog import Entry, load_catalog
+from spinal_repro.data.fetch import disk_error
+from spinal_repro.data.stage import (
+    Stage,
+    collect,
+    holds,
+    install,
+    refuse_what_is_in_the_way,
+    staged,
+)
+from spinal_repro.data.verify import problems, sum_of
+from spinal_repro.errors import UserError
+
+
+def import_data(
+    entry: Entry, root: Path, paths: Sequence[Path], siblings: Sequence[Entry] = ()
+) -> bool:
+    """Copy a data set from a folder, an archive or single files into its place.
+
+    Files are found by their names at any depth, plain or gzipped, image folders by the names of
+    their parts. Archives are unpacked; so are those that lie in a folder.
+
+    Args:
+        entry: The data set.
+        root: The folder data sets lie in.
+        paths: What people have. It is left as it is.
+        siblings: Data sets that come in the same archive; they are brought along if they are there.
+
+    Returns:
+        Whether anything had to be imported.
+
+    Raises:
+        UserError: where the files are not those of the data set.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"there is no {path}")
+    if not entry.is_folder and not entry.contents:
+        raise UserError(f"{entry.title} is part of a package; there is nothing to import")
+    if not problems(entry, root, deep=not entry.is_folder):
+        return False
+    refuse_what_is_in_the_way(entry, root)
+    try:
+        with staged(root, entry.key) as stage:
+            sources = _sources(paths, entry, stage)
+            wrong = collect(entry, sources, stage, root)
+            wrong = wrong or _mistaken(entry, stage)
+            if wrong:
+                raise UserError(_what_is_wrong(entry, paths, wrong))
+            install(entry, stage, root)
+            for other in siblings:
+                if not collect(other, sources, stage, root):
+                    install(other, stage, root)
+    except OSError as error:
+        raise disk_error(error, entry, root) from error
+    return True
+
+
+def _sources(paths: Sequence[Path], entry: Entry, stage: Stage) -> list[Path]:
+    """The paths with their archives unpacked, and the archives in those, as Kaggle packs them."""
+    sources: list[Path] = []
+    waiting = [(path.resolve(), 0) for path in paths]
+    while waiting:
+        path, depth = waiting.pop(0)
+        if path.is_file() and is_archive(path):
+            target = stage.unpacked / str(len(sources))
+            own = any(path.name == file.name for file in entry.about.files)
+            unpack(path, target, members=entry.about.members if own else ())
+            path = target
+        sources.append(path)
+        if path.is_dir() and depth < 2 and not holds(entry, path):
+            inside = (p for p in sorted(path.rglob("*")) if p.is_file() and is_archive(p))
+            waiting += [(archive, depth + 1) for archive in inside]
+    return sources
+
+
+def _mistaken(entry: Entry, stage: Stage) -> list[str]:
+    """Files of the same names that belong to another data set: the MNIST family shares them."""
+    known = {
+        content.sha256: other.title
+        for other in load_catalog().values()
+        for content in other.contents
+        if content.sha256 and other.key != entry.key
+    }
+    wrong = []
+    for file in entry.contents:
+        path = entry.path(stage.ready) / file.name
+        if file.md5 is None and file.sha256 is None and path.is_file():
+            title = known.get(sum_of(path, "sha256"))
+            if title is not None:
+                wrong.append(f"{file.name} is that of {title}")
+    return wrong
+
+
+def _what_is_wrong(entry: Entry, paths: Sequence[Path], wrong: list[str]) -> str:
+    where = ", ".join(map(str, paths))
+    more = ""
+    if entry.is_folder and any("expected" in text for text in wrong):
+        sizes = [f"dataset.{part}_size=N" for part in entry.parts]
+        more = (
+            f". For another release, say what it has, here and in training: "
+            f"dataset.num_classes=N {' '.join(sizes)}"
+        )
+    return f"{where} is not {entry.title} as the catalog knows it: {'; '.join(wrong)}{more}"
