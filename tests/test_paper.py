@@ -17,6 +17,7 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
+from spinal_repro.model import build_model
 from spinal_repro.paper import TABLES, Cell, Published, curve, load_cells
 from spinal_repro.sizes import cell_counts
 from spinal_repro.training import run as run_module
@@ -170,55 +171,86 @@ def test_every_cell_sees_the_same_size_in_training_and_evaluation():
         HEADS.check(config.head.name, config.head.options)
 
 
-def head_size(config, norm: int = 2) -> tuple[int, int]:
-    """Parameters and multiplications of a head, by the closed forms of its definition."""
-    head, classes = config.head.options, config.dataset.outputs
-    features = FEATURES.get(config.model.label, OTHERS_FEATURES)
-    features *= {2: 4}.get(config.model.options.get("pool"), 1)
-    name, w = config.head.name, head.get("width", 0)
-    if name == "fc":
+def features_of(config) -> int:
+    pooled = {2: 4}.get(config.model.options.get("pool"), 1)  # quadrants (Q12)
+    return pooled * FEATURES.get(config.model.label, OTHERS_FEATURES)
+
+
+def head_parameters(config) -> int:
+    """Parameters of a head, by the closed forms of its definition; batch norm has two a unit."""
+    head, classes, features = config.head.options, config.dataset.outputs, features_of(config)
+    if config.head.name == "fc":
         widths = [features, *head["hidden"], classes]
-        mult = sum(a * b for a, b in itertools.pairwise(widths))
-        return mult + sum(widths[1:]) + norm * head["norm"] * sum(head["hidden"]), mult
-    n = head["layers"]
-    if name == "progressive":
-        mult = n * features * w + n * (n - 1) // 2 * w * w + classes * (features + n * w)
-        return mult + n * w + classes + norm * head["norm"] * n * w, mult
+        weights = sum(a * b + b for a, b in itertools.pairwise(widths))
+        return weights + 2 * head["norm"] * sum(head["hidden"])
+    w, n = head["width"], head["layers"]
+    norms = 2 * head["norm"] * n * w
+    if config.head.name == "progressive":
+        inside = n * features * w + n * (n - 1) // 2 * w * w + n * w
+        return inside + classes * (features + n * w) + classes + norms
     part = features // head["splits"]
-    mult = part * w + (n - 1) * (part + w) * w + n * w * classes
-    own = part * w + w + (1 if head["shared"] else n - 1) * ((part + w) * w + w)
-    return own + n * w * classes + classes + norm * head["norm"] * n * w, mult
+    later = 1 if head["shared"] else n - 1
+    return part * w + w + later * ((part + w) * w + w) + n * w * classes + classes + norms
+
+
+def test_every_head_has_the_parameters_of_its_closed_form():
+    for cell in CELLS.values():
+        if cell.config is not None:
+            config = validate(cell.config)
+            outputs, options = config.dataset.outputs, config.head.options
+            with torch.device("meta"):
+                head = HEADS.build(config.head.name, options, features_of(config), outputs)
+            found = sum(parameter.numel() for parameter in head.parameters())
+            assert found == head_parameters(config), cell.name
+
+
+def backbones() -> list[str]:
+    """One cell for each backbone and size of its features."""
+    first = {}
+    for cell in CELLS.values():
+        if cell.config is not None:
+            model = {k: v for k, v in cell.config["model"].items() if k != "pretrained"}
+            first.setdefault(json.dumps(model), cell.name)
+    return list(first.values())
 
 
 @pytest.mark.xdist_group("paper")
-def test_every_cell_can_be_built_and_its_head_has_the_size_of_its_closed_form():
-    counts, refused = cell_counts(CELLS.values())
+def test_every_backbone_gives_the_features_that_the_heads_count_on():
+    for name in backbones():
+        config = validate(CELLS[name].config)
+        bare = {k: v for k, v in config.model.options.items() if k != "pretrained"}
+        component = dataclasses.replace(config.model, options=bare)
+        side, channels = config.input_size, config.dataset.channels
+        with torch.device("meta"):
+            model = build_model(config.dataset, component, config.head, image_size=side).eval()
+            logits = model(torch.zeros(2, channels, side, side))
+        assert model.backbone.num_features == features_of(config), name
+        assert logits.shape == (2, config.dataset.outputs), name
+
+
+COUNTED = {  # parameters and multiplications of heads, counted from the original's own classes
+    "mnist/cnn_fc": (16_560, 16_500),
+    "mnist/cnn_spinal8": (8_538, 8_480),
+    "progressive/mnist_flatten": (514_218, 512_672),
+    "progressive/kmnist_vgg5": (95_498, 95_232),
+    "progressive/qmnist_vgg5": (96_010, 95_232),
+    "progressive/caltech101_wide_resnet101_2": (2_166_949, 2_166_048),
+    "progressive/fruits360_wide_resnet101_2": (15_489_155, 15_484_928),
+    "shared/stl10_wide_resnet101_2_8x20": (12_290, 45_360),
+}
+
+
+def test_heads_are_as_large_as_the_original_s():
+    counts, refused = cell_counts(CELLS[name] for name in COUNTED)
     assert not refused
-    for cell in CELLS.values():
-        if cell.config is not None:
-            found = counts[cell.name]
-            heads = found["head_parameters"], found["head_multiplications"]
-            assert heads == head_size(validate(cell.config)), cell.name
-    # counted from the original's own classes
-    for name, parameters, multiplications in (
-        ("mnist/cnn_fc", 16_560, 16_500),
-        ("mnist/cnn_spinal8", 8_538, 8_480),
-        ("progressive/mnist_flatten", 514_218, 512_672),
-        ("progressive/kmnist_vgg5", 95_498, 95_232),
-        ("progressive/qmnist_vgg5", 96_010, 95_232),
-        ("progressive/caltech101_wide_resnet101_2", 2_166_949, 2_166_048),
-        ("progressive/fruits360_wide_resnet101_2", 15_489_155, 15_484_928),
-        ("shared/stl10_wide_resnet101_2_8x20", 12_290, 45_360),
-        ("shared/stl10_vit_8x10", 3_490, 11_740),
-        ("shared/stl10_vit_8x100", 43_810, 180_400),
+    found = {name: (c["head_parameters"], c["head_multiplications"]) for name, c in counts.items()}
+    assert found == COUNTED
+    for name, parameters in (
+        ("shared/stl10_vit_8x10", 3_490),
+        ("shared/stl10_vit_8x100", 43_810),
+        ("notebooks/fashion_mnist_wide_resnet101_2_spinal1024_linear", 7_385_098),
     ):
-        found = counts[name]
-        assert found["head_parameters"] == parameters, name
-        assert found["head_multiplications"] == multiplications, name
-    assert counts["mnist/vgg5_fc"]["head_multiplications"] == 136_192
-    assert counts["mnist/vgg5_spinal"]["head_multiplications"] == 119_808
-    linear = counts["notebooks/fashion_mnist_wide_resnet101_2_spinal1024_linear"]
-    assert linear["head_parameters"] == 7_385_098
+        assert head_parameters(validate(CELLS[name].config)) == parameters
 
 
 WIDTHS = {  # of the Wide-ResNet-101-2 rows, and whether the class has dropout and batch norm

@@ -1,0 +1,147 @@
+"""Cells on the command lines: names, patterns, refusals, what is listed and planned."""
+
+import csv
+import io
+import shutil
+from pathlib import Path
+
+import pytest
+
+from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.spinal import main as spinal
+from spinal_repro.cli.train import _main, check_overrides
+from spinal_repro.config import compose
+from spinal_repro.errors import UserError
+from spinal_repro.paper import load_cells
+from spinal_repro.plan import estimate
+from spinal_repro.records import read_record, run_folders
+
+RECORDS = Path(__file__).parents[2] / "results" / "records"
+
+
+def test_a_pattern_becomes_the_names_it_stands_for(capsys):
+    names = expand(["-m", "paper=mnist/cnn_*,mnist/vgg5_fc", "seed=0,1"], sweeping=True)
+    assert names == ["-m", "paper=mnist/cnn_fc,mnist/cnn_spinal8,mnist/vgg5_fc", "seed=0,1"]
+    assert capsys.readouterr().err == ""
+    plain = ["paper=mnist/vgg5_fc", "dataset=mnist"]
+    assert expand(plain, sweeping=False) == plain
+
+
+def test_cells_that_cannot_be_run_are_left_out_of_a_pattern_and_named(capsys):
+    (argument,) = expand(["paper=notebooks/stl10_vit_*"], sweeping=True)
+    assert argument == "paper=notebooks/stl10_vit_fc,notebooks/stl10_vit_spinal40"
+    assert "left out: the cell notebooks/stl10_vit_spinal_background" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argument", "sweeping", "message"),
+    [
+        ("paper=mnist/*", False, "names 27 cells; a run of each is a sweep: spinal-train -m"),
+        ("paper=mnist/lenet*", True, "no cell matches 'mnist/lenet"),
+        ("paper=regression/*", True, "none of the 16 cells .* another command: spinal regression"),
+    ],
+)
+def test_patterns_that_name_nothing_to_run_are_refused(argument, sweeping, message):
+    with pytest.raises(UserError, match=message):
+        expand([argument], sweeping)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "mnist/vgg_spinal",
+            "no cell 'mnist/vgg_spinal'; did you mean 'mnist/vgg5_spinal'",
+        ),
+        ("mnist", "mnist is a table; run one of its cells, or all: -m 'paper=mnist/"),
+        ("regression/sum_spinal_100", "another command: spinal regression --epochs 100"),
+        ("others/mura_vgg16_fc", "cannot be run here: MURA"),
+        ("summary/mnist", "is the best of other cells; run mnist/vgg5_spinal"),
+    ],
+)
+def test_names_that_cannot_be_run_are_refused(name, message):
+    with pytest.raises(UserError, match=message):
+        check_overrides([f"paper={name}"])
+
+
+def test_a_cell_of_one_s_own_is_left_to_hydra(tmp_path):
+    (tmp_path / "paper" / "mine").mkdir(parents=True)
+    (tmp_path / "paper" / "mine" / "one.yaml").write_text("paper: {name: mine/one}\n")
+    check_cell("mine/one", [tmp_path])
+    with pytest.raises(UserError, match="there is no cell 'mine/two'"):
+        check_cell("mine/two", [tmp_path])
+
+
+def test_what_a_cell_says_of_the_paper_is_no_setting():
+    check_overrides(["paper=mnist/cnn_spinal8", "head.width=10", "protocol=heldout"])
+    with pytest.raises(UserError, match=r"no configuration key 'paper\.published'"):
+        check_overrides(["paper=mnist/cnn_spinal8", "paper.published=1"])
+
+
+@pytest.fixture
+def swept(real_data, tmp_path, monkeypatch) -> Path:
+    """Two cells of one epoch on 60 images each: the folder of their runs."""
+    arguments = ["-m", "paper=mnist/cnn_*", "recipe.epochs=1", "data.limit=60"]
+    arguments += [f"data.root={real_data}", f"runs={tmp_path / 'runs'}", "runtime.progress=none"]
+    monkeypatch.setattr("sys.argv", ["spinal-train", *arguments])
+    monkeypatch.chdir(tmp_path)
+    assert _main([*arguments, "runtime.device=cpu"]) == 0
+    return tmp_path / "runs"
+
+
+def test_a_sweep_over_a_pattern_trains_each_cell_under_its_name(swept, capsys):
+    records = [read_record(folder / "record.json") for folder in run_folders(swept)]
+    assert [r["config"]["cell"] for r in records] == ["mnist/cnn_fc", "mnist/cnn_spinal8"]
+    assert {r["config"]["protocol"]["name"] for r in records} == {"paper"}
+    spinal(["paper", "list", "mnist/cnn_*", "--runs", str(swept), "--records", "none"])
+    assert capsys.readouterr().out.count("not run") == 2  # a reduced budget is not the cell
+
+
+def listed(capsys, *arguments: str) -> list[dict[str, str]]:
+    spinal(["paper", *arguments, "--format", "csv"])
+    return list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+
+
+def test_the_list_counts_records_and_says_why_there_are_none(tmp_path, capsys):
+    places = ["--runs", str(tmp_path), "--records", str(tmp_path / "records")]
+    shutil.copytree(RECORDS / "mnist_cnn", tmp_path / "records")
+    rows = {row["cell"]: row for row in listed(capsys, "list", *places)}
+    assert list(rows) == [cell.name for cell in load_cells()]
+    assert rows["mnist/cnn_fc"] == {
+        "cell": "mnist/cnn_fc",
+        "published": "98.17",
+        "confidence": "quoted",
+        "epochs": "8",
+        "state": "run 5 (paper)",
+    }
+    assert rows["mnist/vgg5_fc"]["state"] == "not run"
+    assert rows["mnist/vgg5_fc"]["published"] == ""
+    assert rows["others/mura_vgg16_fc"]["state"].startswith("not runnable: MURA")
+    assert rows["summary/mnist"]["state"] == "the best of 2 cells"
+    (row,) = listed(capsys, "list", "mnist/cnn_fc", *places)
+    assert row == rows["mnist/cnn_fc"]
+
+
+def test_the_plan_leaves_out_what_is_done(tmp_path, capsys):
+    shutil.copytree(RECORDS / "mnist_cnn", tmp_path / "records")
+    places = ["--runs", str(tmp_path), "--records", str(tmp_path / "records")]
+    rows = listed(capsys, "plan", "mnist/cnn_*", "--seeds", "7", *places)
+    assert [row["left"] for row in rows] == ["2", "2"]
+    assert all(float(row["seconds"]) > 0 for row in rows)
+    spinal(["paper", "plan", "mnist/cnn_fc", "--seeds", "3", *places])
+    assert "0 runs left" in capsys.readouterr().err
+    spinal(["paper", "plan", "regression", *places])
+    assert "spinal regression --seeds 1 trains regression/*" in capsys.readouterr().err
+
+
+def test_an_estimate_adds_up():
+    """Times of 1 s and 0.25 s an image in training and evaluation, for 54,000 and 6,000 of them."""
+    config = compose(["paper=mnist/cnn_fc", "protocol=heldout"])
+    timings = {}
+    estimate(config, timings)
+    (key,) = timings
+    found = estimate(config, {key: (1.0, 0.25)})
+    assert (found.epochs, found.step) == (8, 64.0)
+    assert found.seconds == 8 * (54_000 + 0.25 * 6_000)
+    found = estimate(compose(["paper=mnist/cnn_fc"]), {key: (1.0, 0.25)})
+    assert found.seconds == 8 * (60_000 + 0.25 * 10_000)
