@@ -375,6 +375,9 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
             raise unknown("configuration key", str(key), known)
     if isinstance(plain.get("dataset"), dict):
         plain["dataset"].pop("about", None)  # for the catalog, see data/catalog.py
+    if isinstance(plain.get("recipe"), dict) and isinstance(plain["recipe"].get("stages"), dict):
+        stages = plain["recipe"]["stages"].items()  # JSON has made text of the epochs
+        plain["recipe"]["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages}
 
     def section(name: str, schema: type) -> Any:
         node = plain.get(name)

@@ -5,12 +5,15 @@ This module never imports torch, so that listing runs is quick.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from spinal_repro.config import Config
 
 SCHEMA_VERSION = 1
 RECORD, STATUS = "record.json", "status.json"
@@ -37,6 +40,66 @@ def read_record(path: Path) -> dict[str, Any]:
     if version != SCHEMA_VERSION:
         raise UserError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}")
     return dict(record)
+
+
+def record_files(folder: Path) -> Iterator[Path]:
+    """Every record below a folder, in the order of their paths.
+
+    A run folder holds its ``record.json`` once it is finished, among other files; any other
+    folder holds records under names of their own.
+
+    Args:
+        folder: Run folders (``runs/``), or committed records (``results/records/``), or one run.
+    """
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        is_run = STATUS in files or RECORD in files
+        names = [RECORD] if is_run else sorted(files)
+        yield from (Path(place, n) for n in names if n in files and n.endswith(".json"))
+
+
+def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """All records below folders; of equal runs (identity and seed), the first alone.
+
+    Args:
+        folders: Searched in this order.
+        without: Parts of a record to drop at once, e.g. ``history``: thousands stay small.
+
+    Raises:
+        UserError: for a folder that is not there and for a file that is no record.
+    """
+    found, seen = [], set()
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder} of records; name one by --records DIR")
+        for path in record_files(folder):
+            record = read_record(path)
+            for part in without:
+                record.pop(part, None)
+            key = (record.get("identity"), record.get("seed"))
+            if None not in key:  # a record of many seeds is sorted out seed by seed, see cells.py
+                if key in seen:
+                    continue
+                seen.add(key)
+            found.append(record)
+    return found
+
+
+def stored_config(config: Mapping[str, Any]) -> "Config":
+    """A configuration as JSON has it, of a record or of a cell, made one to work with.
+
+    Keys that are younger than the record have today's defaults.
+
+    Raises:
+        UserError: where it is not valid.
+    """
+    from spinal_repro.config import validate
+
+    config = {**config, "recipe": dict(config["recipe"])}
+    stages = config["recipe"].get("stages")
+    if stages:  # JSON has no whole numbers as keys
+        config["recipe"]["stages"] = {int(epoch): lr for epoch, lr in stages.items()}
+    return validate(config)
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:

@@ -6,7 +6,8 @@ leading dimension M = seeds x functions and trained together; as Adam works elem
 and no loss depends on two models, each is trained exactly as it would be alone.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state, vmap
 
+from spinal_repro.environment import describe_environment, git_revision
 from spinal_repro.errors import unknown
 from spinal_repro.heads import FCHead, SpinalHead
+from spinal_repro.records import SCHEMA_VERSION
 from spinal_repro.seeds import stream_seed
 
 INPUTS, SAMPLES, BATCH_SIZE, NOISE, LR = 8, 1000, 64, 0.2, 0.01
@@ -211,3 +214,30 @@ def regression(
             row = {"net": net, "function": function, "epochs": epoch, "seed": seed}
             rows.append(row | {name: float(values[i]) for name, values in columns.items()})
     return rows
+
+
+def regression_record(
+    settings: Mapping[str, Any],
+    runs: Sequence[Mapping[str, Any]],
+    summary: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    """The record of both nets' runs, as one document.
+
+    Args:
+        settings: ``seeds`` (how many, from 0), ``epochs``, ``target`` and ``layers``.
+        runs: The rows of `regression` for both nets.
+        summary: Their table, see `results.regression`.
+        seconds: How long it all took.
+    """
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "kind": "regression",
+        "settings": dict(settings),
+        "environment": describe_environment(torch.device("cpu")),
+        "git": git_revision(),
+        "finished": time.strftime("%FT%TZ", time.gmtime()),
+        "seconds": seconds,
+        "summary": list(summary),
+        "runs": list(runs),
+    }

@@ -1,7 +1,7 @@
 """Sizes of the shipped models with the shipped heads, counted without training or data."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,9 @@ from spinal_repro.config import Config, compose, config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, Counts, build_model, count
+from spinal_repro.paper import Cell
+from spinal_repro.records import stored_config
+from spinal_repro.regression import INPUTS, make_net
 from spinal_repro.results.tables import Column
 
 BASELINE = "fc"
@@ -88,6 +91,40 @@ def sizes(overrides: Sequence[str] = ()) -> Sizes:
             row = {"dataset": dataset, "model": model, "head": head}
             found.rows.append(row | counts.to_dict() | _changes(counts, base))
     return found
+
+
+def cell_counts(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
+    """Count the models of published cells.
+
+    Args:
+        cells: From `spinal_repro.paper.load_cells`.
+
+    Returns:
+        Counts by the name of the cell, and why the others could not be counted.
+    """
+    counter = _Counter()
+    found, refused = {}, {}
+    for cell in cells:
+        try:
+            if cell.regression is not None:
+                found[cell.name] = _count_regression(cell.regression).to_dict()
+            elif cell.config is not None:
+                found[cell.name] = counter(stored_config(cell.config)).to_dict()
+        except UserError as error:
+            refused[cell.name] = str(error)
+    return found, refused
+
+
+def recount(config: Config) -> dict[str, int]:
+    """Count the model of one configuration, as its record should have it."""
+    return _Counter()(config).to_dict()
+
+
+def _count_regression(regression: Mapping[str, Any]) -> Counts:
+    """The toy regression's nets are heads on eight inputs."""
+    with torch.device("meta"):
+        net = make_net(regression["net"], regression.get("layers", "distinct"))
+    return count(Classifier(_Features(INPUTS), net), 1, 1)
 
 
 def _names(group: str, named: dict[str, str]) -> list[str]:

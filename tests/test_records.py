@@ -13,6 +13,7 @@ from spinal_repro.records import (
     SCHEMA_VERSION,
     describe,
     read_record,
+    read_records,
     run_folders,
     write_record,
     write_status,
@@ -129,3 +130,32 @@ def test_a_finished_run_with_an_unreadable_record(folder, record):
     assert row["state"] == "unreadable"
     assert row["reduced"]
     assert "test %" not in row
+
+
+def test_records_are_found_among_runs_and_among_committed_ones(tmp_path):
+    runs, committed = tmp_path / "runs", tmp_path / "records"
+    for seed in (1, 0):
+        folder = runs / "mnist-cnn-fc" / "paper-1" / f"s{seed}"
+        folder.mkdir(parents=True)
+        write_status(folder, "done")
+        write_record(folder, {"identity": "1", "seed": seed, "history": [1]})
+    unfinished = runs / "mnist-cnn-fc" / "paper-1" / "s2"
+    unfinished.mkdir()
+    write_status(unfinished, "running")
+    committed.mkdir()
+    write_json(committed / "a.json", {"schema_version": 1, "identity": "1", "seed": 0, "from": "a"})
+    write_json(committed / "b.json", {"schema_version": 1, "identity": "2", "seed": 0})
+    (committed / "notes.txt").write_text("no record")
+    found = read_records([committed, runs], without=["history"])
+    assert [(r["identity"], r["seed"]) for r in found] == [("1", 0), ("2", 0), ("1", 1)]
+    assert found[0]["from"] == "a" and "history" not in found[2]  # the first of equal ones
+    assert len(read_records([runs])) == 2 and read_records([runs])[0]["history"] == [1]
+    assert len(read_records([runs / "mnist-cnn-fc" / "paper-1" / "s1"])) == 1
+
+
+def test_records_that_cannot_be_read_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"there is no folder .*nowhere"):
+        read_records([tmp_path / "nowhere"])
+    (tmp_path / "x.json").write_text("[]")
+    with pytest.raises(UserError, match=r"x\.json has schema version None"):
+        read_records([tmp_path])

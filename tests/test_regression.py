@@ -1,15 +1,15 @@
 """The stacked regression nets are the nets of Table I, trained one by one."""
 
 import copy
-import json
 
 import pytest
 import torch
 from torch.nn import functional
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.config import config_dir
+from spinal_repro.contributed import check_regression
 from spinal_repro.errors import UserError
+from spinal_repro.records import read_record
 from spinal_repro.regression import (
     FUNCTIONS,
     NETS,
@@ -169,7 +169,7 @@ def test_summary_pairs_nets_by_seed():
 
 
 def test_table_one_is_whole_and_spinal_wins_six_of_eight():
-    table = published(config_dir())
+    table = published()
     assert len(table) == 16
     cells = {key[1:] for key in table}
     assert {function for function, _ in cells} == set(FUNCTIONS)
@@ -184,7 +184,9 @@ def test_command_writes_table_and_every_seed(tmp_path, capsys):
     main(["regression", *arguments, "--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(NETS) * len(FUNCTIONS)
-    document = json.loads(out.read_text())
+    document = read_record(out)  # it is a record
+    assert document["kind"] == "regression" and check_regression(document) == []
+    assert {"environment", "git", "finished"} <= document.keys()
     assert document["settings"] == {
         "seeds": 2,
         "epochs": 1,
@@ -192,7 +194,7 @@ def test_command_writes_table_and_every_seed(tmp_path, capsys):
         "layers": "distinct",
     }
     assert len(document["runs"]) == 2 * len(NETS) * len(FUNCTIONS)
-    assert summarise(document["runs"], published(config_dir())) == document["summary"]
+    assert summarise(document["runs"], published()) == document["summary"]
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     assert float(first["metric_median"]) == document["summary"][0]["metric_median"]
 

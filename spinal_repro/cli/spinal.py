@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro import __version__
+from spinal_repro.cli.data import add_parser as add_data
+from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, render
 
@@ -51,7 +53,14 @@ def _parser() -> argparse.ArgumentParser:
         nargs="*",
         help="a composition, as for spinal-train, e.g. dataset=mnist model=cnn head=spinal",
     )
-    params.set_defaults(command=lambda given: print_params(given.overrides, given.format))
+    params.add_argument(
+        "--cells", action="store_true", help="count every published cell instead, as JSON"
+    )
+    params.add_argument(
+        "--out", type=Path, help="with --cells: where to write it (spinal tables reads "
+        "results/counts.json); else it is printed",
+    )  # fmt: skip
+    params.set_defaults(command=_params)
 
     regression = commands.add_parser("regression", help="Table I of the paper: toy regression")
     regression.add_argument("--seeds", type=_count, default=20, help="how many (default: 20)")
@@ -71,13 +80,27 @@ def _parser() -> argparse.ArgumentParser:
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
-    from spinal_repro.cli.data import add_parser as add_data
+    from spinal_repro.cli import paper, records, tables
 
+    tables.add_parser(commands)
+    records.add_parser(commands)
+    paper.add_parser(commands)
     add_data(commands)
-
+    add_use(commands)
     for command in (params, regression):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
     return parser
+
+
+def _params(given: argparse.Namespace) -> None:
+    if given.cells and given.overrides:
+        raise UserError("--cells counts every cell; leave out --cells or the overrides")
+    if given.out is not None and not given.cells:
+        raise UserError("--out is for the counts of the cells: spinal params --cells --out FILE")
+    if given.cells:
+        print_cell_counts(given.out)
+    else:
+        print_params(given.overrides, given.format)
 
 
 def _count(text: str) -> int:
@@ -125,6 +148,29 @@ def print_params(overrides: Sequence[str], style: str) -> None:
         print(f"not counted, {head} with {names}: {models[0][1]}", file=sys.stderr)
 
 
+def print_cell_counts(out: Path | None) -> None:
+    """Count the model of every published cell and write or print it as JSON.
+
+    Raises:
+        UserError: where the file cannot be written.
+    """
+    import json
+
+    from spinal_repro.files import write_json
+    from spinal_repro.paper import load_cells
+    from spinal_repro.sizes import cell_counts
+
+    if out is not None and not out.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {out.resolve().parent} for --out")
+    counts, refused = cell_counts(load_cells())
+    for name, why in refused.items():
+        print(f"not counted, {name}: {why}", file=sys.stderr)
+    if out is None:
+        print(json.dumps(counts, indent=1))
+    else:
+        write_json(out, counts)
+
+
 def print_regression(given: argparse.Namespace) -> None:
     """Train all regression nets and print their table beside the published one.
 
@@ -133,19 +179,17 @@ def print_regression(given: argparse.Namespace) -> None:
     """
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
-    from spinal_repro.config import config_dir
     from spinal_repro.files import write_json
-    from spinal_repro.regression import NETS
+    from spinal_repro.regression import NETS, regression_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
 
     start = time.perf_counter()
     rows = [row for net in NETS for row in _regression(net, given)]
-    summary = summarise(rows, published(config_dir()))
+    summary = summarise(rows, published())
     if given.out is not None:
         settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
         seconds = round(time.perf_counter() - start, 1)
-        document = {"settings": settings, "seconds": seconds, "summary": summary, "runs": rows}
-        write_json(given.out, document)
+        write_json(given.out, regression_record(settings, rows, summary, seconds))
     print(render(COLUMNS, summary, given.format))
 
 

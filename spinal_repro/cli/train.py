@@ -15,10 +15,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.config import GROUPS, compose_raw, config_dir, explain, schema_keys, validate
 from spinal_repro.errors import UserError, unknown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
 def main() -> None:
@@ -47,6 +49,8 @@ def _main(arguments: Sequence[str]) -> int:
             jobs.append((what, ""))
 
     try:
+        arguments = expand(arguments, sweeping)
+        sys.argv = [*sys.argv[:1], *arguments]  # what Hydra reads
         check_overrides(arguments)
         hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
@@ -87,7 +91,8 @@ def _train(raw: DictConfig) -> None:
 
 
 def _describe(raw: DictConfig) -> str:
-    choices = [f"{g}={OmegaConf.select(raw, f'{g}.name')}" for g in GROUPS if g != "runtime"]
+    groups = [g for g in (CELL, *GROUPS) if g != "runtime" and raw.get(g) is not None]
+    choices = [f"{g}={OmegaConf.select(raw, f'{g}.name')}" for g in groups]
     return " ".join([*choices, f"seed={raw.get('seed')}"])
 
 
@@ -108,25 +113,31 @@ def check_overrides(arguments: Sequence[str]) -> None:
     folders = [config_dir(), *_extra_dirs(arguments)]
     choices: list[str] = []
     for override in overrides:
-        if override.key_or_group in GROUPS:
+        if override.key_or_group in (CELL, *GROUPS):
             names = _choices(override)
             if override.is_add() or override.is_force_add():
                 raise UserError(
-                    f"a {override.key_or_group} is always chosen; "
+                    f"a {override.key_or_group} is chosen without a plus; "
                     f"leave out the plus of {override.input_line}"
                 )
             for name in names:
-                _check_choice(override.key_or_group, name, folders)
+                if override.key_or_group == CELL:
+                    check_cell(name, folders[1:])
+                else:
+                    _check_choice(override.key_or_group, name, folders)
             if names:
                 choices.append(f"{override.key_or_group}={names[0]}")
     extra = folders[1] if len(folders) > 1 else None
     known: set[str] | None = None
     for override in overrides:
         key = override.key_or_group
-        if key in GROUPS or key.split(".")[0] in ("hydra",) or "@" in key:
+        if key in (CELL, *GROUPS) or key.split(".")[0] in ("hydra",) or "@" in key:
             continue
         if known is None:  # composing takes a moment; do it only where a key needs it
             known = {*_keys(compose_raw(choices, extra)), *schema_keys()}
+            known = {
+                k for k in known if k.split(".")[0] != CELL
+            }  # what was published is no setting
         if key not in known:
             elsewhere = _keys_elsewhere(known, folders)
             if key in elsewhere:
@@ -155,7 +166,7 @@ def _choices(override: Override) -> list[str]:
         if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             return []
         return [str(name) for name in override.sweep_string_iterator()]
-    return [] if override.is_delete() else [str(override.value())]
+    return [] if override.is_delete() or override.value() is None else [str(override.value())]
 
 
 def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:

@@ -1,10 +1,12 @@
-"""From a part of a data set to images of one size."""
+"""From a part of a data set to batches of images of one size."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from spinal_repro.config import Preparation
+from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split
@@ -51,3 +53,34 @@ def prepared(
     if device.type == "cuda" and decoded.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return ImageSet(decoded.gather(torch.arange(len(source))).to(device), source.labels), None
     return ImageSet(decoded, source.labels), None
+
+
+def batches_of(
+    dataset: Dataset,
+    split: Split,
+    part: str,
+    *,
+    preparation: Preparation,
+    runs: Path,
+    device: torch.device,
+    **options: Any,
+) -> Batches:
+    """The batches of ``train``, ``val`` or ``test``.
+
+    Args:
+        dataset: The published parts.
+        split: Which of their images are used for what.
+        part: ``train``, ``val`` or ``test``.
+        preparation: What images are brought to.
+        runs: The folder of runs.
+        device: Where batches are made.
+        options: The other arguments of `Batches`.
+
+    Raises:
+        UserError: as `prepared`.
+    """
+    source = published_part(dataset, split, part)
+    images, resize = prepared(source, preparation, runs, device)
+    crop = None if resize is None else preparation.size
+    indices = getattr(split, part)
+    return Batches(images, indices, device=device, resize=resize, crop=crop, **options)

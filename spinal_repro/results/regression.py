@@ -1,30 +1,23 @@
 """The table of the regression experiment, beside Table I of the paper."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from omegaconf import OmegaConf
-
+from spinal_repro.paper import load_cells
 from spinal_repro.results.tables import Column
 
 UNIT = 1e-3
 
 
-def published(folder: Path) -> dict[tuple[str, str, int], float]:
-    """The 16 numbers of Table I, by net, function and epochs, as mean square errors.
-
-    Args:
-        folder: The folder of the shipped configurations.
-    """
-    table: Any = OmegaConf.to_container(OmegaConf.load(folder / "paper" / "regression.yaml"))
-    return {
-        (net, function, epochs): value * table["unit"]
-        for net, functions in table["values"].items()
-        for function, by_epochs in functions.items()
-        for epochs, value in by_epochs.items()
-    }
+def published() -> dict[tuple[str, str, int], float]:
+    """The 16 numbers of Table I, by net, function and epochs, as mean square errors."""
+    found = {}
+    for cell in load_cells("regression"):
+        assert cell.regression is not None and cell.published[0].value is not None, cell.name
+        key = cell.regression["net"], cell.regression["function"], cell.regression["epochs"]
+        found[key] = cell.published[0].value * UNIT
+    return found
 
 
 def summarise(

@@ -1,10 +1,19 @@
-"""Intervals for measured accuracies."""
+"""Intervals and tests for measured accuracies. Every rule here is checked by simulation."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
+import numpy as np
+from scipy.special import bdtr, stdtrit
 
-def binomial_interval(correct: int, count: int, level: float = 0.95) -> tuple[float, float]:
+LEVEL = 0.95
+EXACT_PAIRS = 20  # up to here every sign flip is tried
+FLIPS = 20_000  # beyond it, this many are drawn
+
+
+def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
     """Wilson's interval for the share of right answers.
 
     It covers the uncertainty from a finite test set alone, not that between seeds.
@@ -26,3 +35,119 @@ def binomial_interval(correct: int, count: int, level: float = 0.95) -> tuple[fl
     low = centre - half if correct > 0 else 0.0  # exact at the edges, where rounding would not be
     high = centre + half if correct < count else 1.0
     return max(0.0, low), min(1.0, high)
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean; exact for equal values."""
+    return math.fsum(values) / len(values)
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The sample standard deviation (n - 1); needs two values.
+
+    Equal values have none: rounding in the mean must not make them differ.
+    """
+    assert len(values) > 1
+    if min(values) == max(values):
+        return 0.0
+    centre = mean(values)
+    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Student's t interval for the mean over seeds; needs two values."""
+    half = _t(len(values) - 1, level) * deviation(values) / math.sqrt(len(values))
+    return mean(values) - half, mean(values) + half
+
+
+def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
+    """Where one new run would lie: ``mean -+ t * SD * sqrt(1 + 1/n)``; needs two values.
+
+    A published single value is judged by this and not by the interval of the mean, which
+    shrinks to nothing with the number of runs while a single run stays as variable as it is.
+    """
+    half = _t(len(values) - 1, level) * deviation(values) * math.sqrt(1 + 1 / len(values))
+    return mean(values) - half, mean(values) + half
+
+
+def _t(freedom: int, level: float) -> float:
+    return float(stdtrit(freedom, (1 + level) / 2))
+
+
+def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
+    """Two-sided p-value of paired differences, from flipping their signs.
+
+    If the two sides of a pair are exchangeable, every choice of signs is as likely. The p-value
+    is the share of choices whose sum is at least as far from 0: exact over all 2^n of them up to
+    `EXACT_PAIRS` pairs, beyond that over `FLIPS` drawn ones and the observed one. It cannot fall
+    below 2 / 2^n.
+
+    Args:
+        differences: One for each pair, at least one.
+        seed: For the drawn choices.
+    """
+    d = np.asarray(differences, dtype=np.float64)
+    observed = abs(d.sum())
+    least = observed - 1e-9 * np.abs(d).sum()  # sums equal but for rounding are equal
+    if len(d) <= EXACT_PAIRS:
+        half = len(d) // 2
+        sums = np.add.outer(_signed_sums(d[:half]), _signed_sums(d[half:]))
+        return float(np.mean(np.abs(sums) >= least))
+    bits = np.random.default_rng(seed).integers(0, 256, (FLIPS, -(-len(d) // 8)), np.uint8)
+    flipped = np.unpackbits(bits, axis=1, count=len(d))
+    hits = int((np.abs(d.sum() - 2 * (flipped @ d)) >= least).sum())
+    return (hits + 1) / (FLIPS + 1)
+
+
+def _signed_sums(values: np.ndarray) -> np.ndarray:
+    """The sums of all sign choices, ``[2^n]``."""
+    sums = np.zeros(1)
+    for value in values:
+        sums = np.concatenate([sums - value, sums + value])
+    return sums
+
+
+def mcnemar_test(only_first: int, only_second: int) -> float:
+    """Exact two-sided McNemar test: are the images that only one gets right split evenly?
+
+    Args:
+        only_first: Images that the first classifier alone gets right.
+        only_second: Images that the second alone gets right.
+    """
+    total = only_first + only_second
+    return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5)))
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Differences ``second - first`` over seeds.
+
+    Attributes:
+        differences: One a seed.
+        mean: Their mean.
+        interval: The t interval of their mean; None for a single pair.
+        p: Of the sign-flip test; None for a single pair, where it could only be 1.
+    """
+
+    differences: tuple[float, ...]
+    mean: float
+    interval: tuple[float, float] | None
+    p: float | None
+
+
+def paired(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Paired:
+    """Compare two sides seed by seed.
+
+    Args:
+        first: One value a seed, at least one.
+        second: The other side's, in the same order.
+        level: Confidence level of the interval.
+    """
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    several = len(differences) > 1
+    return Paired(
+        tuple(differences),
+        mean(differences),
+        mean_interval(differences, level) if several else None,
+        sign_flip_test(differences) if several else None,
+    )

@@ -2,12 +2,23 @@
 
 import csv
 import io
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 FORMATS = ("table", "csv", "markdown", "latex")
-LATEX_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {"\\": r"\textbackslash{}", "~": r"\~{}"}
+LATEX_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+# An underscore inside a word is plain text to Markdown; at the edge of one it is not.
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+HTML_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +61,10 @@ def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: 
         return _latex(titles, cells, right, notes)
     if style == "markdown":
         rule = ["---:" if numeric else "---" for numeric in right]
-        lines = ["| " + " | ".join(line) + " |" for line in (titles, rule, *cells)]
-        return "\n".join([*lines, *(["", *(f"- {note}" for note in notes)] if notes else [])])
+        texts = [[escape_markdown(text) for text in line] for line in (titles, *cells)]
+        lines = ["| " + " | ".join(line) + " |" for line in (texts[0], rule, *texts[1:])]
+        notes = [f"- {escape_markdown(note)}" for note in notes]
+        return "\n".join([*lines, *(["", *notes] if notes else [])])
     widths = [max(map(len, column)) for column in zip(titles, *cells, strict=True)]
     lines = []
     for line in (titles, ["-" * width for width in widths], *cells):
@@ -61,6 +74,17 @@ def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: 
         ]
         lines.append("  ".join(parts).rstrip())
     return "\n".join([*lines, *(["", *notes] if notes else [])])
+
+
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, also inside a table."""
+    text = "".join(HTML_ESCAPES.get(c, c) for c in " ".join(text.split()))
+    return MARKDOWN_SPECIAL.sub(lambda found: "\\" + found.group(), text)
+
+
+def escape_latex(text: str) -> str:
+    """Text that LaTeX sets as it is."""
+    return "".join(LATEX_ESCAPES.get(c, c) for c in " ".join(text.split()))
 
 
 def _cell(column: Column, value: Any) -> str:
@@ -73,12 +97,11 @@ def _latex(
     """A plain ``tabular``, which needs no package; the definitions are comments."""
 
     def line(parts: Sequence[str]) -> str:
-        escaped = ("".join(LATEX_ESCAPES.get(c, c) for c in part) for part in parts)
-        return " & ".join(escaped) + r" \\"
+        return " & ".join(map(escape_latex, parts)) + r" \\"
 
     return "\n".join(
         [
-            *(f"% {note}" for note in notes),
+            *(f"% {' '.join(note.split())}" for note in notes),
             rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in right)}}}",
             r"\hline",
             line(titles),

@@ -1,7 +1,7 @@
 """The training loop: one epoch of training, one evaluation, and the two in turn."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from spinal_repro.config import RecipeConfig
 from spinal_repro.data.augment import Augmentation
-from spinal_repro.data.loader import Batches
+from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.errors import UserError
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.optim import EpochResult, LrRule
@@ -36,7 +36,8 @@ class State:
         best_epoch: First epoch with the highest accuracy on the selecting split; 0 for none.
         best_correct: Images it got right.
         history: One entry an epoch; equal for equal configuration and seed.
-        timing: One entry an epoch: seconds of training and of evaluation.
+        timing: One entry an epoch: seconds of training and of evaluation, images a second, and
+            the share of training in which the loop made or waited for batches.
     """
 
     lr: float
@@ -102,7 +103,7 @@ def fit(
         if epoch in trainer.recipe.stages:
             open_stage(trainer, state, epoch, reload_best)
         lr, started = state.lr, time.perf_counter()
-        loss, correct = train_epoch(trainer, epoch, lr, on_batch)
+        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch)
         trained = time.perf_counter()
         selected = evaluate(trainer.model, trainer.select, trainer.autocast)
         evaluated = time.perf_counter()
@@ -125,6 +126,7 @@ def fit(
                 "train_seconds": trained - started,
                 "eval_seconds": evaluated - trained,
                 "images_per_second": count / (trained - started),
+                "data_share": waited / (trained - started),
             }
         )
         first = max((e for e in trainer.recipe.stages if e <= epoch), default=1)
@@ -162,11 +164,14 @@ def open_stage(
         state.best_epoch, state.best_correct = 0, 0
 
 
-def train_epoch(trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch) -> tuple[float, int]:
+def train_epoch(
+    trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch
+) -> tuple[float, int, float]:
     """Train on every image once.
 
     Returns:
-        Mean loss and number of images right, over the epoch as it went.
+        Mean loss and number of images right, over the epoch as it went, and the seconds spent
+        on making or waiting for batches.
 
     Raises:
         NonFiniteLossError: naming the first step whose loss was not finite.
@@ -180,7 +185,7 @@ def train_epoch(trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch) -> t
     losses = torch.zeros(len(batches), device=device)  # summed over each batch
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
-    stream = batches.epoch(trainer.seed, epoch, trainer.augmentations)
+    stream = _Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations))
     for step, (images, labels) in enumerate(stream):
         with trainer.autocast():
             output = model(images)
@@ -199,7 +204,24 @@ def train_epoch(trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch) -> t
         on_batch(len(labels), running)
     assert seen == batches.num_images
     _check_finite(losses, epoch)
-    return losses.double().sum().item() / seen, int(correct.item())
+    return losses.double().sum().item() / seen, int(correct.item()), stream.seconds
+
+
+class _Timed:
+    """Batches, and the seconds that asking for them took."""
+
+    def __init__(self, stream: Iterator[Batch]) -> None:
+        self._stream, self.seconds = stream, 0.0
+
+    def __iter__(self) -> "_Timed":
+        return self
+
+    def __next__(self) -> Batch:
+        asked = time.perf_counter()
+        try:
+            return next(self._stream)
+        finally:
+            self.seconds += time.perf_counter() - asked
 
 
 def training_loss(

@@ -95,7 +95,8 @@ class Progress:
             f"epoch {state.epoch}/{self._epochs}  lr {entry['lr']:.3g}  "
             f"loss {entry['train_loss']:.4f}  train {100 * entry['train_accuracy']:.2f} %  "
             f"{self._select_on} {100 * entry[f'{self._select_on}_accuracy']:.2f} % "
-            f"(best in epoch {state.best_epoch})  {timing['images_per_second']:,.0f} images/s  "
+            f"(best in epoch {state.best_epoch})  {timing['images_per_second']:,.0f} images/s "
+            f"(data: {100 * timing.get('data_share', 0):.0f} % of the time)  "
             f"{clock(left)} left"
         )
         if self._bar is not None:

@@ -15,6 +15,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
+from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.loop import Evaluation, State, Trainer
@@ -46,6 +47,7 @@ def build_record(
     device: torch.device,
 ) -> dict[str, Any]:
     """The record of a finished run; accuracies are shares in [0, 1]."""
+    labels = setup.test.labels.cpu()
 
     def accuracy(evaluation: Evaluation) -> dict[str, Any]:
         low, high = binomial_interval(evaluation.correct, evaluation.count)
@@ -55,6 +57,7 @@ def build_record(
             "count": evaluation.count,
             "loss": evaluation.loss,
             "interval_95": [low, high],
+            "correct_bits": pack_correct((evaluation.predictions == labels).numpy()),
         }
 
     select_on = config.protocol.select_on
@@ -94,7 +97,8 @@ def metrics_csv(state: State) -> str:
     """The history and timing as CSV, one row an epoch."""
     text = io.StringIO()
     rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    # the last row has every column, also where an older version began the run
+    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

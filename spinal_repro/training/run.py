@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from spinal_repro.config import Config, RecipeConfig
+from spinal_repro.config import Config, DatasetConfig, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import prepared, published_part
+from spinal_repro.data.prepare import batches_of, published_part
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split, make_split, num_shared
 from spinal_repro.environment import (
@@ -117,19 +118,17 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     )
 
     def batches(part: str, batch_size: int) -> Batches:
-        source = published_part(dataset, split, part)
-        preparation = config.preparation("train" if part == "train" else "eval")
-        images, resize = prepared(source, preparation, Path(config.runs), device)
-        return Batches(
-            images,
-            getattr(split, part),
+        return batches_of(
+            dataset,
+            split,
+            part,
+            preparation=config.preparation("train" if part == "train" else "eval"),
+            runs=Path(config.runs),
             batch_size=batch_size,
             mean=mean,
             std=std,
             device=device,
             channels_last=config.runtime.channels_last,
-            resize=resize,
-            crop=None if resize is None else preparation.size,
         )
 
     test = batches("test", recipe.eval_batch_size)
@@ -159,7 +158,10 @@ def _prepare(config: Config, device: torch.device) -> Setup:
             f"the last of the batches of {recipe.batch_size} would hold a single image, which "
             f"batch norm cannot train on; use another recipe.batch_size"
         )
-    about = {**_describe_data(dataset, split), "normalisation": {"mean": mean, "std": std}}
+    about = {
+        **_describe_data(config.dataset, dataset, split),
+        "normalisation": {"mean": mean, "std": std},
+    }
     return Setup(trainer, test, counts, model.weights, about)
 
 
@@ -186,8 +188,10 @@ def head_normalises(head: torch.nn.Module) -> bool:
     return any(isinstance(module, torch.nn.BatchNorm1d) for module in head.modules())
 
 
-def _describe_data(dataset: Dataset, split: Split) -> dict[str, Any]:
+def _describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
     """What a record says of the data: versions, sizes and images that stand on both sides."""
+    entry = entry_for(config)
+    named = dataset.classes or (() if entry is None else entry.about.classes)
     digests = {}
     for part in ("train", "val", "test"):
         everything = published_part(dataset, split, part).digests
@@ -197,7 +201,7 @@ def _describe_data(dataset: Dataset, split: Split) -> dict[str, Any]:
         "test_hash": dataset.test.hash,
         "split_hash": split.hash,
         "sizes": split.sizes(),
-        "classes": list(dataset.classes),
+        "classes": list(named) if len(named) == config.num_classes else [],
         "published_val": split.published_val,
         "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
         "val_images_also_in_train": num_shared(digests["train"], digests["val"]),

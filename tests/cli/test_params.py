@@ -2,8 +2,10 @@
 
 import csv
 import io
+import json
 
 import pytest
+from made_records import FC, SPINAL, committed
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.sizes import DATASETS, PHOTOGRAPHS, shipped, sizes
@@ -140,4 +142,32 @@ def test_counting_needs_no_data_and_leaves_no_file(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPINAL_DATA", str(tmp_path / "missing"))
     assert len(rows(capsys, "model=flatten", "dataset=mnist", "head=linear")) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_counts_of_cells_as_json(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("spinal_repro.paper.load_cells", lambda: [FC, SPINAL])
+    main(["params", "--cells", "--out", str(tmp_path / "counts.json")])
+    counts = json.loads((tmp_path / "counts.json").read_text())
+    assert list(counts) == [FC.name, SPINAL.name]
+    for head, cell in {"fc": FC, "spinal": SPINAL}.items():
+        assert counts[cell.name] == committed(head)["counts"]
+    main(["params", "--cells"])
+    assert json.loads(capsys.readouterr().out) == counts
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--cells", "model=cnn"], "leave out"),
+        (["model=cnn", "--out", "x.json"], "spinal params --cells --out FILE"),
+        (["--cells", "--out", "missing/x.json"], "there is no folder"),
+    ],
+    ids=str,
+)
+def test_counts_of_cells_usage(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as stop:
+        main(["params", *arguments])
+    assert stop.value.code == 2 and message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -19,6 +19,7 @@ from spinal_repro.config import Config, compose, validate
 from spinal_repro.data import sources
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
+from spinal_repro.results.correctness import unpack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.training import run as run_module
 from spinal_repro.training.run import run
@@ -59,6 +60,7 @@ def test_what_a_run_leaves(tmp_path, protocol):
         entry["train_loss"] for entry in record["history"]
     ]
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
+    assert record["data"]["classes"] == list("0123456789")
 
     # the selection contract
     selection, test = record["selection"], record["test"]
@@ -98,6 +100,9 @@ def test_saved_weights_and_predictions_give_the_recorded_accuracy(tmp_path):
     assert np.array_equal(kept["selected"], predicted.numpy())
     last = outcome.record["test"]["last"]
     assert int((kept["last"] == setup.test.labels.numpy()).sum()) == last["correct"]
+    for part, entry in {"last": last, "selected": selected}.items():
+        bits = unpack_correct(entry["correct_bits"], entry["count"])
+        assert np.array_equal(bits, kept[part] == setup.test.labels.numpy())
 
 
 def test_heldout_never_looks_at_the_test_set_while_training(tmp_path, monkeypatch):

@@ -1,0 +1,48 @@
+"""Composed configurations of the published cells, remembered from one command to the next.
+
+Composing one takes Hydra some 0.15 s, all of them half a minute. What was composed is kept in the
+user's cache folder under a digest of every YAML file and of the schema, so that it can never be
+stale; a folder that cannot be written only costs the time.
+"""
+
+import functools
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from spinal_repro import config as schema
+from spinal_repro.files import read_json, write_json
+
+
+def composed_cell(name: str) -> dict[str, Any]:
+    """`Config.to_dict` of a cell as it is published, as JSON and without places of this machine.
+
+    Raises:
+        UserError: where it does not compose.
+    """
+    path = _folder() / f"{name.replace('/', '--')}.json"
+    try:
+        return dict(read_json(path))
+    except (OSError, ValueError):
+        pass
+    config = schema.compose([f"paper={name}"]).portable()
+    found = dict(json.loads(json.dumps(config.to_dict())))  # as records have it: keys are text
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, found)
+    except OSError:
+        pass
+    return found
+
+
+@functools.cache
+def _folder() -> Path:
+    """The folder for the configurations as they are now."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    digest = hashlib.sha256(Path(schema.__file__).read_bytes())
+    for path in sorted(schema.config_dir().rglob("*.yaml")):
+        digest.update(path.relative_to(schema.config_dir()).as_posix().encode())
+        digest.update(path.read_bytes())
+    return cache / "spinal_repro" / digest.hexdigest()[:16]

@@ -1,0 +1,210 @@
+"""Using a trained model from its run folder alone, with the transforms it was trained with."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from yaml import YAMLError
+
+from spinal_repro.config import Config, validate
+from spinal_repro.data.folder import SUFFIXES
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.photos import read_image
+from spinal_repro.data.prepare import batches_of
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.splits import make_split
+from spinal_repro.environment import autocast, resolve_device
+from spinal_repro.errors import UserError
+from spinal_repro.model import build_model
+from spinal_repro.records import RECORD, read_record
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished run, ready to be used.
+
+    Attributes:
+        folder: The run folder.
+        config: What was trained; data and runs lie where they lay then.
+        record: The run's record.
+        model: The selected weights, in evaluation mode, on ``device``.
+        classes: A name for each output.
+        mean: Normalisation for pixels in [0, 1].
+        std: As mean.
+        device: Where it computes.
+    """
+
+    folder: Path
+    config: Config
+    record: dict[str, Any]
+    model: nn.Module
+    classes: Sequence[str]
+    mean: Sequence[float]
+    std: Sequence[float]
+    device: torch.device
+
+
+def load_run(folder: Path, device: str = "auto") -> Trained:
+    """Load a finished run.
+
+    Args:
+        folder: A run folder: with ``config.yaml``, ``record.json`` and ``best.safetensors``.
+        device: Where to compute, as ``runtime.device``.
+
+    Raises:
+        UserError: where it is no folder of a finished run, or its files do not fit together.
+    """
+    if not (folder / RECORD).is_file():
+        raise UserError(
+            f"{folder} is no folder of a finished run (it has no {RECORD}); "
+            f"`spinal status` lists those here"
+        )
+    record = read_record(folder / RECORD)
+    try:
+        config = validate(OmegaConf.load(folder / "config.yaml"))  # type: ignore[arg-type]
+    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        raise UserError(f"{folder / 'config.yaml'} cannot be read: {error}") from error
+    place = resolve_device(device)
+    options = {key: v for key, v in config.model.options.items() if key != "pretrained"}
+    untrained = dataclasses.replace(config.model, options=options)
+    model = build_model(config.dataset, untrained, config.head, image_size=config.input_size)
+    path = folder / "best.safetensors"
+    try:
+        model.load_state_dict(load_file(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise UserError(
+            f"the weights {path} do not fit the run's config: {str(error).splitlines()[0]}"
+        ) from error
+    constants = record["data"]["normalisation"]
+    names = list(record["data"].get("classes") or ())
+    numbers = [str(number) for number in range(len(names), config.dataset.outputs)]
+    return Trained(
+        folder,
+        config,
+        record,
+        model.to(place).eval(),
+        names + numbers,
+        constants["mean"],
+        constants["std"],
+        place,
+    )
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The image files among paths and below folders, in the order given.
+
+    Raises:
+        UserError: where a path does not exist, or there is no image at all.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+            found += sorted(p for p in inside if p.name[0] != ".")
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise UserError(f"there is no file or folder {path}")
+    if not found:
+        raise UserError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, paths))}")
+    return found
+
+
+def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
+    """Classify image files.
+
+    Args:
+        trained: From `load_run`.
+        paths: Image files of any size and kind.
+
+    Yields:
+        For each file, in order: probabilities ``[C]`` of the classes, or why it cannot be read.
+    """
+    config = trained.config
+    preparation, channels = config.preparation("eval"), config.dataset.channels
+
+    def read(path: Path) -> NDArray[np.uint8] | str:
+        try:
+            pixels = read_image(path, channels, preparation)
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            return str(error) or type(error).__name__
+        # EMNIST's images are transposed, those that people have are not (Q17)
+        return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
+
+    mean, std = (
+        torch.tensor(c, device=trained.device).view(-1, 1, 1) for c in (trained.mean, trained.std)
+    )
+    context = autocast(trained.device, config.runtime.precision)
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), BATCH):
+            pixels = list(pool.map(read, paths[start : start + BATCH]))
+            good = [p for p in pixels if not isinstance(p, str)]
+            answers: Iterator[Tensor] = iter(())
+            if good:
+                images = torch.from_numpy(np.stack(good)).to(trained.device).float() / 255
+                with torch.inference_mode(), context():
+                    logits = trained.model((images - mean) / std)
+                answers = iter(logits.float().softmax(dim=1).cpu())
+            for given in pixels:
+                yield given if isinstance(given, str) else next(answers)
+
+
+def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
+    """The images of one part as the run saw them in evaluation.
+
+    Args:
+        trained: From `load_run`.
+        part: ``train``, ``val`` or ``test``.
+        root: Where data sets lie now; as then unless given.
+
+    Returns:
+        The batches, and whether data and split are those of the run.
+
+    Raises:
+        UserError: where the data are missing or the run has no such part.
+    """
+    config = trained.config
+    dataset = load_dataset(config.dataset, root or config.data.root)
+    split = make_split(
+        dataset.train.labels.numpy(),
+        dataset.test.labels.numpy(),
+        val_fraction=config.protocol.val_fraction,
+        seed=config.protocol.split_seed,
+        limit=config.data.limit,
+        val_labels=None if dataset.val is None else dataset.val.labels.numpy(),
+    )
+    if not len(getattr(split, part)):
+        raise UserError(
+            f"this run has no {part} images: protocol {config.protocol.name} holds none out"
+        )
+    batches = batches_of(
+        dataset,
+        split,
+        part,
+        preparation=config.preparation("eval"),
+        runs=Path(config.runs),
+        batch_size=config.recipe.eval_batch_size,
+        mean=trained.mean,
+        std=trained.std,
+        device=trained.device,
+        channels_last=config.runtime.channels_last,
+    )
+    then = trained.record["data"]
+    same = (dataset.train.hash, dataset.test.hash, split.hash) == tuple(
+        then[key] for key in ("train_hash", "test_hash", "split_hash")
+    )
+    return batches, same

@@ -1,0 +1,205 @@
+"""spinal tables: written, checked, the same bytes every time, and never with torch."""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from made_records import RECORDS, made
+
+from spinal_repro.cli.spinal import main
+from spinal_repro.files import write_json
+from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.results.tables import escape_latex, escape_markdown
+from spinal_repro.results.verdicts import RULES
+
+ROOT = RECORDS.parent.parent
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """A folder with the committed MNIST records and counts, and a README with a marker."""
+    shutil.copytree(RECORDS / "mnist_cnn", tmp_path / "results" / "records" / "mnist_cnn")
+    shutil.copy(RECORDS.parent / "counts.json", tmp_path / "results")
+    marker = "# X\n<!-- table: mnist/cnn_fc mnist/cnn_spinal8 -->\nold\n<!-- end -->\nrest\n"
+    (tmp_path / "README.md").write_text(marker)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def generated(folder: Path) -> dict[str, bytes]:
+    files = [*folder.glob("results/tables/*"), folder / "results/README.md", folder / "README.md"]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def exit_code(*arguments: str) -> int:
+    try:
+        main(["tables", *arguments])
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def rows(folder: Path, table: str) -> list[dict[str, str]]:
+    with (folder / "results" / "tables" / f"{table}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_committed_tables_are_what_the_committed_records_give(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert exit_code("--check") == 0
+
+
+def test_everything_is_written_once_and_for_all(here, capsys):
+    assert exit_code() == 0
+    first = generated(here)
+    names = [*TABLES, "sizes", "pairs", "selection"]
+    expected = {f"results/tables/{name}.{end}" for name in names for end in ("md", "csv", "tex")}
+    assert set(first) == {*expected, "results/README.md", "README.md"}
+    assert exit_code() == 0 and generated(here) == first
+    assert exit_code("--check") == 0
+    assert "are what the records give" in capsys.readouterr().out
+    for content in first.values():
+        assert content.endswith(b"\n") and b"\r" not in content
+
+
+def test_the_numbers_are_those_of_the_records(here):
+    exit_code()
+    (row,) = [row for row in rows(here, "mnist") if row["cell"] == "mnist/cnn_fc"]
+    records = [json.loads(path.read_text()) for path in sorted(here.glob("**/fc-s?.json"))]
+    last = [100 * record["test"]["last"]["accuracy"] for record in records]
+    assert float(row["mean"]) == pytest.approx(sum(last) / 5)
+    assert (row["n"], row["verdict"], row["marks"]) == ("5", "reproduced", "")
+    assert float(row["difference"]) == pytest.approx(float(row["mean"]) - float(row["published"]))
+    (size,) = [row for row in rows(here, "sizes") if row["cell"] == "mnist/cnn_spinal8"]
+    assert (size["head_parameters"], size["source"]) == ("8538", "records")
+    assert float(size["head_multiplications_change"]) == pytest.approx(-48.606, abs=1e-3)
+    (pair,) = [row for row in rows(here, "pairs") if row["cell"] == "mnist/cnn_spinal8"]
+    assert pair["counterpart"] == "mnist/cnn_fc" and float(pair["p"]) == 2 / 32
+    (selection,) = [row for row in rows(here, "selection") if row["cell"] == "mnist/cnn_fc"]
+    assert float(selection["best_on_test"]) >= float(selection["last"])
+    assert selection["by_validation"] == ""
+
+
+def test_every_cell_has_a_row_and_every_column_its_definition(here):
+    exit_code()
+    for table in TABLES:
+        cells = [cell.name for cell in load_cells(f"{table}/*")]
+        assert list(dict.fromkeys(row["cell"] for row in rows(here, table))) == cells
+    page = (here / "results/tables/mnist.md").read_text()
+    for word in RULES:
+        assert f"{word}: " in page
+    for title in ("Paper", "Ours", "SD", "95 % from", "Diff", "Epochs", "Shown", "Marks"):
+        assert f"\n- {title}: " in page
+    assert "Margin here: 0.5 percentage points" in page
+
+
+def test_a_changed_record_fails_the_check(here, capsys):
+    exit_code()
+    path = here / "results/records/mnist_cnn/fc-s0.json"
+    record = json.loads(path.read_text())
+    record["test"]["last"]["correct"] -= 100
+    write_json(path, record)
+    before = generated(here)
+    assert exit_code("--check") == 1
+    said = capsys.readouterr().err
+    for name in ("results/README.md", "results/tables/mnist.csv", "'spinal tables'"):
+        assert name in said
+    assert "transfer.md" not in said and generated(here) == before
+
+
+def test_a_reordered_or_doubled_record_changes_nothing(here):
+    exit_code()
+    before = generated(here)
+    folder = here / "results/records"
+    (folder / "a").mkdir()
+    shutil.copy(folder / "mnist_cnn/fc-s3.json", folder / "a/copy.json")
+    (folder / "mnist_cnn/fc-s3.json").rename(folder / "z.json")
+    assert exit_code("--check") == 0
+    exit_code()
+    assert generated(here) == before
+
+
+def test_a_table_that_is_no_longer_made_is_noticed_and_removed(here):
+    exit_code()
+    tables = here / "results/tables"
+    for suffix in ("md", "csv", "tex"):
+        shutil.copy(tables / f"mnist.{suffix}", tables / f"gone.{suffix}")
+    (tables / "mine.md").write_text("not generated")
+    assert exit_code("--check") == 1
+    exit_code()
+    assert not list(tables.glob("gone.*")) and (tables / "mine.md").exists()
+
+
+def test_runs_of_this_machine_are_added_and_reduced_ones_marked(here):
+    for seed in (0, 5):
+        folder = here / "runs" / "mnist-cnn-fc" / "paper-1" / f"s{seed}"
+        folder.mkdir(parents=True)
+        write_json(folder / "record.json", made(seed=seed, epochs=2, identity="11111111"))
+        write_json(folder / "status.json", {"state": "done"})
+    readme = (here / "README.md").read_bytes()
+    assert exit_code("--runs", "--out", "my") == 0
+    with (here / "my/tables/mnist.csv").open(newline="") as file:
+        found = [row for row in csv.DictReader(file) if row["cell"] == "mnist/cnn_fc"]
+    assert [(row["n"], row["verdict"]) for row in found] == [
+        ("5", "reproduced"),
+        ("2", "reduced budget"),
+    ]
+    assert found[1]["marks"] == "2 of 8 epochs" and found[1]["epochs"] == "2 of 8"
+    assert (here / "README.md").read_bytes() == readme
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--records", "nowhere"], "there is no folder nowhere"),
+        (["--runs"], "committed records alone"),
+        (["--runs", "nowhere", "--out", "my"], "there is no folder nowhere"),
+        (["--out", "README.md"], "cannot be written"),
+    ],
+    ids=str,
+)
+def test_usage(here, capsys, arguments, message):
+    assert exit_code(*arguments) == 2
+    said = capsys.readouterr().err
+    assert message in said and len(said.splitlines()) == 1
+
+
+def test_broken_input_is_named(here, capsys):
+    (here / "README.md").write_text("<!-- table: mnits/cnn_fc -->\n<!-- end -->\n")
+    assert exit_code() == 2
+    assert "mnits/cnn_fc" in capsys.readouterr().err
+    (here / "results/records/mnist_cnn/fc-s0.json").write_text("{")
+    assert exit_code() == 2
+    assert "fc-s0.json cannot be read" in capsys.readouterr().err
+    assert not (here / "results/tables").exists()
+
+
+def test_tables_never_import_torch_nor_pandas(here):
+    code = (
+        "import sys\nfor name in ('torch', 'torchvision', 'pandas'): sys.modules[name] = None\n"
+        "from spinal_repro.cli.spinal import main; main(['tables'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (here / "results/README.md").is_file()
+
+
+@pytest.mark.parametrize("text", ["a|b", "<script>", "a*b*", "`x`", "[x](y)", "_a_", "\\", "a\nb"])
+def test_markdown_shows_text_as_it_is(text):
+    escaped = escape_markdown(text)
+    assert "\n" not in escaped and "<" not in escaped
+    for position, character in enumerate(escaped):
+        if character in "|*`[]":
+            assert escaped[position - 1] == "\\"
+
+
+def test_names_stay_readable_in_markdown_and_are_escaped_in_latex():
+    assert escape_markdown("mnist/cnn_spinal8") == "mnist/cnn_spinal8"
+    assert escape_latex("50 % of a_b & {c} #1 $x^2$ ~\\") == (
+        r"50 \% of a\_b \& \{c\} \#1 \$x\textasciicircum{}2\$ \textasciitilde{}"
+        r"\textbackslash{}"
+    )

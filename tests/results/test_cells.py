@@ -1,0 +1,220 @@
+"""Which record counts for which cell, and under which marks."""
+
+import pytest
+from made_records import FC, RECORDS, SPINAL, cell, committed, heldout, made, regression_record
+
+from spinal_repro.paper import Cell, Published, load_cells
+from spinal_repro.records import read_records
+from spinal_repro.results.cells import match
+from spinal_repro.results.verdicts import CHANGED, FEW, NOT_RUN, REDUCED, REPRODUCED
+
+
+def only(cells, records):
+    (found,) = [result for result in match(cells, records) if result.runs]
+    return found
+
+
+def test_the_committed_records_belong_to_their_cells():
+    """They were written before records named cells."""
+    records = read_records([RECORDS / "mnist_cnn"])
+    assert len(records) == 10 and all("cell" not in record["config"] for record in records)
+    found = {r.cell.name: r for r in match(load_cells("mnist/*cnn*"), records) if r.runs}
+    assert list(found) == ["mnist/cnn_fc", "mnist/cnn_spinal8"]
+    for result in found.values():
+        assert [run.seed for run in result.runs] == [0, 1, 2, 3, 4]
+        assert (result.protocol, result.marks, result.shown) == ("paper", (), "last epoch")
+        assert result.verdict == REPRODUCED
+
+
+def test_a_cell_without_runs_is_there_too():
+    (result,) = match([FC], [])
+    assert (result.n, result.mean, result.interval, result.verdict) == (0, None, None, NOT_RUN)
+
+
+def test_numbers_over_seeds():
+    result = only([FC], [made(seed=seed, correct=9810 + 10 * seed) for seed in range(3)])
+    assert result.values == [98.1, 98.2, 98.3]
+    assert result.mean == pytest.approx(98.2) and result.sd == pytest.approx(0.1)
+    assert result.difference == pytest.approx(0, abs=1e-9)
+    low, high = result.interval
+    assert (high - low) / 2 == pytest.approx(4.3027 * 0.1 / 3**0.5, rel=1e-4)
+
+
+def test_one_run_has_the_interval_of_its_test_set_alone():
+    result = only([FC], [made(correct=9800)])
+    low, high = committed()["test"]["last"]["interval_95"]
+    assert result.sd is None and result.prediction is None and result.verdict == FEW
+    expected = [100 * bound for bound in made(correct=9800)["test"]["last"]["interval_95"]]
+    assert list(result.interval) == pytest.approx(expected) != [100 * low, 100 * high]
+
+
+@pytest.mark.parametrize(
+    "changes, marks, word",
+    [
+        ({"epochs": 3}, ("3 of 8 epochs",), REDUCED),
+        ({"data": {"limit": 100}}, ("at most 100 images a split",), REDUCED),
+    ],
+)
+def test_budgets_are_marks_also_of_unnamed_records(changes, marks, word):
+    result = only([FC], [made(seed=seed, **changes) for seed in range(3)])
+    assert (result.marks, result.verdict, result.difference is None) == (marks, word, False)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 9},
+        {"recipe": {"lr": 0.02}},
+        {"recipe": {"label_smoothing": 0.1}},
+        {"head": {"hidden": [60]}},
+        {"model": {"name": "vgg5"}},
+        {"dataset": {"name": "kmnist"}},
+        {"dataset": {"num_outputs": 62}},
+    ],
+    ids=str,
+)
+def test_unnamed_records_trained_otherwise_belong_to_no_cell(changes):
+    assert not any(result.runs for result in match([FC, SPINAL], [made(**changes)]))
+
+
+@pytest.mark.parametrize(
+    "changes, mark",
+    [
+        ({"epochs": 9}, "9 epochs instead of 8"),
+        ({"recipe": {"lr": 0.02}}, "recipe.lr 0.02 instead of 0.01"),
+        ({"recipe": {"lr_rule": {"name": "step", "every": 7}}}, "recipe.lr_rule.every"),
+        ({"recipe": {"stages": {"4": 0.1}}}, "recipe.stages"),
+        ({"head": {"dropout": [0.0, 0.2]}}, "head.dropout [0, 0.2] instead of [0, 0.5]"),
+        ({"head": {"name": "linear"}}, "head linear instead of fc"),
+        ({"model": {"pretrained": "IMAGENET1K_V1"}}, "model.pretrained IMAGENET1K_V1 instead of"),
+        ({"protocol": {"split_seed": 3}}, "protocol.split_seed 3 instead of 0"),
+    ],
+    ids=str,
+)
+def test_differences_of_a_named_record_are_marks(changes, mark):
+    record = made(**changes)
+    record["config"]["cell"] = FC.name
+    result = only([FC, SPINAL], [record])
+    assert any(found.startswith(mark) for found in result.marks), result.marks
+    assert result.verdict == CHANGED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"recipe": {"eval_batch_size": 7, "name": "mine", "weight_decay": 0}},
+        {"recipe": {"prepare": {}, "stages": {}, "best_of_last_stage": False}},
+        {"dataset": {"val_size": None, "title": "digits"}},
+        {"runtime": {"threads": 9}},
+        {"model": {"freeze": "none", "pretrained": None}},
+    ],
+    ids=str,
+)
+def test_what_changes_no_result_is_no_mark(changes):
+    assert only([FC], [made(**changes)]).marks == ()
+
+
+def test_a_named_record_belongs_to_that_cell_alone():
+    twin = cell("curve/cnn_fc")
+    named = made()
+    named["config"]["cell"] = "mnist/cnn_fc"
+    assert only([FC, twin], [named]).cell.name == "mnist/cnn_fc"
+    assert [r.n for r in match([FC, twin], [made()])] == [1, 1]  # unnamed: every equal one
+    named["config"]["cell"] = "gone/cnn"  # a cell that was renamed: by its configuration
+    assert [r.n for r in match([FC, twin], [named])] == [1, 1]
+
+
+def test_whole_and_short_runs_protocols_devices_and_precisions_are_never_pooled():
+    gpu = made(seed=0, correct=9700)
+    gpu["environment"]["device"] = "cuda"
+    half = made(seed=0, correct=9600, runtime={"precision": "bf16"})
+    records = [heldout(made()), gpu, half, made(epochs=2), made(), made(seed=1)]
+    results = match([FC], records)
+    seen = [(r.protocol, r.runs[0].device, r.runs[0].precision, r.n) for r in results]
+    assert seen == [
+        ("paper", "cpu", "bf16", 1),
+        ("paper", "cpu", "fp32", 2),
+        ("paper", "cuda", "fp32", 1),
+        ("paper", "cpu", "fp32", 1),
+        ("heldout", "cpu", "fp32", 1),
+    ]
+    assert results[3].marks == ("2 of 8 epochs",)
+
+
+def test_a_seed_counts_once():
+    again = made(seed=1, correct=9000, identity="00000000", runtime={"channels_last": False})
+    result = only([FC], [made(seed=1, correct=9800), again, made(seed=0, correct=9700)])
+    assert [(run.seed, run.last) for run in result.runs] == [(0, 97.0), (1, 98.0)]
+
+
+@pytest.mark.parametrize(
+    "selection, protocol, shown, value",
+    [
+        ("last epoch", "paper", "last epoch", 97.0),
+        ("best on test", "paper", "best on test", 98.0),
+        ("unknown", "paper", "best on test", 98.0),
+        ("last epoch", "heldout", "test at best validation", 98.0),
+        ("best on test", "heldout", "test at best validation", 98.0),
+    ],
+)
+def test_which_number_is_shown(selection, protocol, shown, value):
+    record = made(correct=9800)
+    record["test"]["last"].update({"correct": 9700, "accuracy": 0.97})
+    if protocol == "heldout":
+        record = heldout(record)
+    result = only([cell("mnist/x", selection=selection)], [record])
+    assert (result.shown, result.values) == (shown, [value])
+
+
+def test_a_published_validation_accuracy_is_compared_with_ours():
+    record = heldout(made(), validation=0.9925)
+    record["config"]["protocol"]["name"] = "paper"
+    record["config"]["protocol"]["val_fraction"] = 0.0
+    result = only([cell("mnist/x", selection="best validation")], [record])
+    assert (result.shown, result.values) == ("best validation", [99.25])
+
+
+def toy(net: str, function: str, epochs: int) -> Cell:
+    published = Published("min MSE", 2.5, "1e-3", "min over epochs", epochs, "Table I", "quoted")
+    return cell(
+        f"regression/{function}_{net}_{epochs}",
+        config=None,
+        published=(published,),
+        regression={"net": net, "function": function, "epochs": epochs},
+    )
+
+
+def test_regression_records_are_matched_by_net_function_and_epochs():
+    cells = [toy("normal", "sum", 100), toy("spinal", "product", 200), toy("normal", "sin", 100)]
+    early, late, none = match(cells, [regression_record()])
+    assert early.values == [1.0, 2.0, 3.0, 4.0] and late.values == [0.5, 1.0, 1.5, 2.0]
+    assert none.runs == () and early.marks == () and early.interval is not None
+
+
+def test_short_and_changed_regressions_are_marked():
+    records = [regression_record(epochs=100), regression_record(target="square")]
+    results = match([toy("normal", "sum", 200)], records)
+    assert [r.marks for r in results] == [
+        ("100 of 200 epochs",),
+        ("target square instead of column",),
+    ]
+    assert [r.verdict for r in results] == [REDUCED, CHANGED]
+
+
+def test_the_best_of_cells_is_the_highest_of_their_means():
+    parts = [cell("mnist/a"), cell("mnist/b", config=made("spinal")["config"])]
+    best = cell("summary/x", config=None, best_of=("mnist/a", "mnist/b"))
+    records = [made("fc", 0, 9700), made("spinal", 0, 9800), heldout(made("fc", 0, 9600))]
+    whole, partly = match([*parts, best], records)[-2:]
+    assert (whole.protocol, whole.values, whole.marks) == ("paper", [98.0], ())
+    assert (partly.protocol, partly.values, partly.verdict) == ("heldout", [96.0], REDUCED)
+    assert partly.marks == ("best of 1 of 2 cells",)
+    assert match([*parts, best], [])[-1].verdict == NOT_RUN
+
+
+def test_the_best_of_cells_is_no_verdict_while_one_is_short():
+    parts = [cell("mnist/a"), cell("mnist/b", config=made("spinal")["config"])]
+    best = cell("summary/x", config=None, best_of=("mnist/a", "mnist/b"))
+    records = [made("fc", s, 9000) for s in range(3)] + [made("spinal", 0, 9800, epochs=1)]
+    result = match([*parts, best], records)[-1]
+    assert (result.mean, result.verdict) == (90.0, REDUCED)

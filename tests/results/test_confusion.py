@@ -1,0 +1,37 @@
+"""The confusion matrix against scikit-learn's figures."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
+
+from spinal_repro.results.confusion import confusion, draw_confusion, per_class
+
+
+def test_figures_are_scikit_learns():
+    random = np.random.default_rng(0)
+    labels, answers = random.integers(0, 5, (2, 400))
+    counts = confusion(labels, answers, 5)
+    assert np.array_equal(counts, confusion_matrix(labels, answers))
+    rows = per_class(counts, "abcde")
+    precision, recall, f1, images = precision_recall_fscore_support(labels, answers)
+    for row, *expected in zip(rows, precision, recall, f1, strict=True):
+        found = [row[key] / 100 for key in ("precision", "recall", "f1")]
+        assert found == pytest.approx(expected)
+        assert row["low"] < row["recall"] < row["high"]
+    assert [row["images"] for row in rows] == images.tolist()
+
+
+def test_classes_without_images_or_answers():
+    counts = confusion(np.array([0, 0, 1]), np.array([0, 2, 0]), 4)
+    rows = {row["class"]: row for row in per_class(counts, "abcd")}
+    assert rows.keys() == {"a", "b", "c"}
+    assert rows["b"]["precision"] is None and rows["b"]["recall"] == 0
+    assert rows["c"]["recall"] is None and rows["c"]["precision"] == 0
+
+
+@pytest.mark.parametrize("classes", [2, 120])
+def test_a_picture_of_few_or_many_classes(tmp_path, classes):
+    counts = np.eye(classes, dtype=np.int64) * 7
+    path = tmp_path / "confusion.png"
+    draw_confusion(counts, [f"class {i}" for i in range(classes)], "title", path)
+    assert path.read_bytes().startswith(b"\x89PNG")

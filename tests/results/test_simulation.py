@@ -1,0 +1,133 @@
+"""Intervals cover and tests err as often as they say: simulated, within four standard errors."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from spinal_repro.results.statistics import (
+    deviation,
+    mcnemar_test,
+    mean_interval,
+    paired,
+    prediction_interval,
+    sign_flip_test,
+)
+from spinal_repro.results.verdicts import FEW, HIGHER, LOWER, REPRODUCED, judge
+
+REPEATS = 3000
+
+
+def tolerance(share: float, repeats: int = REPEATS) -> float:
+    return 4 * math.sqrt(share * (1 - share) / repeats)
+
+
+@pytest.fixture
+def generator() -> np.random.Generator:
+    return np.random.default_rng(20200707)
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 20])
+def test_the_t_interval_holds_the_mean(generator, n):
+    held = 0
+    for values in generator.normal(98.2, 0.1, (REPEATS, n)).tolist():
+        low, high = mean_interval(values)
+        held += low <= 98.2 <= high
+    assert held / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
+
+
+@pytest.mark.parametrize("n", [3, 5, 20])
+def test_the_prediction_interval_holds_a_new_run(generator, n):
+    held = 0
+    for *values, new in generator.normal(98.2, 0.1, (REPEATS, n + 1)).tolist():
+        low, high = prediction_interval(values)
+        held += low <= new <= high
+    assert held / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
+
+
+def test_intervals_agree_with_scipy(generator):
+    values = generator.normal(0, 1, 7).tolist()
+    assert deviation(values) == pytest.approx(np.std(values, ddof=1))
+    reference = stats.ttest_1samp(values, 0).confidence_interval(0.9)
+    assert mean_interval(values, 0.9) == pytest.approx(tuple(reference))
+
+
+def test_equal_values_have_no_spread():
+    values = [98.1] * 7  # their mean, naively summed, differs from them
+    assert deviation(values) == 0
+    assert mean_interval(values) == prediction_interval(values) == (98.1, 98.1)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 9])
+def test_sign_flips_are_those_tried_one_by_one(generator, n):
+    d = generator.normal(0.3, 1, n)
+    sums = [abs(np.dot(signs, d)) for signs in itertools.product((-1, 1), repeat=n)]
+    expected = np.mean(np.array(sums) >= abs(d.sum()) - 1e-12)
+    assert sign_flip_test(d.tolist()) == pytest.approx(expected)
+
+
+def test_sign_flips_of_equal_differences_are_extreme_but_for_both_ends():
+    for n in (1, 5, 20):
+        assert sign_flip_test([0.1] * n) == pytest.approx(2 / 2**n)
+    assert sign_flip_test([0.0] * 5) == 1
+
+
+@pytest.mark.parametrize("n, level", [(5, 2 / 32), (8, 12 / 256)])
+def test_sign_flips_err_as_often_as_they_say(generator, n, level):
+    """Heavy tails and unequal spreads do not matter, as long as signs are exchangeable."""
+    scale = 1 + np.arange(n)
+    draws = generator.standard_t(2, (REPEATS, n)) * scale
+    wrong = sum(sign_flip_test(d) <= level + 1e-12 for d in draws.tolist())
+    assert wrong / REPEATS == pytest.approx(level, abs=tolerance(level))
+
+
+def test_many_pairs_are_drawn_from_a_seed(generator):
+    d = generator.normal(0.25, 1, 30).tolist()
+    p = sign_flip_test(d)
+    assert p == sign_flip_test(d) != sign_flip_test(d, seed=1)
+    z = sum(d) / math.sqrt(sum(v * v for v in d))  # for many pairs the sums are about normal
+    assert p == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.015)
+    assert sign_flip_test([1.0] * 30) == pytest.approx(1 / 20_001)
+
+
+@pytest.mark.parametrize("b, c", [(0, 0), (0, 1), (3, 3), (2, 9), (40, 70), (500, 500)])
+def test_mcnemar_is_the_binomial_test(b, c):
+    expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
+    assert mcnemar_test(b, c) == mcnemar_test(c, b) == pytest.approx(expected)
+
+
+def test_mcnemar_errs_no_more_often_than_it_says(generator):
+    differing = generator.poisson(60, REPEATS)
+    only_first = generator.binomial(differing, 0.5)
+    p = [mcnemar_test(int(b), int(n - b)) for b, n in zip(only_first, differing, strict=True)]
+    assert np.mean(np.array(p) < 0.05) <= 0.05 + tolerance(0.05)
+
+
+def test_pairing_takes_away_what_seeds_share(generator):
+    shared = generator.normal(0, 1, 8)
+    first = shared + generator.normal(0, 0.01, 8)
+    second = shared + 0.1 + generator.normal(0, 0.01, 8)
+    found = paired(first.tolist(), second.tolist())
+    assert found.mean == pytest.approx(0.1, abs=0.02)
+    assert found.interval[0] > 0 and found.p == pytest.approx(2 / 2**8)
+    one = paired([1.0], [2.0])
+    assert (one.mean, one.interval, one.p) == (1.0, None, None)
+
+
+def test_a_published_run_of_the_same_kind_is_rarely_called_different(generator):
+    words = []
+    for *values, published in generator.normal(98.2, 0.1, (REPEATS, 6)).tolist():
+        words.append(judge(values, published, margin=1.0))
+    different = sum(word in (HIGHER, LOWER) for word in words) / REPEATS
+    assert different == pytest.approx(0.05, abs=tolerance(0.05))
+    assert words.count(HIGHER) / REPEATS == pytest.approx(0.025, abs=tolerance(0.025))
+
+
+def test_a_lower_result_is_mostly_found_and_two_runs_never_decide(generator):
+    draws = generator.normal(97.7, 0.1, (200, 5)).tolist()
+    words = [judge(values, 98.4, margin=1.0) for values in draws]
+    assert words.count(LOWER) > 180 and words.count(HIGHER) == 0
+    assert {judge(values[:2], 98.4, margin=1.0) for values in draws} == {FEW}
+    assert REPRODUCED not in words

@@ -1,0 +1,164 @@
+"""A finished run used from its folder: the accuracy of its record, the classes of its images."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from spinal_repro.cli.spinal import main
+from spinal_repro.config import compose
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.errors import UserError
+from spinal_repro.inference import find_images, load_run, part_of, predict
+from spinal_repro.training.loop import evaluate
+from spinal_repro.training.run import run
+
+COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Noisy plain photographs of three colours, in two sizes, without parts."""
+    root = tmp_path_factory.mktemp("colours")
+    random = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (root / name).mkdir()
+        for index in range(20):
+            shape = ((30, 40, 3), (50, 35, 3))[index % 2]
+            pixels = np.clip(random.normal(colour, 40, shape), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(root / name / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def trained_folder(photographs, tmp_path_factory):
+    """A run on them."""
+    torch.set_num_threads(1)
+    runs = tmp_path_factory.mktemp("runs")
+    overrides = [
+        "dataset=folder", f"data.root={photographs}", f"runs={runs}", "model=flatten",
+        "head=spinal", "head.width=8", "dataset.image_size=16", "recipe.epochs=3",
+        "recipe.mean=[0.5]", "recipe.std=[0.25]", "runtime.progress=none", "runtime.device=cpu",
+    ]  # fmt: skip
+    return run(compose(overrides)).folder
+
+
+def test_the_folder_alone_gives_the_recorded_accuracy(trained_folder, photographs):
+    trained = load_run(trained_folder)
+    assert list(trained.classes) == sorted(COLOURS)
+    assert trained.config.dataset.name.startswith("folder_colours")
+    batches, same = part_of(trained, "test")
+    result = evaluate(trained.model, batches, torch.no_grad)
+    selected = trained.record["test"]["selected"]
+    assert same and (result.correct, result.count) == (selected["correct"], selected["count"])
+    val, _ = part_of(trained, "val")
+    assert evaluate(trained.model, val, torch.no_grad).accuracy == pytest.approx(
+        trained.record["selection"]["accuracy"]
+    )
+
+
+def test_files_are_classified_as_the_same_images_are_in_evaluation(trained_folder, photographs):
+    trained = load_run(trained_folder)
+    dataset = load_dataset(trained.config.dataset, photographs)
+    batches, _ = part_of(trained, "test")
+    expected = evaluate(trained.model, batches, torch.no_grad).predictions
+    answers = list(predict(trained, dataset.test.paths))
+    assert all(abs(answer.sum() - 1) < 1e-5 for answer in answers)
+    assert [int(answer.argmax()) for answer in answers] == expected.tolist()
+
+
+def test_unseen_images_are_recognised(trained_folder, tmp_path):
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (64, 48), colour).save(tmp_path / f"{name}.jpg")
+    trained = load_run(trained_folder)
+    files = find_images([tmp_path])
+    found = [trained.classes[int(p.argmax())] for p in predict(trained, files)]
+    assert found == [file.stem for file in files] == ["blue", "green", "red"]
+
+
+def test_predict_command(trained_folder, tmp_path, capsys):
+    Image.new("RGB", (40, 40), COLOURS["red"]).save(tmp_path / "one.png")
+    command = ["predict", str(trained_folder), str(tmp_path / "one.png")]
+    main([*command, "--format", "json"])
+    (entry,) = json.loads(capsys.readouterr().out)
+    assert entry["class"] == "red" and len(entry["top"]) == 3
+    assert sum(c["probability"] for c in entry["top"]) == pytest.approx(1, abs=1e-5)
+    main([*command, "--format", "csv", "--top", "1"])
+    assert capsys.readouterr().out.splitlines()[0] == "file,class,probability"
+    main(command)
+    assert "red" in capsys.readouterr().out
+
+
+def test_an_unreadable_image_does_not_hide_the_others(trained_folder, tmp_path, capsys):
+    Image.new("RGB", (40, 40), COLOURS["green"]).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(trained_folder), str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert "green" in out and "1 of 2 images cannot be read" in err and "b.png" in err
+
+
+def test_eval_command(trained_folder, tmp_path, capsys):
+    picture = tmp_path / "confusion.png"
+    main(["eval", str(trained_folder), "--confusion", str(picture)])
+    out = capsys.readouterr().out
+    record = json.loads((trained_folder / "record.json").read_text())
+    assert f"{100 * record['test']['selected']['accuracy']:.2f} %" in out.splitlines()[0]
+    assert all(name in out for name in COLOURS)
+    with Image.open(picture) as image:
+        assert min(image.size) > 300
+
+
+def test_other_images_are_not_passed_off_as_those_of_the_run(
+    trained_folder, photographs, tmp_path, capsys
+):
+    other = tmp_path / "colours"
+    shutil.copytree(photographs, other)
+    Image.new("RGB", (30, 30), "white").save(other / "red/0.png")
+    main(["eval", str(trained_folder), "--root", str(other)])
+    assert "not those of the run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["predict", "nowhere", "."], "no images"),
+        (["predict", "nowhere", "missing.png"], "no file or folder missing.png"),
+        (["eval", "nowhere"], "no folder of a finished run"),
+        (["eval", "{run}", "--root", "nowhere"], r"data\.root"),
+        (["eval", "{run}", "--confusion", "no/where.png"], "no folder"),
+        (["predict", "{run}", "{image}", "--top", "0"], "1 or more"),
+        (["predict", "{run}", "{image}", "--device", "tpu"], "no device"),
+    ],
+)
+def test_refusals(trained_folder, tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    image = tmp_path / "inside/one.png"
+    image.parent.mkdir()
+    Image.new("RGB", (40, 40)).save(image)
+    places = {"run": trained_folder, "image": image}
+    if message == "no images":
+        image.unlink()
+    with pytest.raises(SystemExit, match="2"):
+        main([argument.format(**places) for argument in arguments])
+    import re
+
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("damage", ["weights", "config", "head"])
+def test_files_that_do_not_fit_together(trained_folder, tmp_path, damage):
+    folder = tmp_path / "run"
+    shutil.copytree(trained_folder, folder)
+    if damage == "weights":
+        path = folder / "best.safetensors"
+        path.write_bytes(path.read_bytes()[:-10])
+    else:
+        path = folder / "config.yaml"
+        old, new = {"config": ("recipe:", "recipe"), "head": ("width: 8", "width: 9")}[damage]
+        path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(UserError, match=r"safetensors|config\.yaml"):
+        load_run(folder)
