@@ -34,7 +34,7 @@ def add_parser(commands: Any) -> None:
         command.add_argument(
             "--config-dir", type=Path, help="a folder with a group dataset/ of your own"
         )
-        command.set_defaults(command=globals()[f"_{verb}"])
+        command.set_defaults(command=_interruptible, verb=globals()[f"_{verb}"])
         if verb in ("info", "verify", "show"):
             command.add_argument("name")
         if verb == "fetch":
@@ -48,6 +48,13 @@ def add_parser(commands: Any) -> None:
             command.add_argument("overrides", nargs="*", help="of the cell, e.g. model=vgg5")
             command.add_argument("--out", type=Path, help="default: NAME.png")
             command.add_argument("--seed", type=int, default=0, help="which images (default: 0)")
+
+
+def _interruptible(given: argparse.Namespace) -> None:
+    try:
+        given.verb(given)
+    except KeyboardInterrupt:
+        raise UserError("interrupted; the same command continues where it stopped") from None
 
 
 def _list(given: argparse.Namespace) -> None:

@@ -31,12 +31,7 @@ def _load_cifar(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     files = _KINDS[config.source]
     kind = files.kind
     check_options(config, [])
-    folder = root / kind.base_folder
-    if not folder.exists() and (root / kind.filename).is_file():  # an archive lies there alone
-        from spinal_repro.data.fetch import ensure
-
-        ensure(config, root)
-    check_sums(config, root, folder, files.sums, download)
+    check_sums(config, root, root / kind.base_folder, files.sums, download)
     parts = []
     for train in (True, False):
         part = kind(str(root), train=train)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from spinal_repro.config import DatasetConfig
 from spinal_repro.data.archives import is_archive, unpack
-from spinal_repro.data.catalog import Entry, load_catalog
+from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.fetch import disk_error
 from spinal_repro.data.stage import (
     Stage,
@@ -60,6 +61,19 @@ def import_data(
     except OSError as error:
         raise disk_error(error, entry, root) from error
     return True
+
+
+def import_lying(config: DatasetConfig, root: Path) -> None:
+    """Unpack a data set whose archive lies under the root, as torchvision leaves it there.
+
+    Raises:
+        UserError: where the archive is damaged or another one.
+    """
+    entry = entry_for(config)
+    names = [file.name for file in entry.about.files] if entry is not None else []
+    lying = [root / name for name in names if is_archive(root / name) and (root / name).is_file()]
+    if entry is not None and lying:
+        import_data(entry, root, lying)
 
 
 def _sources(paths: Sequence[Path], entry: Entry, stage: Stage) -> list[Path]:

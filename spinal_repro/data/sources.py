@@ -189,6 +189,8 @@ def check_sums(
 ) -> None:
     """See that files are there and unchanged, and fetch them where that is wanted.
 
+    An archive that lies under the root alone is unpacked.
+
     Args:
         config: The data set.
         root: The folder data sets lie in.
@@ -204,10 +206,14 @@ def check_sums(
     def missing() -> list[str]:
         return [name for name in sums if not (folder / name).is_file()]
 
-    if missing() and download:
+    if missing():
         from spinal_repro.data.fetch import ensure
+        from spinal_repro.data.imports import import_lying
 
-        ensure(config, root)
+        if download:
+            ensure(config, root)
+        else:
+            import_lying(config, root)
     if missing():
         raise not_there(config, folder, missing())
     for name, md5 in sums.items():

@@ -1,8 +1,9 @@
 """Checking what lies on disk against the catalog."""
 
 import hashlib
-from collections.abc import Callable
 from pathlib import Path
+
+from tqdm import tqdm
 
 from spinal_repro.data.catalog import Entry, File
 from spinal_repro.data.idx_files import check_idx
@@ -104,16 +105,14 @@ def image_files(folder: Path) -> list[Path]:
     )
 
 
-def _unreadable(images: list[Path], advance: Callable[[], object] | None = None) -> list[str]:
+def _unreadable(images: list[Path]) -> list[str]:
     from PIL import Image
 
     found = []
-    for path in images:
+    for path in tqdm(images, desc="opening", unit=" images", disable=None, leave=False, delay=2):
         try:
             with Image.open(path) as image:
                 image.verify()
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             found.append(f"{path} is no readable image: {error}")
-        if advance is not None:
-            advance()
     return found

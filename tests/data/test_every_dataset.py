@@ -13,6 +13,7 @@ from torchvision import datasets as tv
 
 from spinal_repro.config import compose
 from spinal_repro.data import fetch as fetch_module
+from spinal_repro.data import imports as imports_module
 from spinal_repro.data.catalog import File, entry_for
 from spinal_repro.data.fetch import fetch
 from spinal_repro.data.imports import import_data
@@ -136,6 +137,16 @@ def test_they_can_be_imported_from_their_archives_or_files(published, tmp_path):
     assert import_data(entry, tmp_path / "root", [tmp_path / "mine"])
     assert_holds(load_dataset(wanted, tmp_path / "root").test, 10)
     assert {p.name for p in (tmp_path / "mine/downloads").iterdir()} == set(files)
+
+
+def test_an_archive_that_lies_there_is_unpacked(published, tmp_path, monkeypatch):
+    """As torchvision leaves it; no network is needed or used."""
+    wanted, entry, files = published
+    monkeypatch.setenv("SPINAL_OFFLINE", "1")
+    monkeypatch.setattr(imports_module, "entry_for", lambda config: entry)
+    for name, data in files.items():
+        (tmp_path / name).write_bytes(data)
+    assert_holds(load_dataset(wanted, tmp_path).test, 10)
 
 
 def test_a_changed_file_is_refused(published, tmp_path):
