@@ -305,12 +305,28 @@ class Config:
 
 def schema_keys() -> set[str]:
     """Every key of the schema: groups, and their settings whether or not the YAML gives them."""
-    keys = set()
+    keys = {
+        f"recipe.prepare.{part}{key}"
+        for part in ("train", "eval")
+        for key in ("", *(f".{entry.name}" for entry in dataclasses.fields(Preparation)))
+    }
     for group in dataclasses.fields(Config):
         keys.add(group.name)
         if dataclasses.is_dataclass(group.type) and group.type is not Component:
             keys |= {f"{group.name}.{entry.name}" for entry in dataclasses.fields(group.type)}
     return keys
+
+
+def allowing(overrides: Sequence[str]) -> list[str]:
+    """The same overrides, where settings that the schema has may be set whether or not YAML does.
+
+    Hydra wants a plus for the one and none for the other, which nobody can know by heart.
+    """
+    keys = schema_keys()
+    return [
+        f"++{override}" if "." in key and key in keys else override
+        for override, key in ((override, override.partition("=")[0]) for override in overrides)
+    ]
 
 
 def compose(overrides: Sequence[str] = (), extra_dir: Path | None = None) -> Config:
@@ -333,6 +349,7 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    overrides = allowing(overrides)
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []
     try:
         if GlobalHydra.instance().is_initialized():

@@ -16,7 +16,15 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
-from spinal_repro.config import GROUPS, compose_raw, config_dir, explain, schema_keys, validate
+from spinal_repro.config import (
+    GROUPS,
+    allowing,
+    compose_raw,
+    config_dir,
+    explain,
+    schema_keys,
+    validate,
+)
 from spinal_repro.errors import UserError, unknown
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -50,8 +58,8 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         arguments = expand(arguments, sweeping)
-        sys.argv = [*sys.argv[:1], *arguments]  # what Hydra reads
         check_overrides(arguments)
+        sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
         hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
         )(job)()
@@ -166,7 +174,6 @@ def _choices(override: Override) -> list[str]:
         if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             return []
         return [str(name) for name in override.sweep_string_iterator()]
-    chosen = None if override.is_delete() else override.value()
     if override.is_delete() or (override.key_or_group == CELL and override.value() is None):
         return []
     return [str(override.value())]

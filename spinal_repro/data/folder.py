@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from spinal_repro.config import DatasetConfig
+from spinal_repro.data.fetch import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset
 from spinal_repro.data.splits import stratified
@@ -55,6 +56,8 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     Raises:
         UserError: where folders are missing, empty, or have other classes than expected.
     """
+    if download:
+        ensure(config, root)
     layout = find_layout(config, root)
     classes = list_classes(layout.train, config)
     if config.num_classes not in (None, len(classes)):

@@ -92,7 +92,7 @@ def assert_one_message(result: Result, folder: Path, *named: str) -> None:
         (["recipe.lr=abc"], ["lr", "'abc'", "Float"]),
         (["recipe.lr=0.1,0.2"], ["recipe.lr=0.1,0.2", "--multirun"]),
         (["recipe.epochs=-1"], ["recipe.epochs must be above 0, got -1"]),
-        (["dataset=mnist", "dataset.num_outputs=62"], ["+dataset.num_outputs=62"]),
+        (["dataset=mnist", "dataset.num_outputs=9"], ["num_outputs (9) is below"]),
         (["dataset=mnist", "+dataset.num_outputs=9"], ["num_outputs (9) is below"]),
         (["recipe.lr=[1"], ["'[1'"]),
         (["mnist"], ["mnist"]),

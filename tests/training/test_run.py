@@ -167,8 +167,8 @@ class Killed(BaseException):
         ("fc", "heldout", []),
         ("spinal", "paper", ["recipe.lr_rule={name: redraw}", "recipe.optimizer=adam"]),
         ("spinal", "heldout", ["recipe.augment=[{name: rotation, degrees: 10}]"]),
-        ("fc", "heldout", ["+recipe.stages={2: 0.01, 3: 0.001}"]),
-        ("fc", "heldout", ["+recipe.stages={3: 1.0}", "+recipe.best_of_last_stage=true"]),
+        ("fc", "heldout", ["recipe.stages={2: 0.01, 3: 0.001}"]),
+        ("fc", "heldout", ["recipe.stages={3: 1.0}", "recipe.best_of_last_stage=true"]),
     ],
 )
 @pytest.mark.parametrize("stop_after", [1, 2, 3])

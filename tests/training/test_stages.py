@@ -31,7 +31,7 @@ def history(overrides, epochs, best=None):
 
 
 def test_a_stage_opens_with_its_rate_from_the_best_weights():
-    overrides = ["+recipe.stages={3: 0.0005, 5: 0.0001}", "recipe.lr=0.001"]
+    overrides = ["recipe.stages={3: 0.0005, 5: 0.0001}", "recipe.lr=0.001"]
     trainer, state, seen = history(overrides, epochs=5)
     assert [entry["lr"] for entry in state.history] == [0.001, 0.001, 0.0005, 0.0005, 0.0001]
     assert [epoch for epoch, _ in seen] == [2, 4]
@@ -41,8 +41,8 @@ def test_a_stage_opens_with_its_rate_from_the_best_weights():
 
 
 def test_the_step_rule_starts_anew_in_each_stage():
-    rule = "+recipe.lr_rule.step=2"
-    overrides = ["+recipe.stages={4: 0.01}", "recipe.lr=1.0", "recipe.lr_rule.name=step", rule]
+    rule = "recipe.lr_rule.step=2"
+    overrides = ["recipe.stages={4: 0.01}", "recipe.lr=1.0", "recipe.lr_rule.name=step", rule]
     _, state, _ = history([*overrides, "recipe.optimizer=sgd"], epochs=7)
     rates = [entry["lr"] for entry in state.history]
     assert rates == pytest.approx([1, 1, 0.1, 0.01, 0.01, 0.001, 0.001])
@@ -51,7 +51,7 @@ def test_the_step_rule_starts_anew_in_each_stage():
 @pytest.mark.parametrize("forget", [False, True])
 def test_selection_over_stages(forget):
     """A second stage that ruins the net is not selected, unless earlier stages are forgotten."""
-    overrides = ["+recipe.stages={4: 3.0}", f"+recipe.best_of_last_stage={forget}"]
+    overrides = ["recipe.stages={4: 3.0}", f"recipe.best_of_last_stage={forget}"]
     _, state, _ = history([*overrides, "recipe.lr=0.005"], epochs=5)
     correct = [entry["val_correct"] for entry in state.history]
     assert max(correct[:3]) > max(correct[3:])
@@ -94,7 +94,7 @@ def test_training_and_evaluation_must_agree_on_the_size():
     config = compose([*BASE, "recipe.augment=[{name: crop, size: 20}]"])
     with pytest.raises(ValueError, match="trains on images of 20 px and evaluates on 28 px"):
         run_module._prepare(config, torch.device("cpu"))
-    prepared = "++recipe.prepare={train: {resize: [32, 32]}, eval: {resize: 20, crop: 20}}"
+    prepared = "recipe.prepare={train: {resize: [32, 32]}, eval: {resize: 20, crop: 20}}"
     config = compose([*BASE, "model=flatten", "recipe.augment=[{name: crop, size: 20}]", prepared])
     setup = run_module._prepare(config, torch.device("cpu"))
     images, _ = next(setup.trainer.train.epoch(0, 1, setup.trainer.augmentations))
