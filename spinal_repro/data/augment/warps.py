@@ -1,60 +1,13 @@
-"""Augmentation: drawn for each image, applied to a whole batch on the device.
-
-torchvision's transforms draw one set of parameters for each call, so a batch would be warped as
-one. Here the random numbers of a whole epoch are drawn at once on the CPU (the same for every
-device) and the warps run as batched grid sampling. The geometry is that of torchvision on PIL
-images, which the original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
-"""
+"""Warps: images read at other places, by batched grid sampling."""
 
 import math
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinal_repro.errors import UserError
-from spinal_repro.registry import Registry
-
-
-class Augmentation(ABC):
-    """One random transform of square images of a fixed size."""
-
-    @abstractmethod
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
-
-    @abstractmethod
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
-
-    def size_after(self, size: int) -> int:
-        """Side of what comes out for images of ``size`` px."""
-        return size
-
-
-AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
-
-
-def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:
-    """Build the transforms of a recipe, in order.
-
-    Raises:
-        UserError: for an entry without a name, an unknown name or a wrong option.
-    """
-    built = []
-    for entry in entries:
-        if "name" not in entry:
-            raise UserError(f"an entry of recipe.augment needs a name, got {dict(entry)}")
-        options = {key: value for key, value in entry.items() if key != "name"}
-        built.append(AUGMENTATIONS.build(str(entry["name"]), options))
-    return built
-
-
-def _uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand(*shape, generator=generator)
+from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
 
 
 def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
@@ -96,7 +49,7 @@ class Perspective(Augmentation):
         """Eight coefficients a..h of the map from output to input pixels, for each image."""
         reach = int(self.distortion * (size // 2)) + 1
         moves = torch.randint(0, reach, (count, 4, 2), generator=generator).double()
-        warped = _uniform(generator, count) < self.p
+        warped = uniform(generator, count) < self.p
         far = size - 1
         corners = torch.tensor([[0, 0], [far, 0], [far, far], [0, far]], dtype=torch.float64)
         inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=torch.float64)
@@ -148,7 +101,7 @@ class Rotation(Augmentation):
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Angles ``[count]`` in radians, counter-clockwise."""
-        return (2 * _uniform(generator, count) - 1) * math.radians(self.degrees)
+        return (2 * uniform(generator, count) - 1) * math.radians(self.degrees)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Rotate about the centre."""
@@ -186,7 +139,7 @@ class Affine(Rotation):
         """Angles in radians and shifts right and down in whole pixels: ``[count, 3]``."""
         angles = super().draw(count, size, generator)
         reach = torch.tensor(self.translate) * size
-        shifts = ((2 * _uniform(generator, count, 2) - 1) * reach).round()
+        shifts = ((2 * uniform(generator, count, 2) - 1) * reach).round()
         return torch.cat([angles.view(-1, 1), shifts], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -228,9 +181,9 @@ class ResizedCrop(Augmentation):
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Boxes ``[count, 4]``: left, top, width, height in whole pixels."""
         low, high = self.scale
-        area = size * size * (low + (high - low) * _uniform(generator, count, self.TRIES))
+        area = size * size * (low + (high - low) * uniform(generator, count, self.TRIES))
         low, high = (math.log(bound) for bound in self.ratio)
-        ratio = torch.exp(low + (high - low) * _uniform(generator, count, self.TRIES))
+        ratio = torch.exp(low + (high - low) * uniform(generator, count, self.TRIES))
         widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
         fits = (widths > 0) & (widths <= size) & (heights > 0) & (heights <= size)
         first = fits.int().argmax(dim=1, keepdim=True)
@@ -240,8 +193,8 @@ class ResizedCrop(Augmentation):
         width[none] = round(size * min(1.0, self.ratio[1]))
         height[none] = round(size / max(1.0, self.ratio[0]))
         free_x, free_y = size - width, size - height
-        left = (_uniform(generator, count) * (free_x + 1)).floor()
-        top = (_uniform(generator, count) * (free_y + 1)).floor()
+        left = (uniform(generator, count) * (free_x + 1)).floor()
+        top = (uniform(generator, count) * (free_y + 1)).floor()
         left[none], top[none] = (free_x[none] / 2).floor(), (free_y[none] / 2).floor()
         return torch.stack([left, top, width, height], dim=1)
 
@@ -255,107 +208,3 @@ class ResizedCrop(Augmentation):
         source_y = top + torch.clamp(y * height / side, min=0.5).minimum(height - 0.5)
         shape = (len(images), side, side)
         return _sample(images, source_x.expand(shape), source_y.expand(shape), "bilinear")
-
-
-class _Flip(Augmentation):
-    """Mirrors some images along one axis.
-
-    Args:
-        p: Share of images that are mirrored.
-    """
-
-    axis: int
-
-    def __init__(self, *, p: float = 0.5) -> None:
-        if not 0 <= p <= 1:
-            raise ValueError(f"p must lie in [0, 1], got {p}")
-        self.p = p
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """1 for images to mirror, else 0: ``[count]``."""
-        return (_uniform(generator, count) < self.p).float()
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Mirror those."""
-        return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(self.axis), images)
-
-
-@AUGMENTATIONS.register("hflip")
-class HorizontalFlip(_Flip):
-    """``RandomHorizontalFlip``: left and right change places."""
-
-    axis = -1
-
-
-@AUGMENTATIONS.register("vflip")
-class VerticalFlip(_Flip):
-    """``RandomVerticalFlip``: top and bottom change places."""
-
-    axis = -2
-
-
-class _Window(Augmentation):
-    """Cuts a square window anywhere out of the image with a frame of zeros around it."""
-
-    def _side(self, size: int) -> tuple[int, int]:
-        """Width of the frame and side of the window for images of ``size`` px."""
-        raise NotImplementedError
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Left and top of the window in the framed image: ``[count, 2]``, whole pixels."""
-        frame, side = self._side(size)
-        high = size + 2 * frame - side + 1
-        return torch.randint(0, high, (count, 2), generator=generator).float()
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Cut the windows out."""
-        frame, side = self._side(images.shape[-1])
-        framed = F.pad(images, [frame] * 4) if frame else images
-        left, top = parameters.long().unbind(1)
-        device = images.device
-        steps = torch.arange(side, device=device)
-        rows = (top.view(-1, 1) + steps).view(-1, 1, side, 1)
-        columns = (left.view(-1, 1) + steps).view(-1, 1, 1, side)
-        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
-        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
-        return framed[image, channel, rows, columns]
-
-
-@AUGMENTATIONS.register("pad_crop")
-class PadCrop(_Window):
-    """``RandomCrop(size, padding)``: a frame of zeros, then a window of the old size anywhere.
-
-    Args:
-        padding: Width of the frame in pixels.
-    """
-
-    def __init__(self, *, padding: int = 4) -> None:
-        if padding < 0:
-            raise ValueError(f"padding must not be negative, got {padding}")
-        self.padding = padding
-
-    def _side(self, size: int) -> tuple[int, int]:
-        return self.padding, size
-
-
-@AUGMENTATIONS.register("crop")
-class Crop(_Window):
-    """``RandomCrop(size)``: a window anywhere in a larger image.
-
-    Args:
-        size: Side of the window in pixels.
-    """
-
-    def __init__(self, *, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"size must be above 0, got {size}")
-        self.size = size
-
-    def _side(self, size: int) -> tuple[int, int]:
-        if size < self.size:
-            raise UserError(f"images of {size} px cannot be cropped to {self.size} px")
-        return 0, self.size
-
-    def size_after(self, size: int) -> int:
-        """The configured size."""
-        return self._side(size)[1]

@@ -1,0 +1,45 @@
+"""Augmentation: drawn for each image, applied to a whole batch on the device.
+
+torchvision's transforms draw one set of parameters for each call, so a batch would be warped as
+one. Here the random numbers of a whole epoch are drawn at once on the CPU (the same for every
+device) and the warps run as batched grid sampling. The geometry is that of torchvision on PIL
+images, which the original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation
+from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, VerticalFlip
+from spinal_repro.data.augment.warps import Affine, Perspective, ResizedCrop, Rotation, homography
+from spinal_repro.errors import UserError
+
+__all__ = [
+    "AUGMENTATIONS",
+    "Affine",
+    "Augmentation",
+    "Crop",
+    "HorizontalFlip",
+    "PadCrop",
+    "Perspective",
+    "ResizedCrop",
+    "Rotation",
+    "VerticalFlip",
+    "build_augmentations",
+    "homography",
+]
+
+
+def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:
+    """Build the transforms of a recipe, in order.
+
+    Raises:
+        UserError: for an entry without a name, an unknown name or a wrong option.
+    """
+    built = []
+    for entry in entries:
+        if "name" not in entry:
+            raise UserError(f"an entry of recipe.augment needs a name, got {dict(entry)}")
+        options = {key: value for key, value in entry.items() if key != "name"}
+        built.append(AUGMENTATIONS.build(str(entry["name"]), options))
+    return built

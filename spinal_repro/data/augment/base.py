@@ -1,0 +1,32 @@
+"""What an augmentation is, and the registry of their names."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor
+
+from spinal_repro.registry import Registry
+
+
+class Augmentation(ABC):
+    """One random transform of square images of a fixed size."""
+
+    @abstractmethod
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
+
+    def size_after(self, size: int) -> int:
+        """Side of what comes out for images of ``size`` px."""
+        return size
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
+
+
+def uniform(generator: torch.Generator, *shape: int) -> Tensor:
+    """Uniform draws in [0, 1)."""
+    return torch.rand(*shape, generator=generator)

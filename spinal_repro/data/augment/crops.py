@@ -1,0 +1,112 @@
+"""Flips and windows: images whose pixels keep their values."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
+from spinal_repro.errors import UserError
+
+
+class _Flip(Augmentation):
+    """Mirrors some images along one axis.
+
+    Args:
+        p: Share of images that are mirrored.
+    """
+
+    axis: int
+
+    def __init__(self, *, p: float = 0.5) -> None:
+        if not 0 <= p <= 1:
+            raise ValueError(f"p must lie in [0, 1], got {p}")
+        self.p = p
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """1 for images to mirror, else 0: ``[count]``."""
+        return (uniform(generator, count) < self.p).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Mirror those."""
+        return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(self.axis), images)
+
+
+@AUGMENTATIONS.register("hflip")
+class HorizontalFlip(_Flip):
+    """``RandomHorizontalFlip``: left and right change places."""
+
+    axis = -1
+
+
+@AUGMENTATIONS.register("vflip")
+class VerticalFlip(_Flip):
+    """``RandomVerticalFlip``: top and bottom change places."""
+
+    axis = -2
+
+
+class _Window(Augmentation):
+    """Cuts a square window anywhere out of the image with a frame of zeros around it."""
+
+    def _side(self, size: int) -> tuple[int, int]:
+        """Width of the frame and side of the window for images of ``size`` px."""
+        raise NotImplementedError
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Left and top of the window in the framed image: ``[count, 2]``, whole pixels."""
+        frame, side = self._side(size)
+        high = size + 2 * frame - side + 1
+        return torch.randint(0, high, (count, 2), generator=generator).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Cut the windows out."""
+        frame, side = self._side(images.shape[-1])
+        framed = F.pad(images, [frame] * 4) if frame else images
+        left, top = parameters.long().unbind(1)
+        device = images.device
+        steps = torch.arange(side, device=device)
+        rows = (top.view(-1, 1) + steps).view(-1, 1, side, 1)
+        columns = (left.view(-1, 1) + steps).view(-1, 1, 1, side)
+        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
+        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
+        return framed[image, channel, rows, columns]
+
+
+@AUGMENTATIONS.register("pad_crop")
+class PadCrop(_Window):
+    """``RandomCrop(size, padding)``: a frame of zeros, then a window of the old size anywhere.
+
+    Args:
+        padding: Width of the frame in pixels.
+    """
+
+    def __init__(self, *, padding: int = 4) -> None:
+        if padding < 0:
+            raise ValueError(f"padding must not be negative, got {padding}")
+        self.padding = padding
+
+    def _side(self, size: int) -> tuple[int, int]:
+        return self.padding, size
+
+
+@AUGMENTATIONS.register("crop")
+class Crop(_Window):
+    """``RandomCrop(size)``: a window anywhere in a larger image.
+
+    Args:
+        size: Side of the window in pixels.
+    """
+
+    def __init__(self, *, size: int) -> None:
+        if size < 1:
+            raise ValueError(f"size must be above 0, got {size}")
+        self.size = size
+
+    def _side(self, size: int) -> tuple[int, int]:
+        if size < self.size:
+            raise UserError(f"images of {size} px cannot be cropped to {self.size} px")
+        return 0, self.size
+
+    def size_after(self, size: int) -> int:
+        """The configured size."""
+        return self._side(size)[1]
