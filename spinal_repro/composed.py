@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from spinal_repro import config as schema
+from spinal_repro import config, schema
 from spinal_repro.files import read_json, write_json
 
 
@@ -27,8 +27,8 @@ def composed_cell(name: str) -> dict[str, Any]:
         return dict(read_json(path))
     except (OSError, ValueError):
         pass
-    config = schema.compose([f"paper={name}"]).portable()
-    found = dict(json.loads(json.dumps(config.to_dict())))  # as records have it: keys are text
+    composed = config.compose([f"paper={name}"]).portable()
+    found = dict(json.loads(json.dumps(composed.to_dict())))  # as records have it: keys are text
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, found)
@@ -41,9 +41,11 @@ def composed_cell(name: str) -> dict[str, Any]:
 def _folder() -> Path:
     """The folder for the configurations as they are now."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    digest = hashlib.sha256(Path(schema.__file__).read_bytes())
-    for path in sorted(schema.config_dir().rglob("*.yaml")):
-        name = path.relative_to(schema.config_dir()).as_posix()
+    digest = hashlib.sha256()
+    for module in (config, schema):
+        digest.update(Path(str(module.__file__)).read_bytes())
+    for path in sorted(config.config_dir().rglob("*.yaml")):
+        name = path.relative_to(config.config_dir()).as_posix()
         if not name.startswith("claims/"):  # claims are composed into nothing
             digest.update(name.encode() + path.read_bytes())
     return cache / "spinal_repro" / digest.hexdigest()[:16]

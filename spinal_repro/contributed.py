@@ -9,11 +9,11 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from spinal_repro.config import Config
 from spinal_repro.errors import UserError
 from spinal_repro.records import stored_config
 from spinal_repro.results.correctness import unpack_correct
 from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.schema import Config
 from spinal_repro.seeds import stream_seed
 
 NEEDED = (

@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from yaml import YAMLError
 
-from spinal_repro.config import Config, validate
+from spinal_repro.config import validate
 from spinal_repro.data.folder import SUFFIXES
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
@@ -29,6 +29,7 @@ from spinal_repro.environment import autocast, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.records import RECORD, read_record
+from spinal_repro.schema import Config
 
 BATCH = 64
 

@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spinal_repro.backbones import load_backbones
-from spinal_repro.config import Component, DatasetConfig
 from spinal_repro.errors import unknown
 from spinal_repro.heads import HEADS
 from spinal_repro.pretrained import WeightReport, load_pretrained
+from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.seeds import stream_seed
 
 FREEZE = ("none", "backbone")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from spinal_repro.config import Config
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.environment import autocast, resolve_device
 from spinal_repro.model import build_model
+from spinal_repro.schema import Config
 from spinal_repro.training.loop import training_loss
 from spinal_repro.training.optim import build_optimizer
 

@@ -13,7 +13,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
 
 if TYPE_CHECKING:
-    from spinal_repro.config import Config
+    from spinal_repro.schema import Config
 
 SCHEMA_VERSION = 1
 RECORD, STATUS = "record.json", "status.json"

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.config import Config, compose, config_dir
+from spinal_repro.config import compose, config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, Counts, build_model, count
@@ -16,6 +16,7 @@ from spinal_repro.paper import Cell
 from spinal_repro.records import stored_config
 from spinal_repro.regression import INPUTS, make_net
 from spinal_repro.results.tables import Column
+from spinal_repro.schema import Config
 
 BASELINE = "fc"
 

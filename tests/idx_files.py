@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from spinal_repro.config import DatasetConfig
+from spinal_repro.schema import DatasetConfig
 
 FOLDERS = {
     "mnist": "MNIST",

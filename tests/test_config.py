@@ -11,18 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from spinal_repro.backbones import load_backbones
-from spinal_repro.config import (
-    GROUPS,
-    Config,
-    compose,
-    compose_raw,
-    config_dir,
-    schema_keys,
-    validate,
-)
+from spinal_repro.config import GROUPS, compose, compose_raw, config_dir, validate
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
+from spinal_repro.schema import Config, schema_keys
 from spinal_repro.training.optim import LR_RULES
 
 CHOICES = {

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from spinal_repro.backbones import load_backbones
-from spinal_repro.config import Component, DatasetConfig
 from spinal_repro.errors import UserError
 from spinal_repro.model import Classifier, Counts, build_model, count
+from spinal_repro.schema import Component, DatasetConfig
 
 SMALL = ("cnn", "flatten", "vgg5")  # tests/backbones/ has all the others
 

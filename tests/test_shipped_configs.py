@@ -6,8 +6,9 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from spinal_repro.config import DatasetConfig, compose, compose_raw, config_dir
+from spinal_repro.config import compose, compose_raw, config_dir
 from spinal_repro.data.sources import Dataset, ImageSet
+from spinal_repro.schema import DatasetConfig
 from spinal_repro.training import run as run_module
 from spinal_repro.training.loop import evaluate, train_epoch
 

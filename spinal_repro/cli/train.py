@@ -16,16 +16,9 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
-from spinal_repro.config import (
-    GROUPS,
-    allowing,
-    compose_raw,
-    config_dir,
-    explain,
-    schema_keys,
-    validate,
-)
+from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.schema import schema_keys
 
 EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 CELL = "paper"  # the group of published cells; none is chosen unless asked for

@@ -11,9 +11,10 @@ from typing import Any
 
 import yaml
 
-from spinal_repro.config import DatasetConfig, config_dir
+from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import merge_onto
+from spinal_repro.schema import DatasetConfig
 
 STATES = ("auto", "manual", "gone")
 PARTS = ("train", "val", "test")

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torchvision import datasets as tv
 
-from spinal_repro.config import DatasetConfig
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, check_sums
+from spinal_repro.schema import DatasetConfig
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 
-from spinal_repro.config import DatasetConfig
 from spinal_repro.data.fetch import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset
 from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.schema import DatasetConfig
 
 OPTIONS = ("folder", "train", "val", "test")
 # those of torchvision's ImageFolder

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from torchvision import datasets as tv
 
-from spinal_repro.config import DatasetConfig
 from spinal_repro.data.idx_files import check_idx
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, not_there
 from spinal_repro.errors import UserError
+from spinal_repro.schema import DatasetConfig
 
 
 def _current(kind: type[tv.MNIST]) -> type[tv.MNIST]:

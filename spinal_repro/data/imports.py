@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal_repro.config import DatasetConfig
 from spinal_repro.data.archives import is_archive, unpack
 from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.fetch import disk_error
@@ -17,6 +16,7 @@ from spinal_repro.data.stage import (
 )
 from spinal_repro.data.verify import problems, sum_of
 from spinal_repro.errors import UserError
+from spinal_repro.schema import DatasetConfig
 
 
 def import_data(

@@ -26,8 +26,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from spinal_repro.config import Preparation
 from spinal_repro.errors import UserError
+from spinal_repro.schema import Preparation
 
 SHOWN = 10  # unreadable files named in one message
 T = TypeVar("T")

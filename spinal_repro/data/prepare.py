@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
-from spinal_repro.config import Preparation
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split
+from spinal_repro.schema import Preparation
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take

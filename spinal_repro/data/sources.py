@@ -15,11 +15,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from spinal_repro.config import DatasetConfig
 from spinal_repro.data.photos import Decoded, Photos
 from spinal_repro.data.splits import content_hash, fingerprints, stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
+from spinal_repro.schema import DatasetConfig
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torchvision import datasets as tv
 
-from spinal_repro.config import DatasetConfig
 from spinal_repro.data.sources import (
     SOURCES,
     Dataset,
@@ -17,6 +16,7 @@ from spinal_repro.data.sources import (
     check_options,
     check_sums,
 )
+from spinal_repro.schema import DatasetConfig
 
 
 @dataclass(frozen=True)

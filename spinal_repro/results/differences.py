@@ -12,7 +12,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from spinal_repro.config import DatasetConfig, ProtocolConfig, RecipeConfig, config_dir
+from spinal_repro.config import config_dir
+from spinal_repro.schema import DatasetConfig, ProtocolConfig, RecipeConfig
 
 # Neither changes what is trained: epochs are compared on their own, as a budget.
 NOT_COMPARED = {"recipe": ("name", "published_epochs", "eval_batch_size", "epochs")}

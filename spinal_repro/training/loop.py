@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spinal_repro.config import RecipeConfig
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.errors import UserError
+from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.optim import EpochResult, LrRule
 

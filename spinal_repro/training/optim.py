@@ -8,9 +8,9 @@ import torch
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
-from spinal_repro.config import RecipeConfig
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
+from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 
 

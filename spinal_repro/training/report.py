@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 
-from spinal_repro.config import Config
 from spinal_repro.data.loader import Batches
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.schema import Config
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.loop import Evaluation, State, Trainer
 from spinal_repro.training.progress import clock

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from spinal_repro.config import Config, DatasetConfig, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.folder import counted
@@ -27,6 +26,7 @@ from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
+from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
 from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
 from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer

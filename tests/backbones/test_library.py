@@ -6,9 +6,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from spinal_repro.backbones import load_backbones
-from spinal_repro.config import Component, DatasetConfig, compose
+from spinal_repro.config import compose
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model, count
+from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.training.loop import training_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,9 +11,10 @@ import pytest
 import torch
 from torchvision.models import ShuffleNet_V2_X0_5_Weights, shufflenet_v2_x0_5
 
-from spinal_repro.config import Component, compose
+from spinal_repro.config import compose
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
+from spinal_repro.schema import Component
 
 NAME = "shufflenet_v2_x0_5"
 

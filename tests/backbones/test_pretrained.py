@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 
 from spinal_repro.backbones import load_backbones
 from spinal_repro.backbones.library import Published
-from spinal_repro.config import Component, DatasetConfig, RecipeConfig
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.pretrained import load_pretrained, read_tensors
+from spinal_repro.schema import Component, DatasetConfig, RecipeConfig
 from spinal_repro.training.run import normalisation
 
 pytestmark = pytest.mark.filterwarnings("ignore")

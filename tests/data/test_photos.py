@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from spinal_repro.config import Preparation
 from spinal_repro.data.augment import HorizontalFlip
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.errors import UserError
+from spinal_repro.schema import Preparation
 
 CPU = torch.device("cpu")
 SQUARE = Preparation(resize=12, crop=10)

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from spinal_repro.config import Preparation, compose
+from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
+from spinal_repro.schema import Preparation
 
 
 def skip_without(folder):

@@ -22,12 +22,13 @@ from idx_files import (
     write_dataset,
 )
 
-from spinal_repro.config import DatasetConfig, compose, config_dir
+from spinal_repro.config import compose, config_dir
 from spinal_repro.data import fetch
 from spinal_repro.data.catalog import Entry, File, entry_for
 from spinal_repro.data.idx_files import check_idx
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset, load_sources
 from spinal_repro.errors import UserError
+from spinal_repro.schema import DatasetConfig
 
 PUBLISHED_SIZES = {  # recipe book, section 1.6
     "mnist": (60_000, 10_000),

@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from spinal_repro.config import Config, compose
+from spinal_repro.config import compose
 from spinal_repro.environment import autocast
+from spinal_repro.schema import Config
 from spinal_repro.training import run as run_module
 from spinal_repro.training.loop import NonFiniteLossError, State, Trainer, evaluate, fit
 

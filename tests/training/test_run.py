@@ -15,12 +15,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spinal_repro.config import Config, compose, validate
+from spinal_repro.config import compose, validate
 from spinal_repro.data import sources
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.results.correctness import unpack_correct
 from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.schema import Config
 from spinal_repro.training import run as run_module
 from spinal_repro.training.run import run
 
