@@ -166,7 +166,6 @@ def _choices(override: Override) -> list[str]:
         if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             return []
         return [str(name) for name in override.sweep_string_iterator()]
-    chosen = None if override.is_delete() else override.value()
     if override.is_delete() or (override.key_or_group == CELL and override.value() is None):
         return []
     return [str(override.value())]
