@@ -21,7 +21,7 @@ from spinal_repro.model import build_model
 from spinal_repro.paper import TABLES, Cell, Published, curve, load_cells
 from spinal_repro.sizes import cell_counts
 from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import train_epoch
+from spinal_repro.training.loop import train_epoch, training_loss
 from spinal_repro.training.optim import LR_RULES
 
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")
@@ -214,18 +214,43 @@ def backbones() -> list[str]:
     return list(first.values())
 
 
+def without_gradient(model, images, outputs):
+    """Parameters that a step of training leaves without a gradient, after taking it."""
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, 0.9)
+    labels = torch.zeros(len(images), dtype=torch.int64, device=images.device)
+    logits, loss = training_loss(model.train()(images), labels, 0.0)
+    assert logits.shape == (len(images), outputs)
+    loss.backward()
+    optimizer.step()
+    return [name for name, parameter in model.named_parameters() if parameter.grad is None]
+
+
 @pytest.mark.xdist_group("paper")
-def test_every_backbone_gives_the_features_that_the_heads_count_on():
+def test_every_backbone_takes_a_step():
+    """On the meta device, in the shapes of its cell: features for the head, a gradient for all."""
     for name in backbones():
         config = validate(CELLS[name].config)
         bare = {k: v for k, v in config.model.options.items() if k != "pretrained"}
         component = dataclasses.replace(config.model, options=bare)
         side, channels = config.input_size, config.dataset.channels
         with torch.device("meta"):
-            model = build_model(config.dataset, component, config.head, image_size=side).eval()
-            logits = model(torch.zeros(2, channels, side, side))
+            model = build_model(config.dataset, component, config.head, image_size=side)
+            images = torch.zeros(2, channels, side, side)
+            assert without_gradient(model, images, config.dataset.outputs) == [], name
         assert model.backbone.num_features == features_of(config), name
-        assert logits.shape == (2, config.dataset.outputs), name
+
+
+@pytest.mark.xdist_group("paper")
+def test_every_head_takes_a_step():
+    """On the features of its cell's backbone; with the test above, every cell does."""
+    for name, cell in CELLS.items():
+        if cell.config is None:
+            continue
+        config = validate(cell.config)
+        features, outputs = features_of(config), config.dataset.outputs
+        with torch.device("meta"):
+            head = HEADS.build(config.head.name, config.head.options, features, outputs)
+            assert without_gradient(head, torch.zeros(2, features), outputs) == [], name
 
 
 COUNTED = {  # parameters and multiplications of heads, counted from the original's own classes
