@@ -22,9 +22,8 @@ from spinal_repro.config import validate
 from spinal_repro.data.folder import SUFFIXES
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
-from spinal_repro.data.prepare import batches_of
+from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.data.splits import make_split
 from spinal_repro.environment import autocast, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
@@ -180,14 +179,7 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
     """
     config = trained.config
     dataset = load_dataset(config.dataset, root or config.data.root)
-    split = make_split(
-        dataset.train.labels.numpy(),
-        dataset.test.labels.numpy(),
-        val_fraction=config.protocol.val_fraction,
-        seed=config.protocol.split_seed,
-        limit=config.data.limit,
-        val_labels=None if dataset.val is None else dataset.val.labels.numpy(),
-    )
+    split = split_dataset(dataset, config.protocol, config.data.limit)
     if not len(getattr(split, part)):
         raise UserError(
             f"this run has no {part} images: protocol {config.protocol.name} holds none out"

@@ -8,11 +8,23 @@ import torch
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
-from spinal_repro.data.splits import Split
-from spinal_repro.schema import Preparation
+from spinal_repro.data.splits import Split, make_split
+from spinal_repro.schema import Preparation, ProtocolConfig
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
+
+
+def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None = None) -> Split:
+    """The split that a protocol makes of a data set, with at most ``limit`` images a part."""
+    return make_split(
+        dataset.train.labels.numpy(),
+        dataset.test.labels.numpy(),
+        val_fraction=protocol.val_fraction,
+        seed=protocol.split_seed,
+        limit=limit,
+        val_labels=None if dataset.val is None else dataset.val.labels.numpy(),
+    )
 
 
 def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Photos:

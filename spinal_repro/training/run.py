@@ -14,9 +14,9 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import batches_of, published_part
+from spinal_repro.data.prepare import batches_of, published_part, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
-from spinal_repro.data.splits import Split, make_split, num_shared
+from spinal_repro.data.splits import Split, num_shared
 from spinal_repro.environment import (
     autocast,
     resolve_device,
@@ -108,14 +108,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     optimizer = build_optimizer(recipe, model.parameters())
 
     dataset = load_dataset(config.dataset, config.data.root, config.data.download)
-    split = make_split(
-        dataset.train.labels.numpy(),
-        dataset.test.labels.numpy(),
-        val_fraction=config.protocol.val_fraction,
-        seed=config.protocol.split_seed,
-        limit=config.data.limit,
-        val_labels=None if dataset.val is None else dataset.val.labels.numpy(),
-    )
+    split = split_dataset(dataset, config.protocol, config.data.limit)
 
     def batches(part: str, batch_size: int) -> Batches:
         return batches_of(
