@@ -10,7 +10,10 @@ from spinal_repro.files import write_json
 from spinal_repro.records import stored_config
 from spinal_repro.results.cells import match
 
-FC0, SPINAL0 = RECORDS / "mnist_cnn/fc-s0.json", RECORDS / "mnist_cnn/spinal-s0.json"
+FC0, SPINAL0 = (
+    RECORDS / "mnist/cnn_fc-paper-eb7f4acf-s0.json",
+    RECORDS / "mnist/cnn_spinal8-paper-fe4f9e8b-s0.json",
+)
 
 
 def add(*files, out):

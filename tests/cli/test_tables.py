@@ -22,7 +22,7 @@ ROOT = RECORDS.parent.parent
 @pytest.fixture
 def here(tmp_path, monkeypatch) -> Path:
     """A folder with the committed MNIST records and counts, and a README with a marker."""
-    shutil.copytree(RECORDS / "mnist_cnn", tmp_path / "results" / "records" / "mnist_cnn")
+    shutil.copytree(RECORDS / "mnist", tmp_path / "results" / "records" / "mnist")
     shutil.copy(RECORDS.parent / "counts.json", tmp_path / "results")
     marker = "# X\n<!-- table: mnist/cnn_fc mnist/cnn_spinal8 -->\nold\n<!-- end -->\nrest\n"
     (tmp_path / "README.md").write_text(marker)
@@ -99,7 +99,7 @@ def test_every_cell_has_a_row_and_every_column_its_definition(here):
 
 def test_a_changed_record_fails_the_check(here, capsys):
     exit_code()
-    path = here / "results/records/mnist_cnn/fc-s0.json"
+    path = here / "results/records/mnist/cnn_fc-paper-eb7f4acf-s0.json"
     record = json.loads(path.read_text())
     record["test"]["last"]["correct"] -= 100
     write_json(path, record)
@@ -116,8 +116,8 @@ def test_a_reordered_or_doubled_record_changes_nothing(here):
     before = generated(here)
     folder = here / "results/records"
     (folder / "a").mkdir()
-    shutil.copy(folder / "mnist_cnn/fc-s3.json", folder / "a/copy.json")
-    (folder / "mnist_cnn/fc-s3.json").rename(folder / "z.json")
+    shutil.copy(folder / "mnist/cnn_fc-paper-eb7f4acf-s3.json", folder / "a/copy.json")
+    (folder / "mnist/cnn_fc-paper-eb7f4acf-s3.json").rename(folder / "z.json")
     assert exit_code("--check") == 0
     exit_code()
     assert generated(here) == before
@@ -172,9 +172,9 @@ def test_broken_input_is_named(here, capsys):
     (here / "README.md").write_text("<!-- table: mnits/cnn_fc -->\n<!-- end -->\n")
     assert exit_code() == 2
     assert "mnits/cnn_fc" in capsys.readouterr().err
-    (here / "results/records/mnist_cnn/fc-s0.json").write_text("{")
+    (here / "results/records/mnist/cnn_fc-paper-eb7f4acf-s0.json").write_text("{")
     assert exit_code() == 2
-    assert "fc-s0.json cannot be read" in capsys.readouterr().err
+    assert "s0.json cannot be read" in capsys.readouterr().err
     assert not (here / "results/tables").exists()
 
 

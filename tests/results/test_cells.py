@@ -1,5 +1,7 @@
 """Which record counts for which cell, and under which marks."""
 
+import copy
+
 import pytest
 from made_records import FC, RECORDS, SPINAL, cell, committed, heldout, made, regression_record
 
@@ -14,16 +16,20 @@ def only(cells, records):
     return found
 
 
-def test_the_committed_records_belong_to_their_cells():
-    """They were written before records named cells."""
-    records = read_records([RECORDS / "mnist_cnn"])
-    assert len(records) == 10 and all("cell" not in record["config"] for record in records)
+@pytest.mark.parametrize("named", [True, False])
+def test_the_committed_records_belong_to_their_cells(named):
+    """By the name of the cell, and where they name none by how they were trained."""
+    records = copy.deepcopy(read_records([RECORDS / "mnist"]))
+    assert len(records) == 15 and all("cell" in record["config"] for record in records)
+    if not named:
+        for record in records:
+            del record["config"]["cell"]
     found = {r.cell.name: r for r in match(load_cells("mnist/*cnn*"), records) if r.runs}
-    assert list(found) == ["mnist/cnn_fc", "mnist/cnn_spinal8"]
+    assert list(found) == ["mnist/cnn_fc", "mnist/cnn_spinal8", "mnist/cnn_spinal10"]
     for result in found.values():
         assert [run.seed for run in result.runs] == [0, 1, 2, 3, 4]
         assert (result.protocol, result.marks, result.shown) == ("paper", (), "last epoch")
-        assert result.verdict == REPRODUCED
+    assert found["mnist/cnn_fc"].verdict == found["mnist/cnn_spinal8"].verdict == REPRODUCED
 
 
 def test_a_cell_without_runs_is_there_too():

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(scope="module")
 def known() -> Findings:
     """All cells, with the runs of the MNIST CNN alone: other cells need not be composed."""
-    results = match(load_cells("mnist/cnn_*"), read_records([ROOT / "results/records/mnist_cnn"]))
+    results = match(load_cells("mnist/cnn_*"), read_records([ROOT / "results/records/mnist"]))
     counts = json.loads((ROOT / "results/counts.json").read_text())
     ran = {result.cell.name for result in results}
     others = [CellResult(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]

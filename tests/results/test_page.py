@@ -34,7 +34,7 @@ NEVER = Claim("Elsewhere", "a table", "accuracy", "reaches", {"cell": "mnist/cnn
 def page() -> str:
     """The committed runs of the MNIST CNN, and cells that nobody ran."""
     cells = load_cells("mnist/*cnn_*")
-    results = match(cells, read_records([ROOT / "results/records/mnist_cnn"]))
+    results = match(cells, read_records([ROOT / "results/records/mnist"]))
     counts = json.loads((ROOT / "results/counts.json").read_text())
     known = findings_of(results, counts, {"mnist": TABLES["mnist"]})
     return render(known, judge([ABOVE, COST, NEVER], known), [PICTURE])
