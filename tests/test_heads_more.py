@@ -301,7 +301,7 @@ def test_linear_is_one_linear():
 
 
 def test_progressive_configuration_is_the_constructor_default():
-    config = compose(["dataset=mnist", "model=flatten", "head=progressive"])
+    config = compose(["dataset=mnist", "model=cnn", "head=progressive"])
     assert HEADS.check("progressive", config.head.options) == HEADS.check("progressive", {})
 
 

@@ -60,7 +60,8 @@ def choices_of(file: Path) -> list[str]:
 
 
 def leaves(node: object, prefix: str = "") -> dict[str, object]:
-    if not isinstance(node, dict) or all(isinstance(key, int) for key in node):  # stages by epoch
+    by_epoch = isinstance(node, dict) and node and all(isinstance(key, int) for key in node)
+    if not isinstance(node, dict) or by_epoch:  # stages are one setting
         return {prefix: node}
     return {
         k: v for key, value in node.items() for k, v in leaves(value, f"{prefix}.{key}").items()

@@ -69,7 +69,7 @@ def test_everything_is_written_once_and_for_all(here, capsys):
 def test_the_numbers_are_those_of_the_records(here):
     exit_code()
     (row,) = [row for row in rows(here, "mnist") if row["cell"] == "mnist/cnn_fc"]
-    records = [json.loads(path.read_text()) for path in sorted(here.glob("**/fc-s?.json"))]
+    records = [json.loads(path.read_text()) for path in sorted(here.glob("**/cnn_fc-*.json"))]
     last = [100 * record["test"]["last"]["accuracy"] for record in records]
     assert float(row["mean"]) == pytest.approx(sum(last) / 5)
     assert (row["n"], row["verdict"], row["marks"]) == ("5", "reproduced", "")

@@ -41,7 +41,7 @@ def test_a_stage_opens_with_its_rate_from_the_best_weights():
 
 
 def test_the_step_rule_starts_anew_in_each_stage():
-    rule = "recipe.lr_rule.step=2"
+    rule = "+recipe.lr_rule.step=2"
     overrides = ["recipe.stages={4: 0.01}", "recipe.lr=1.0", "recipe.lr_rule.name=step", rule]
     _, state, _ = history([*overrides, "recipe.optimizer=sgd"], epochs=7)
     rates = [entry["lr"] for entry in state.history]
