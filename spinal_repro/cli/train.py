@@ -50,6 +50,8 @@ def _main(arguments: Sequence[str]) -> int:
             jobs.append((what, ""))
 
     try:
+        if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
         arguments = expand(arguments, sweeping)
         check_overrides(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
@@ -85,7 +87,7 @@ def _train(raw: DictConfig) -> None:
     from spinal_repro.training.run import run
 
     outcome = run(config)
-    if outcome.was_done:
+    if outcome.was_done and os.environ.get("RANK", "0") == "0":
         print(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
             print(line)
@@ -98,7 +100,8 @@ def _describe(raw: DictConfig) -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"spinal-train: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of torchrun
+    print(f"spinal-train{'' if rank == '0' else f' (process {rank})'}: {message}", file=sys.stderr)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -197,3 +200,7 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
     for key in map(str, node):
         yield f"{prefix}{key}"
         yield from _keys(node._get_node(key), f"{prefix}{key}.")
+
+
+if __name__ == "__main__":  # for torchrun
+    main()

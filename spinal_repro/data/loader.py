@@ -1,6 +1,6 @@
 """Batches made on the device, where images stay as uint8; those too many for it are read ahead."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ from spinal_repro.data.splits import Indices
 from spinal_repro.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
+_Chunk = tuple[slice, Tensor]
 
 
 class Batches:
@@ -29,6 +30,8 @@ class Batches:
         channels_last: Memory layout of the batches.
         resize: ``(height, width)`` that images are brought to there, before augmentation.
         crop: Side of the centre square kept of them.
+        share: Of positions from start to stop, those that this process is to make; all of them
+            unless several processes train (`training.distributed.Ranks.share`).
     """
 
     def __init__(
@@ -43,12 +46,13 @@ class Batches:
         channels_last: bool = False,
         resize: tuple[int, int] | None = None,
         crop: int | None = None,
+        share: Callable[[int, int], slice] = slice,
     ) -> None:
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size, self.device = batch_size, device
-        self._resize, self._crop = resize, crop
+        self._resize, self._crop, self._share = resize, crop, share
         if isinstance(images.images, Tensor):
             self._pixels = (images.images if whole else images.images[chosen]).to(device)
             self._decoded = None
@@ -77,13 +81,18 @@ class Batches:
         """Pixels in 0..255 to network input."""
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
-    def _chunks(self, order: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    def sizes(self, step: int) -> tuple[int, int]:
+        """Images of a training batch (steps count from 0): those of this process, and all."""
+        start = step * self.batch_size
+        stop = min(start + self.batch_size, self.num_images)
+        mine = self._share(start, stop)
+        return mine.stop - mine.start, stop - start
+
+    def _chunks(self, parts: Sequence[slice], order: Tensor | None) -> Iterator[_Chunk]:
         """Stored images in 0..255 ``[M, C, H, W]``, batch by batch, with their place in order.
 
         Those that are decoded on demand are read one batch ahead, beside the arithmetic.
         """
-        starts = range(0, self.num_images, self.batch_size)
-        parts = [slice(start, start + self.batch_size) for start in starts]
         if self._decoded is None:
             for part in parts:
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
@@ -108,8 +117,11 @@ class Batches:
         return pixels
 
     def in_order(self) -> Iterator[Batch]:
-        """Every image once, in the order of the split, not augmented."""
-        for part, pixels in self._chunks(None):
+        """Every image of this process once, in the order of the split, not augmented."""
+        mine = self._share(0, self.num_images)
+        starts = range(mine.start, mine.stop, self.batch_size)
+        parts = [slice(start, min(start + self.batch_size, mine.stop)) for start in starts]
+        for part, pixels in self._chunks(parts, None):
             yield self._normalise(pixels), self.labels[part]
 
     def epoch(
@@ -118,6 +130,8 @@ class Batches:
         """Every image once, shuffled and augmented, as the seed and the epoch number say.
 
         All random numbers of the epoch are drawn first, so a batch costs a gather and the warps.
+        Of several processes, each makes its share of every batch; one whose share is empty makes
+        a single image to go through the same motions with (see `sizes`).
         """
         count, size = self.num_images, self.size
         order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(self.device)
@@ -126,7 +140,10 @@ class Batches:
         for augmentation in augmentations:
             drawn.append(augmentation.draw(count, size, generator).to(self.device))
             size = augmentation.size_after(size)
-        for part, pixels in self._chunks(order):
+        starts = range(0, count, self.batch_size)
+        parts = [self._share(start, min(start + self.batch_size, count)) for start in starts]
+        parts = [part if part.start < part.stop else slice(0, 1) for part in parts]
+        for part, pixels in self._chunks(parts, order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield self._normalise(pixels), self.labels[order[part]]

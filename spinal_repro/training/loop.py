@@ -16,6 +16,7 @@ from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.errors import UserError
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
+from spinal_repro.training.distributed import ALONE, Ranks
 from spinal_repro.training.optim import EpochResult, LrRule
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
@@ -37,7 +38,8 @@ class State:
         best_correct: Images it got right.
         history: One entry an epoch; equal for equal configuration and seed.
         timing: One entry an epoch: seconds of training and of evaluation, images a second, and
-            the share of training in which the loop made or waited for batches.
+            the share of training in which the loop made or waited for batches, and the processes
+            that shared the work.
     """
 
     lr: float
@@ -53,7 +55,7 @@ class Trainer:
     """Everything an epoch needs.
 
     ``select`` holds the split that steers and selects, ``watch`` one whose accuracy is only written
-    down after each epoch.
+    down after each epoch. ``parallel`` is the model as several processes call it in training.
     """
 
     model: nn.Module
@@ -67,6 +69,8 @@ class Trainer:
     autocast: Callable[[], AbstractContextManager[Any]]
     seed: int
     watch: Batches | None = None
+    ranks: Ranks = ALONE
+    parallel: nn.Module | None = None
 
 
 @dataclass(frozen=True)
@@ -110,10 +114,10 @@ def fit(
         lr, started = state.lr, time.perf_counter()
         loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch)
         trained = time.perf_counter()
-        selected = evaluate(trainer.model, trainer.select, trainer.autocast)
+        selected = evaluate(trainer.model, trainer.select, trainer.autocast, trainer.ranks)
         watched = {}
         if trainer.watch is not None:
-            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast)
+            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, trainer.ranks)
             watched = _figures("test", on_test)
         evaluated = time.perf_counter()
 
@@ -135,6 +139,7 @@ def fit(
                 "eval_seconds": evaluated - trained,
                 "images_per_second": count / (trained - started),
                 "data_share": waited / (trained - started),
+                "processes": trainer.ranks.world,
             }
         )
         first = max((e for e in trainer.recipe.stages if e <= epoch), default=1)
@@ -193,33 +198,37 @@ def train_epoch(
     Raises:
         NonFiniteLossError: naming the first step whose loss was not finite.
     """
-    model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
+    model, optimizer, batches = trainer.parallel or trainer.model, trainer.optimizer, trainer.train
+    ranks = trainer.ranks
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = lr
-    torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
+    torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch) + ranks.rank)
     device = batches.device
-    losses = torch.zeros(len(batches), device=device)  # summed over each batch
+    losses = torch.zeros(len(batches), device=device)  # summed over this process's batches
     correct = torch.zeros((), dtype=torch.int64, device=device)
     seen = 0
     stream = _Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations))
     for step, (images, labels) in enumerate(stream):
+        mine, whole = batches.sizes(step)
         with trainer.autocast():
             output = model(images)
         logits, loss = training_loss(output, labels, trainer.recipe.label_smoothing)
-        loss.backward()
+        ranks.weighted(loss, mine, whole).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-        losses[step] = loss.detach() * len(labels)
-        correct += (logits.detach().argmax(dim=1) == labels).sum()
-        seen += len(labels)
+        losses[step] = loss.detach() * mine
+        correct += (logits.detach().argmax(dim=1) == labels)[:mine].sum()
+        seen += whole
         running = None
         if (step + 1) % CHECK_EVERY == 0:
-            _check_finite(losses, epoch)
-            running = {"loss": losses.sum().item() / seen, "acc": correct.item() / seen}
-        on_batch(len(labels), running)
+            total, right = ranks.total(losses), ranks.total(correct)
+            _check_finite(total, epoch)
+            running = {"loss": total.sum().item() / seen, "acc": right.item() / seen}
+        on_batch(whole, running)
     assert seen == batches.num_images
+    losses, correct = ranks.total(losses), ranks.total(correct)
     _check_finite(losses, epoch)
     return losses.double().sum().item() / seen, int(correct.item()), stream.seconds
 
@@ -271,19 +280,25 @@ def _check_finite(losses: Tensor, epoch: int) -> None:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Batches, autocast: Callable[[], AbstractContextManager[Any]]
+    model: nn.Module,
+    batches: Batches,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    ranks: Ranks = ALONE,
 ) -> Evaluation:
-    """Run a model over every image of a split once, in evaluation mode."""
+    """Run a model over every image of a split once, in evaluation mode.
+
+    Of several processes, each takes its share of the images, and all have the whole result.
+    """
     model.eval()
     device = batches.device
     loss = torch.zeros((), dtype=torch.float32, device=device)
-    predictions = []
+    predictions = [batches.labels[:0]]  # a share may be empty
     for images, labels in batches.in_order():
         with autocast():
             logits = model(images)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
         predictions.append(logits.argmax(dim=1))
-    predicted = torch.cat(predictions)
+    predicted = ranks.assembled(torch.cat(predictions), batches.num_images)
     assert len(predicted) == batches.num_images
-    correct = int((predicted == batches.labels).sum())
+    correct, loss = int((predicted == batches.labels).sum()), ranks.total(loss)
     return Evaluation(correct, len(predicted), loss.item() / len(predicted), predicted.cpu())

@@ -46,6 +46,16 @@ class Setup:
     weights: WeightReport | None
     data: dict[str, Any]
 
+    def parallel(self, device: torch.device) -> "Setup":
+        """The same, ready to train on all processes of the run at once.
+
+        Raises:
+            UserError: where this model cannot be trained on several of them.
+        """
+        trainer = self.trainer
+        model = trainer.ranks.parallel(trainer.model, trainer.train, device)
+        return dataclasses.replace(self, trainer=dataclasses.replace(trainer, parallel=model))
+
 
 def build_record(
     config: Config,
@@ -77,7 +87,7 @@ def build_record(
         "identity": config.identity(),
         "seed": config.seed,
         "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},
-        "environment": describe_environment(device),
+        "environment": {**describe_environment(device), "processes": setup.trainer.ranks.world},
         "git": git_revision(),
         "finished": time.strftime("%FT%TZ", time.gmtime()),
         "data": setup.data,
@@ -135,6 +145,8 @@ def opening(
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if config.runtime.precision == "bf16" and not has_bf16(device):
         lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
+    if (world := setup.trainer.ranks.world) > 1:
+        lines.append(f"{world} processes share each batch of {config.recipe.batch_size}")
     if state.epoch:
         lines.append(f"continuing after epoch {state.epoch} from {folder}")
     return lines

@@ -27,7 +27,9 @@ from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
+from spinal_repro.training import distributed
 from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
+from spinal_repro.training.distributed import ALONE, Ranks
 from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 from spinal_repro.training.progress import Progress
@@ -46,24 +48,35 @@ class Outcome:
 def run(config: Config) -> Outcome:
     """Train one configuration, or continue it, or report it if it is finished.
 
+    Under ``torchrun`` every process calls this, and all have the same outcome.
+
     Raises:
         UserError: for anything in configuration, data or folder that the user can mend.
     """
-    device = resolve_device(config.runtime.device)
-    config = resolved(config)
+    device = distributed.own_device(resolve_device(config.runtime.device))
+    with distributed.joined(device) as ranks:
+        return _run(resolved(config), device, ranks)
+
+
+def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
     folder = config.run_dir
-    if (folder / RECORD).is_file():
+    if ranks.agreed((folder / RECORD).is_file(), f"whether {folder} is finished"):
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
-    setup = _prepare(config, device)
+    with ranks.first_goes_first():  # what is missing is downloaded and decoded once
+        setup = _prepare(config, device, ranks)
+    setup = setup.parallel(device)
+    if not ranks.first:
+        return Outcome(folder, _assist(config, folder, setup), was_done=False)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     try:
-        record = _train(config, folder, setup, device)
+        with ranks.together():
+            record = _train(config, folder, setup, device)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt)
         state = "interrupted" if stopped else "failed"
@@ -92,7 +105,7 @@ def resolved(config: Config) -> Config:
     )
 
 
-def _prepare(config: Config, device: torch.device) -> Setup:
+def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setup:
     """Build model, data and optimizer: whatever is wrong shows here, before training."""
     recipe = config.recipe
     model = build_model(
@@ -122,6 +135,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
             std=std,
             device=device,
             channels_last=config.runtime.channels_last,
+            share=ranks.share,
         )
 
     test = batches("test", recipe.eval_batch_size)
@@ -138,6 +152,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
         augmentations=augmentations,
         autocast=autocast(device, config.runtime.precision),
         seed=config.seed,
+        ranks=ranks,
     )
     size = trainer.train.size
     for augmentation in augmentations:
@@ -205,7 +220,7 @@ def _describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dic
 def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> dict[str, Any]:
     """Fit, evaluate and write the record."""
     trainer, epochs = setup.trainer, config.recipe.epochs
-    state = load_checkpoint(folder, trainer.model, trainer.optimizer) or State(config.recipe.lr)
+    state = _continued(config, folder, trainer)
     progress = Progress(
         folder / "log.txt",
         config.runtime.progress,
@@ -224,15 +239,13 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
+            trainer.ranks.wait()
 
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
 
         fit(trainer, state, on_epoch, progress.on_batch, reload_best)
-        last = evaluate(trainer.model, setup.test, trainer.autocast)
-        load_best(folder, state, trainer.model)
-        selected = evaluate(trainer.model, setup.test, trainer.autocast)
-        _check_reload(state, selected)
+        last, selected = _tested(folder, setup, state)
         buffer = io.BytesIO()
         np.savez_compressed(
             buffer,
@@ -246,7 +259,44 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
+    trainer.ranks.wait()
     return read_record(path)
+
+
+def _assist(config: Config, folder: Path, setup: Setup) -> dict[str, Any]:
+    """What every process but the first does: its share of the work, and nothing on disk.
+
+    It comes to the same sums over processes, and the same waiting, as `_train`.
+    """
+    trainer = setup.trainer
+    state = _continued(config, folder, trainer)
+
+    def reload_best(state: State) -> None:
+        load_best(folder, state, trainer.model)
+
+    fit(trainer, state, lambda *_: trainer.ranks.wait(), lambda *_: None, reload_best)
+    _tested(folder, setup, state)
+    trainer.ranks.wait()
+    return read_record(folder / RECORD)
+
+
+def _continued(config: Config, folder: Path, trainer: Trainer) -> State:
+    """Where the run stands; model and optimizer are put there."""
+    found = load_checkpoint(folder, trainer.model, trainer.optimizer)
+    state = found or State(config.recipe.lr)
+    trainer.ranks.agreed(state.epoch, f"the epochs finished in {folder}")
+    return state
+
+
+def _tested(folder: Path, setup: Setup, state: State) -> tuple[Evaluation, Evaluation]:
+    """The test set with the last and with the best weights, which the model has afterwards."""
+    trainer = setup.trainer
+    last = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks)
+    load_best(folder, state, trainer.model)
+    selected = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks)
+    _check_reload(state, selected)
+    trainer.ranks.wait()  # all have read the best weights, which get their final name now
+    return last, selected
 
 
 def _check_reload(state: State, selected: Evaluation) -> None:
