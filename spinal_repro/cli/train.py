@@ -1,6 +1,7 @@
 """``spinal-train``: the Hydra application."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Container, Iterable, Sequence
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.launch import Jobs, elsewhere, requeued
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.schema import schema_keys
@@ -31,7 +33,7 @@ def main() -> None:
 
 def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
-    jobs: list[tuple[str, str]] = []  # (what, why it failed or "")
+    jobs = Jobs()
     sweeping = any(a in ("-m", "--multirun") for a in arguments)
 
     def job(raw: DictConfig) -> None:
@@ -55,9 +57,11 @@ def _main(arguments: Sequence[str]) -> int:
         arguments = expand(arguments, sweeping)
         check_overrides(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
-        hydra_main(
+        start = hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
-        )(job)()
+        )(job)
+        with elsewhere(arguments, jobs, _extra_dirs(arguments)):
+            start()
     except UserError as error:
         _complain(str(error))
         return EXIT_USAGE
@@ -86,7 +90,8 @@ def _train(raw: DictConfig) -> None:
     from spinal_repro.training.report import summary
     from spinal_repro.training.run import run
 
-    outcome = run(config)
+    with requeued():
+        outcome = run(config)
     if outcome.was_done and os.environ.get("RANK", "0") == "0":
         print(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
@@ -135,7 +140,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     known: set[str] | None = None
     for override in overrides:
         key = override.key_or_group
-        if key in (CELL, *GROUPS) or key.split(".")[0] in ("hydra",) or "@" in key:
+        if key in (CELL, *GROUPS) or re.split("[./]", key)[0] == "hydra" or "@" in key:
             continue
         if known is None:  # composing takes a moment; do it only where a key needs it
             known = {*_keys(compose_raw(choices, extra)), *schema_keys()}
