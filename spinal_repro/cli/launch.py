@@ -161,11 +161,11 @@ def requeued() -> Iterator[None]:
     submitit's own handler leaves at once, wherever the program is. Here a run that listens to
     SIGUSR1 is told by it to save first, and the handler is called when it has.
     """
-    number = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"), None)
-    requeue: Any = None if number is None else signal.getsignal(number)
-    if "SUBMITIT_EXECUTOR" not in os.environ or not callable(requeue):
+    if "SUBMITIT_EXECUTOR" not in os.environ:
         yield
         return
+    number = getattr(signal, "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2"))
+    requeue: Any = signal.getsignal(number)
     asked = False
 
     def ask(received: int, frame: FrameType | None) -> None:
