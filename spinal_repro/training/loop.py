@@ -16,7 +16,7 @@ from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.errors import UserError
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
-from spinal_repro.training.optim import EpochResult, LrRule
+from spinal_repro.training.optim import EpochResult, LrRule, set_lr
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
@@ -195,8 +195,7 @@ def train_epoch(
     """
     model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    set_lr(optimizer, lr)
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
     device = batches.device
     losses = torch.zeros(len(batches), device=device)  # summed over each batch
