@@ -51,7 +51,7 @@ def build_optimizer(
 def set_lr(optimizer: Optimizer, lr: float) -> None:
     """Give each group of parameters its share of a learning rate."""
     for group in optimizer.param_groups:
-        group["lr"] = lr * group[LR_SHARE]
+        group["lr"] = lr * group.get(LR_SHARE, 1.0)  # checkpoints of older versions lack it
 
 
 @dataclass(frozen=True)
