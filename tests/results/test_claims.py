@@ -82,7 +82,7 @@ def test_one_row_a_claim_in_every_format(judged, known):
     assert f"Of the paper: {len(judged) - own} sentences, " in page
     assert f"questions: {own} sentences, " in page
     for claim in claims.load_claims():
-        assert page.count(escape_markdown(claim.sentence)) == 1
+        assert page.count(f"| {escape_markdown(claim.sentence)} |") == 1
 
 
 @pytest.mark.parametrize(
