@@ -149,7 +149,7 @@ class Ranks:
         """
         if self.world == 1:
             return model
-        if has_batch_norm(model):
+        if takes_statistics(model):
             if device.type != "cuda":
                 raise UserError(
                     "this model has batch norm, whose statistics PyTorch shares among processes "
@@ -169,9 +169,9 @@ class Ranks:
 ALONE = Ranks()
 
 
-def has_batch_norm(model: nn.Module) -> bool:
-    """Whether a model holds batch norm of any kind."""
-    return any(isinstance(module, _BatchNorm) for module in model.modules())
+def takes_statistics(model: nn.Module) -> bool:
+    """Whether a model in training mode holds batch norm of any kind that is not frozen."""
+    return any(isinstance(module, _BatchNorm) and module.training for module in model.modules())
 
 
 def processes() -> tuple[int, int, int]:

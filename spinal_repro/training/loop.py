@@ -17,7 +17,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.distributed import ALONE, Ranks
-from spinal_repro.training.optim import EpochResult, LrRule
+from spinal_repro.training.optim import EpochResult, LrRule, set_lr
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
@@ -201,8 +201,7 @@ def train_epoch(
     model, optimizer, batches = trainer.parallel or trainer.model, trainer.optimizer, trainer.train
     ranks = trainer.ranks
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    set_lr(optimizer, lr)
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch) + ranks.rank)
     device = batches.device
     losses = torch.zeros(len(batches), device=device)  # summed over this process's batches
