@@ -211,10 +211,10 @@ def _check_values(config: Config) -> None:
                 f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
                 f"got {epoch}: {lr}"
             )
-    if not 0 < recipe.backbone_lr <= 1:
+    if not 0 <= recipe.head_epochs <= recipe.epochs:
         raise UserError(
-            f"recipe.backbone_lr is a share of recipe.lr, above 0 and at most 1, got "
-            f"{recipe.backbone_lr}; to train the head alone, model.freeze=backbone"
+            f"recipe.head_epochs must lie between 0 and recipe.epochs ({recipe.epochs}), got "
+            f"{recipe.head_epochs}"
         )
     if any(not value > 0 for value in recipe.std or ()):
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")

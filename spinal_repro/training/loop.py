@@ -14,9 +14,10 @@ from torch.optim import Optimizer
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.errors import UserError
+from spinal_repro.model import Classifier
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
-from spinal_repro.training.optim import EpochResult, LrRule, set_lr
+from spinal_repro.training.optim import EpochResult, LrRule
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
@@ -56,7 +57,7 @@ class Trainer:
     down after each epoch.
     """
 
-    model: nn.Module
+    model: Classifier
     optimizer: Optimizer
     lr_rule: LrRule
     recipe: RecipeConfig
@@ -194,8 +195,11 @@ def train_epoch(
         NonFiniteLossError: naming the first step whose loss was not finite.
     """
     model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
+    if trainer.recipe.head_epochs:
+        model.freeze(epoch <= trainer.recipe.head_epochs)
     model.train()
-    set_lr(optimizer, lr)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
     device = batches.device
     losses = torch.zeros(len(batches), device=device)  # summed over each batch
