@@ -56,20 +56,26 @@ def run(config: Config) -> Outcome:
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
-    setup = _prepare(config, device)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
-    except OSError as error:
-        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
-    try:
-        record = _train(config, folder, setup, device)
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        state = "interrupted" if stopped else "failed"
-        epochs = describe(folder).get("epochs", "")
-        write_status(folder, state, message=f"{type(error).__name__}: {error}", epochs=epochs)
-        raise
+    with (
+        Stop() as stop,
+        deterministic(config.runtime.deterministic, device),
+        RunLock(folder) as lock,
+    ):
+        try:
+            if lock.held:
+                write_status(folder, "running", epochs=_epochs(folder))
+            setup = _prepare(config, device)
+            lock.take()
+            if (folder / RECORD).is_file():  # another process has finished it meanwhile
+                return Outcome(folder, read_record(folder / RECORD), was_done=True)
+            record = Session(config, folder, setup, device, stop, lock.absent).train()
+        except OSError as error:
+            mended = explain_os_error(error, folder)
+            note_end(folder, lock, mended)
+            raise mended from error
+        except BaseException as error:
+            note_end(folder, lock, error)
+            raise
     return Outcome(folder, record, was_done=False)
 
 
