@@ -145,7 +145,8 @@ def _component(group: str, node: Any) -> Component:
     kind = node.get("kind")
     if kind is not None and not isinstance(kind, str):
         raise UserError(f"{group}.kind must be a name, got {kind!r}")
-    unset = {"pretrained": None, "freeze": "none"}  # left out where they change nothing
+    # left out where they change nothing
+    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}
     options = {
         key: value
         for key, value in node.items()
@@ -185,6 +186,7 @@ def _check_values(config: Config) -> None:
         "recipe.lr": recipe.lr,
         "data.limit": config.data.limit,
         "runtime.threads": runtime.threads,
+        "runtime.save_every": runtime.save_every,
     }
     for key, value in positive.items():
         if value is not None and not value > 0:
@@ -225,6 +227,8 @@ def _check_values(config: Config) -> None:
         )
     if protocol.select_on == "test" and protocol.val_fraction != 0:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
+    if protocol.select_on == "test" and protocol.watch_test:
+        raise UserError("protocol.watch_test says nothing new where the test set selects")
     one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-
 # How spinal-train ends, 0 aside; 69 and 75 as in sysexits.h.
 EXIT_FAILED = 1
 EXIT_USAGE = 2

@@ -51,7 +51,7 @@ def _write(path: Path, content: Content) -> None:
     data = content.encode() if isinstance(content, str) else content
     with path.open("wb") as file:
         for part in [data] if isinstance(data, bytes) else data:
-            file.write(part)  # type: ignore[arg-type]
+            file.write(part)
         file.flush()
         os.fsync(file.fileno())
 

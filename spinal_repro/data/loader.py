@@ -141,9 +141,16 @@ class Batches:
             epoch: From 1.
             step: From 1.
         """
+        return [int(i) for i in self._indices[self._rows_of(seed, epoch, step).numpy()]]
+
+    def labels_at(self, seed: int, epoch: int, step: int) -> list[int]:
+        """The labels of `images`."""
+        rows = self._rows_of(seed, epoch, step).to(self.labels.device)
+        return [int(label) for label in self.labels[rows]]
+
+    def _rows_of(self, seed: int, epoch: int, step: int) -> Tensor:
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        rows = order[(step - 1) * self.batch_size : step * self.batch_size]
-        return [int(index) for index in self._indices[rows.numpy()]]
+        return order[(step - 1) * self.batch_size : step * self.batch_size]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import DamagedError, read_sealed, write_atomic, write_sealed
+from spinal_repro.training.finite import FAILURE
 from spinal_repro.training.loop import State
 from spinal_repro.training.partway import Partway
 
@@ -70,7 +71,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Loaded | None:
-    """Put model and optimizer where the run stopped; from ``previous.pt`` if ``last.pt`` is damaged.
+    """Put model and optimizer where the run stopped, or a checkpoint earlier if that is damaged.
 
     A checkpoint counts as damaged, too, where the best weights that it refers to are.
 
@@ -138,7 +139,8 @@ def finish(folder: Path, state: State) -> Path:
 
 def tidy(folder: Path) -> None:
     """Remove what nobody needs once there is a record."""
-    for path in (folder / PREVIOUS, folder / DAMAGED, *folder.glob("best-*.safetensors")):
+    others = (folder / name for name in (PREVIOUS, DAMAGED, FAILURE))
+    for path in (*others, *folder.glob("best-*.safetensors")):
         path.unlink(missing_ok=True)
 
 

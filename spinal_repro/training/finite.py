@@ -8,7 +8,8 @@ from torch.optim import Optimizer
 
 from spinal_repro.errors import UserError
 
-SHOWN = 8  # images named in a message; failure.json has all
+FAILURE = "failure.json"
+SHOWN = 8  # images named in a message; the file has all
 ADVICE = "a smaller recipe.lr or runtime.precision=fp32 may help"
 
 

@@ -8,23 +8,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from spinal_repro.data.loader import Batches
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
+from spinal_repro.files import write_atomic
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.schema import Config
+from spinal_repro.schema import Config, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.loop import Evaluation, State, Trainer
 from spinal_repro.training.progress import clock
 
 SELECTION_RULES = {
-    "val": "highest accuracy on the validation part, first on ties; test read once, after training",
+    "val": "highest accuracy on the validation part, first on ties",
     "test": "highest accuracy on the TEST set, first on ties (best-on-test, as published)",
 }
+
+
+def selection_rule(protocol: ProtocolConfig) -> str:
+    """Who picks the epoch, and what the test set has to do with it."""
+    rule = SELECTION_RULES[protocol.select_on]
+    if protocol.select_on == "test":
+        return rule
+    read = "test watched each epoch, deciding nothing"
+    return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +89,7 @@ def build_record(
         "reduced_budget": config.reduced_budget,
         "selection": {
             "on": select_on,
-            "rule": SELECTION_RULES[select_on],
+            "rule": selection_rule(config.protocol),
             "epoch": state.best_epoch,
             "accuracy": state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
         },
@@ -87,7 +99,7 @@ def build_record(
         "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
         "images_per_second": setup.trainer.train.num_images * len(state.timing) / trained,
     }
-    if select_on == "test":
+    if select_on == "test" or config.protocol.watch_test:
         best = max(entry["test_accuracy"] for entry in state.history)
         record["test"]["best_on_test"] = {"accuracy": best}
     return record
@@ -104,6 +116,23 @@ def metrics_csv(state: State) -> str:
     return text.getvalue()
 
 
+def write_config(config: Config, folder: Path) -> None:
+    """Write the configuration of a run into its folder."""
+    text = OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))
+    write_atomic(folder / "config.yaml", text)
+
+
+def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> None:
+    """Write the class given to each test image, after the last and the selected epoch."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        last=last.predictions.numpy().astype(np.int16),
+        selected=selected.predictions.numpy().astype(np.int16),
+    )
+    write_atomic(folder / "predictions.npz", buffer.getvalue())
+
+
 def opening(
     config: Config, folder: Path, setup: Setup, state: State, device: torch.device
 ) -> list[str]:
@@ -113,7 +142,7 @@ def opening(
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
         f"recipe {config.recipe.name}, seed {config.seed}, "
         f"{device.type} {config.runtime.precision}",
-        f"protocol {config.protocol.name}: {SELECTION_RULES[config.protocol.select_on]}",
+        f"protocol {config.protocol.name}: {selection_rule(config.protocol)}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
         f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
         f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
@@ -126,7 +155,12 @@ def opening(
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if config.runtime.precision == "bf16" and not has_bf16(device):
         lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
-    if state.epoch:
+    if state.partway is not None:
+        lines.append(
+            f"continuing after epoch {state.epoch} and {state.partway.step} of "
+            f"{len(setup.trainer.train)} steps from {folder}"
+        )
+    elif state.epoch:
         lines.append(f"continuing after epoch {state.epoch} from {folder}")
     return lines
 

@@ -11,7 +11,7 @@ SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 AT_ONCE = 0.5  # seconds: launchers send a signal to a group and pass it on as well
 
 
-class Interrupted(KeyboardInterrupt):  # noqa: N818  # no error: the run goes on another time
+class Interrupted(KeyboardInterrupt):  # no error: the run goes on another time
     """A run was asked to stop and has saved where it stands."""
 
 

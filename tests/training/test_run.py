@@ -47,7 +47,7 @@ def test_what_a_run_leaves(tmp_path, protocol):
     assert folder == config.run_dir and not outcome.was_done
     assert {path.name for path in folder.iterdir()} == {
         "config.yaml", "metrics.csv", "record.json", "status.json", "last.pt",
-        "best.safetensors", "predictions.npz", "log.txt",
+        "best.safetensors", "predictions.npz", "log.txt", ".lock",
     }  # fmt: skip
 
     assert validate(record["config"]) == config.portable()  # the record alone says what was run
