@@ -19,13 +19,16 @@ from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
 from spinal_repro.schema import schema_keys
+from spinal_repro.training.stop import Stop
 
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    sys.exit(_main(sys.argv[1:]))
+    with Stop():  # in effect while torch is imported, too
+        code = _main(sys.argv[1:])
+    sys.exit(code)
 
 
 def _main(arguments: Sequence[str]) -> int:

@@ -55,13 +55,13 @@ class Stop:
             Interrupted: saying where the run stands.
         """
         if self.asked:
-            raise Interrupted(f"{self.asked}: stopped {where}; the same command continues there")
+            raise Interrupted(f"{self.asked}: stopped {where}; the same command continues")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
             self.asked, self._when = signal.Signals(number).name, time.monotonic()
             if not self.deferred:
-                self.check("before training went on")
+                self.check("before there was anything to save")
         elif time.monotonic() - self._when > AT_ONCE:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
