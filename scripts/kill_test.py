@@ -165,7 +165,7 @@ def left_by(folder: Path) -> dict[str, Any]:
         "predictions": (folder / "predictions.npz").read_bytes(),
         "weights": load_file(folder / "best.safetensors"),
         "checkpoint": checkpoint,
-        "files": sorted(path.name for path in folder.iterdir()),
+        "files": sorted(p.name for p in folder.iterdir() if p.suffix != ".partial"),
     }
 
 

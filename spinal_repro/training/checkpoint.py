@@ -10,6 +10,7 @@ import hashlib
 import io
 import pickle
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -141,7 +142,8 @@ def tidy(folder: Path) -> None:
     """Remove what nobody needs once there is a record."""
     others = (folder / name for name in (PREVIOUS, DAMAGED, FAILURE))
     for path in (*others, *folder.glob("best-*.safetensors")):
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # it is no matter if it stays
+            path.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> dict[str, Any]:

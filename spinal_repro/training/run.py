@@ -65,6 +65,7 @@ def run(config: Config) -> Outcome:
     config = resolved(config)
     folder = config.run_dir
     if (folder / RECORD).is_file():
+        tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
