@@ -16,11 +16,9 @@ from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batches
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
-from spinal_repro.training.finite import NonFiniteLossError, check_losses, check_weights
+from spinal_repro.training.finite import check_losses, check_weights
 from spinal_repro.training.optim import EpochResult, LrRule
 from spinal_repro.training.partway import Partway, Timed
-
-__all__ = ["Evaluation", "NonFiniteLossError", "State", "Trainer", "evaluate", "fit", "train_epoch"]
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
@@ -122,9 +120,8 @@ def fit(
                 open_stage(trainer, state, epoch, reload_best)
             state.partway = Partway.of(len(trainer.train), trainer.train.device)
         lr, partway = state.lr, state.partway
-        loss, correct, waited = train_epoch(
-            trainer, epoch, lr, on_batch, partway, lambda: save(state)
-        )
+        on_save = functools.partial(save, state)
+        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
         trained = time.perf_counter()
         selected = evaluate(trainer.model, trainer.select, trainer.autocast, look=look)
         watched = {}
@@ -288,10 +285,7 @@ def evaluate(
     autocast: Callable[[], AbstractContextManager[Any]],
     look: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Run a model over every image of a split once, in evaluation mode.
-
-    ``look`` is called after each batch.
-    """
+    """Run a model over every image of a split once; ``look`` is called after each batch."""
     model.eval()
     device = batches.device
     loss = torch.zeros((), dtype=torch.float32, device=device)

@@ -27,7 +27,8 @@ from spinal_repro.training.stop import Interrupted
 HOLD = (
     "import sys\n"
     "from filelock import FileLock\n"
-    "FileLock(sys.argv[1]).acquire()\n"
+    "lock = FileLock(sys.argv[1])\n"
+    "lock.acquire()\n"
     "print('held', flush=True)\n"
     "sys.stdin.read()\n"
 )
