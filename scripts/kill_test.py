@@ -35,7 +35,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.errors import EXIT_INTERRUPTED
 from spinal_repro.records import read_record
 from spinal_repro.schema import Config
-from spinal_repro.training import loop
+from spinal_repro.training import loop, report
 from spinal_repro.training.checkpoint import _read
 from spinal_repro.training.run import _prepare, run
 from spinal_repro.training.stop import Interrupted
@@ -187,6 +187,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     draw, kills, signals, finished = random.Random(given.seed), Counter(), Counter(), 0
+    report.git_revision = dict  # the checkout may be worked on meanwhile
     _prepare(compose(BASE), torch.device("cpu"))  # what is imported late, imported once for all
     with tempfile.TemporaryDirectory() as place:
         seed = 0
@@ -206,6 +207,7 @@ def main() -> None:
                 signals[point] += outcome == "saved"
             expected, found = left_by(whole.run_dir), left_by(parts.run_dir)
             wrong = [key for key in expected if not same(expected[key], found[key])]
+            wrong += [k for k, v in expected["record"].items() if v != found["record"].get(k)]
             assert not wrong, f"{overrides}: not the same: {wrong}"
             finished, seed = finished + 1, seed + 1
     print(json.dumps({"kills": kills.total(), "at": dict(+kills), "saved": dict(+signals),

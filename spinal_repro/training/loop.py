@@ -103,8 +103,8 @@ def fit(
         trainer: What to train and how.
         state: Updated in place.
         on_epoch: Called after each epoch with the state and whether it is the new best one.
-        on_batch: Called after each batch with its number of images (0 in evaluation) and, now
-            and then, with running figures; says whether to save.
+        on_batch: Called after each batch with its number of images (0 in evaluation), now and
+            then with running figures; says whether to save.
         reload_best: Puts the model back to the best weights so far; called where a stage opens.
         save: Called with the state inside an epoch where ``on_batch`` says so.
     """
@@ -216,8 +216,7 @@ def train_epoch(
         on making or waiting for batches.
 
     Raises:
-        NonFiniteLossError: naming the first step whose loss was not finite, or after the last
-            step a weight.
+        NonFiniteLossError: naming the first step whose loss, or in the end a weight, is none.
     """
     model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
     model.train()
@@ -227,8 +226,8 @@ def train_epoch(
     partway = partway or Partway.of(len(batches), batches.device)
     partway.restore(batches.device)
     losses, correct, done = partway.losses, partway.correct, partway.step
-    seen, began = min(done * batches.batch_size, batches.num_images), time.perf_counter()
-    began -= partway.seconds
+    seen = min(done * batches.batch_size, batches.num_images)
+    began = time.perf_counter() - partway.seconds
     stream = Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations, done), partway.waited)
     numbers = functools.partial(batches.images, trainer.seed, epoch)
 
