@@ -212,6 +212,11 @@ def _check_values(config: Config) -> None:
                 f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
                 f"got {epoch}: {lr}"
             )
+    if not 0 < recipe.backbone_lr <= 1:
+        raise UserError(
+            f"recipe.backbone_lr is a share of recipe.lr, above 0 and at most 1, got "
+            f"{recipe.backbone_lr}; to train the head alone, model.freeze=backbone"
+        )
     if any(not value > 0 for value in recipe.std or ()):
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:

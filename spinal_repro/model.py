@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from spinal_repro.backbones import load_backbones
@@ -15,7 +16,7 @@ from spinal_repro.pretrained import WeightReport, load_pretrained
 from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.seeds import stream_seed
 
-FREEZE = ("none", "backbone")
+FREEZE = ("none", "statistics", "backbone")
 
 
 class Classifier(nn.Module):
@@ -26,8 +27,10 @@ class Classifier(nn.Module):
             and a list of auxiliary features.
         head: Features to logits.
         aux_heads: A classifier for each auxiliary output.
-        frozen: Train the head alone: the backbone also stays in evaluation mode, so that its
-            batch norm and dropout are those of evaluation.
+        freeze: What stays as it is, one of `FREEZE`. ``statistics``: batch norm of the backbone
+            keeps the mean and variance of its pretrained weights, which few images estimate
+            badly, and all weights are trained. ``backbone``: the head alone is trained, and the
+            backbone stays in evaluation mode, so that its dropout is that of evaluation too.
 
     Attributes:
         weights: What came of loading pretrained weights; None where there are none.
@@ -39,22 +42,27 @@ class Classifier(nn.Module):
         head: nn.Module,
         aux_heads: Sequence[nn.Module] = (),
         *,
-        frozen: bool = False,
+        freeze: str = "none",
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.aux_heads = nn.ModuleList(aux_heads)
-        self.frozen = frozen
+        self.freeze = freeze
         self.weights: WeightReport | None = None
-        if frozen:
-            backbone.requires_grad_(False).eval()
+        if freeze == "backbone":
+            backbone.requires_grad_(False)
+        self.train()
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Training mode, for all but a frozen backbone."""
+        """Training mode, for all but what is frozen."""
         super().train(mode)
-        if self.frozen:
+        if self.freeze == "backbone":
             self.backbone.eval()
+        if self.freeze == "statistics":
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
@@ -95,10 +103,9 @@ def build_model(
         body = load_backbones().build(model.registered, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
         top = HEADS.build(head.name, head.options, body.num_features, dataset.outputs)
-        frozen = freeze == "backbone"
-        sizes = [] if frozen else getattr(body, "aux_features", [])
+        sizes = [] if freeze == "backbone" else getattr(body, "aux_features", [])
         aux_heads = [nn.Linear(size, dataset.outputs) for size in sizes]
-    classifier = Classifier(body, top, aux_heads, frozen=frozen)
+    classifier = Classifier(body, top, aux_heads, freeze=freeze)
     if pretrained is not None:
         classifier.weights = load_pretrained(body, str(pretrained))
     return classifier

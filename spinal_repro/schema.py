@@ -104,6 +104,8 @@ class RecipeConfig:
         stages: Epoch to learning rate: that epoch opens a new stage, from the best weights so
             far, with a fresh optimizer and rule.
         best_of_last_stage: Earlier stages are forgotten in selection, as the original does (Q21).
+        backbone_lr: Learning rate of the backbone as a share of the head's; below 1, pretrained
+            weights are kept from what a head on fresh weights would first do to them.
     """
 
     name: str = MISSING
@@ -123,6 +125,7 @@ class RecipeConfig:
     prepare: dict[str, Any] = field(default_factory=dict, metadata={"identity": "if set"})
     stages: dict[int, float] = field(default_factory=dict, metadata={"identity": "if set"})
     best_of_last_stage: bool = field(default=False, metadata={"identity": "if set"})
+    backbone_lr: float = field(default=1.0, metadata={"identity": "if set"})
 
 
 @dataclass(frozen=True)

@@ -400,3 +400,15 @@ def test_heads_are_registered_under_their_names():
         HEADS.build("spinall", {}, 8, 3)
     with pytest.raises(UserError, match="head 'spinal': 1 layers read"):
         HEADS.build("spinal", {"layers": 1}, 8, 3)
+
+
+def test_the_output_layer_of_a_spinal_head_may_have_a_dropout_of_its_own():
+    head = SpinalHead(8, 3, width=4, layers=2, output_dropout=0.5)
+    assert [m.p for m in head.modules() if isinstance(m, nn.Dropout)] == [0.5]
+    assert isinstance(head.output[0], nn.Dropout)
+    none = SpinalHead(8, 3, width=4, layers=2, dropout=0.5, output_dropout=0.0)
+    assert len(none.output) == 1 and isinstance(none.layers[0][0], nn.Dropout)
+    same = SpinalHead(8, 3, width=4, layers=2, dropout=0.5)
+    assert [m.p for m in same.modules() if isinstance(m, nn.Dropout)] == [0.5] * 3
+    with pytest.raises(ValueError, match="output_dropout"):
+        SpinalHead(8, 3, output_dropout=1.0)

@@ -108,7 +108,7 @@ def test_every_table_has_cells_and_names_are_places():
     assert list(dict.fromkeys(cell.table for cell in CELLS.values())) == list(TABLES)
     for name, cell in CELLS.items():
         assert (config_dir() / "paper" / f"{name}.yaml").is_file()
-        assert cell.published and cell.title
+        assert cell.title and (cell.published or cell.table == "controls")
         ways = [cell.config is not None, cell.regression is not None, bool(cell.best_of)]
         assert sum(ways) + (cell.not_runnable is not None) == 1, name
 
@@ -132,9 +132,11 @@ def test_a_counterpart_differs_in_the_head_alone():
             assert recipe.pop("lr_rule") != its.pop("lr_rule")
             recipe["name"] = its["name"] = ""
         assert recipe == its, cell.name
-        assert [cell.config[k] for k in ("dataset", "protocol")] == [
-            other[k] for k in ("dataset", "protocol")
-        ], cell.name
+        assert cell.config["dataset"] == other["dataset"], cell.name
+        if cell.published:  # what we add runs under the protocol that selects on no test set
+            assert cell.config["protocol"] == other["protocol"], cell.name
+        else:
+            assert cell.table == "controls" and cell.protocol == "heldout", cell.name
         model, its_model = dict(cell.config["model"]), dict(other["model"])
         model.pop("pool", None), its_model.pop("pool", None)  # comes with the head (Q12)
         assert model == its_model, cell.name
@@ -144,15 +146,15 @@ def test_published_epochs_are_those_of_the_recipe():
     for cell in CELLS.values():
         if cell.config is not None:
             recipe = cell.config["recipe"]
-            wanted = cell.published[0].epochs
-            assert wanted in (None, recipe["epochs"]), cell.name
+            wanted = {entry.epochs for entry in cell.published[:1]}
+            assert wanted <= {None, recipe["epochs"]}, cell.name
             assert recipe["published_epochs"] in (None, recipe["epochs"]), cell.name
             assert cell.config["cell"] == cell.name
 
 
 def test_the_protocol_is_that_of_the_published_selection():
     for cell in CELLS.values():
-        if cell.config is not None:
+        if cell.config is not None and cell.published:
             at_validation = cell.published[0].selection == "test at best validation"
             if cell.published[0].selection != "unknown":
                 assert cell.protocol == ("heldout" if at_validation else "paper"), cell.name

@@ -19,9 +19,11 @@ from spinal_repro.registry import merge_onto
 from spinal_repro.results.cells import CellResult
 from spinal_repro.results.findings import Findings, findings_of
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
+from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from spinal_repro.results.tables import Column, render
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
+OWN = "controls"  # the group of what the paper does not ask
 GROUPS = {
     "cost": "Cost",
     "accuracy": "Accuracy, FC against Spinal",
@@ -29,6 +31,13 @@ GROUPS = {
     "convergence": "Convergence",
     "theory": "Theory",
     "progressive": "ProgressiveSpinalNet",
+    OWN: "Not asked by the paper: structure, size or dropout",
+}
+HEADINGS = {
+    SUPPORTED: "What holds",
+    CONTRADICTED: "What does not hold",
+    INCONCLUSIVE: "What the runs so far leave open",
+    NOT_RUN: "What is not known: not run",
 }
 
 
@@ -147,6 +156,9 @@ COLUMNS = (
     Column("evidence", "Evidence", "computed from records and counts"),
 )
 
+JUDGED = tuple(Column(column.key, column.title) for column in COLUMNS[1:])
+UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
+
 
 def claims_markdown(
     results: Sequence[CellResult],
@@ -161,6 +173,22 @@ def claims_markdown(
         titles: Titles of the tables by name.
     """
     judged = judge(load_claims(), findings_of(results, counts, titles))
-    found = ", ".join(f"{count} {verdict}" for verdict, count in tally(judged).items())
-    table = render(COLUMNS[1:], rows(judged), "markdown")
-    return f"## Claims\n\n{len(judged)} sentences: {found}.\n\n{table}"
+    own = [item for item in judged if item.claim.group == OWN]
+    parts = [
+        f"## What we found\n\nOf the paper: {_tallied(i for i in judged if i not in own)}. "
+        f"Of our own questions: {_tallied(own)}.\n\n{COLUMNS[2].title}: {COLUMNS[2].meaning}. "
+        f"{COLUMNS[3].title}: {COLUMNS[3].meaning}."
+    ]
+    for verdict, heading in HEADINGS.items():
+        mine = [item for item in judged if item.judgement.verdict == verdict]
+        if mine:
+            columns = UNRUN if verdict == NOT_RUN else JUDGED
+            parts += [f"### {heading} ({len(mine)})", render(columns, rows(mine), "markdown")]
+    return "\n\n".join(parts)
+
+
+def _tallied(judged: Iterable[Judged]) -> str:
+    """How many sentences have each verdict, in words."""
+    items = list(judged)
+    found = ", ".join(f"{count} {verdict}" for verdict, count in tally(items).items())
+    return f"{len(items)} sentences, {found}"

@@ -64,13 +64,17 @@ class Findings:
             found.setdefault(result.cell.name, []).append(result)
         return found
 
-    def compared(self, name: str) -> list[Pair]:
+    def compared(self, name: str, other: str | None = None) -> list[Pair]:
         """A cell beside its counterpart, once for each protocol that both were run under.
 
         Of several such pairs, the one with the fewest changes from the cells, then the most seeds.
+
+        Args:
+            name: Of the cell.
+            other: Name of a cell to stand in the place of the counterpart.
         """
         best: dict[str, Pair] = {}
-        for pair in self.pairs:
+        for pair in self.pairs if other is None else pairs(self.results, {name: other}):
             if pair.spinal.cell.name == name:
                 kept = best.setdefault(pair.spinal.protocol, pair)
                 if _worth(pair) > _worth(kept):

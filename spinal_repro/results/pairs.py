@@ -1,6 +1,6 @@
 """FC against Spinal: the same data, backbone, recipe and seeds, compared seed by seed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,18 +64,24 @@ class Pair:
         return SPINAL_LOWER if high < 0 else NONE_SHOWN
 
 
-def pairs(results: Sequence[CellResult]) -> list[Pair]:
+def pairs(
+    results: Sequence[CellResult], counterparts: Mapping[str, str] | None = None
+) -> list[Pair]:
     """Every result whose cell has a counterpart that was run in the same way.
 
     Args:
         results: From `cells.match`.
+        counterparts: Which cell is compared with which other one, by name; what the cells
+            themselves name unless given.
     """
     by_key = {_key(result.cell.name, result): result for result in results if result.runs}
     found = []
     for result in results:
-        if not result.runs or result.cell.counterpart is None:
+        cell = result.cell
+        other = cell.counterpart if counterparts is None else counterparts.get(cell.name)
+        if not result.runs or other is None:
             continue
-        fc = by_key.get(_key(result.cell.counterpart, result))
+        fc = by_key.get(_key(other, result))
         pair = None if fc is None else _pair(fc, result)
         if pair is not None:
             found.append(pair)

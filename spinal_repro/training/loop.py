@@ -17,7 +17,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.finite import check_losses, check_weights
-from spinal_repro.training.optim import EpochResult, LrRule
+from spinal_repro.training.optim import EpochResult, LrRule, set_lr
 from spinal_repro.training.partway import Partway, Timed
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
@@ -35,7 +35,7 @@ class State:
         best_correct: Images it got right.
         history: One entry an epoch; equal for equal configuration and seed.
         timing: One entry an epoch: seconds of training and of evaluation, images a second, and
-            the share of training in which the loop made or waited for batches.
+            the share of training in which the loop waited for batches.
         partway: Where the epoch after those stands, if it has begun.
         best_sha256: Of the file with the best weights.
     """
@@ -220,8 +220,7 @@ def train_epoch(
     """
     model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
     model.train()
-    for group in optimizer.param_groups:
-        group["lr"] = lr
+    set_lr(optimizer, lr)
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
     partway = partway or Partway.of(len(batches), batches.device)
     partway.restore(batches.device)

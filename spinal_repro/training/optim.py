@@ -13,24 +13,45 @@ from spinal_repro.registry import Registry
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 
+LR_SHARE = "lr_share"  # of a parameter group, in the rate of the epoch
 
-def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
+
+def build_optimizer(
+    recipe: RecipeConfig, parameters: Iterable[nn.Parameter], backbone: Iterable[nn.Parameter] = ()
+) -> Optimizer:
     """The recipe's optimizer; betas, epsilon, dampening as PyTorch has them.
+
+    Args:
+        recipe: What optimizer, at which rate.
+        parameters: All of the model's; frozen ones are left out.
+        backbone: Those of them that learn at ``recipe.backbone_lr`` times the rate.
 
     Raises:
         UserError: for an unknown optimizer, or momentum given to Adam.
     """
+    slow = set() if recipe.backbone_lr == 1 else set(backbone)
     weights = [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
+    parts = [
+        {"params": [p for p in weights if p not in slow], LR_SHARE: 1.0},
+        {"params": [p for p in weights if p in slow], LR_SHARE: recipe.backbone_lr},
+    ]
+    groups = [part for part in parts if part["params"]]
     if recipe.optimizer == "sgd":
         return SGD(
-            weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
+            groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
         )
     if recipe.optimizer == "adam":
         if recipe.momentum:
             raise UserError("recipe.momentum belongs to sgd; set it to 0 for adam")
-        return Adam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        return Adam(groups, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
+
+
+def set_lr(optimizer: Optimizer, lr: float) -> None:
+    """Give each group of parameters its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group.get(LR_SHARE, 1.0)  # checkpoints of older versions lack it
 
 
 @dataclass(frozen=True)

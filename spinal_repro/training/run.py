@@ -123,7 +123,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     mean, std = normalisation(recipe, model.backbone)
     channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(recipe, model.parameters())
+    optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
 
     dataset = load_dataset(config.dataset, config.data.root, config.data.download)
     split = split_dataset(dataset, config.protocol, config.data.limit)

@@ -12,7 +12,7 @@ from spinal_repro.results import claims
 from spinal_repro.results.cells import CellResult, match
 from spinal_repro.results.findings import Findings, findings_of
 from spinal_repro.results.rules import RULES, VERDICTS
-from spinal_repro.results.tables import FORMATS, render
+from spinal_repro.results.tables import FORMATS, escape_markdown, render
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,7 +77,12 @@ def test_one_row_a_claim_in_every_format(judged, known):
         assert len(render(claims.COLUMNS, rows, style).splitlines()) > len(judged)
     assert sum(claims.tally(list(judged.values())).values()) == len(judged)
     page = claims.claims_markdown(known.results, {}, TABLES)
-    assert page.startswith(f"## Claims\n\n{len(judged)} sentences: ")
+    assert page.startswith("## What we found\n")
+    own = sum(claim.group == claims.OWN for claim in claims.load_claims())
+    assert f"Of the paper: {len(judged) - own} sentences, " in page
+    assert f"questions: {own} sentences, " in page
+    for claim in claims.load_claims():
+        assert page.count(f"| {escape_markdown(claim.sentence)} |") == 1
 
 
 @pytest.mark.parametrize(

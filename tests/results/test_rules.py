@@ -216,3 +216,15 @@ def test_another_reading_counts_only_where_it_is_named():
     assert [c.name for c in known.matching(["mnist/sp_62"])] == ["mnist/sp_62"]
     with pytest.raises(UserError, match="mnist/sp"):
         known.matching(["mnist/spi"])
+
+
+def test_a_cell_is_compared_with_any_other_one():
+    third = cell("mnist/other", counterpart=None, head="FC small")
+    known = findings([FC, SPINAL, third], [result(SPINAL, HIGH), result(third, LOW)])
+    found = decide("above_other", known, cell=SPINAL.name, other=third.name)
+    assert found.verdict == "supported" and "against FC small" in found.evidence
+    swapped = decide("above_other", known, cell=third.name, other=SPINAL.name)
+    assert swapped.verdict == "contradicted"
+    assert decide("above_other", known, cell=SPINAL.name, other=FC.name).verdict == "not run"
+    with pytest.raises(UserError, match="mnist/othr"):
+        decide("above_other", known, cell=SPINAL.name, other="mnist/othr")

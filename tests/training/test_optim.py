@@ -7,7 +7,7 @@ import torch
 
 from spinal_repro.config import compose
 from spinal_repro.errors import UserError
-from spinal_repro.training.optim import LR_RULES, EpochResult, build_optimizer
+from spinal_repro.training.optim import LR_RULES, EpochResult, build_optimizer, set_lr
 
 
 def result(accuracy: float, best: float, *, epoch: int = 3, lr: float = 0.002, seed: int = 0):
@@ -66,3 +66,22 @@ def test_wrong_optimizers_are_refused():
         build_optimizer(dataclasses.replace(recipe, optimizer="sdg"), weights)
     with pytest.raises(UserError, match="momentum"):
         build_optimizer(dataclasses.replace(recipe, optimizer="adam"), weights)
+
+
+def test_the_backbone_learns_at_its_share_of_the_rate():
+    recipe = dataclasses.replace(compose(["dataset=mnist"]).recipe, backbone_lr=0.1, momentum=0.0)
+    head, backbone = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
+    optimizer = build_optimizer(recipe, [head, backbone], [backbone])
+    set_lr(optimizer, 0.5)
+    (head.sum() + backbone.sum()).backward()
+    optimizer.step()
+    assert head.tolist() == pytest.approx([0.5] * 3)
+    assert backbone.tolist() == pytest.approx([0.95] * 3)
+    whole = build_optimizer(dataclasses.replace(recipe, backbone_lr=1.0), [head, backbone], [head])
+    assert len(whole.param_groups) == 1
+
+
+@pytest.mark.parametrize("share", ["0", "1.5", "-1"])
+def test_a_share_outside_its_range_is_refused(share):
+    with pytest.raises(UserError, match="backbone_lr"):
+        compose([f"recipe.backbone_lr={share}"])

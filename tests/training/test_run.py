@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from spinal_repro.config import compose, validate
+from spinal_repro.contributed import check_record
 from spinal_repro.data import sources
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
@@ -119,6 +120,28 @@ def test_heldout_never_looks_at_the_test_set_while_training(tmp_path, monkeypatc
     assert other["selection"] == honest["selection"]
     assert other["test"]["selected"] != honest["test"]["selected"]
     assert other["data"]["test_hash"] != honest["data"]["test_hash"]
+
+
+def test_watching_the_test_set_changes_nothing_but_what_is_written_down(tmp_path):
+    plain = run(small(tmp_path, "head=spinal"))
+    config = small(tmp_path, "head=spinal", "protocol.watch_test=true")
+    watched = run(config)
+    assert watched.folder != plain.folder
+    for entry, same in zip(watched.record["history"], plain.record["history"], strict=True):
+        seen = {key: entry.pop(key) for key in ("test_loss", "test_accuracy", "test_correct")}
+        assert entry == same
+        entry.update(seen)
+    history, test = watched.record["history"], watched.record["test"]
+    assert test["last"] == plain.record["test"]["last"]
+    assert test["selected"] == plain.record["test"]["selected"]
+    assert test["last"]["correct"] == history[-1]["test_correct"]
+    highest = max(entry["test_accuracy"] for entry in history)
+    assert test["best_on_test"]["accuracy"] == highest >= test["selected"]["accuracy"]
+    assert "best_on_test" not in plain.record["test"]
+    assert "watched" in watched.record["selection"]["rule"]
+    assert check_record(watched.record, lambda _: watched.record["counts"]) == []
+    with pytest.raises(UserError, match="watch_test"):
+        small(tmp_path, "protocol=paper", "protocol.watch_test=true")
 
 
 def test_heldout_trains_without_the_validation_images(tmp_path):

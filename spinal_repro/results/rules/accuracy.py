@@ -40,6 +40,18 @@ def mean_above(findings: Findings, *, cells: list[str], below: bool = False) -> 
     return all_of(parts)
 
 
+@rule("above_other")
+def above_other(findings: Findings, *, cell: str, other: str) -> Judgement:
+    """A cell is better than a named other one, by the interval of the paired difference.
+
+    Args:
+        findings: Everything known.
+        cell: Name of the one that is claimed to be better.
+        other: Name of the one it is compared with, on the same data and backbone.
+    """
+    return compare(findings, findings.cell(cell), findings.cell(other))
+
+
 @rule("same_mean")
 def same_mean(findings: Findings, *, cells: list[str], margin: float) -> Judgement:
     """Every cell is as good as its counterpart.

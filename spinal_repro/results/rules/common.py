@@ -101,20 +101,22 @@ def describe(pair: "Pair") -> str:
     )
 
 
-def compare(findings: Findings, cell: "Cell") -> Judgement:
-    """Whether a cell is better than its counterpart.
+def compare(findings: Findings, cell: "Cell", other: "Cell | None" = None) -> Judgement:
+    """Whether a cell is better than its counterpart, or than another cell in its place.
 
     The protocol of the paper decides; runs under another one that contradict it make the
     verdict inconclusive.
     """
-    found = findings.compared(cell.name)
+    found = findings.compared(cell.name, None if other is None else other.name)
     if not found:
-        return Judgement(NOT_RUN, f"{cell.title}: {missing(findings, cell)}")
+        why = missing(findings, cell) if other is None else "not run"
+        return Judgement(NOT_RUN, f"{cell.title}: {why}")
     first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.marks))
     verdict = direction(first)
     if any(direction(other) == OPPOSITE.get(verdict) for other in rest):
         verdict = INCONCLUSIVE
-    text = f"{cell.title}: " + "; ".join(describe(pair) for pair in (first, *rest))
+    beside = "" if other is None else f" against {other.head}"
+    text = f"{cell.title}{beside}: " + "; ".join(describe(pair) for pair in (first, *rest))
     return Judgement(verdict, text, len(first.seeds), changed(first.spinal))
 
 
