@@ -186,6 +186,7 @@ def _check_values(config: Config) -> None:
         "recipe.lr": recipe.lr,
         "data.limit": config.data.limit,
         "runtime.threads": runtime.threads,
+        "runtime.save_every": runtime.save_every,
     }
     for key, value in positive.items():
         if value is not None and not value > 0:

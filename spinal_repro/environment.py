@@ -3,8 +3,8 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,37 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
     if precision == "fp32":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Operations that give the same bits each time, or an error where PyTorch has none.
+
+    Args:
+        wanted: Whether to change anything at all.
+        device: On what is computed.
+
+    Raises:
+        UserError: on a device of which PyTorch promises nothing.
+    """
+    if not wanted:
+        yield
+        return
+    if device.type == "mps":
+        raise UserError(
+            "runtime.deterministic=true: PyTorch makes no such promise for mps; use "
+            "runtime.device=cpu, or runtime.deterministic=false"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic
+    torch.use_deterministic_algorithms(True)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        _, cudnn.benchmark, cudnn.deterministic = before
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -4,6 +4,7 @@ This module never imports torch, so that listing runs is quick.
 """
 
 import os
+import platform
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -104,7 +105,8 @@ def stored_config(config: Mapping[str, Any]) -> "Config":
 
 def write_status(folder: Path, state: str, **details: Any) -> None:
     """Note what a run is doing: ``running``, ``interrupted``, ``failed`` or ``done``."""
-    status = {"state": state, "pid": os.getpid(), "time": time.strftime("%F %T"), **details}
+    who = {"pid": os.getpid(), "host": platform.node(), "time": time.strftime("%F %T")}
+    status = {"state": state, **who, **details}
     write_json(folder / STATUS, status)
 
 

@@ -196,13 +196,22 @@ class ProtocolConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """On what a run is computed, and how it shows itself."""
+    """On what a run is computed, and how it shows itself.
+
+    Attributes:
+        deterministic: Whether only operations are used that give the same bits each time.
+        save_every: Minutes after which a run is saved inside an epoch too.
+        self_check: Whether a run, unless it is on the CPU in fp32, first compares one step with it.
+    """
 
     device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = True
     threads: int | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
+    deterministic: bool = field(default=False, metadata={"identity": "if set"})
+    save_every: float | None = field(default=None, metadata={"identity": False})
+    self_check: bool = field(default=True, metadata={"identity": False})
 
 
 @dataclass(frozen=True)

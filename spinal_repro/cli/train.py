@@ -17,29 +17,34 @@ from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
 from spinal_repro.schema import schema_keys
+from spinal_repro.training.stop import Stop
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    sys.exit(_main(sys.argv[1:]))
+    with Stop():  # in effect while torch is imported, too
+        code = _main(sys.argv[1:])
+    sys.exit(code)
 
 
 def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
     jobs: list[tuple[str, str]] = []  # (what, why it failed or "")
     sweeping = any(a in ("-m", "--multirun") for a in arguments)
+    exit_code = EXIT_FAILED
 
     def job(raw: DictConfig) -> None:
+        nonlocal exit_code
         what = _describe(raw)
         try:
             _train(raw)
         except UserError as error:
             _complain(str(error))
+            exit_code = EXIT_FAILED if sweeping else error.exit_code
             jobs.append((what, str(error)))
         except Exception as error:
             if not sweeping:
@@ -67,15 +72,15 @@ def _main(arguments: Sequence[str]) -> int:
             raise
         _complain(str(error))  # the jobs' own errors are caught above: this is the sweep folder
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command continues after the last finished epoch")
+    except KeyboardInterrupt as error:
+        _complain(str(error) or "interrupted; the same command continues")
         return EXIT_INTERRUPTED
     failed = [(what, why) for what, why in jobs if why]
     if sweeping and jobs:
         print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
         for what, why in failed:
             print(f"failed: {what}: {why}", file=sys.stderr)
-    return EXIT_FAILED if failed else 0
+    return exit_code if failed else 0
 
 
 def _train(raw: DictConfig) -> None:

@@ -44,6 +44,7 @@ class Batches:
         resize: tuple[int, int] | None = None,
         crop: int | None = None,
     ) -> None:
+        self._indices = indices
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
@@ -77,12 +78,12 @@ class Batches:
         """Pixels in 0..255 to network input."""
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
-    def _chunks(self, order: Tensor | None) -> Iterator[tuple[slice, Tensor]]:
+    def _chunks(self, order: Tensor | None, skip: int = 0) -> Iterator[tuple[slice, Tensor]]:
         """Stored images in 0..255 ``[M, C, H, W]``, batch by batch, with their place in order.
 
         Those that are decoded on demand are read one batch ahead, beside the arithmetic.
         """
-        starts = range(0, self.num_images, self.batch_size)
+        starts = range(skip * self.batch_size, self.num_images, self.batch_size)
         parts = [slice(start, start + self.batch_size) for start in starts]
         if self._decoded is None:
             for part in parts:
@@ -113,11 +114,12 @@ class Batches:
             yield self._normalise(pixels), self.labels[part]
 
     def epoch(
-        self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = ()
+        self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = (), skip: int = 0
     ) -> Iterator[Batch]:
         """Every image once, shuffled and augmented, as the seed and the epoch number say.
 
-        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps.
+        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps,
+        and the first ``skip`` batches are left out without changing the others.
         """
         count, size = self.num_images, self.size
         order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(self.device)
@@ -126,10 +128,29 @@ class Batches:
         for augmentation in augmentations:
             drawn.append(augmentation.draw(count, size, generator).to(self.device))
             size = augmentation.size_after(size)
-        for part, pixels in self._chunks(order):
+        for part, pixels in self._chunks(order, skip):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield self._normalise(pixels), self.labels[order[part]]
+
+    def images(self, seed: int, epoch: int, step: int) -> list[int]:
+        """Which images a step of an epoch sees, as numbers in the published part.
+
+        Args:
+            seed: The run's.
+            epoch: From 1.
+            step: From 1.
+        """
+        return [int(i) for i in self._indices[self._rows_of(seed, epoch, step).numpy()]]
+
+    def labels_at(self, seed: int, epoch: int, step: int) -> list[int]:
+        """The labels of `images`."""
+        rows = self._rows_of(seed, epoch, step).to(self.labels.device)
+        return [int(label) for label in self.labels[rows]]
+
+    def _rows_of(self, seed: int, epoch: int, step: int) -> Tensor:
+        order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
+        return order[(step - 1) * self.batch_size : step * self.batch_size]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

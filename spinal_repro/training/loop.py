@@ -1,7 +1,8 @@
 """The training loop: one epoch of training, one evaluation, and the two in turn."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,24 +13,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spinal_repro.data.augment import Augmentation
-from spinal_repro.data.loader import Batch, Batches
-from spinal_repro.errors import UserError
+from spinal_repro.data.loader import Batches
 from spinal_repro.model import Classifier
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
+from spinal_repro.training.finite import check_losses, check_weights
 from spinal_repro.training.optim import EpochResult, LrRule
+from spinal_repro.training.partway import Partway, Timed
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
 
 
-class NonFiniteLossError(UserError):
-    """The loss became infinite or not a number."""
-
-
 @dataclass
 class State:
-    """Where a run stands between two epochs; what a checkpoint holds besides tensors.
+    """Where a run stands; what a checkpoint holds besides weights and optimizer.
 
     Attributes:
         lr: Learning rate of the next epoch.
@@ -38,7 +36,9 @@ class State:
         best_correct: Images it got right.
         history: One entry an epoch; equal for equal configuration and seed.
         timing: One entry an epoch: seconds of training and of evaluation, images a second, and
-            the share of training in which the loop made or waited for batches.
+            the share of training in which the loop waited for batches.
+        partway: Where the epoch after those stands, if it has begun.
+        best_sha256: Of the file with the best weights.
     """
 
     lr: float
@@ -47,6 +47,8 @@ class State:
     best_correct: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     timing: list[dict[str, Any]] = field(default_factory=list)
+    partway: Partway | None = None
+    best_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Evaluation:
         return self.correct / self.count
 
 
-OnBatch = Callable[[int, dict[str, float] | None], None]
+OnBatch = Callable[[int, dict[str, float] | None], bool | None]
 
 
 def fit(
@@ -94,6 +96,7 @@ def fit(
     on_epoch: Callable[[State, bool], None],
     on_batch: OnBatch,
     reload_best: Callable[[State], None],
+    save: Callable[[State], None] = lambda state: None,
 ) -> None:
     """Train from where ``state`` stands to the recipe's last epoch.
 
@@ -101,24 +104,33 @@ def fit(
         trainer: What to train and how.
         state: Updated in place.
         on_epoch: Called after each epoch with the state and whether it is the new best one.
-        on_batch: Called after each batch with its number of images and, now and then, with
-            running figures.
+        on_batch: Called after each batch with its number of images (0 in evaluation), now and
+            then with running figures; says whether to save.
         reload_best: Puts the model back to the best weights so far; called where a stage opens.
+        save: Called with the state inside an epoch where ``on_batch`` says so.
     """
+    count = trainer.train.num_images
+
+    def look() -> None:
+        if on_batch(0, None):
+            save(state)
+
     for epoch in range(state.epoch + 1, trainer.recipe.epochs + 1):
-        if epoch in trainer.recipe.stages:
-            open_stage(trainer, state, epoch, reload_best)
-        lr, started = state.lr, time.perf_counter()
-        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch)
+        if state.partway is None:
+            if epoch in trainer.recipe.stages:
+                open_stage(trainer, state, epoch, reload_best)
+            state.partway = Partway.of(len(trainer.train), trainer.train.device)
+        lr, partway = state.lr, state.partway
+        on_save = functools.partial(save, state)
+        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
         trained = time.perf_counter()
-        selected = evaluate(trainer.model, trainer.select, trainer.autocast)
+        selected = evaluate(trainer.model, trainer.select, trainer.autocast, look=look)
         watched = {}
         if trainer.watch is not None:
-            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast)
+            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, look=look)
             watched = _figures("test", on_test)
         evaluated = time.perf_counter()
 
-        count = trainer.train.num_images
         state.history.append(
             {
                 "epoch": epoch,
@@ -132,10 +144,10 @@ def fit(
         state.timing.append(
             {
                 "epoch": epoch,
-                "train_seconds": trained - started,
+                "train_seconds": partway.seconds,
                 "eval_seconds": evaluated - trained,
-                "images_per_second": count / (trained - started),
-                "data_share": waited / (trained - started),
+                "images_per_second": count / partway.seconds,
+                "data_share": waited / partway.seconds,
             }
         )
         first = max((e for e in trainer.recipe.stages if e <= epoch), default=1)
@@ -154,7 +166,7 @@ def fit(
         is_best = state.best_epoch == 0 or selected.correct > state.best_correct
         if is_best:
             state.best_epoch, state.best_correct = epoch, selected.correct
-        state.epoch = epoch
+        state.epoch, state.partway = epoch, None
         on_epoch(state, is_best)
 
 
@@ -183,16 +195,29 @@ def open_stage(
 
 
 def train_epoch(
-    trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch
+    trainer: Trainer,
+    epoch: int,
+    lr: float,
+    on_batch: OnBatch,
+    partway: Partway | None = None,
+    on_save: Callable[[], None] = lambda: None,
 ) -> tuple[float, int, float]:
     """Train on every image once.
+
+    Args:
+        trainer: What to train and how.
+        epoch: From 1.
+        lr: Learning rate.
+        on_batch: As for `fit`.
+        partway: Where the epoch stands, kept up to date; its beginning unless given.
+        on_save: Called where ``on_batch`` says so, with ``partway`` up to date.
 
     Returns:
         Mean loss and number of images right, over the epoch as it went, and the seconds spent
         on making or waiting for batches.
 
     Raises:
-        NonFiniteLossError: naming the first step whose loss was not finite.
+        NonFiniteLossError: naming the first step whose loss, or in the end a weight, is none.
     """
     model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
     if trainer.recipe.head_epochs:
@@ -201,12 +226,20 @@ def train_epoch(
     for group in optimizer.param_groups:
         group["lr"] = lr
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
-    device = batches.device
-    losses = torch.zeros(len(batches), device=device)  # summed over each batch
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    seen = 0
-    stream = _Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations))
-    for step, (images, labels) in enumerate(stream):
+    partway = partway or Partway.of(len(batches), batches.device)
+    partway.restore(batches.device)
+    losses, correct, done = partway.losses, partway.correct, partway.step
+    seen = min(done * batches.batch_size, batches.num_images)
+    began = time.perf_counter() - partway.seconds
+    stream = Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations, done), partway.waited)
+    numbers = functools.partial(batches.images, trainer.seed, epoch)
+
+    def mark(step: int) -> None:
+        check_losses(losses, epoch, numbers)
+        check_weights(model, optimizer, epoch, step, len(losses), numbers)
+        partway.mark(step, began, stream.seconds)
+
+    for step, (images, labels) in enumerate(stream, done):
         with trainer.autocast():
             output = model(images)
         logits, loss = training_loss(output, labels, trainer.recipe.label_smoothing)
@@ -219,29 +252,14 @@ def train_epoch(
         seen += len(labels)
         running = None
         if (step + 1) % CHECK_EVERY == 0:
-            _check_finite(losses, epoch)
+            check_losses(losses, epoch, numbers)
             running = {"loss": losses.sum().item() / seen, "acc": correct.item() / seen}
-        on_batch(len(labels), running)
+        if on_batch(len(labels), running):
+            mark(step + 1)
+            on_save()
     assert seen == batches.num_images
-    _check_finite(losses, epoch)
+    mark(len(losses))
     return losses.double().sum().item() / seen, int(correct.item()), stream.seconds
-
-
-class _Timed:
-    """Batches, and the seconds that asking for them took."""
-
-    def __init__(self, stream: Iterator[Batch]) -> None:
-        self._stream, self.seconds = stream, 0.0
-
-    def __iter__(self) -> "_Timed":
-        return self
-
-    def __next__(self) -> Batch:
-        asked = time.perf_counter()
-        try:
-            return next(self._stream)
-        finally:
-            self.seconds += time.perf_counter() - asked
 
 
 def training_loss(
@@ -262,21 +280,14 @@ def training_loss(
     return logits, loss
 
 
-def _check_finite(losses: Tensor, epoch: int) -> None:
-    bad = ~torch.isfinite(losses)
-    if bad.any():
-        step = int(bad.int().argmax()) + 1
-        raise NonFiniteLossError(
-            f"the loss is {losses[step - 1].item()} at step {step} of {len(losses)} in epoch "
-            f"{epoch}; a smaller recipe.lr or runtime.precision=fp32 may help"
-        )
-
-
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Batches, autocast: Callable[[], AbstractContextManager[Any]]
+    model: nn.Module,
+    batches: Batches,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    look: Callable[[], None] = lambda: None,
 ) -> Evaluation:
-    """Run a model over every image of a split once, in evaluation mode."""
+    """Run a model over every image of a split once; ``look`` is called after each batch."""
     model.eval()
     device = batches.device
     loss = torch.zeros((), dtype=torch.float32, device=device)
@@ -286,6 +297,7 @@ def evaluate(
             logits = model(images)
         loss += F.cross_entropy(logits.float(), labels, reduction="sum")
         predictions.append(logits.argmax(dim=1))
+        look()
     predicted = torch.cat(predictions)
     assert len(predicted) == batches.num_images
     correct = int((predicted == batches.labels).sum())

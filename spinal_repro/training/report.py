@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from omegaconf import OmegaConf
 
 from spinal_repro.data.loader import Batches
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
+from spinal_repro.files import write_atomic
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
@@ -113,6 +116,23 @@ def metrics_csv(state: State) -> str:
     return text.getvalue()
 
 
+def write_config(config: Config, folder: Path) -> None:
+    """Write the configuration of a run into its folder."""
+    text = OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))
+    write_atomic(folder / "config.yaml", text)
+
+
+def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> None:
+    """Write the class given to each test image, after the last and the selected epoch."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        last=last.predictions.numpy().astype(np.int16),
+        selected=selected.predictions.numpy().astype(np.int16),
+    )
+    write_atomic(folder / "predictions.npz", buffer.getvalue())
+
+
 def opening(
     config: Config, folder: Path, setup: Setup, state: State, device: torch.device
 ) -> list[str]:
@@ -135,7 +155,12 @@ def opening(
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if config.runtime.precision == "bf16" and not has_bf16(device):
         lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
-    if state.epoch:
+    if state.partway is not None:
+        lines.append(
+            f"continuing after epoch {state.epoch} and {state.partway.step} of "
+            f"{len(setup.trainer.train)} steps from {folder}"
+        )
+    elif state.epoch:
         lines.append(f"continuing after epoch {state.epoch} from {folder}")
     return lines
 

@@ -1,14 +1,11 @@
 """One run from its configuration to its record."""
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
@@ -17,21 +14,36 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.prepare import batches_of, published_part, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split, num_shared
-from spinal_repro.environment import (
-    autocast,
-    resolve_device,
-)
+from spinal_repro.environment import autocast, deterministic, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
-from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
+from spinal_repro.training.checkpoint import (
+    finish,
+    load_best,
+    load_checkpoint,
+    save_checkpoint,
+    tidy,
+)
+from spinal_repro.training.ending import Saver, explain, standing, warnings
+from spinal_repro.training.lock import RunLock
 from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 from spinal_repro.training.progress import Progress
-from spinal_repro.training.report import Setup, build_record, metrics_csv, opening, summary
+from spinal_repro.training.report import (
+    Setup,
+    build_record,
+    metrics_csv,
+    opening,
+    summary,
+    write_config,
+    write_predictions,
+)
+from spinal_repro.training.selfcheck import self_check
+from spinal_repro.training.stop import Stop
 
 
 @dataclass(frozen=True)
@@ -53,23 +65,29 @@ def run(config: Config) -> Outcome:
     config = resolved(config)
     folder = config.run_dir
     if (folder / RECORD).is_file():
+        tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
-    setup = _prepare(config, device)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
-    except OSError as error:
-        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
-    try:
-        record = _train(config, folder, setup, device)
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        state = "interrupted" if stopped else "failed"
-        epochs = describe(folder).get("epochs", "")
-        write_status(folder, state, message=f"{type(error).__name__}: {error}", epochs=epochs)
-        raise
+    with (
+        Stop() as stop,
+        deterministic(config.runtime.deterministic, device),
+        RunLock(folder) as lock,
+    ):
+        try:
+            if lock.held:
+                write_status(folder, "running", epochs=describe(folder).get("epochs", ""))
+            setup = _prepare(config, device)
+            lock.take()
+            if (folder / RECORD).is_file():  # another process has finished it meanwhile
+                return Outcome(folder, read_record(folder / RECORD), was_done=True)
+            write_config(config, folder)
+            record = _train(config, folder, setup, device, stop, lock)
+        except BaseException as error:
+            explained = explain(error, folder, lock, config.runtime.deterministic)
+            if explained is error:
+                raise
+            raise explained from error
     return Outcome(folder, record, was_done=False)
 
 
@@ -202,10 +220,13 @@ def _describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dic
     }
 
 
-def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> dict[str, Any]:
+def _train(
+    config: Config, folder: Path, setup: Setup, device: torch.device, stop: Stop, lock: RunLock
+) -> dict[str, Any]:
     """Fit, evaluate and write the record."""
     trainer, epochs = setup.trainer, config.recipe.epochs
-    state = load_checkpoint(folder, trainer.model, trainer.optimizer) or State(config.recipe.lr)
+    loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)
+    state = State(config.recipe.lr) if loaded is None else loaded.state
     progress = Progress(
         folder / "log.txt",
         config.runtime.progress,
@@ -214,35 +235,56 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
         images=trainer.train.num_images,
         select_on=trainer.select_on,
     )
+    saver = Saver(stop, config.runtime.save_every)
     with progress:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
+        for line in warnings(folder, loaded, lock):
+            progress.warn(line)
+        if checked := self_check(config, trainer.model, device):
+            progress.say(checked)
+        if state.partway is not None:
+            progress.on_batch(state.partway.step * config.recipe.batch_size, None)
         write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
 
         def on_epoch(state: State, is_best: bool) -> None:
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, is_best)
+            saver.saved()
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
+            stop.check(standing(state))
+
+        def on_batch(count: int, running: dict[str, float] | None) -> bool:
+            progress.on_batch(count, running)
+            return saver.due()
+
+        def save(state: State) -> None:
+            if stop.asked:
+                progress.warn(f"{stop.asked}: saving; a second signal ends this at once")
+            save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)
+            saver.saved()
+            stop.check(standing(state))
 
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
 
-        fit(trainer, state, on_epoch, progress.on_batch, reload_best)
-        last = evaluate(trainer.model, setup.test, trainer.autocast)
+        stop.deferred = True
+        fit(trainer, state, on_epoch, on_batch, reload_best, save)
+
+        def look() -> None:
+            stop.check(standing(state))
+
+        last = evaluate(trainer.model, setup.test, trainer.autocast, look=look)
         load_best(folder, state, trainer.model)
-        selected = evaluate(trainer.model, setup.test, trainer.autocast)
+        selected = evaluate(trainer.model, setup.test, trainer.autocast, look=look)
         _check_reload(state, selected)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            last=last.predictions.numpy().astype(np.int16),
-            selected=selected.predictions.numpy().astype(np.int16),
-        )
-        write_atomic(folder / "predictions.npz", buffer.getvalue())
+        write_predictions(folder, last, selected)
+        write_atomic(folder / "metrics.csv", metrics_csv(state))  # a kill may have spared it
         finish(folder, state)
         record = build_record(config, setup, state, last, selected, device)
         path = write_record(folder, record)
+        tidy(folder)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
