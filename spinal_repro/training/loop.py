@@ -182,8 +182,10 @@ def train_epoch(
         group["lr"] = lr
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
     device = batches.device
-    losses = torch.zeros(len(batches), device=device)  # summed over each batch
-    correct = torch.zeros((), dtype=torch.int64, device=device)
+    losses = torch.zeros(len(batches), device=device)  # the mean of each batch
+    counts = torch.full_like(losses, batches.batch_size)
+    counts[-1] -= len(batches) * batches.batch_size - batches.num_images
+    right = torch.zeros(batches.num_images, dtype=torch.bool, device=device)
     seen = 0
     stream = _Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations))
     for step, (images, labels) in enumerate(stream):
@@ -194,17 +196,18 @@ def train_epoch(
         optimizer.step()
         optimizer.zero_grad()
 
-        losses[step] = loss.detach() * len(labels)
-        correct += (logits.detach().argmax(dim=1) == labels).sum()
+        losses[step] = loss.detach()
+        torch.eq(logits.detach().argmax(dim=1), labels, out=right[seen : seen + len(labels)])
         seen += len(labels)
         running = None
         if (step + 1) % CHECK_EVERY == 0:
             _check_finite(losses, epoch)
-            running = {"loss": losses.sum().item() / seen, "acc": correct.item() / seen}
+            loss_sum, correct = (losses * counts).sum().item(), right.sum().item()
+            running = {"loss": loss_sum / seen, "acc": correct / seen}
         on_batch(len(labels), running)
     assert seen == batches.num_images
     _check_finite(losses, epoch)
-    return losses.double().sum().item() / seen, int(correct.item()), stream.seconds
+    return (losses * counts).double().sum().item() / seen, int(right.sum()), stream.seconds
 
 
 class _Timed:
