@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from bench.cases import HEADS, MODELS, make_case
 from bench.heads import compare_heads, costs
+from bench.profiling import compiling, shares
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, evaluation_batches, peak_memory
 
@@ -79,6 +80,20 @@ def commands(given: argparse.Namespace) -> Rows:
     return startup(2 if given.quick else given.repeats)
 
 
+def profiles(given: argparse.Namespace) -> Rows:
+    """Where the bare step spends its time."""
+    kinds = [(model, precision) for model in given.models for precision in given.precisions]
+    cases = [make_case(model, "spinal", p, given.at, given.data) for model, p in kinds]
+    return [shares(case, 2 if given.quick else 10) for case in cases]
+
+
+def compilation(given: argparse.Namespace) -> Rows:
+    """What runtime.compile costs and brings; minutes for each network."""
+    kinds = [(model, precision) for model in given.models for precision in given.precisions]
+    cases = [make_case(model, "spinal", p, given.at, given.data) for model, p in kinds]
+    return [compiling(case, given.seconds, given.repeats) for case in cases]
+
+
 def memory(given: argparse.Namespace) -> Rows:
     """Most memory of a process that trains, each in a fresh process."""
     rows = []
@@ -98,8 +113,11 @@ def _memory(model: str, head: str, precision: str, device: str) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     function.__name__: function
-    for function in (loops, augment, heads, scaling, evaluation, commands, memory)
+    for function in (
+        *(loops, augment, heads, scaling, evaluation, profiles, commands, memory, compilation),
+    )
 }
+SLOW = ("compilation",)  # left out of --quick
 
 
 def _arguments() -> argparse.Namespace:
@@ -121,7 +139,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write JSON there; parts not measured stay")
     given = parser.parse_args()
     given.at = resolve_device(given.device)
-    given.parts = given.parts or list(PARTS)
+    given.parts = given.parts or [p for p in PARTS if not (given.quick and p in SLOW)]
     given.models = given.models or (["cnn", "vgg5"] if given.quick else list(MODELS))
     given.repeats = given.repeats or (2 if given.quick else 7)
     given.seconds = given.seconds or (0.3 if given.quick else 5.0)

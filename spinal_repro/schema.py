@@ -187,11 +187,15 @@ class ProtocolConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """On what a run is computed, and how it shows itself."""
+    """On what a run is computed, and how it shows itself.
+
+    ``compile`` rounds and drops out differently, so a run with it is another one.
+    """
 
     device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = True
+    compile: bool = field(default=False, metadata={"identity": "if set"})
     threads: int | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
 

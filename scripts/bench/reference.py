@@ -35,7 +35,7 @@ class _Files(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def transform_of(case: Case) -> transforms.Compose:
-    """torchvision's transforms for the recipe's augmentation and normalisation."""
+    """Torchvision's transforms for the recipe's augmentation and normalisation."""
     recipe, size = case.config.recipe, case.config.dataset.image_size
     made: Mapping[str, Any] = {
         "perspective": lambda o: transforms.RandomPerspective(o["distortion"], o["p"]),

@@ -50,9 +50,7 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
     family = _FAMILIES[config.source]
     check_options(config, ["split"] if config.source == "emnist" else [])
     if config.source == "emnist" and _split(config) not in EMNIST_SPLITS:
-        raise UserError(
-            f"dataset.options.split is '{_split(config)}'; EMNIST has {EMNIST_SPLITS}"
-        )
+        raise UserError(f"dataset.options.split is '{_split(config)}'; EMNIST has {EMNIST_SPLITS}")
     folder, names = root / family.folder / "raw", family.files(config)
     damaged = _unpack_gzipped(folder, names)
     missing = [name for name in names if not (folder / name).is_file()]

@@ -19,6 +19,7 @@ from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split, num_shared
 from spinal_repro.environment import (
     autocast,
+    compile_model,
     resolve_device,
 )
 from spinal_repro.errors import UserError
@@ -106,6 +107,8 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
+    if config.runtime.compile:
+        compile_model(model, device)
 
     dataset = load_dataset(config.dataset, config.data.root, config.data.download)
     split = split_dataset(dataset, config.protocol, config.data.limit)
