@@ -79,6 +79,29 @@ def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
         _, cudnn.benchmark, cudnn.deterministic = before
 
 
+def compile_model(model: torch.nn.Module, device: torch.device) -> None:
+    """Compile a model in place, one program for each shape of batch, made when it first comes.
+
+    Its ``state_dict`` stays as it is. On CUDA the programs are replayed as CUDA graphs.
+
+    Raises:
+        UserError: where the C++ compiler that PyTorch needs on a CPU is missing.
+    """
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise UserError(
+                "runtime.compile=true needs a C++ compiler (g++ or clang++) on a CPU, and none is "
+                "found; install one, name it in CXX, or leave runtime.compile out"
+            ) from error
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    model.compile(mode=mode, dynamic=False)
+
+
 def has_bf16(device: torch.device) -> bool:
     """Whether a device computes bf16 in hardware, as far as PyTorch tells."""
     if device.type == "cuda":

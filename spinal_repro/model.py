@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from spinal_repro.backbones import load_backbones
 from spinal_repro.errors import unknown
 from spinal_repro.heads import HEADS
+from spinal_repro.multiplications import MultiplicationCounter
 from spinal_repro.pretrained import WeightReport, load_pretrained
 from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.seeds import stream_seed
@@ -139,9 +139,9 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
         return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
     def multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-        with FlopCounterMode(display=False) as counter:
+        with MultiplicationCounter() as counter:
             y = module(x)
-        return counter.get_total_flops() // 2, y  # torch counts a multiply-add as two
+        return counter.total, y
 
     device = next(classifier.parameters()).device
     modes = [(module, module.training) for module in classifier.modules()]

@@ -199,6 +199,8 @@ class RuntimeConfig:
     """On what a run is computed, and how it shows itself.
 
     Attributes:
+        compile: Whether the model is compiled, which rounds and drops out differently: a run with
+            it is another one.
         deterministic: Whether only operations are used that give the same bits each time.
         save_every: Minutes after which a run is saved inside an epoch too.
         self_check: Whether a run, unless it is on the CPU in fp32, first compares one step with it.
@@ -207,6 +209,7 @@ class RuntimeConfig:
     device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = True
+    compile: bool = field(default=False, metadata={"identity": "if set"})
     threads: int | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
     deterministic: bool = field(default=False, metadata={"identity": "if set"})

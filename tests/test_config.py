@@ -445,3 +445,11 @@ def test_schema_keys_are_those_of_the_yaml_and_more():
 )
 def test_reduced_budget_says_why(mnist, settings, reasons):
     assert changed(mnist, **settings).reduced_budget == reasons
+
+
+def test_compiling_is_another_run_only_where_it_is_asked_for() -> None:
+    off, on = (compose([f"runtime.compile={value}"]) for value in ("false", "true"))
+    assert off.identity() == compose().identity() != on.identity()
+    stored = off.to_dict()
+    del stored["runtime"]["compile"]  # a record older than the setting
+    assert validate(stored).identity() == off.identity()

@@ -12,7 +12,7 @@ from spinal_repro import __version__
 from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
-from spinal_repro.results.tables import FORMATS, render
+from spinal_repro.results.tables import FORMATS, Column, render
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -126,10 +126,13 @@ def print_status(runs: Path) -> None:
     if not rows:
         print(f"no runs in {runs}")
         return
-    import pandas as pd
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns = [Column(key, key, form=_short) for key in keys]
+    print(render(columns, rows, "table"))
 
-    table = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside empty cells
-    print(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.2f}"))
+
+def _short(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
 
 
 def print_params(overrides: Sequence[str], style: str) -> None:

@@ -32,6 +32,11 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        from spinal_repro.cli.help import help_text
+
+        print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
+        return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
     jobs: list[tuple[str, str]] = []  # (what, why it failed or "")
     sweeping = any(a in ("-m", "--multirun") for a in arguments)

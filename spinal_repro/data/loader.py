@@ -15,6 +15,11 @@ from spinal_repro.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
 
+# Pixels that are gathered, warped and normalised at once, several small batches in one go: a call
+# to PyTorch costs about as much as 64 digits. On a CPU as many as stay in its cache.
+TOGETHER = {"cpu": 2**19}
+TOGETHER_ELSEWHERE = 2**24
+
 
 class Batches:
     """The batches of one part of a data set.
@@ -79,12 +84,14 @@ class Batches:
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
     def _chunks(self, order: Tensor | None, skip: int = 0) -> Iterator[tuple[slice, Tensor]]:
-        """Stored images in 0..255 ``[M, C, H, W]``, batch by batch, with their place in order.
+        """Stored images in 0..255 ``[M, C, H, W]`` with their place in order.
 
-        Those that are decoded on demand are read one batch ahead, beside the arithmetic.
+        Images that are in memory come as whole batches, several at once where they are small;
+        those that are decoded on demand batch by batch, read one ahead, beside the arithmetic.
         """
-        starts = range(skip * self.batch_size, self.num_images, self.batch_size)
-        parts = [slice(start, start + self.batch_size) for start in starts]
+        length = self.batch_size if self._decoded is not None else self._together()
+        starts = range(skip * self.batch_size, self.num_images, length)
+        parts = [slice(start, start + length) for start in starts]
         if self._decoded is None:
             for part in parts:
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
@@ -97,6 +104,12 @@ class Batches:
                 for coming in parts[number + 1 : number + 2]:
                     ahead.append(reader.submit(self._decoded.gather, rows[coming]))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
+
+    def _together(self) -> int:
+        """Images made at once: whole batches of them."""
+        pixels = self.batch_size * self._pixels.shape[1] * max(self.size, self._stored_size) ** 2
+        limit = TOGETHER.get(self.device.type, TOGETHER_ELSEWHERE)
+        return self.batch_size * max(1, limit // pixels)
 
     def _sized(self, pixels: Tensor) -> Tensor:
         """uint8 to float in 0..255, at the size that augmentation starts from."""
@@ -111,7 +124,10 @@ class Batches:
     def in_order(self) -> Iterator[Batch]:
         """Every image once, in the order of the split, not augmented."""
         for part, pixels in self._chunks(None):
-            yield self._normalise(pixels), self.labels[part]
+            yield from self._batches(self._normalise(pixels), self.labels[part])
+
+    def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
+        return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def epoch(
         self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = (), skip: int = 0
@@ -131,7 +147,7 @@ class Batches:
         for part, pixels in self._chunks(order, skip):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            yield self._normalise(pixels), self.labels[order[part]]
+            yield from self._batches(self._normalise(pixels), self.labels[order[part]])
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """Which images a step of an epoch sees, as numbers in the published part.

@@ -66,10 +66,20 @@ Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
 
+# those that need torchvision, which is slow to import, last
+MODULES = ("folder", "idx", "cifar", "svhn")
+
+
 @cache
-def load_sources() -> Registry[Dataset]:
-    """The registry with the sources of the other files of this folder in it."""
-    for module in ("cifar", "folder", "idx", "svhn"):
+def load_sources(until: str | None = None) -> Registry[Dataset]:
+    """The registry with the sources of the other files of this folder in it.
+
+    Args:
+        until: Stop where a source of this name has been found; null loads all.
+    """
+    for module in MODULES:
+        if until in SOURCES.names():
+            break
         importlib.import_module(f"spinal_repro.data.{module}")
     return SOURCES
 
@@ -85,10 +95,7 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
     Raises:
         UserError: where files are missing or damaged, or hold other than what is expected.
     """
-    known = (
-        SOURCES if config.source in SOURCES.names() else load_sources()
-    )  # those need torchvision
-    dataset = known[config.source](config, Path(root), download)
+    dataset = load_sources(config.source)[config.source](config, Path(root), download)
     if config.num_classes is None:
         config = dataclasses.replace(config, num_classes=len(dataset.classes))
     if config.channels == 3:

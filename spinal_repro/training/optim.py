@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from inspect import unwrap
 
 import torch
 from torch import nn
@@ -14,6 +15,27 @@ from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 
 
+class _Eager(Optimizer):
+    """An optimizer without PyTorch's preparations for compiling it.
+
+    These import ``torch._dynamo``, which takes longer than an epoch of the small nets; nothing
+    here compiles an optimizer. Names, arithmetic and ``state_dict`` are the same.
+    """
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+
+
+class _EagerSGD(_Eager, SGD):
+    step = torch.no_grad()(unwrap(SGD.step))
+
+
+class _EagerAdam(_Eager, Adam):
+    step = torch.no_grad()(unwrap(Adam.step))
+
+
 def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The recipe's optimizer; betas, epsilon, dampening as PyTorch has them.
 
@@ -23,13 +45,13 @@ def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) ->
     weights = [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     if recipe.optimizer == "sgd":
-        return SGD(
+        return _EagerSGD(
             weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
         )
     if recipe.optimizer == "adam":
         if recipe.momentum:
             raise UserError("recipe.momentum belongs to sgd; set it to 0 for adam")
-        return Adam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        return _EagerAdam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
 
 

@@ -14,7 +14,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.prepare import batches_of, published_part, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split, num_shared
-from spinal_repro.environment import autocast, deterministic, resolve_device
+from spinal_repro.environment import autocast, compile_model, deterministic, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
@@ -124,6 +124,8 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
+    if config.runtime.compile:
+        compile_model(model, device)
 
     dataset = load_dataset(config.dataset, config.data.root, config.data.download)
     split = split_dataset(dataset, config.protocol, config.data.limit)

@@ -33,7 +33,7 @@ def add_run(runs: Path, name: str) -> Path:
 
 def rows(capsys) -> dict[str, list[str]]:
     """The printed table: the cells of each row by the name of its run."""
-    header, *lines = capsys.readouterr().out.splitlines()
+    header, _, *lines = capsys.readouterr().out.splitlines()
     assert header.split()[:2] == ["run", "state"]
     return {line.split()[0]: line.split()[1:] for line in lines}
 

@@ -66,3 +66,30 @@ def test_wrong_optimizers_are_refused():
         build_optimizer(dataclasses.replace(recipe, optimizer="sdg"), weights)
     with pytest.raises(UserError, match="momentum"):
         build_optimizer(dataclasses.replace(recipe, optimizer="adam"), weights)
+
+
+@pytest.mark.parametrize("model", ["cnn", "vgg5"])  # SGD with momentum, and Adam
+def test_optimizers_step_as_pytorch_s_and_share_their_checkpoints(model):
+    recipe = dataclasses.replace(compose([f"model={model}"]).recipe, weight_decay=0.01)
+    nets = [torch.nn.Linear(4, 3) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    ours = build_optimizer(recipe, nets[0].parameters())
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[recipe.optimizer]
+    assert isinstance(ours, kind)
+    settings = {"momentum": recipe.momentum} if recipe.momentum else {}
+    theirs = kind(nets[1].parameters(), recipe.lr, weight_decay=0.01, fused=True, **settings)
+    for step in range(4):
+        x = torch.randn(5, 4)
+        for net, optimizer in zip(nets, (ours, theirs), strict=True):
+            net(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert all(p.grad is None for p in net.parameters())
+        assert torch.equal(nets[0].weight, nets[1].weight) and torch.equal(
+            nets[0].bias, nets[1].bias
+        )
+        if step == 1:
+            saved = ours.state_dict(), theirs.state_dict()
+            assert saved[0].keys() == saved[1].keys()
+            theirs.load_state_dict(saved[0])
+            ours.load_state_dict(saved[1])
