@@ -1,0 +1,100 @@
+"""What a configuration from elsewhere must not say.
+
+A configuration may come from anybody: a folder given by ``--config-dir``, a run folder, a record.
+It chooses among what this program can do, and does nothing itself: it names no code, reads no
+environment but this program's own, and leads to no place outside the folders that people chose.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
+
+from spinal_repro.errors import UserError
+from spinal_repro.record_shape import NAME
+
+VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
+MAX_DEPTH = 50  # of nested values
+
+
+@contextmanager
+def own_variables() -> Iterator[None]:
+    """Let ``${oc.env:...}`` read this program's own variables alone while this lasts.
+
+    What a configuration resolves to ends up in records, which travel.
+    """
+
+    def env(key: str, *default: Any) -> Any:
+        if not str(key).startswith(VARIABLES):
+            raise UserError(
+                f"a configuration may read the environment variables {VARIABLES}* alone, not "
+                f"{str(key)[:40]}; say on the command line what it should be"
+            )
+        return oc.env(key, *default)
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def refuse_interpolations(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse values that OmegaConf would look up somewhere, e.g. in the environment.
+
+    Args:
+        value: Plain containers.
+        where: What they are, for the message.
+        depth: How deep they stand already.
+
+    Raises:
+        UserError: naming the first one, and for containers nested without end.
+    """
+    if depth > MAX_DEPTH:
+        raise UserError(f"{where} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        if "${" in value:
+            raise UserError(f"{where}: {value[:60]!r} refers to something else; write what it says")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            refuse_interpolations(key, where, depth + 1)
+            refuse_interpolations(item, where, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            refuse_interpolations(item, where, depth + 1)
+
+
+def check_names(names: Mapping[str, str]) -> None:
+    """Refuse names that could not be those of folders: they become parts of paths.
+
+    Args:
+        names: Key to name.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for key, name in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{key} must be made of letters, digits and . _ + - (at most 100), "
+                f"got {name[:60]!r}"
+            )
+
+
+def check_finite(value: Any, where: str = "") -> None:
+    """Refuse infinities and NaN wherever they stand in plain containers.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_finite(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            check_finite(item, where)
