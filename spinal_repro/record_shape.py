@@ -43,6 +43,13 @@ ANY = Kind("anything", lambda v: True)
 Spec = Kind | dict[str, Any] | list[Any]
 # A key that ends in ? may be missing or null. A list holds entries of one kind; "*" is any key.
 PART: Spec = {"accuracy": SHARE, "correct": NATURAL, "count": POSITIVE}
+COUNTS: Spec = {
+    "head_parameters": NATURAL,
+    "total_parameters": NATURAL,
+    "head_multiplications": NATURAL,
+    "total_multiplications": NATURAL,
+    "*": NATURAL,
+}
 RUN: Spec = {
     "identity": WORD,
     "seed": SEED,
@@ -66,7 +73,7 @@ RUN: Spec = {
     "test": {"selected": PART, "last": PART, "best_on_test?": {"accuracy": SHARE}},
     "git?": {"commit?": TEXT, "modified?": ANY},
     "data?": {"train_hash?": TEXT, "test_hash?": TEXT, "classes?": [TEXT]},
-    "counts?": {"*": NATURAL},
+    "counts?": COUNTS,
     "history?": [
         {
             "epoch": POSITIVE,
@@ -107,9 +114,24 @@ def refuse_other_shapes(record: Mapping[str, Any], what: str, whole: bool = True
     spec = REGRESSION if record.get("kind") == "regression" else RUN
     wrong = list(_problems(record, spec, "", whole))
     if not wrong and spec is RUN:
-        wrong = list(_too_many(record.get("test") or {}))
+        wrong = list(_against_itself(record))
     if wrong:
         raise UserError(f"{what} is not built as a record: {'; '.join(wrong[:3])}")
+
+
+def refuse_other_counts(counts: Any, what: str) -> None:
+    """Refuse what is no table of counts by name of the cell.
+
+    Args:
+        counts: As read.
+        what: What it is called in the message.
+
+    Raises:
+        UserError: naming the first parts that are missing or of another kind.
+    """
+    wrong = list(_problems(counts, {"*": COUNTS}, "", True))
+    if wrong:
+        raise UserError(f"{what} cannot be read: {'; '.join(wrong[:3])}")
 
 
 def _problems(value: Any, spec: Spec, where: str, whole: bool) -> Iterator[str]:
@@ -123,7 +145,7 @@ def _problems(value: Any, spec: Spec, where: str, whole: bool) -> Iterator[str]:
         for index, item in enumerate(value):
             yield from _problems(item, spec[0], f"{where}[{index}]", whole)
     elif not isinstance(value, Mapping):
-        yield f"{where} is {_short(value)}, not a group"
+        yield f"{where or 'it'} is {_short(value)}, not a group"
     else:
         yield from _entries(value, spec, f"{where}." if where else "", whole)
 
@@ -142,11 +164,15 @@ def _entries(value: Mapping[str, Any], spec: dict[str, Any], where: str, whole: 
                 yield from _problems(value[name], spec["*"], f"{where}{name}", whole)
 
 
-def _too_many(test: Mapping[str, Any]) -> Iterator[str]:
+def _against_itself(record: Mapping[str, Any]) -> Iterator[str]:
     for part in ("last", "selected"):
-        found = test.get(part) or {}
+        found = (record.get("test") or {}).get(part) or {}
         if found.get("correct", 0) > found.get("count", 2**63):
             yield f"test.{part}.correct is above test.{part}.count"
+    said = ((record.get("config") or {}).get("protocol") or {}).get("select_on")
+    on = (record.get("selection") or {}).get("on")
+    if None not in (said, on) and said != on:
+        yield f"selection.on is {on}, config.protocol.select_on {said}"
 
 
 def _short(value: Any) -> str:
