@@ -32,6 +32,7 @@ from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.report import Setup, build_record, metrics_csv, opening, summary
+from spinal_repro.versions import CONFIG_VERSION, KEY
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def run(config: Config) -> Outcome:
     setup = _prepare(config, device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
+        stored = {KEY: CONFIG_VERSION, **config.to_dict()}
+        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(stored)))
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
     try:
