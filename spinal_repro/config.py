@@ -27,6 +27,7 @@ from spinal_repro.schema import (
     one_of,
     schema_keys,
 )
+from spinal_repro.text import printable
 from spinal_repro.untrusted import check_finite, check_names, own_variables
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime")
@@ -150,6 +151,8 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
             "protocol.name": config.protocol.name,
         }
     )
+    if printable(config.dataset.title) != config.dataset.title:
+        raise UserError(f"dataset.title has control characters: {config.dataset.title!r}")
     _check_values(config)
     check_finite(plain)
     return config
