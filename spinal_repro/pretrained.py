@@ -92,7 +92,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        _refuse_bomb(path)
+        _check_zip(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except UserError:
         raise
@@ -111,13 +111,20 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def _refuse_bomb(path: Path) -> None:
-    """PyTorch packs nothing; what is packed all the same may unpack to any size."""
+def _check_zip(path: Path) -> None:
+    """See that a zip file of PyTorch's is whole, which PyTorch itself does not.
+
+    Raises:
+        UserError: where it unpacks to more than it is (PyTorch packs nothing), or a sum is wrong.
+    """
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as packed:
             large = sum(member.file_size for member in packed.infolist())
-        if large > path.stat().st_size:
-            raise UserError(f"{path} unpacks to {large:,} bytes, which no saved weights do")
+            if large > path.stat().st_size:
+                raise UserError(f"{path} unpacks to {large:,} bytes, which no saved weights do")
+            wrong = packed.testzip()
+        if wrong is not None:
+            raise UserError(f"{path} is damaged: the sum of {wrong} in it is wrong")
 
 
 def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:

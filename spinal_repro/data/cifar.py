@@ -57,8 +57,11 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-class _Unpickler(pickle.Unpickler):
-    """Knows plain containers, and arrays as `_Part`; everything else is refused."""
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+    """Knows plain containers, and arrays as `_Part`; everything else is refused.
+
+    The one in Python: that in C makes a table as long as any number that a file gives as a place.
+    """
 
     def find_class(self, module: str, name: str) -> Any:
         """The class of that name, which is `_Part` or not allowed."""
