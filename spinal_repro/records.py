@@ -11,12 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import read_json, write_json
+from spinal_repro.files import write_json
+from spinal_repro.reading import read_json
+from spinal_repro.record_shape import refuse_other_shapes
+from spinal_repro.untrusted import refuse_interpolations
+from spinal_repro.versions import RECORD_VERSION, upgraded_config, upgraded_record
 
 if TYPE_CHECKING:
     from spinal_repro.schema import Config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = RECORD_VERSION
 RECORD, STATUS = "record.json", "status.json"
 
 
@@ -28,19 +32,15 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record.
+    """Read a record; one of an older schema becomes one of today's.
 
     Raises:
-        UserError: where it is no record, or one of another schema version.
+        UserError: where it is no record, one of a newer version of this program, or holds values
+            that no run has.
     """
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the record {path} cannot be read: {error}") from error
-    version = record.get("schema_version") if isinstance(record, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}")
-    return dict(record)
+    record = upgraded_record(read_json(path), str(path))
+    refuse_other_shapes(record, str(path), whole=False)
+    return record
 
 
 def record_files(folder: Path) -> Iterator[Path]:
@@ -89,17 +89,18 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
 def stored_config(config: Mapping[str, Any]) -> "Config":
     """A configuration as JSON has it, of a record or of a cell, made one to work with.
 
-    Keys that are younger than the record have today's defaults.
+    Keys that are younger than the record have today's defaults. Nothing in it is looked up or
+    composed: it says everything itself.
 
     Raises:
         UserError: where it is not valid.
     """
     from spinal_repro.config import validate
 
-    config = {**config, "recipe": dict(config["recipe"])}
-    stages = config["recipe"].get("stages")
-    if stages:  # JSON has no whole numbers as keys
-        config["recipe"]["stages"] = {int(epoch): lr for epoch, lr in stages.items()}
+    config = upgraded_config(config, "the configuration")
+    refuse_interpolations(config, "a stored configuration")
+    if "hydra" in config:
+        raise UserError("a stored configuration has no settings of Hydra's; leave out 'hydra'")
     return validate(config)
 
 
@@ -136,7 +137,7 @@ def describe(folder: Path) -> dict[str, Any]:
                 "selected": record["selection"]["epoch"],
                 "reduced": "; ".join(record["reduced_budget"]),
             }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         row |= {"state": "unreadable", "reduced": f"{type(error).__name__}: {error}"}
     return row
 

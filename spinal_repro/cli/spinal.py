@@ -13,6 +13,9 @@ from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.text import printable
+
+LINE_FEED = "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given.command(given)
     except UserError as error:
-        print(f"spinal: {error}", file=sys.stderr)
+        print(f"spinal: {printable(str(error), keep=LINE_FEED)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -122,7 +125,7 @@ def print_status(runs: Path) -> None:
 
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; train something first, e.g. spinal-train")
-    rows = [describe(folder) for folder in run_folders(runs)]
+    rows = [_plain(describe(folder)) for folder in run_folders(runs)]
     if not rows:
         print(f"no runs in {runs}")
         return
@@ -133,6 +136,11 @@ def print_status(runs: Path) -> None:
 
 def _short(value: Any) -> str:
     return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose text obeys nobody: names of folders and notes of runs may hold anything."""
+    return {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def print_params(overrides: Sequence[str], style: str) -> None:

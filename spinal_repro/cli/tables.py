@@ -133,17 +133,12 @@ def _speed(page: Path, measured: Path) -> str:
 
 
 def _counted(path: Path) -> dict[str, dict[str, int]]:
-    from spinal_repro.files import read_json
+    from spinal_repro.results.findings import read_counts
 
     if not path.is_file():
         print(f"no {path}: sizes of the cells that were run alone", file=sys.stderr)
         return {}
-    try:
-        return dict(read_json(path))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}; make it anew: spinal params --cells --out {path}"
-        ) from error
+    return read_counts(path)
 
 
 def _generated(folder: Path) -> list[Path]:

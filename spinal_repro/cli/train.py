@@ -1,6 +1,7 @@
 """``spinal-train``: the Hydra application."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Container, Iterable, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import main as hydra_main
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -19,8 +21,11 @@ from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
 from spinal_repro.schema import schema_keys
+from spinal_repro.text import printable
 from spinal_repro.training.stop import Stop
+from spinal_repro.untrusted import refuse_foreign_settings
 
+LINE_FEED = "\n"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
@@ -61,6 +66,7 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         arguments = expand(arguments, sweeping)
+        refuse_foreign_settings(_extra_dirs(arguments))
         check_overrides(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
         hydra_main(
@@ -84,7 +90,7 @@ def _main(arguments: Sequence[str]) -> int:
     if sweeping and jobs:
         print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
         for what, why in failed:
-            print(f"failed: {what}: {why}", file=sys.stderr)
+            print(printable(f"failed: {what}: {why}", keep=LINE_FEED), file=sys.stderr)
     return exit_code if failed else 0
 
 
@@ -108,7 +114,7 @@ def _describe(raw: DictConfig) -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"spinal-train: {message}", file=sys.stderr)
+    print(f"spinal-train: {printable(message, keep=LINE_FEED)}", file=sys.stderr)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -161,14 +167,23 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Folders with configuration of the user's own: ``--config-dir``."""
-    found = []
-    for position, argument in enumerate(arguments):
-        if argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
-            found.append(Path(arguments[position + 1]))
-        elif argument.startswith("--config-dir="):
-            found.append(Path(argument.partition("=")[2]))
-    return found
+    """Folders with configuration of the user's own: ``--config-dir`` as Hydra reads it.
+
+    Raises:
+        UserError: for ways to bring in a whole configuration, which is this program's own.
+    """
+    given, _ = get_args_parser().parse_known_args(arguments)
+    for option in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(given, option) is not None:
+            raise UserError(
+                f"--{option.replace('_', '-')} would replace this program's configuration; files "
+                f"of your own go into a folder: --config-dir FOLDER"
+            )
+    folders = [] if given.config_dir is None else [Path(given.config_dir)]
+    for argument in arguments:
+        if argument.lstrip("+").startswith("hydra.searchpath="):
+            folders += [Path(found) for found in re.findall(r"file://([^,'\"\]]+)", argument)]
+    return folders
 
 
 def _choices(override: Override) -> list[str]:

@@ -1,9 +1,6 @@
 """The MNIST family: idx files. Reading them takes no torchvision, which is slow to import."""
 
-import gzip
 import os
-import shutil
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spinal_repro.data.archives import ArchiveError, gunzip
 from spinal_repro.data.idx_files import check_idx, read_idx
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, not_there
 from spinal_repro.errors import UserError
@@ -104,13 +102,11 @@ def _unpack_gzipped(folder: Path, names: list[str]) -> UserError | None:
         if packed.is_file() and not plain.exists():
             partial = folder / f".{name}.{os.getpid()}.partial"  # other runs may unpack it too
             try:
-                with gzip.open(packed) as source, partial.open("wb") as target:
-                    shutil.copyfileobj(source, target)
+                gunzip(packed, partial)
                 partial.replace(plain)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            except ArchiveError as error:
                 damaged = UserError(
-                    f"{packed} is damaged ({error}); delete it and fetch it again with "
-                    f"data.download=true"
+                    f"{error}; delete {packed} and fetch it again with data.download=true"
                 )
             except OSError as error:
                 raise UserError(f"{packed} cannot be unpacked: {error}") from error

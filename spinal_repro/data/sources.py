@@ -131,6 +131,10 @@ def _check(
             f"{where} has {count} images where {size} are expected; if the files are "
             f"right, pass dataset.{part}_size={count or 'null'}"
         )
+    if count == 0:
+        raise UserError(f"{where} holds no images")
+    if isinstance(images, ImageSet):
+        _check_kinds(images, where)
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= config.outputs:
         raise UserError(
@@ -145,6 +149,20 @@ def _check(
             raise UserError(
                 f"{where} holds images of {found}, expected {config.channels}x{side}x{side}"
             )
+
+
+def _check_kinds(images: ImageSet, where: str) -> None:
+    """Pixels are bytes, so that none can be infinite or NaN; labels are whole numbers."""
+    pixels = images.images
+    if isinstance(pixels, Tensor) and pixels.dtype != torch.uint8:
+        raise UserError(f"{where} holds pixels of {pixels.dtype}; a source gives torch.uint8")
+    if images.labels.dtype != torch.int64 or images.labels.ndim != 1:
+        kind = f"{images.labels.dtype} in {images.labels.ndim} dimensions"
+        raise UserError(f"{where} has labels of {kind}; a source gives torch.int64 in one")
+    if isinstance(pixels, Tensor) and (pixels.ndim != 4 or len(pixels) != len(images.labels)):
+        raise UserError(
+            f"{where} has {len(images.labels)} labels for images of shape {list(pixels.shape)}"
+        )
 
 
 @SOURCES.register("digits")

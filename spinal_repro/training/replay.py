@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch import Tensor, nn
-from yaml import YAMLError
 
-from spinal_repro.config import validate
 from spinal_repro.environment import deterministic, resolve_device
 from spinal_repro.errors import UserError
+from spinal_repro.reading import read_yaml
+from spinal_repro.records import stored_config
 from spinal_repro.schema import Config
 from spinal_repro.training import run as runs
 from spinal_repro.training.checkpoint import load_best, load_checkpoint
@@ -143,6 +141,6 @@ def _config(folder: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{folder} is no run folder (it has no config.yaml); see spinal status")
     try:
-        return validate(OmegaConf.load(path))  # type: ignore[arg-type]
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+        return stored_config(read_yaml(path))
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error

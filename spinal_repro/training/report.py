@@ -23,6 +23,7 @@ from spinal_repro.schema import Config, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.loop import Evaluation, State, Trainer
 from spinal_repro.training.progress import clock
+from spinal_repro.versions import CONFIG_VERSION, KEY
 
 SELECTION_RULES = {
     "val": "highest accuracy on the validation part, first on ties",
@@ -118,7 +119,8 @@ def metrics_csv(state: State) -> str:
 
 def write_config(config: Config, folder: Path) -> None:
     """Write the configuration of a run into its folder."""
-    text = OmegaConf.to_yaml(OmegaConf.create(config.to_dict()))
+    stored = {KEY: CONFIG_VERSION, **config.to_dict()}
+    text = OmegaConf.to_yaml(OmegaConf.create(stored))
     write_atomic(folder / "config.yaml", text)
 
 
