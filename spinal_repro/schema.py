@@ -187,12 +187,21 @@ class ProtocolConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """On what a run is computed, and how it shows itself."""
+    """On what a run is computed, and how it shows itself.
+
+    Attributes:
+        threads: Of the CPU; ``auto`` times a few steps with one and with all, null takes all (of
+            a sweep: an equal share).
+        jobs: Of a sweep, how many run at once; ``auto`` as many as there are cores or devices for.
+        time_limit: Of a job of a sweep, in minutes.
+    """
 
     device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = True
-    threads: int | None = field(default=None, metadata={"identity": False})
+    threads: int | str | None = field(default=None, metadata={"identity": False})
+    jobs: int | str = field(default="auto", metadata={"identity": False})
+    time_limit: float | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
 
 

@@ -1,6 +1,7 @@
 """``spinal-train``: the Hydra application."""
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Container, Iterable, Sequence
@@ -16,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.sweep import run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.schema import schema_keys
@@ -49,9 +51,22 @@ def _main(arguments: Sequence[str]) -> int:
         else:
             jobs.append((what, ""))
 
+    def together(raws: list[DictConfig]) -> list[float | None]:
+        ended, whole = run_together(raws, _describe)
+        jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
+        if not whole:
+            left = [job.state for job in ended if job.can_go_on]
+            print(f"{left.count('interrupted')} interrupted, {left.count('waiting')} waiting")
+            raise KeyboardInterrupt
+        return [job.accuracy for job in ended]
+
+    job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
+
     try:
         arguments = expand(arguments, sweeping)
         check_overrides(arguments)
+        if sweeping:
+            arguments = with_launcher(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
         hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
@@ -68,14 +83,20 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(str(error))  # the jobs' own errors are caught above: this is the sweep folder
         return EXIT_USAGE
     except KeyboardInterrupt:
+        _report(jobs)
         _complain("interrupted; the same command continues after the last finished epoch")
         return EXIT_INTERRUPTED
-    failed = [(what, why) for what, why in jobs if why]
     if sweeping and jobs:
-        print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
-        for what, why in failed:
-            print(f"failed: {what}: {why}", file=sys.stderr)
-    return EXIT_FAILED if failed else 0
+        _report(jobs)
+    return EXIT_FAILED if any(why for _, why in jobs) else 0
+
+
+def _report(jobs: Sequence[tuple[str, str]]) -> None:
+    """How the jobs of a sweep ended, the failed ones by name."""
+    failed = [(what, why) for what, why in jobs if why]
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
+    for what, why in failed:
+        print(f"failed: {what}: {why}", file=sys.stderr)
 
 
 def _train(raw: DictConfig) -> None:
@@ -132,7 +153,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     known: set[str] | None = None
     for override in overrides:
         key = override.key_or_group
-        if key in (CELL, *GROUPS) or key.split(".")[0] in ("hydra",) or "@" in key:
+        if key in (CELL, *GROUPS) or re.split("[./]", key)[0] == "hydra" or "@" in key:
             continue
         if known is None:  # composing takes a moment; do it only where a key needs it
             known = {*_keys(compose_raw(choices, extra)), *schema_keys()}

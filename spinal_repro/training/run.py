@@ -25,13 +25,21 @@ from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
-from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
+from spinal_repro.records import (
+    RECORD,
+    describe,
+    explained,
+    read_record,
+    write_record,
+    write_status,
+)
 from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
 from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
 from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.report import Setup, build_record, metrics_csv, opening, summary
+from spinal_repro.training.threads import fastest_threads, settle_threads, with_threads
 
 
 @dataclass(frozen=True)
@@ -54,9 +62,10 @@ def run(config: Config) -> Outcome:
     folder = config.run_dir
     if (folder / RECORD).is_file():
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    config = settle_threads(config, folder)
     setup = _prepare(config, device)
+    if config.runtime.threads == "auto":
+        config = with_threads(config, fastest_threads(setup.trainer))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
@@ -68,7 +77,7 @@ def run(config: Config) -> Outcome:
         stopped = isinstance(error, KeyboardInterrupt)
         state = "interrupted" if stopped else "failed"
         epochs = describe(folder).get("epochs", "")
-        write_status(folder, state, message=f"{type(error).__name__}: {error}", epochs=epochs)
+        write_status(folder, state, epochs=epochs, **explained(error))
         raise
     return Outcome(folder, record, was_done=False)
 
