@@ -145,7 +145,8 @@ def _component(group: str, node: Any) -> Component:
     kind = node.get("kind")
     if kind is not None and not isinstance(kind, str):
         raise UserError(f"{group}.kind must be a name, got {kind!r}")
-    unset = {"pretrained": None, "freeze": "none"}  # left out where they change nothing
+    # left out where they change nothing
+    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}
     options = {
         key: value
         for key, value in node.items()
@@ -225,6 +226,8 @@ def _check_values(config: Config) -> None:
         )
     if protocol.select_on == "test" and protocol.val_fraction != 0:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
+    if protocol.select_on == "test" and protocol.watch_test:
+        raise UserError("protocol.watch_test says nothing new where the test set selects")
     for key, number in {"threads": runtime.threads, "jobs": runtime.jobs}.items():
         if isinstance(number, str) and number != "auto":
             raise UserError(f"runtime.{key} must be a whole number or auto, got '{number}'")

@@ -121,7 +121,7 @@ def _outcome(record: Mapping[str, Any], config: Config) -> Iterator[str]:
         yield "selection.accuracy is not that of the selected epoch in history"
     for part in ("last", "selected"):
         yield from _accuracy(test[part], f"test.{part}", record["data"]["sizes"]["test"])
-    if on == "test":
+    if on == "test" or config.protocol.watch_test:
         yield from _on_test(test, history, best)
 
 

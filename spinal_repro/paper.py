@@ -31,6 +31,7 @@ TABLES: dict[str, str] = {
     "shared": "SpinalNet with shared weights",
     "notebooks": "Runs saved in the authors' notebooks",
     "others": "Results of others",
+    "controls": "Beyond the paper: what makes the difference",
 }
 
 # Data sets as people read them, in the paper's order; others follow by name.

@@ -177,12 +177,18 @@ class Preparation:
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """Who steers and selects: ``val`` (held out of train) or ``test`` (as published)."""
+    """Who steers and selects: ``val`` (held out of train) or ``test`` (as published).
+
+    Attributes:
+        watch_test: With ``select_on: val``, also write down the test accuracy of each epoch, which
+            steers and selects nothing: what selection on the test set would have been worth.
+    """
 
     name: str = MISSING
     select_on: str = MISSING
     val_fraction: float = MISSING
     split_seed: int = 0
+    watch_test: bool = field(default=False, metadata={"identity": "if set"})
 
 
 @dataclass(frozen=True)

@@ -127,8 +127,8 @@ def _check_order(order: Sequence[int], layers: int, shared: bool) -> None:
 class SpinalHead(SpinalStack):
     """Spinal head: a `SpinalStack`, whose outputs feed one output Linear.
 
-    The same dropout stands before the output Linear, and no activation after it. There is no
-    direct path from the features to the output.
+    Dropout stands before the output Linear too, and no activation after it. There is no direct
+    path from the features to the output.
 
     Args:
         in_features: Number of features D.
@@ -136,11 +136,12 @@ class SpinalHead(SpinalStack):
         width: See `SpinalStack`, as for all that follow.
         layers: Number of layers, n.
         splits: Number of slices.
-        dropout: Probability before every Linear, the output one included.
+        dropout: Probability before every Linear.
         norm: Batch norm in every layer.
         activation: A name in `ACTIVATIONS`.
         shared: Layers 2..n use one set of weights.
         order: Which layer's weights each step uses.
+        output_dropout: Probability before the output Linear; None is that of the layers.
 
     Raises:
         ValueError: as `SpinalStack`.
@@ -159,8 +160,11 @@ class SpinalHead(SpinalStack):
         activation: str = "relu",
         shared: bool = False,
         order: Sequence[int] = (),
+        output_dropout: float | None = None,
     ) -> None:
         check_counts(num_classes=num_classes)
+        before = dropout if output_dropout is None else output_dropout
+        check_probability("output_dropout", before)
         super().__init__(
             in_features,
             width=width,
@@ -172,7 +176,7 @@ class SpinalHead(SpinalStack):
             shared=shared,
             order=order,
         )
-        self.output = nn.Sequential(*make_dropout(dropout), nn.Linear(layers * width, num_classes))
+        self.output = nn.Sequential(*make_dropout(before), nn.Linear(layers * width, num_classes))
 
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[N, D]`` to logits ``[N, C]``.

@@ -50,7 +50,11 @@ class State:
 
 @dataclass(frozen=True)
 class Trainer:
-    """Everything an epoch needs. ``select`` holds the split that steers and selects."""
+    """Everything an epoch needs.
+
+    ``select`` holds the split that steers and selects, ``watch`` one whose accuracy is only written
+    down after each epoch.
+    """
 
     model: nn.Module
     optimizer: Optimizer
@@ -62,6 +66,7 @@ class Trainer:
     augmentations: Sequence[Augmentation]
     autocast: Callable[[], AbstractContextManager[Any]]
     seed: int
+    watch: Batches | None = None
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,10 @@ def fit(
         loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch)
         trained = time.perf_counter()
         selected = evaluate(trainer.model, trainer.select, trainer.autocast)
+        watched = {}
+        if trainer.watch is not None:
+            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast)
+            watched = _figures("test", on_test)
         evaluated = time.perf_counter()
 
         count = trainer.train.num_images
@@ -115,9 +124,8 @@ def fit(
                 "lr": lr,
                 "train_loss": loss,
                 "train_accuracy": correct / count,
-                f"{trainer.select_on}_loss": selected.loss,
-                f"{trainer.select_on}_accuracy": selected.accuracy,
-                f"{trainer.select_on}_correct": selected.correct,
+                **_figures(trainer.select_on, selected),
+                **watched,
             }
         )
         state.timing.append(
@@ -147,6 +155,15 @@ def fit(
             state.best_epoch, state.best_correct = epoch, selected.correct
         state.epoch = epoch
         on_epoch(state, is_best)
+
+
+def _figures(part: str, found: Evaluation) -> dict[str, Any]:
+    """What the history says of one evaluation."""
+    return {
+        f"{part}_loss": found.loss,
+        f"{part}_accuracy": found.accuracy,
+        f"{part}_correct": found.correct,
+    }
 
 
 def open_stage(

@@ -16,15 +16,24 @@ from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.schema import Config
+from spinal_repro.schema import Config, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.loop import Evaluation, State, Trainer
 from spinal_repro.training.progress import clock
 
 SELECTION_RULES = {
-    "val": "highest accuracy on the validation part, first on ties; test read once, after training",
+    "val": "highest accuracy on the validation part, first on ties",
     "test": "highest accuracy on the TEST set, first on ties (best-on-test, as published)",
 }
+
+
+def selection_rule(protocol: ProtocolConfig) -> str:
+    """Who picks the epoch, and what the test set has to do with it."""
+    rule = SELECTION_RULES[protocol.select_on]
+    if protocol.select_on == "test":
+        return rule
+    read = "test watched each epoch, deciding nothing"
+    return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +86,7 @@ def build_record(
         "reduced_budget": config.reduced_budget,
         "selection": {
             "on": select_on,
-            "rule": SELECTION_RULES[select_on],
+            "rule": selection_rule(config.protocol),
             "epoch": state.best_epoch,
             "accuracy": state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
         },
@@ -87,7 +96,7 @@ def build_record(
         "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
         "images_per_second": setup.trainer.train.num_images * len(state.timing) / trained,
     }
-    if select_on == "test":
+    if select_on == "test" or config.protocol.watch_test:
         best = max(entry["test_accuracy"] for entry in state.history)
         record["test"]["best_on_test"] = {"accuracy": best}
     return record
@@ -113,7 +122,7 @@ def opening(
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
         f"recipe {config.recipe.name}, seed {config.seed}, "
         f"{device.type} {config.runtime.precision}",
-        f"protocol {config.protocol.name}: {SELECTION_RULES[config.protocol.select_on]}",
+        f"protocol {config.protocol.name}: {selection_rule(config.protocol)}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
         f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
         f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "

@@ -143,6 +143,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
         train=batches("train", recipe.batch_size),
         select=test if select_on == "test" else batches("val", recipe.eval_batch_size),
         select_on=select_on,
+        watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
         autocast=autocast(device, config.runtime.precision),
         seed=config.seed,
