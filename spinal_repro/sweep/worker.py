@@ -14,7 +14,8 @@ from spinal_repro.errors import UserError
 from spinal_repro.records import RECORD, STATUS, describe, explained, is_alive, write_status
 from spinal_repro.schema import Config
 
-PRELOADED = ("spinal_repro.training.run", "torch._dynamo")  # once, by the server that forks jobs
+# once, by the server that forks the jobs; torch._dynamo is what an optimizer imports when made
+PRELOADED = ("spinal_repro.training.run", "torch._dynamo", "torchvision")
 OUTPUT = "output.txt"  # in a run's folder: what its process printed
 
 
@@ -45,7 +46,7 @@ def resolve_all(configs: list[Config], answer: Connection) -> None:
 
     from spinal_repro.training.run import resolved
 
-    _keep_to_itself()
+    keep_to_itself()
     found = []
     for config in configs:
         try:
@@ -66,7 +67,7 @@ def work(
     Sends:
         How it ended: ``state``, and ``message`` or the selected ``accuracy`` and ``summary``.
     """
-    _keep_to_itself()
+    keep_to_itself()
     _print_to(folder / OUTPUT)
     if device is not None:  # before anything asks for a device
         os.environ["CUDA_VISIBLE_DEVICES"] = device
@@ -115,13 +116,15 @@ def in_other_hands(folder: Path, *ours: int) -> bool:
         return False
 
 
-def _keep_to_itself() -> None:
+def keep_to_itself() -> None:
     """Take signals from the parent alone, and stop as if told to when it is gone.
 
     Ctrl-C on a terminal goes to a whole group of processes: the job would be told twice.
     """
-    os.setpgid(0, 0)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
     def watch() -> None:
         parent = parent_process()
