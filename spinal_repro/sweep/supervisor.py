@@ -143,7 +143,8 @@ def supervise(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
         Whether all were started: False after a signal; the rest stay waiting.
     """
     context = start_context()
-    waiting, running, free = list(jobs), [], list(shares.slots)
+    waiting, free = list(jobs), list(shares.slots)
+    running: list[_Running] = []
     for job in waiting:
         _note(job)
     with _Asked() as asked:
@@ -235,7 +236,7 @@ def _end(one: _Running, stopped: bool) -> None:
     job, pid, code = one.job, one.process.pid, one.process.exitcode
     _hear(one)
     one.answer.close()
-    told = one.told or _from_code(code)
+    told: dict[str, Any] = one.told or _from_code(code)
     if told["state"] != "done":
         if one.overdue:
             assert job.config is not None
