@@ -35,7 +35,7 @@ class ProcessLauncher(Launcher):
                 del raw["hydra"]
             raws.append(raw)
             returns.append(JobReturn(overrides=overrides, cfg=raw))
-        for back, value in zip(returns, self._together(raws), strict=True):
+        for back, value in zip(returns, self._together(raws, job_overrides), strict=True):
             back.return_value, back.status = value, JobStatus.COMPLETED
         return returns
 

@@ -1,6 +1,6 @@
 """Sweeps of ``spinal-train``: every job in a process of its own."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig
@@ -15,14 +15,21 @@ def with_launcher(arguments: Sequence[str]) -> list[str]:
     return [*arguments] if chosen else [*arguments, "hydra/launcher=processes"]
 
 
-def run_together(
-    raws: Sequence[DictConfig], describe: Callable[[DictConfig], str]
-) -> tuple[list[Any], bool]:
+def named(descriptions: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[str]:
+    """What jobs are called: a description, and which of their overrides the others do not have."""
+    common = set.intersection(*map(set, overrides)) if overrides else set()
+    return [
+        " ".join([text, *(o for o in own if o not in common and o not in text.split())])
+        for text, own in zip(descriptions, overrides, strict=True)
+    ]
+
+
+def run_together(raws: Sequence[DictConfig], names: Sequence[str]) -> tuple[list[Any], bool]:
     """Do the jobs of a sweep.
 
     Args:
         raws: Composed configurations.
-        describe: Names a job, for people.
+        names: Of the jobs, for people.
 
     Returns:
         The jobs as they ended, and whether all of them were started.
@@ -30,8 +37,8 @@ def run_together(
     from spinal_repro.sweep.supervisor import Job, resolve, supervise
 
     jobs = []
-    for raw in raws:
-        job = Job(describe(raw))
+    for raw, name in zip(raws, names, strict=True):
+        job = Job(name)
         try:
             job.config = validate(raw)
         except UserError as error:

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
-from spinal_repro.cli.sweep import run_together, with_launcher
+from spinal_repro.cli.sweep import named, run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.schema import schema_keys
@@ -51,8 +51,8 @@ def _main(arguments: Sequence[str]) -> int:
         else:
             jobs.append((what, ""))
 
-    def together(raws: list[DictConfig]) -> list[float | None]:
-        ended, whole = run_together(raws, _describe)
+    def together(raws: list[DictConfig], overrides: Sequence[Sequence[str]]) -> list[float | None]:
+        ended, whole = run_together(raws, named([_describe(raw) for raw in raws], overrides))
         jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
         if not whole:
             left = [job.state for job in ended if job.can_go_on]
