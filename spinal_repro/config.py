@@ -210,8 +210,8 @@ def _check_values(config: Config) -> None:
         "recipe.eval_batch_size": recipe.eval_batch_size,
         "recipe.lr": recipe.lr,
         "data.limit": config.data.limit,
-        "runtime.threads": runtime.threads,
         "runtime.save_every": runtime.save_every,
+        "runtime.time_limit": runtime.time_limit,
     }
     for key, value in positive.items():
         if value is not None and not value > 0:
@@ -259,6 +259,11 @@ def _check_values(config: Config) -> None:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
     if protocol.select_on == "test" and protocol.watch_test:
         raise UserError("protocol.watch_test says nothing new where the test set selects")
+    for key, number in {"threads": runtime.threads, "jobs": runtime.jobs}.items():
+        if isinstance(number, str) and number != "auto":
+            raise UserError(f"runtime.{key} must be a whole number or auto, got '{number}'")
+        if isinstance(number, int) and number < 1:
+            raise UserError(f"runtime.{key} must be above 0, got {number}")
     one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

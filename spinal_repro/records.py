@@ -6,6 +6,7 @@ This module never imports torch, so that listing runs is quick.
 import os
 import platform
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,10 +106,26 @@ def stored_config(config: Mapping[str, Any]) -> "Config":
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:
-    """Note what a run is doing: ``running``, ``interrupted``, ``failed`` or ``done``."""
-    who = {"pid": os.getpid(), "host": platform.node(), "time": time.strftime("%F %T")}
-    status = {"state": state, **who, **details}
+    """Note what a run is doing.
+
+    Args:
+        folder: Of the run.
+        state: ``waiting``, ``running``, ``done``, ``failed``, ``interrupted``, ``killed`` or
+            ``timed out``.
+        details: ``epochs``, ``message``, ``traceback``.
+    """
+    pid = os.getpid()
+    who = {"pid": pid, "host": platform.node(), "started": _started(pid)}
+    status = {"state": state, **who, "time": time.strftime("%F %T"), **details}
     write_json(folder / STATUS, status)
+
+
+def explained(error: BaseException) -> dict[str, str]:
+    """What a status says of an error: its message, and the traceback unless a user can mend it."""
+    told = {"message": f"{type(error).__name__}: {error}"}
+    if isinstance(error, Exception) and not isinstance(error, UserError):
+        told["traceback"] = "".join(traceback.format_exception(error))
+    return told
 
 
 def run_folders(runs: Path) -> Iterator[Path]:
@@ -126,8 +143,10 @@ def describe(folder: Path) -> dict[str, Any]:
     try:
         status = read_json(folder / STATUS)
         row |= {"state": status["state"], "epochs": status.get("epochs", "")}
-        if row["state"] == "running" and not _alive(int(status["pid"])):
-            row["state"] = "stopped"
+        if row["state"] == "running" and not is_alive(status):
+            row["state"] = "interrupted"
+        if status.get("message"):
+            row["message"] = str(status["message"])
         if (folder / RECORD).is_file():
             record = read_record(folder / RECORD)
             row |= {
@@ -137,17 +156,29 @@ def describe(folder: Path) -> dict[str, Any]:
                 "selected": record["selection"]["epoch"],
                 "reduced": "; ".join(record["reduced_budget"]),
             }
+            row.pop("message", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         row |= {"state": "unreadable", "reduced": f"{type(error).__name__}: {error}"}
     return row
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a status still runs; on another machine, taken to be so."""
+    pid = int(status["pid"])
+    if status.get("host", platform.node()) != platform.node():
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return status.get("started") in (None, _started(pid))  # else the number has been given anew
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this machine began, in ticks since the system did; None if not told."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None

@@ -201,6 +201,10 @@ class RuntimeConfig:
     Attributes:
         compile: Whether the model is compiled, which rounds and drops out differently: a run with
             it is another one.
+        threads: Of the CPU; ``auto`` times a few steps with one and with all, null takes all (of
+            a sweep: an equal share).
+        jobs: Of a sweep, how many run at once; ``auto`` as many as there are cores or devices for.
+        time_limit: Of a job of a sweep, in minutes.
         deterministic: Whether only operations are used that give the same bits each time.
         save_every: Minutes after which a run is saved inside an epoch too.
         self_check: Whether a run, unless it is on the CPU in fp32, first compares one step with it.
@@ -210,7 +214,9 @@ class RuntimeConfig:
     precision: str = "fp32"
     channels_last: bool = True
     compile: bool = field(default=False, metadata={"identity": "if set"})
-    threads: int | None = field(default=None, metadata={"identity": False})
+    threads: int | str | None = field(default=None, metadata={"identity": False})
+    jobs: int | str = field(default="auto", metadata={"identity": False})
+    time_limit: float | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
     deterministic: bool = field(default=False, metadata={"identity": "if set"})
     save_every: float | None = field(default=None, metadata={"identity": False})

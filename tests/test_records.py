@@ -107,7 +107,7 @@ def test_a_running_run_whose_process_is_gone_has_stopped(folder):
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     write_json(folder / "status.json", {"state": "running", "pid": process.pid})
-    assert describe(folder)["state"] == "stopped"
+    assert describe(folder)["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(

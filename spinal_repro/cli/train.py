@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.sweep import named, run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
 from spinal_repro.schema import schema_keys
@@ -64,10 +65,23 @@ def _main(arguments: Sequence[str]) -> int:
         else:
             jobs.append((what, ""))
 
+    def together(raws: list[DictConfig], overrides: Sequence[Sequence[str]]) -> list[float | None]:
+        ended, whole = run_together(raws, named([_describe(raw) for raw in raws], overrides))
+        jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
+        if not whole:
+            left = [job.state for job in ended if job.can_go_on]
+            print(f"{left.count('interrupted')} interrupted, {left.count('waiting')} waiting")
+            raise KeyboardInterrupt
+        return [job.accuracy for job in ended]
+
+    job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
+
     try:
         arguments = expand(arguments, sweeping)
         refuse_foreign_settings(_extra_dirs(arguments))
         check_overrides(arguments)
+        if sweeping:
+            arguments = with_launcher(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
         hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
@@ -84,14 +98,21 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(str(error))  # the jobs' own errors are caught above: this is the sweep folder
         return EXIT_USAGE
     except KeyboardInterrupt as error:
+        if sweeping:
+            _report(jobs)
         _complain(str(error) or "interrupted; the same command continues")
         return EXIT_INTERRUPTED
-    failed = [(what, why) for what, why in jobs if why]
     if sweeping and jobs:
-        print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
-        for what, why in failed:
-            print(printable(f"failed: {what}: {why}", keep=LINE_FEED), file=sys.stderr)
-    return exit_code if failed else 0
+        _report(jobs)
+    return exit_code if any(why for _, why in jobs) else 0
+
+
+def _report(jobs: Sequence[tuple[str, str]]) -> None:
+    """How the jobs of a sweep ended, the failed ones by name."""
+    failed = [(what, why) for what, why in jobs if why]
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
+    for what, why in failed:
+        print(printable(f"failed: {what}: {why}", keep=LINE_FEED), file=sys.stderr)
 
 
 def _train(raw: DictConfig) -> None:
@@ -148,7 +169,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
     known: set[str] | None = None
     for override in overrides:
         key = override.key_or_group
-        if key in (CELL, *GROUPS) or key.split(".")[0] in ("hydra",) or "@" in key:
+        if key in (CELL, *GROUPS) or re.split("[./]", key)[0] == "hydra" or "@" in key:
             continue
         if known is None:  # composing takes a moment; do it only where a key needs it
             known = {*_keys(compose_raw(choices, extra)), *schema_keys()}

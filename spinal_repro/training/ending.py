@@ -7,7 +7,7 @@ from pathlib import Path
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
-from spinal_repro.records import describe, write_status
+from spinal_repro.records import describe, explained, write_status
 from spinal_repro.training.checkpoint import PREVIOUS, Loaded, set_aside
 from spinal_repro.training.finite import FAILURE, NonFiniteLossError
 from spinal_repro.training.lock import BusyError, RunLock
@@ -89,8 +89,8 @@ def explain(
     if lock.held and not isinstance(error, BusyError):
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(OSError):  # the disk may be full
-            message = f"{type(found).__name__}: {found}"
-            write_status(folder, state, message=message, epochs=describe(folder).get("epochs", ""))
+            epochs = describe(folder).get("epochs", "")
+            write_status(folder, state, epochs=epochs, **explained(found))
     return found
 
 

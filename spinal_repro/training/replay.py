@@ -18,6 +18,7 @@ from spinal_repro.training import run as runs
 from spinal_repro.training.checkpoint import load_best, load_checkpoint
 from spinal_repro.training.finite import NonFiniteLossError
 from spinal_repro.training.loop import State, Trainer, open_stage, train_epoch
+from spinal_repro.training.threads import settle_threads
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,7 @@ def replay(folder: Path) -> Found | None:
     """
     config = _config(folder)
     device = resolve_device(config.runtime.device)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    settle_threads(config, folder)
     with deterministic(config.runtime.deterministic, device):
         trainer = runs._prepare(config, device).trainer
         loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)

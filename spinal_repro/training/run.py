@@ -44,6 +44,7 @@ from spinal_repro.training.report import (
 )
 from spinal_repro.training.selfcheck import self_check
 from spinal_repro.training.stop import Stop
+from spinal_repro.training.threads import fastest_threads, settle_threads, with_threads
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,7 @@ def run(config: Config) -> Outcome:
     if (folder / RECORD).is_file():
         tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
+    config = settle_threads(config, folder)
     with (
         Stop() as stop,
         deterministic(config.runtime.deterministic, device),
@@ -78,16 +78,18 @@ def run(config: Config) -> Outcome:
             if lock.held:
                 write_status(folder, "running", epochs=describe(folder).get("epochs", ""))
             setup = _prepare(config, device)
+            if config.runtime.threads == "auto":
+                config = with_threads(config, fastest_threads(setup.trainer))
             lock.take()
             if (folder / RECORD).is_file():  # another process has finished it meanwhile
                 return Outcome(folder, read_record(folder / RECORD), was_done=True)
             write_config(config, folder)
             record = _train(config, folder, setup, device, stop, lock)
         except BaseException as error:
-            explained = explain(error, folder, lock, config.runtime.deterministic)
-            if explained is error:
+            said = explain(error, folder, lock, config.runtime.deterministic)
+            if said is error:
                 raise
-            raise explained from error
+            raise said from error
     return Outcome(folder, record, was_done=False)
 
 

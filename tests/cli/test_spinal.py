@@ -76,8 +76,8 @@ def test_every_state(runs, capsys):
     assert table[names[0]][:5] == ["done", "8/8", "98.77", "97.50", "7"]
     assert " ".join(table[names[0]][5:]) == "1 of 8 epochs"
     assert table[names[1]] == ["running", "2/8"]
-    assert table[names[2]] == ["failed"]
-    assert table[names[3]] == ["stopped", "3/8"]
+    assert table[names[2]] == ["failed", "ValueError:", "x"]
+    assert table[names[3]] == ["interrupted", "3/8"]
     assert table[names[4]][0] == "unreadable"
     assert table[names[5]][0] == "unreadable"
     assert "98.77" not in table[names[5]]
