@@ -29,7 +29,7 @@ def check_parts(config: Config) -> None:
         model = build_model(
             dataset, component, config.head, config.seed, image_size=config.input_size
         )
-    build_optimizer(config.recipe, model.parameters(), model.backbone.parameters())
+    build_optimizer(config.recipe, model.parameters())
     rule = dict(config.recipe.lr_rule)
     LR_RULES.build(str(rule.pop("name", "")), rule)
     build_augmentations(config.recipe.augment)

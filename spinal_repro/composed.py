@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro import config, schema
-from spinal_repro.files import read_json, write_json
+from spinal_repro.errors import UserError
+from spinal_repro.files import write_json
+from spinal_repro.reading import read_json
 
 
 def composed_cell(name: str) -> dict[str, Any]:
@@ -23,18 +25,30 @@ def composed_cell(name: str) -> dict[str, Any]:
         UserError: where it does not compose.
     """
     path = _folder() / f"{name.replace('/', '--')}.json"
-    try:
-        return dict(read_json(path))
-    except (OSError, ValueError):
-        pass
+    kept = _kept(path)
+    if kept is not None:
+        return kept
     composed = config.compose([f"paper={name}"]).portable()
     found = dict(json.loads(json.dumps(composed.to_dict())))  # as records have it: keys are text
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, found)
+        write_json(path, {"sum": _sum(found), "config": found})
     except OSError:
         pass
     return found
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What was remembered, if it is what was written."""
+    try:
+        stored = read_json(path)
+        return dict(stored["config"]) if stored["sum"] == _sum(stored["config"]) else None
+    except (UserError, KeyError, TypeError, ValueError):
+        return None
+
+
+def _sum(config: Any) -> str:
+    return hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
 
 
 @functools.cache

@@ -27,6 +27,8 @@ from spinal_repro.schema import (
     one_of,
     schema_keys,
 )
+from spinal_repro.text import printable
+from spinal_repro.untrusted import check_finite, check_names, own_variables
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime")
 
@@ -98,15 +100,20 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     Raises:
         UserError: for unknown keys, wrong types and values that make no sense.
     """
-    node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
     try:
-        plain: Any = OmegaConf.to_container(node, resolve=True)
+        node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
+        with own_variables():
+            plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from None
+    except (RecursionError, TypeError, ValueError) as error:
+        raise UserError(f"the configuration cannot be read: {explain(error)}") from None
     plain.pop("hydra", None)
     known = [entry.name for entry in dataclasses.fields(Config)]
     paper = plain.pop("paper", None)
     if paper is not None:
+        if not isinstance(paper, dict) or not isinstance(paper.get("name"), str):
+            raise UserError(f"paper must be a published cell with its name, got {paper!r}")
         plain["cell"] = paper["name"]
     for key in plain:
         if key not in known:
@@ -133,9 +140,21 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         data=section("data", DataConfig),
         seed=_natural("seed", plain.get("seed")),
         runs=_folder("runs", plain.get("runs")),
-        cell=plain.get("cell"),
+        cell=_text("cell", plain.get("cell")),
     )
+    check_names(
+        {
+            "dataset.name": config.dataset.name,
+            "model.name": config.model.label,
+            "head.name": config.head.name,
+            "recipe.name": config.recipe.name,
+            "protocol.name": config.protocol.name,
+        }
+    )
+    if printable(config.dataset.title) != config.dataset.title:
+        raise UserError(f"dataset.title has control characters: {config.dataset.title!r}")
     _check_values(config)
+    check_finite(plain)
     return config
 
 
@@ -153,6 +172,12 @@ def _component(group: str, node: Any) -> Component:
         if key not in ("name", "kind") and not (key in unset and value == unset[key])
     }
     return Component(node["name"], options, kind)
+
+
+def _text(key: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{key} must be text, got {value!r}")
+    return value
 
 
 def _natural(key: str, value: Any) -> int:
@@ -185,7 +210,8 @@ def _check_values(config: Config) -> None:
         "recipe.eval_batch_size": recipe.eval_batch_size,
         "recipe.lr": recipe.lr,
         "data.limit": config.data.limit,
-        "runtime.threads": runtime.threads,
+        "runtime.save_every": runtime.save_every,
+        "runtime.time_limit": runtime.time_limit,
     }
     for key, value in positive.items():
         if value is not None and not value > 0:
@@ -211,10 +237,10 @@ def _check_values(config: Config) -> None:
                 f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
                 f"got {epoch}: {lr}"
             )
-    if not 0 < recipe.backbone_lr <= 1:
+    if not 0 <= recipe.head_epochs <= recipe.epochs:
         raise UserError(
-            f"recipe.backbone_lr is a share of recipe.lr, above 0 and at most 1, got "
-            f"{recipe.backbone_lr}; to train the head alone, model.freeze=backbone"
+            f"recipe.head_epochs must lie between 0 and recipe.epochs ({recipe.epochs}), got "
+            f"{recipe.head_epochs}"
         )
     if any(not value > 0 for value in recipe.std or ()):
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")
@@ -233,6 +259,11 @@ def _check_values(config: Config) -> None:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
     if protocol.select_on == "test" and protocol.watch_test:
         raise UserError("protocol.watch_test says nothing new where the test set selects")
+    for key, number in {"threads": runtime.threads, "jobs": runtime.jobs}.items():
+        if isinstance(number, str) and number != "auto":
+            raise UserError(f"runtime.{key} must be a whole number or auto, got '{number}'")
+        if isinstance(number, int) and number < 1:
+            raise UserError(f"runtime.{key} must be above 0, got {number}")
     one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

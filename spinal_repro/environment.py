@@ -3,8 +3,8 @@
 import os
 import platform
 import subprocess
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,60 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
     if precision == "fp32":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
+    """Operations that give the same bits each time, or an error where PyTorch has none.
+
+    Args:
+        wanted: Whether to change anything at all.
+        device: On what is computed.
+
+    Raises:
+        UserError: on a device of which PyTorch promises nothing.
+    """
+    if not wanted:
+        yield
+        return
+    if device.type == "mps":
+        raise UserError(
+            "runtime.deterministic=true: PyTorch makes no such promise for mps; use "
+            "runtime.device=cpu, or runtime.deterministic=false"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    cudnn = torch.backends.cudnn
+    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic
+    torch.use_deterministic_algorithms(True)
+    cudnn.benchmark, cudnn.deterministic = False, True
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        _, cudnn.benchmark, cudnn.deterministic = before
+
+
+def compile_model(model: torch.nn.Module, device: torch.device) -> None:
+    """Compile a model in place, one program for each shape of batch, made when it first comes.
+
+    Its ``state_dict`` stays as it is. On CUDA the programs are replayed as CUDA graphs.
+
+    Raises:
+        UserError: where the C++ compiler that PyTorch needs on a CPU is missing.
+    """
+    if device.type == "cpu":
+        from torch._inductor.cpp_builder import get_cpp_compiler
+        from torch._inductor.exc import InvalidCxxCompiler
+
+        try:
+            get_cpp_compiler()
+        except InvalidCxxCompiler as error:
+            raise UserError(
+                "runtime.compile=true needs a C++ compiler (g++ or clang++) on a CPU, and none is "
+                "found; install one, name it in CXX, or leave runtime.compile out"
+            ) from error
+    mode = "reduce-overhead" if device.type == "cuda" else None
+    model.compile(mode=mode, dynamic=False)
 
 
 def has_bf16(device: torch.device) -> bool:

@@ -1,14 +1,25 @@
-"""The one error type for what a user can cause."""
+"""The one error type for what a user can cause, and how commands end."""
 
 import difflib
 from collections.abc import Iterable
+
+# How spinal-train ends, 0 aside; 69 and 75 as in sysexits.h.
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BUSY = 69  # another process trains this run
+EXIT_INTERRUPTED = 75  # stopped by a signal; the same command continues
 
 
 class UserError(ValueError):
     """Something the user can mend: says what was wrong, what was expected and how to fix it.
 
     Commands print its message without a traceback and exit non-zero.
+
+    Attributes:
+        exit_code: How a command that trains this one run ends.
     """
+
+    exit_code = EXIT_FAILED
 
 
 def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:

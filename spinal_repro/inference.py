@@ -10,15 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
-from yaml import YAMLError
 
-from spinal_repro.config import validate
 from spinal_repro.data.folder import SUFFIXES
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
@@ -27,7 +23,10 @@ from spinal_repro.data.sources import load_dataset
 from spinal_repro.environment import autocast, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
-from spinal_repro.records import RECORD, read_record
+from spinal_repro.pretrained import refuse_not_finite
+from spinal_repro.reading import read_yaml
+from spinal_repro.record_shape import refuse_other_shapes
+from spinal_repro.records import RECORD, read_record, stored_config
 from spinal_repro.schema import Config
 
 BATCH = 64
@@ -74,34 +73,67 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
             f"`spinal status` lists those here"
         )
     record = read_record(folder / RECORD)
-    try:
-        config = validate(OmegaConf.load(folder / "config.yaml"))  # type: ignore[arg-type]
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        raise UserError(f"{folder / 'config.yaml'} cannot be read: {error}") from error
+    refuse_other_shapes(record, str(folder / RECORD))
+    config = _config(folder, record)
     place = resolve_device(device)
     options = {key: v for key, v in config.model.options.items() if key != "pretrained"}
     untrained = dataclasses.replace(config.model, options=options)
     model = build_model(config.dataset, untrained, config.head, image_size=config.input_size)
     path = folder / "best.safetensors"
     try:
-        model.load_state_dict(load_file(path))
+        tensors = load_file(path)
+        model.load_state_dict(tensors)
     except (OSError, SafetensorError, RuntimeError) as error:
         raise UserError(
             f"the weights {path} do not fit the run's config: {str(error).splitlines()[0]}"
         ) from error
-    constants = record["data"]["normalisation"]
-    names = list(record["data"].get("classes") or ())
+    refuse_not_finite(tensors, str(path))
+    mean, std = _normalisation(record, config, folder)
+    names = list((record.get("data") or {}).get("classes") or ())
+    if len(names) > config.dataset.outputs:
+        raise UserError(
+            f"{folder / RECORD} names {len(names)} classes where the run's model has "
+            f"{config.dataset.outputs} outputs"
+        )
     numbers = [str(number) for number in range(len(names), config.dataset.outputs)]
     return Trained(
-        folder,
-        config,
-        record,
-        model.to(place).eval(),
-        names + numbers,
-        constants["mean"],
-        constants["std"],
-        place,
+        folder, config, record, model.to(place).eval(), names + numbers, mean, std, place
     )
+
+
+def _config(folder: Path, record: dict[str, Any]) -> Config:
+    """The configuration in a run folder, which is that of its record."""
+    path = folder / "config.yaml"
+    try:
+        config = stored_config(read_yaml(path))
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+    if config.identity() != record["identity"]:
+        raise UserError(
+            f"{path} is not the configuration of {folder / RECORD}: its identity is "
+            f"{config.identity()}, not {record['identity']}"
+        )
+    return config
+
+
+def _normalisation(
+    record: dict[str, Any], config: Config, folder: Path
+) -> tuple[list[float], list[float]]:
+    """Mean and std that the run normalised with."""
+    said = (record.get("data") or {}).get("normalisation")
+    found = []
+    for key in ("mean", "std"):
+        values = said.get(key) if isinstance(said, dict) else None
+        if (
+            not isinstance(values, list)
+            or len(values) not in (1, config.dataset.channels)
+            or any(type(value) not in (int, float) for value in values)
+        ):
+            raise UserError(f"{folder / RECORD} does not say the {key} to normalise with")
+        found.append([float(value) for value in values])
+    if any(not value > 0 for value in found[1]):
+        raise UserError(f"{folder / RECORD} has a std that is not above 0: {found[1]}")
+    return found[0], found[1]
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -189,7 +221,7 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
         split,
         part,
         preparation=config.preparation("eval"),
-        runs=Path(config.runs),
+        runs=_place(trained),
         batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,
         std=trained.std,
@@ -201,3 +233,9 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
         then[key] for key in ("train_hash", "test_hash", "split_hash")
     )
     return batches, same
+
+
+def _place(trained: Trained) -> Path:
+    """Where decoded photographs are kept: beside the runs, or in the folder of a run from afar."""
+    runs = Path(trained.config.runs)
+    return runs if trained.folder.resolve().is_relative_to(runs.resolve()) else trained.folder

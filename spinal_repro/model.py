@@ -6,17 +6,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils.flop_counter import FlopCounterMode
 
 from spinal_repro.backbones import load_backbones
 from spinal_repro.errors import unknown
 from spinal_repro.heads import HEADS
+from spinal_repro.multiplications import MultiplicationCounter
 from spinal_repro.pretrained import WeightReport, load_pretrained
 from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.seeds import stream_seed
 
-FREEZE = ("none", "statistics", "backbone")
+FREEZE = ("none", "backbone")
 
 
 class Classifier(nn.Module):
@@ -27,10 +26,7 @@ class Classifier(nn.Module):
             and a list of auxiliary features.
         head: Features to logits.
         aux_heads: A classifier for each auxiliary output.
-        freeze: What stays as it is, one of `FREEZE`. ``statistics``: batch norm of the backbone
-            keeps the mean and variance of its pretrained weights, which few images estimate
-            badly, and all weights are trained. ``backbone``: the head alone is trained, and the
-            backbone stays in evaluation mode, so that its dropout is that of evaluation too.
+        frozen: Train the head alone, see `freeze`.
 
     Attributes:
         weights: What came of loading pretrained weights; None where there are none.
@@ -42,27 +38,30 @@ class Classifier(nn.Module):
         head: nn.Module,
         aux_heads: Sequence[nn.Module] = (),
         *,
-        freeze: str = "none",
+        frozen: bool = False,
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.aux_heads = nn.ModuleList(aux_heads)
-        self.freeze = freeze
         self.weights: WeightReport | None = None
-        if freeze == "backbone":
-            backbone.requires_grad_(False)
-        self.train()
+        self.freeze(frozen)
+
+    def freeze(self, frozen: bool) -> None:
+        """Train the head alone, or everything from here on.
+
+        A frozen backbone also stays in evaluation mode, so that its batch norm and dropout are
+        those of evaluation.
+        """
+        self.frozen = frozen
+        self.backbone.requires_grad_(not frozen)
+        self.train(self.training)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Training mode, for all but what is frozen."""
+        """Training mode, for all but a frozen backbone."""
         super().train(mode)
-        if self.freeze == "backbone":
+        if self.frozen:
             self.backbone.eval()
-        if self.freeze == "statistics":
-            for module in self.backbone.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
@@ -103,9 +102,10 @@ def build_model(
         body = load_backbones().build(model.registered, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
         top = HEADS.build(head.name, head.options, body.num_features, dataset.outputs)
-        sizes = [] if freeze == "backbone" else getattr(body, "aux_features", [])
+        frozen = freeze == "backbone"
+        sizes = [] if frozen else getattr(body, "aux_features", [])
         aux_heads = [nn.Linear(size, dataset.outputs) for size in sizes]
-    classifier = Classifier(body, top, aux_heads, freeze=freeze)
+    classifier = Classifier(body, top, aux_heads, frozen=frozen)
     if pretrained is not None:
         classifier.weights = load_pretrained(body, str(pretrained))
     return classifier
@@ -139,9 +139,9 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
         return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
     def multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-        with FlopCounterMode(display=False) as counter:
+        with MultiplicationCounter() as counter:
             y = module(x)
-        return counter.get_total_flops() // 2, y  # torch counts a multiply-add as two
+        return counter.total, y
 
     device = next(classifier.parameters()).device
     modes = [(module, module.training) for module in classifier.modules()]

@@ -14,9 +14,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, overload
 
-import yaml
-
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.reading import read_yaml
 
 TABLES: dict[str, str] = {
     "regression": "Regression (Table I)",
@@ -206,9 +205,9 @@ def _read(folder: Path) -> tuple[Cell, ...]:
     for path in sorted(folder.glob("*/*.yaml")):
         name = path.relative_to(folder).with_suffix("").as_posix()
         try:
-            content = yaml.load(path.read_text(), Loader=_LOADER)
+            content = read_yaml(path)
             nodes[name] = {**content["paper"], "composes": "defaults" in content}
-        except (yaml.YAMLError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise UserError(f"{path} does not describe a cell: {error}") from error
     cells = []
     for name, node in nodes.items():
@@ -219,9 +218,6 @@ def _read(folder: Path) -> tuple[Cell, ...]:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder / name}.yaml does not describe a cell: {error}") from error
     return tuple(sorted(cells, key=_order))
-
-
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _cell(name: str, given: Mapping[str, Any]) -> Cell:

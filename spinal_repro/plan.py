@@ -71,7 +71,7 @@ def _measure(config: Config) -> tuple[float, float]:
     bare = {k: v for k, v in config.model.options.items() if k not in ("pretrained", "freeze")}
     component = dataclasses.replace(config.model, options=bare)  # weights change no time
     model = build_model(config.dataset, component, config.head, 0, image_size=size).to(device)
-    optimizer = build_optimizer(config.recipe, model.parameters(), model.backbone.parameters())
+    optimizer = build_optimizer(config.recipe, model.parameters())
     augmentations = build_augmentations(config.recipe.augment)
     stored = config.preparation("train").size or size
     generator = torch.Generator().manual_seed(0)

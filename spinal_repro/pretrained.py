@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
+        _check_zip(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and is not loaded, because unpickling it could run "
@@ -105,6 +109,37 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
         raise UserError(f"{path} holds no table of named tensors (a state_dict)")
     return {str(name): tensor for name, tensor in found.items()}
+
+
+def _check_zip(path: Path) -> None:
+    """See that a zip file of PyTorch's is whole, which PyTorch itself does not.
+
+    Raises:
+        UserError: where it unpacks to more than it is (PyTorch packs nothing), or a sum is wrong.
+    """
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:
+            large = sum(member.file_size for member in packed.infolist())
+            if large > path.stat().st_size:
+                raise UserError(f"{path} unpacks to {large:,} bytes, which no saved weights do")
+            wrong = packed.testzip()
+        if wrong is not None:
+            raise UserError(f"{path} is damaged: the sum of {wrong} in it is wrong")
+
+
+def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    """Refuse weights that hold NaN or infinities: whatever they compute is none either.
+
+    Raises:
+        UserError: naming the first such tensor and how much of it is not finite.
+    """
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            count = int((~torch.isfinite(tensor)).sum())
+            raise UserError(
+                f"{source} holds NaN or infinities: {count:,} of the {tensor.numel():,} values of "
+                f"'{name}'; it was saved from a training that had failed"
+            )
 
 
 def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
@@ -137,7 +172,7 @@ def _load(
     """Load what fits; refuse if anything but the classifier does not."""
     expected = target.state_dict()
     given = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
-    matched = {n: t for n, t in given.items() if n in expected and t.shape == expected[n].shape}
+    matched = {n: t for n, t in given.items() if n in expected and _alike(t, expected[n])}
     shapes = [n for n in given if n in expected and n not in matched]
     missing = [n for n in expected if n not in given]
     unexpected = [n for n in given if n not in expected]
@@ -149,7 +184,7 @@ def _load(
             for what, names in (
                 ("missing", lost),
                 ("unexpected", foreign),
-                ("of another shape", shapes),
+                ("of another shape or kind", shapes),
             )
             if names
         ]
@@ -157,8 +192,16 @@ def _load(
             f"{source} does not fit this model: {len(matched)} of {len(expected)} tensors match, "
             f"{', '.join(wrong)}; check model.name and dataset.image_size"
         )
+    refuse_not_finite(matched, source)
     target.load_state_dict(matched, strict=False)
     return WeightReport(source, sha256, len(matched), missing, unexpected)
+
+
+def _alike(given: Tensor, expected: Tensor) -> bool:
+    """Whether a tensor can stand for another: shape, real or whole numbers, plainly stored."""
+    plain = given.layout == torch.strided and given.device.type != "meta"
+    kind = given.is_floating_point() == expected.is_floating_point()
+    return given.shape == expected.shape and kind and plain and not given.is_quantized
 
 
 def _first_line(error: Exception) -> str:

@@ -4,18 +4,24 @@ This module never imports torch, so that listing runs is quick.
 """
 
 import os
+import platform
 import time
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import read_json, write_json
+from spinal_repro.files import write_json
+from spinal_repro.reading import read_json
+from spinal_repro.record_shape import refuse_other_shapes
+from spinal_repro.untrusted import refuse_interpolations
+from spinal_repro.versions import RECORD_VERSION, upgraded_config, upgraded_record
 
 if TYPE_CHECKING:
     from spinal_repro.schema import Config
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = RECORD_VERSION
 RECORD, STATUS = "record.json", "status.json"
 
 
@@ -27,19 +33,15 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record.
+    """Read a record; one of an older schema becomes one of today's.
 
     Raises:
-        UserError: where it is no record, or one of another schema version.
+        UserError: where it is no record, one of a newer version of this program, or holds values
+            that no run has.
     """
-    try:
-        record = read_json(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"the record {path} cannot be read: {error}") from error
-    version = record.get("schema_version") if isinstance(record, dict) else None
-    if version != SCHEMA_VERSION:
-        raise UserError(f"{path} has schema version {version}, expected {SCHEMA_VERSION}")
-    return dict(record)
+    record = upgraded_record(read_json(path), str(path))
+    refuse_other_shapes(record, str(path), whole=False)
+    return record
 
 
 def record_files(folder: Path) -> Iterator[Path]:
@@ -88,24 +90,42 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
 def stored_config(config: Mapping[str, Any]) -> "Config":
     """A configuration as JSON has it, of a record or of a cell, made one to work with.
 
-    Keys that are younger than the record have today's defaults.
+    Keys that are younger than the record have today's defaults. Nothing in it is looked up or
+    composed: it says everything itself.
 
     Raises:
         UserError: where it is not valid.
     """
     from spinal_repro.config import validate
 
-    config = {**config, "recipe": dict(config["recipe"])}
-    stages = config["recipe"].get("stages")
-    if stages:  # JSON has no whole numbers as keys
-        config["recipe"]["stages"] = {int(epoch): lr for epoch, lr in stages.items()}
+    config = upgraded_config(config, "the configuration")
+    refuse_interpolations(config, "a stored configuration")
+    if "hydra" in config:
+        raise UserError("a stored configuration has no settings of Hydra's; leave out 'hydra'")
     return validate(config)
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:
-    """Note what a run is doing: ``running``, ``interrupted``, ``failed`` or ``done``."""
-    status = {"state": state, "pid": os.getpid(), "time": time.strftime("%F %T"), **details}
+    """Note what a run is doing.
+
+    Args:
+        folder: Of the run.
+        state: ``waiting``, ``running``, ``done``, ``failed``, ``interrupted``, ``killed`` or
+            ``timed out``.
+        details: ``epochs``, ``message``, ``traceback``.
+    """
+    pid = os.getpid()
+    who = {"pid": pid, "host": platform.node(), "started": _started(pid)}
+    status = {"state": state, **who, "time": time.strftime("%F %T"), **details}
     write_json(folder / STATUS, status)
+
+
+def explained(error: BaseException) -> dict[str, str]:
+    """What a status says of an error: its message, and the traceback unless a user can mend it."""
+    told = {"message": f"{type(error).__name__}: {error}"}
+    if isinstance(error, Exception) and not isinstance(error, UserError):
+        told["traceback"] = "".join(traceback.format_exception(error))
+    return told
 
 
 def run_folders(runs: Path) -> Iterator[Path]:
@@ -123,8 +143,10 @@ def describe(folder: Path) -> dict[str, Any]:
     try:
         status = read_json(folder / STATUS)
         row |= {"state": status["state"], "epochs": status.get("epochs", "")}
-        if row["state"] == "running" and not _alive(int(status["pid"])):
-            row["state"] = "stopped"
+        if row["state"] == "running" and not is_alive(status):
+            row["state"] = "interrupted"
+        if status.get("message"):
+            row["message"] = str(status["message"])
         if (folder / RECORD).is_file():
             record = read_record(folder / RECORD)
             row |= {
@@ -134,17 +156,29 @@ def describe(folder: Path) -> dict[str, Any]:
                 "selected": record["selection"]["epoch"],
                 "reduced": "; ".join(record["reduced_budget"]),
             }
-    except (OSError, ValueError, KeyError, TypeError) as error:
+            row.pop("message", None)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         row |= {"state": "unreadable", "reduced": f"{type(error).__name__}: {error}"}
     return row
 
 
-def _alive(pid: int) -> bool:
-    """Whether a process of this machine runs."""
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process that wrote a status still runs; on another machine, taken to be so."""
+    pid = int(status["pid"])
+    if status.get("host", platform.node()) != platform.node():
+        return True
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
-    return True
+        pass
+    return status.get("started") in (None, _started(pid))  # else the number has been given anew
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this machine began, in ticks since the system did; None if not told."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return None

@@ -104,8 +104,8 @@ class RecipeConfig:
         stages: Epoch to learning rate: that epoch opens a new stage, from the best weights so
             far, with a fresh optimizer and rule.
         best_of_last_stage: Earlier stages are forgotten in selection, as the original does (Q21).
-        backbone_lr: Learning rate of the backbone as a share of the head's; below 1, pretrained
-            weights are kept from what a head on fresh weights would first do to them.
+        head_epochs: The first so many epochs train the head alone, so that a head on fresh weights
+            does not distort the features of pretrained ones (arXiv 2202.10054).
     """
 
     name: str = MISSING
@@ -125,7 +125,7 @@ class RecipeConfig:
     prepare: dict[str, Any] = field(default_factory=dict, metadata={"identity": "if set"})
     stages: dict[int, float] = field(default_factory=dict, metadata={"identity": "if set"})
     best_of_last_stage: bool = field(default=False, metadata={"identity": "if set"})
-    backbone_lr: float = field(default=1.0, metadata={"identity": "if set"})
+    head_epochs: int = field(default=0, metadata={"identity": "if set"})
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,31 @@ class ProtocolConfig:
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """On what a run is computed, and how it shows itself."""
+    """On what a run is computed, and how it shows itself.
+
+    Attributes:
+        compile: Whether the model is compiled, which rounds and drops out differently: a run with
+            it is another one.
+        threads: Of the CPU; ``auto`` times a few steps with one and with all, null takes all (of
+            a sweep: an equal share).
+        jobs: Of a sweep, how many run at once; ``auto`` as many as there are cores or devices for.
+        time_limit: Of a job of a sweep, in minutes.
+        deterministic: Whether only operations are used that give the same bits each time.
+        save_every: Minutes after which a run is saved inside an epoch too.
+        self_check: Whether a run, unless it is on the CPU in fp32, first compares one step with it.
+    """
 
     device: str = "auto"
     precision: str = "fp32"
     channels_last: bool = True
-    threads: int | None = field(default=None, metadata={"identity": False})
+    compile: bool = field(default=False, metadata={"identity": "if set"})
+    threads: int | str | None = field(default=None, metadata={"identity": False})
+    jobs: int | str = field(default="auto", metadata={"identity": False})
+    time_limit: float | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
+    deterministic: bool = field(default=False, metadata={"identity": "if set"})
+    save_every: float | None = field(default=None, metadata={"identity": False})
+    self_check: bool = field(default=True, metadata={"identity": False})
 
 
 @dataclass(frozen=True)

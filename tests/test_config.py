@@ -237,6 +237,10 @@ def test_what_cannot_be_composed_is_refused_in_one_line(override, named):
         ({"dataset__num_outputs": 9}, r"num_outputs \(9\) is below the number of classes \(10\)"),
         ({"data__limit": 0}, r"data\.limit must be above 0"),
         ({"runtime__threads": 0}, r"runtime\.threads must be above 0"),
+        ({"runtime__threads": "all"}, r"runtime\.threads must be a whole number or auto"),
+        ({"runtime__jobs": 0}, r"runtime\.jobs must be above 0"),
+        ({"runtime__jobs": "many"}, r"runtime\.jobs must be a whole number or auto"),
+        ({"runtime__time_limit": 0}, r"runtime\.time_limit must be above 0"),
         ({"runtime__precision": "fp16"}, r"runtime\.precision 'fp16'; did you mean 'bf16'"),
         ({"runtime__progress": "line"}, r"runtime\.progress 'line'; did you mean 'lines'"),
         ({"runtime__device": "cudda"}, r"runtime\.device 'cudda'; did you mean 'cuda'"),
@@ -339,6 +343,9 @@ def test_components_are_checked_against_their_constructors(
         {"data__download": True},
         {"runs": "/elsewhere"},
         {"runtime__threads": 2},
+        {"runtime__threads": "auto"},
+        {"runtime__jobs": 4},
+        {"runtime__time_limit": 90.0},
         {"runtime__progress": "none"},
         {"dataset__title": "Digits"},
         {"recipe__published_epochs": None},
@@ -445,3 +452,11 @@ def test_schema_keys_are_those_of_the_yaml_and_more():
 )
 def test_reduced_budget_says_why(mnist, settings, reasons):
     assert changed(mnist, **settings).reduced_budget == reasons
+
+
+def test_compiling_is_another_run_only_where_it_is_asked_for() -> None:
+    off, on = (compose([f"runtime.compile={value}"]) for value in ("false", "true"))
+    assert off.identity() == compose().identity() != on.identity()
+    stored = off.to_dict()
+    del stored["runtime"]["compile"]  # a record older than the setting
+    assert validate(stored).identity() == off.identity()

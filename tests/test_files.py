@@ -5,7 +5,15 @@ import os
 
 import pytest
 
-from spinal_repro.files import read_json, write_atomic, write_json
+from spinal_repro.files import (
+    DamagedError,
+    clean,
+    read_json,
+    read_sealed,
+    write_atomic,
+    write_json,
+    write_sealed,
+)
 
 
 def test_content_is_written_and_replaced(tmp_path):
@@ -68,3 +76,39 @@ def test_json_refuses_what_is_no_number(tmp_path, bad):
     with pytest.raises(ValueError):
         write_json(path, {"a": bad})
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_sealed_file_is_read_or_refused(tmp_path):
+    """Any byte changed to any of some other values, any byte missing, one too many."""
+    path = tmp_path / "file"
+    write_sealed(path, [b"some ", memoryview(b"weights")])
+    whole = path.read_bytes()
+    assert bytes(read_sealed(path)) == b"some weights"
+    wrong = [whole[:end] for end in range(len(whole))] + [whole + b"\0"]
+    for place, byte in enumerate(whole):
+        for other in {byte ^ 1, byte ^ 32, byte ^ 128, 0, 255} - {byte}:
+            wrong.append(whole[:place] + bytes([other]) + whole[place + 1 :])
+    for content in wrong:
+        path.write_bytes(content)
+        with pytest.raises(DamagedError):
+            read_sealed(path)
+
+
+def test_the_old_file_keeps_a_name(tmp_path):
+    path, before = tmp_path / "file", tmp_path / "before"
+    for content in "abc":
+        write_atomic(path, content, keep=before)
+    assert (path.read_text(), before.read_text()) == ("c", "b")
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_an_error_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="nowhere/file"):
+        write_atomic(tmp_path / "nowhere" / "file", "x")
+
+
+def test_leftovers_are_cleaned(tmp_path):
+    write_atomic(tmp_path / "file", "x")
+    (tmp_path / ".file.1.partial").write_text("half")
+    clean(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

@@ -107,7 +107,7 @@ def test_a_running_run_whose_process_is_gone_has_stopped(folder):
     process = subprocess.Popen([sys.executable, "-S", "-c", ""])
     process.wait()
     write_json(folder / "status.json", {"state": "running", "pid": process.pid})
-    assert describe(folder)["state"] == "stopped"
+    assert describe(folder)["state"] == "interrupted"
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_records_are_found_among_runs_and_among_committed_ones(tmp_path):
         folder = runs / "mnist-cnn-fc" / "paper-1" / f"s{seed}"
         folder.mkdir(parents=True)
         write_status(folder, "done")
-        write_record(folder, {"identity": "1", "seed": seed, "history": [1]})
+        write_record(folder, {"identity": "1", "seed": seed, "history": [{"epoch": 1}]})
     unfinished = runs / "mnist-cnn-fc" / "paper-1" / "s2"
     unfinished.mkdir()
     write_status(unfinished, "running")
@@ -149,7 +149,7 @@ def test_records_are_found_among_runs_and_among_committed_ones(tmp_path):
     found = read_records([committed, runs], without=["history"])
     assert [(r["identity"], r["seed"]) for r in found] == [("1", 0), ("2", 0), ("1", 1)]
     assert found[0]["from"] == "a" and "history" not in found[2]  # the first of equal ones
-    assert len(read_records([runs])) == 2 and read_records([runs])[0]["history"] == [1]
+    assert len(read_records([runs])) == 2 and read_records([runs])[0]["history"] == [{"epoch": 1}]
     assert len(read_records([runs / "mnist-cnn-fc" / "paper-1" / "s1"])) == 1
 
 

@@ -10,7 +10,8 @@ from spinal_repro.config import compose, compose_raw, config_dir
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.schema import DatasetConfig
 from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import evaluate, train_epoch
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loop import train_epoch
 
 FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
 OTHERS = ("paper", "claims", "hydra")  # not composed into a run

@@ -12,7 +12,10 @@ from spinal_repro import __version__
 from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
-from spinal_repro.results.tables import FORMATS, render
+from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.text import printable
+
+LINE_FEED = "\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -21,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given.command(given)
     except UserError as error:
-        print(f"spinal: {error}", file=sys.stderr)
+        print(f"spinal: {printable(str(error), keep=LINE_FEED)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -80,11 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
-    from spinal_repro.cli import paper, records, report, tables
+    from spinal_repro.cli import paper, records, replay, report, tables
 
     report.add_parser(commands)
     tables.add_parser(commands)
     records.add_parser(commands)
+    replay.add_parser(commands)
     paper.add_parser(commands)
     add_data(commands)
     add_use(commands)
@@ -121,14 +125,22 @@ def print_status(runs: Path) -> None:
 
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; train something first, e.g. spinal-train")
-    rows = [describe(folder) for folder in run_folders(runs)]
+    rows = [_plain(describe(folder)) for folder in run_folders(runs)]
     if not rows:
         print(f"no runs in {runs}")
         return
-    import pandas as pd
+    keys = dict.fromkeys(key for row in rows for key in row)
+    columns = [Column(key, key, form=_short) for key in keys]
+    print(render(columns, rows, "table"))
 
-    table = pd.DataFrame(rows, dtype=object)  # whole numbers stay whole beside empty cells
-    print(table.to_string(index=False, na_rep="", float_format=lambda value: f"{value:.2f}"))
+
+def _short(value: Any) -> str:
+    return f"{value:.2f}" if isinstance(value, float) else str(value)
+
+
+def _plain(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose text obeys nobody: names of folders and notes of runs may hold anything."""
+    return {k: printable(v) if isinstance(v, str) else v for k, v in row.items()}
 
 
 def print_params(overrides: Sequence[str], style: str) -> None:

@@ -19,7 +19,8 @@ def add_parser(commands: Any) -> None:
         "tables",
         help="write all tables of the results, from records",
         description="Writes OUT/README.md and OUT/tables/ from the committed records, and the "
-        "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT. "
+        "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT, and "
+        "those of docs/speed.md beside OUT from OUT/benchmark.json. "
         "The same records always give the same bytes.",
     )
     tables.add_argument(
@@ -115,21 +116,29 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
         text = front.read_text(encoding="utf-8")
         if MARKER.search(text):
             wanted[front] = fill(text, results, counted)
+    page, measured = given.out.parent / "docs" / "speed.md", given.out / "benchmark.json"
+    if page.is_file() and measured.is_file():
+        wanted[page] = _speed(page, measured)
     return wanted
 
 
-def _counted(path: Path) -> dict[str, dict[str, int]]:
+def _speed(page: Path, measured: Path) -> str:
     from spinal_repro.files import read_json
+    from spinal_repro.results.benchmark import fill
+
+    try:
+        return fill(page.read_text(encoding="utf-8"), read_json(measured))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{measured} cannot be read: {error}") from error
+
+
+def _counted(path: Path) -> dict[str, dict[str, int]]:
+    from spinal_repro.results.findings import read_counts
 
     if not path.is_file():
         print(f"no {path}: sizes of the cells that were run alone", file=sys.stderr)
         return {}
-    try:
-        return dict(read_json(path))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{path} cannot be read: {error}; make it anew: spinal params --cells --out {path}"
-        ) from error
+    return read_counts(path)
 
 
 def _generated(folder: Path) -> list[Path]:

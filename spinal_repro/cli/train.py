@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra import main as hydra_main
+from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -18,30 +19,44 @@ from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.launch import Jobs, elsewhere, requeued
+from spinal_repro.cli.sweep import named, run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
 from spinal_repro.schema import schema_keys
+from spinal_repro.text import printable
+from spinal_repro.training.stop import Stop
+from spinal_repro.untrusted import refuse_foreign_settings
 
-EXIT_FAILED, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
+LINE_FEED = "\n"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    sys.exit(_main(sys.argv[1:]))
+    with Stop():  # in effect while torch is imported, too
+        code = _main(sys.argv[1:])
+    sys.exit(code)
 
 
 def _main(arguments: Sequence[str]) -> int:
+    if not {"-h", "--help"}.isdisjoint(arguments):
+        from spinal_repro.cli.help import help_text
+
+        print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
+        return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
     jobs = Jobs()
     sweeping = any(a in ("-m", "--multirun") for a in arguments)
+    exit_code = EXIT_FAILED
 
     def job(raw: DictConfig) -> None:
+        nonlocal exit_code
         what = _describe(raw)
         try:
             _train(raw)
         except UserError as error:
             _complain(str(error))
+            exit_code = EXIT_FAILED if sweeping else error.exit_code
             jobs.append((what, str(error)))
         except Exception as error:
             if not sweeping:
@@ -51,11 +66,25 @@ def _main(arguments: Sequence[str]) -> int:
         else:
             jobs.append((what, ""))
 
+    def together(raws: list[DictConfig], overrides: Sequence[Sequence[str]]) -> list[float | None]:
+        ended, whole = run_together(raws, named([_describe(raw) for raw in raws], overrides))
+        jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
+        if not whole:
+            left = [job.state for job in ended if job.can_go_on]
+            print(f"{left.count('interrupted')} interrupted, {left.count('waiting')} waiting")
+            raise KeyboardInterrupt
+        return [job.accuracy for job in ended]
+
+    job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
+
     try:
         if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
             raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
         arguments = expand(arguments, sweeping)
+        refuse_foreign_settings(_extra_dirs(arguments))
         check_overrides(arguments)
+        if sweeping:
+            arguments = with_launcher(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
         start = hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
@@ -73,15 +102,22 @@ def _main(arguments: Sequence[str]) -> int:
             raise
         _complain(str(error))  # the jobs' own errors are caught above: this is the sweep folder
         return EXIT_USAGE
-    except KeyboardInterrupt:
-        _complain("interrupted; the same command continues after the last finished epoch")
+    except KeyboardInterrupt as error:
+        if sweeping:
+            _report(jobs)
+        _complain(str(error) or "interrupted; the same command continues")
         return EXIT_INTERRUPTED
-    failed = [(what, why) for what, why in jobs if why]
     if sweeping and jobs:
-        print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
-        for what, why in failed:
-            print(f"failed: {what}: {why}", file=sys.stderr)
-    return EXIT_FAILED if failed else 0
+        _report(jobs)
+    return exit_code if any(why for _, why in jobs) else 0
+
+
+def _report(jobs: Sequence[tuple[str, str]]) -> None:
+    """How the jobs of a sweep ended, the failed ones by name."""
+    failed = [(what, why) for what, why in jobs if why]
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
+    for what, why in failed:
+        print(printable(f"failed: {what}: {why}", keep=LINE_FEED), file=sys.stderr)
 
 
 def _train(raw: DictConfig) -> None:
@@ -106,7 +142,8 @@ def _describe(raw: DictConfig) -> str:
 
 def _complain(message: str) -> None:
     rank = os.environ.get("RANK", "0")  # of torchrun
-    print(f"spinal-train{'' if rank == '0' else f' (process {rank})'}: {message}", file=sys.stderr)
+    name = "spinal-train" if rank == "0" else f"spinal-train (process {rank})"
+    print(f"{name}: {printable(message, keep=LINE_FEED)}", file=sys.stderr)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -159,14 +196,23 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Folders with configuration of the user's own: ``--config-dir``."""
-    found = []
-    for position, argument in enumerate(arguments):
-        if argument in ("--config-dir", "-cd") and position + 1 < len(arguments):
-            found.append(Path(arguments[position + 1]))
-        elif argument.startswith("--config-dir="):
-            found.append(Path(argument.partition("=")[2]))
-    return found
+    """Folders with configuration of the user's own: ``--config-dir`` as Hydra reads it.
+
+    Raises:
+        UserError: for ways to bring in a whole configuration, which is this program's own.
+    """
+    given, _ = get_args_parser().parse_known_args(arguments)
+    for option in ("config_path", "config_name", "experimental_rerun"):
+        if getattr(given, option) is not None:
+            raise UserError(
+                f"--{option.replace('_', '-')} would replace this program's configuration; files "
+                f"of your own go into a folder: --config-dir FOLDER"
+            )
+    folders = [] if given.config_dir is None else [Path(given.config_dir)]
+    for argument in arguments:
+        if argument.lstrip("+").startswith("hydra.searchpath="):
+            folders += [Path(found) for found in re.findall(r"file://([^,'\"\]]+)", argument)]
+    return folders
 
 
 def _choices(override: Override) -> list[str]:

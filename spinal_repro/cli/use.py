@@ -9,6 +9,7 @@ from typing import Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.text import printable
 
 
 def add_parser(commands: Any) -> None:
@@ -111,7 +112,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     from spinal_repro.inference import load_run, part_of
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
     from spinal_repro.results.statistics import binomial_interval
-    from spinal_repro.training.loop import evaluate
+    from spinal_repro.training.evaluation import evaluate
 
     if given.confusion is not None and not given.confusion.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.confusion.resolve().parent} for --confusion")
@@ -130,7 +131,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
         f"({result.correct:,} of {result.count:,}), "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
     )
-    print(line, file=sys.stdout if given.format == "table" else sys.stderr)
+    print(printable(line), file=sys.stdout if given.format == "table" else sys.stderr)
     print(render(COLUMNS, per_class(counts, trained.classes), given.format))
     if given.confusion is not None:
         draw_confusion(counts, trained.classes, line.partition(",")[0], given.confusion)

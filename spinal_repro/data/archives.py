@@ -69,10 +69,14 @@ def unpack(
             path.parent.mkdir(parents=True, exist_ok=True)
             with source() as packed, path.open("xb") as out:
                 budget -= copy(packed, out, size, f"{name} in {archive}", advance)
-    except (*BROKEN, EOFError, NotImplementedError) as error:
-        raise ArchiveError(f"{archive} is damaged ({error})") from error
     except FileExistsError as error:
         raise ArchiveError(f"{archive} holds {error.filename} twice") from error
+    except BROKEN as error:
+        raise ArchiveError(f"{archive} is damaged ({error})") from error
+    except (ArchiveError, OSError):
+        raise
+    except Exception as error:  # bytes that are no archive can end its readers in any way
+        raise ArchiveError(f"{archive} is damaged ({type(error).__name__}: {error})") from error
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]]]]:

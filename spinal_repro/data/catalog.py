@@ -9,10 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.reading import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import DatasetConfig
 
@@ -177,10 +176,7 @@ def _folders(extra_dir: Path | None) -> list[Path]:
 
 def _read(path: Path) -> Entry | None:
     """The record in one file, if it has one."""
-    try:
-        node = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"{path} cannot be read: {error}") from error
+    node = read_yaml(path)
     return parse_entry(node, path.stem) if isinstance(node, dict) and "about" in node else None
 
 

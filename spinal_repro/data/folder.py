@@ -14,6 +14,7 @@ from spinal_repro.data.sources import SOURCES, Dataset
 from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.schema import DatasetConfig
+from spinal_repro.text import printable
 
 OPTIONS = ("folder", "train", "val", "test")
 # those of torchvision's ImageFolder
@@ -94,7 +95,7 @@ def counted(config: DatasetConfig, root: Path) -> DatasetConfig:
     return dataclasses.replace(
         config,
         name=f"folder_{name}" if own and name else config.name,
-        title=f"Images in {layout.base.resolve().name}" if own else config.title,
+        title=f"Images in {printable(layout.base.resolve().name)}" if own else config.title,
         num_classes=len(dataset.classes),
         train_size=len(dataset.train),
         test_size=len(dataset.test),

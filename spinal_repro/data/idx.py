@@ -1,46 +1,33 @@
-"""The MNIST family: idx files, read by torchvision's own classes."""
+"""The MNIST family: idx files. Reading them takes no torchvision, which is slow to import."""
 
-import gzip
 import os
-import shutil
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torchvision import datasets as tv
+import torch
+from torch import Tensor
 
-from spinal_repro.data.idx_files import check_idx
+from spinal_repro.data.archives import ArchiveError, gunzip
+from spinal_repro.data.idx_files import check_idx, read_idx
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, not_there
 from spinal_repro.errors import UserError
 from spinal_repro.schema import DatasetConfig
 
-
-def _current(kind: type[tv.MNIST]) -> type[tv.MNIST]:
-    """The class without its preference for a folder ``processed`` of old versions of itself."""
-    return type(kind.__name__, (kind,), {"_check_legacy_exist": lambda self: False})
-
-
-MNIST, FASHION_MNIST, KMNIST, QMNIST, EMNIST = (
-    _current(kind) for kind in (tv.MNIST, tv.FashionMNIST, tv.KMNIST, tv.QMNIST, tv.EMNIST)
-)
+EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 
 
 @dataclass(frozen=True)
 class _IdxFamily:
-    """One torchvision class over idx files: folder, file names and how to open each part."""
+    """Folder and file names: images and labels of train, then of test."""
 
     folder: str
     files: Callable[[DatasetConfig], list[str]]
-    open: Callable[[Path, DatasetConfig, bool], tv.MNIST]
 
 
-_MNIST_FILES = [
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-]
+def _four(pattern: str, test: str = "test", labels: str = "labels-idx1-ubyte") -> list[str]:
+    kinds = ("images-idx3-ubyte", labels)
+    return [pattern.format(f"{part}-{kind}") for part in ("train", test) for kind in kinds]
 
 
 def _split(config: DatasetConfig) -> str:
@@ -48,40 +35,20 @@ def _split(config: DatasetConfig) -> str:
 
 
 _FAMILIES = {
-    "mnist": _IdxFamily("MNIST", lambda c: _MNIST_FILES, lambda r, c, t: MNIST(r, train=t)),
-    "fashion_mnist": _IdxFamily(
-        "FashionMNIST", lambda c: _MNIST_FILES, lambda r, c, t: FASHION_MNIST(r, train=t)
-    ),
-    "kmnist": _IdxFamily("KMNIST", lambda c: _MNIST_FILES, lambda r, c, t: KMNIST(r, train=t)),
-    "qmnist": _IdxFamily(
-        "QMNIST",
-        lambda c: [
-            f"qmnist-{part}-{kind}"
-            for part in ("train", "test")
-            for kind in ("images-idx3-ubyte", "labels-idx2-int")
-        ],
-        lambda r, c, t: QMNIST(r, what="train" if t else "test"),
-    ),
-    "emnist": _IdxFamily(
-        "EMNIST",
-        lambda c: [
-            f"emnist-{_split(c)}-{part}-{kind}"
-            for part in ("train", "test")
-            for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-        ],
-        lambda r, c, t: EMNIST(r, split=_split(c), train=t),
-    ),
+    "mnist": _IdxFamily("MNIST", lambda c: _four("{}", test="t10k")),
+    "fashion_mnist": _IdxFamily("FashionMNIST", lambda c: _four("{}", test="t10k")),
+    "kmnist": _IdxFamily("KMNIST", lambda c: _four("{}", test="t10k")),
+    "qmnist": _IdxFamily("QMNIST", lambda c: _four("qmnist-{}", labels="labels-idx2-int")),
+    "emnist": _IdxFamily("EMNIST", lambda c: _four(f"emnist-{_split(c)}-{{}}")),
 }
 
 
 def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
-    """A data set of the MNIST family through torchvision's own class."""
+    """A data set of the MNIST family; its files lie where torchvision keeps them."""
     family = _FAMILIES[config.source]
     check_options(config, ["split"] if config.source == "emnist" else [])
-    if config.source == "emnist" and _split(config) not in tv.EMNIST.splits:
-        raise UserError(
-            f"dataset.options.split is '{_split(config)}'; EMNIST has {tv.EMNIST.splits}"
-        )
+    if config.source == "emnist" and _split(config) not in EMNIST_SPLITS:
+        raise UserError(f"dataset.options.split is '{_split(config)}'; EMNIST has {EMNIST_SPLITS}")
     folder, names = root / family.folder / "raw", family.files(config)
     damaged = _unpack_gzipped(folder, names)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -99,23 +66,27 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
     for name in missing:  # fetched by now
         check_idx(folder / name)
     try:
-        parts = [family.open(root, config, train) for train in (True, False)]
-    except (OSError, RuntimeError, ValueError) as error:
+        arrays = [torch.from_numpy(read_idx(folder / name)) for name in names]
+    except (OSError, ValueError) as error:
         raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
-    return Dataset(train=_images(parts[0], config), test=_images(parts[1], config))
+    train_images, train_labels, test_images, test_labels = arrays
+    return Dataset(
+        train=_images(train_images, train_labels, config, folder),
+        test=_images(test_images, test_labels, config, folder),
+    )
 
 
 for _name in _FAMILIES:
     SOURCES.register(_name)(_load_idx_family)
 
 
-def _images(part: tv.MNIST, config: DatasetConfig) -> ImageSet:
-    labels = part.targets if part.targets.ndim == 1 else part.targets[:, 0]  # QMNIST has 8 columns
-    if len(labels) != len(part.data):
+def _images(pixels: Tensor, labels: Tensor, config: DatasetConfig, folder: Path) -> ImageSet:
+    labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has 8 columns
+    if len(labels) != len(pixels):
         raise UserError(
-            f"{config.title}: {len(part.data)} images but {len(labels)} labels in {part.raw_folder}"
+            f"{config.title}: {len(pixels)} images but {len(labels)} labels in {folder}"
         )
-    return ImageSet(part.data.unsqueeze(1), labels.long() + config.label_offset)
+    return ImageSet(pixels.unsqueeze(1), labels.long() + config.label_offset)
 
 
 def _unpack_gzipped(folder: Path, names: list[str]) -> UserError | None:
@@ -131,13 +102,11 @@ def _unpack_gzipped(folder: Path, names: list[str]) -> UserError | None:
         if packed.is_file() and not plain.exists():
             partial = folder / f".{name}.{os.getpid()}.partial"  # other runs may unpack it too
             try:
-                with gzip.open(packed) as source, partial.open("wb") as target:
-                    shutil.copyfileobj(source, target)
+                gunzip(packed, partial)
                 partial.replace(plain)
-            except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+            except ArchiveError as error:
                 damaged = UserError(
-                    f"{packed} is damaged ({error}); delete it and fetch it again with "
-                    f"data.download=true"
+                    f"{error}; delete {packed} and fetch it again with data.download=true"
                 )
             except OSError as error:
                 raise UserError(f"{packed} cannot be unpacked: {error}") from error

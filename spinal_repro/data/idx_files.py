@@ -50,3 +50,17 @@ def check_idx(path: Path) -> tuple[int, ...]:
             f"{path.name} is damaged: {found:,} bytes where its header says {expected:,}; {mend}"
         )
     return shape
+
+
+def read_idx(path: Path) -> np.ndarray:
+    """The array in an idx file that `check_idx` has found right; numbers of more bytes are int32.
+
+    Raises:
+        OSError: where the file cannot be read.
+        ValueError: where it is shorter than its header says.
+    """
+    with path.open("rb") as file:
+        head = file.read(4)
+        shape = np.frombuffer(file.read(4 * head[3]), ">i4")
+        values = np.fromfile(file, np.dtype(_IDX_TYPES[head[2]]).newbyteorder(">"))
+    return values.reshape(shape).astype(_IDX_TYPES[head[2]], copy=False)

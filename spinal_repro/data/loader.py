@@ -16,6 +16,11 @@ from spinal_repro.seeds import stream_seed
 Batch = tuple[Tensor, Tensor]
 _Chunk = tuple[slice, Tensor]
 
+# Pixels that are gathered, warped and normalised at once, several small batches in one go: a call
+# to PyTorch costs about as much as 64 digits. On a CPU as many as stay in its cache.
+TOGETHER = {"cpu": 2**19}
+TOGETHER_ELSEWHERE = 2**24
+
 
 class Batches:
     """The batches of one part of a data set.
@@ -48,6 +53,7 @@ class Batches:
         crop: int | None = None,
         share: Callable[[int, int], slice] = slice,
     ) -> None:
+        self._indices = indices
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
@@ -89,12 +95,13 @@ class Batches:
         return mine.stop - mine.start, stop - start
 
     def _chunks(self, parts: Sequence[slice], order: Tensor | None) -> Iterator[_Chunk]:
-        """Stored images in 0..255 ``[M, C, H, W]``, batch by batch, with their place in order.
+        """Stored images in 0..255 ``[M, C, H, W]`` with their place in order.
 
-        Those that are decoded on demand are read one batch ahead, beside the arithmetic.
+        Images that are in memory come as whole batches, several at once where they are small;
+        those that are decoded on demand batch by batch, read one ahead, beside the arithmetic.
         """
         if self._decoded is None:
-            for part in parts:
+            for part in self._joined(parts):
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
             return
         rows = self._rows if order is None else self._rows[order.cpu()]
@@ -105,6 +112,25 @@ class Batches:
                 for coming in parts[number + 1 : number + 2]:
                     ahead.append(reader.submit(self._decoded.gather, rows[coming]))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
+
+    def _joined(self, parts: Sequence[slice]) -> list[slice]:
+        """The same places; whole batches that follow one another are one part while it is small."""
+        limit = self._together()
+        joined = list(parts[:1])
+        for part in parts[1:]:
+            before = joined[-1]
+            size = before.stop - before.start
+            if part.start == before.stop and size % self.batch_size == 0 and size < limit:
+                joined[-1] = slice(before.start, part.stop)
+            else:
+                joined.append(part)
+        return joined
+
+    def _together(self) -> int:
+        """Images made at once: whole batches of them."""
+        pixels = self.batch_size * self._pixels.shape[1] * max(self.size, self._stored_size) ** 2
+        limit = TOGETHER.get(self.device.type, TOGETHER_ELSEWHERE)
+        return self.batch_size * max(1, limit // pixels)
 
     def _sized(self, pixels: Tensor) -> Tensor:
         """uint8 to float in 0..255, at the size that augmentation starts from."""
@@ -122,16 +148,20 @@ class Batches:
         starts = range(mine.start, mine.stop, self.batch_size)
         parts = [slice(start, min(start + self.batch_size, mine.stop)) for start in starts]
         for part, pixels in self._chunks(parts, None):
-            yield self._normalise(pixels), self.labels[part]
+            yield from self._batches(self._normalise(pixels), self.labels[part])
+
+    def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
+        return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def epoch(
-        self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = ()
+        self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = (), skip: int = 0
     ) -> Iterator[Batch]:
         """Every image once, shuffled and augmented, as the seed and the epoch number say.
 
-        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps.
-        Of several processes, each makes its share of every batch; one whose share is empty makes
-        a single image to go through the same motions with (see `sizes`).
+        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps,
+        and the first ``skip`` batches are left out without changing the others. Of several
+        processes, each makes its share of every batch; one whose share is empty makes a single
+        image to go through the same motions with (see `sizes`).
         """
         count, size = self.num_images, self.size
         order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(self.device)
@@ -140,13 +170,32 @@ class Batches:
         for augmentation in augmentations:
             drawn.append(augmentation.draw(count, size, generator).to(self.device))
             size = augmentation.size_after(size)
-        starts = range(0, count, self.batch_size)
+        starts = range(skip * self.batch_size, count, self.batch_size)
         parts = [self._share(start, min(start + self.batch_size, count)) for start in starts]
         parts = [part if part.start < part.stop else slice(0, 1) for part in parts]
         for part, pixels in self._chunks(parts, order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            yield self._normalise(pixels), self.labels[order[part]]
+            yield from self._batches(self._normalise(pixels), self.labels[order[part]])
+
+    def images(self, seed: int, epoch: int, step: int) -> list[int]:
+        """Which images a step of an epoch sees, as numbers in the published part.
+
+        Args:
+            seed: The run's.
+            epoch: From 1.
+            step: From 1.
+        """
+        return [int(i) for i in self._indices[self._rows_of(seed, epoch, step).numpy()]]
+
+    def labels_at(self, seed: int, epoch: int, step: int) -> list[int]:
+        """The labels of `images`."""
+        rows = self._rows_of(seed, epoch, step).to(self.labels.device)
+        return [int(label) for label in self.labels[rows]]
+
+    def _rows_of(self, seed: int, epoch: int, step: int) -> Tensor:
+        order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
+        return order[(step - 1) * self.batch_size : step * self.batch_size]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import stat
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,9 +27,11 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from spinal_repro.data.kept import load_images, write_sum
 from spinal_repro.errors import UserError
 from spinal_repro.schema import Preparation
 
+MAX_PIXELS = 180_000_000  # of a resized image; Pillow decodes no more than 179 million
 SHOWN = 10  # unreadable files named in one message
 T = TypeVar("T")
 
@@ -59,6 +62,7 @@ class Photos:
         """
 
         def digest(path: Path) -> bytes:
+            _refuse_pipe(path)
             with path.open("rb") as file:
                 return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
@@ -93,13 +97,13 @@ class Photos:
         path = cache / f"{name}.npy"
         size = preparation.size
         shape = (len(self), self.channels, size, size)
-        if not path.is_file() and not self._write(path, shape, preparation):
+        mapped = load_images(path, shape)
+        if mapped is None and self._write(path, shape, preparation):
+            mapped = load_images(path, shape)
+        if mapped is None:
             reader = _Reader(self, preparation)
             _for_each(range(len(self)), lambda i: reader.image(i)[0, 0, 0], "checking", self.paths)
             return Decoded(reader, shape)
-        mapped = np.load(path, mmap_mode="c")  # copy on write: torch wants a writable array
-        if mapped.shape != shape:
-            raise UserError(f"the cache {path} is damaged; delete it and run again")
         return Decoded(_Mapped(mapped), shape)
 
     def _write(self, path: Path, shape: tuple[int, ...], preparation: Preparation) -> bool:
@@ -121,6 +125,7 @@ class Photos:
             into = functools.partial(reader.write, target)
             _for_each(range(len(self)), into, "decoding", self.paths)
             target.flush()
+            write_sum(path, target)
             partial.replace(path)
         except OSError:
             return False
@@ -195,16 +200,33 @@ def read_image(path: Path, channels: int, preparation: Preparation) -> NDArray[n
     Raises:
         OSError: or another error of Pillow, where it cannot be decoded.
     """
-    with Image.open(path) as opened:
-        image = _converted(opened, "L" if channels == 1 else "RGB")
-    image = _resized(image, preparation)
+    _refuse_pipe(path)
+    try:
+        with Image.open(path) as opened:
+            image = _converted(opened, "L" if channels == 1 else "RGB")
+        image = _resized(image, preparation)
+    except (OSError, ValueError, Image.DecompressionBombError):
+        raise
+    except Exception as error:  # bytes that are no image can end its decoders in any way
+        raise ValueError(f"it cannot be decoded: {type(error).__name__}: {error}") from error
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
+def _refuse_pipe(path: Path) -> None:
+    """Reading from what is no file may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(f"{path} is no regular file")
+
+
 def _converted(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16"):
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "its pixels have 32 bits, of which nobody knows what is black and what is white; "
+            "save it with 8 or 16 bits"
+        )
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -224,6 +246,8 @@ def _resized(image: Image.Image, preparation: Preparation) -> Image.Image:
     else:  # the shorter side to that size, the longer one in proportion, rounded down
         wide = resize if width <= height else int(resize * width / height)
         high = resize if height <= width else int(resize * height / width)
+    if wide * high > MAX_PIXELS:  # a line of pixels whose shorter side is to have 256 of them
+        raise ValueError(f"its {width} x {height} pixels would become {wide:,} x {high:,}")
     if (wide, high) != (width, height):
         image = image.resize((wide, high), method)
     if side is None or (wide, high) == (side, side):

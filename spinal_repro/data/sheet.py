@@ -51,7 +51,7 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
         for label in shown
     ]
     rows = np.concatenate(chosen)
-    names = _names(config, dataset, root)
+    names = _names(config, dataset)
     titles = [names[label] if 0 <= label < len(names) else str(label) for label in shown.tolist()]
     published = _published(train, rows)
     prepared = _prepared(train, rows, config.preparation("train"))
@@ -71,12 +71,8 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     )
 
 
-def _names(config: Config, dataset: Dataset, root: Path) -> Sequence[str]:
+def _names(config: Config, dataset: Dataset) -> Sequence[str]:
     """Class names by label as the files number them."""
-    if config.dataset.source == "cifar100":
-        from torchvision.datasets import CIFAR100
-
-        return list(CIFAR100(str(root)).classes)
     entry = entry_for(config.dataset)
     names = list(entry.about.classes) if entry is not None else []
     if len(names) != config.dataset.num_classes:

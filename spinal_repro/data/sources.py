@@ -66,10 +66,20 @@ Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
 
+# those that need torchvision, which is slow to import, last
+MODULES = ("folder", "idx", "cifar", "svhn")
+
+
 @cache
-def load_sources() -> Registry[Dataset]:
-    """The registry with the sources of the other files of this folder in it."""
-    for module in ("cifar", "folder", "idx", "svhn"):
+def load_sources(until: str | None = None) -> Registry[Dataset]:
+    """The registry with the sources of the other files of this folder in it.
+
+    Args:
+        until: Stop where a source of this name has been found; null loads all.
+    """
+    for module in MODULES:
+        if until in SOURCES.names():
+            break
         importlib.import_module(f"spinal_repro.data.{module}")
     return SOURCES
 
@@ -85,10 +95,7 @@ def load_dataset(config: DatasetConfig, root: str | Path, download: bool = False
     Raises:
         UserError: where files are missing or damaged, or hold other than what is expected.
     """
-    known = (
-        SOURCES if config.source in SOURCES.names() else load_sources()
-    )  # those need torchvision
-    dataset = known[config.source](config, Path(root), download)
+    dataset = load_sources(config.source)[config.source](config, Path(root), download)
     if config.num_classes is None:
         config = dataclasses.replace(config, num_classes=len(dataset.classes))
     if config.channels == 3:
@@ -124,6 +131,10 @@ def _check(
             f"{where} has {count} images where {size} are expected; if the files are "
             f"right, pass dataset.{part}_size={count or 'null'}"
         )
+    if count == 0:
+        raise UserError(f"{where} holds no images")
+    if isinstance(images, ImageSet):
+        _check_kinds(images, where)
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= config.outputs:
         raise UserError(
@@ -138,6 +149,20 @@ def _check(
             raise UserError(
                 f"{where} holds images of {found}, expected {config.channels}x{side}x{side}"
             )
+
+
+def _check_kinds(images: ImageSet, where: str) -> None:
+    """Pixels are bytes, so that none can be infinite or NaN; labels are whole numbers."""
+    pixels = images.images
+    if isinstance(pixels, Tensor) and pixels.dtype != torch.uint8:
+        raise UserError(f"{where} holds pixels of {pixels.dtype}; a source gives torch.uint8")
+    if images.labels.dtype != torch.int64 or images.labels.ndim != 1:
+        kind = f"{images.labels.dtype} in {images.labels.ndim} dimensions"
+        raise UserError(f"{where} has labels of {kind}; a source gives torch.int64 in one")
+    if isinstance(pixels, Tensor) and (pixels.ndim != 4 or len(pixels) != len(images.labels)):
+        raise UserError(
+            f"{where} has {len(images.labels)} labels for images of shape {list(pixels.shape)}"
+        )
 
 
 @SOURCES.register("digits")

@@ -16,6 +16,7 @@ from spinal_repro.data.sources import (
     check_options,
     check_sums,
 )
+from spinal_repro.errors import UserError
 from spinal_repro.schema import DatasetConfig
 
 
@@ -55,9 +56,15 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     check_sums(config, root, root / kind.folder, kind.sums(), download)
     parts = []
     for name in ("train", "test"):
-        part = kind.open(str(root), split=name)
-        images = torch.from_numpy(np.ascontiguousarray(part.data))
-        labels = torch.from_numpy(np.asarray(part.labels, dtype=np.int64))
+        try:
+            part = kind.open(str(root), split=name)
+            images = torch.from_numpy(np.ascontiguousarray(part.data))
+            labels = torch.from_numpy(np.asarray(part.labels, dtype=np.int64))
+        except Exception as error:  # files that are none can end scipy's reader in any way
+            said = " ".join(str(error).split()) or type(error).__name__
+            raise UserError(
+                f"{config.title} cannot be read from {root / kind.folder}: {said}"
+            ) from error
         parts.append(ImageSet(images, labels + config.label_offset))
     return Dataset(train=parts[0], test=parts[1])
 

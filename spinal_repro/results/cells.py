@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.results.differences import differences, reductions, training_key
 from spinal_repro.results.outcomes import (
     AT_BEST_VALIDATION,
@@ -59,6 +60,7 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     known: dict[str, Marks] = {}
     regression = [cell for cell in cells if cell.regression is not None]
     for record in records:
+        refuse_other_shapes(record, f"the record {record.get('run') or record.get('identity')}")
         if record.get("kind") == "regression":
             for cell in regression:
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]

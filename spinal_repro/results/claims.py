@@ -11,10 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError
+from spinal_repro.reading import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.results.cells import CellResult
 from spinal_repro.results.findings import Findings, findings_of
@@ -22,7 +21,6 @@ from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from spinal_repro.results.tables import Column, render
 
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast where it is there
 OWN = "controls"  # the group of what the paper does not ask
 GROUPS = {
     "cost": "Cost",
@@ -88,10 +86,7 @@ def load_claims(folder: Path | None = None) -> list[Claim]:
 
 
 def _load(path: Path) -> Claim:
-    try:
-        read = yaml.load(path.read_text(encoding="utf-8"), Loader=LOADER)
-    except (OSError, yaml.YAMLError) as error:
-        raise UserError(f"the claim {path} cannot be read: {error}") from error
+    read = read_yaml(path)
     if not isinstance(read, dict):
         raise UserError(f"the claim {path} must be a group of settings, got {read!r}")
     where = f"claim '{path.stem}'"

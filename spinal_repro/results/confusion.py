@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from spinal_repro.errors import UserError
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.results.tables import Column
+from spinal_repro.text import printable
 
 NUMBERS_UP_TO = 20  # classes whose counts are written into the picture
 
@@ -72,9 +73,18 @@ def draw_confusion(
         UserError: where matplotlib is not installed or the file cannot be written.
     """
     try:
-        from matplotlib.figure import Figure
+        import matplotlib
     except ImportError as error:
         raise UserError("pictures need matplotlib: pip install 'spinal-repro[report]'") from error
+    with matplotlib.rc_context({"text.parse_math": False}):  # a folder may be called $x^$
+        _draw_confusion(counts, [printable(name) for name in classes], printable(title), path)
+
+
+def _draw_confusion(
+    counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
+) -> None:
+    from matplotlib.figure import Figure
+
     count = len(classes)
     side = min(3 + 0.45 * count, 16)
     figure = Figure(figsize=(side + 1, side), layout="constrained")

@@ -21,6 +21,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 10,
+    "text.parse_math": False,  # titles are text, whatever stands between their dollar signs
     "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.files import read_json
+from spinal_repro.reading import read_json
+from spinal_repro.record_shape import refuse_other_counts
 from spinal_repro.results.cells import PAPER, CellResult, match
 from spinal_repro.results.pairs import Pair, pairs
 from spinal_repro.results.sizes import cell_counts
@@ -155,11 +156,18 @@ def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
     from spinal_repro.paper import TABLES, load_cells
 
     results = match(load_cells(), records)
-    return findings_of(results, _read_counts(counts) if counts.is_file() else {}, TABLES)
+    return findings_of(results, read_counts(counts) if counts.is_file() else {}, TABLES)
 
 
-def _read_counts(path: Path) -> dict[str, dict[str, int]]:
+def read_counts(path: Path) -> dict[str, dict[str, int]]:
+    """Counts by name of the cell, as ``spinal params --cells`` writes them.
+
+    Raises:
+        UserError: where the file cannot be read or holds anything else.
+    """
     try:
-        return {str(name): dict(counts) for name, counts in read_json(path).items()}
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"the counts in {path} cannot be read: {error}") from error
+        counts = read_json(path)
+        refuse_other_counts(counts, str(path))
+    except UserError as error:
+        raise UserError(f"{error}; make it anew: spinal params --cells --out {path}") from error
+    return dict(counts)

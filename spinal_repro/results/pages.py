@@ -208,6 +208,10 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
 def _front_row(result: CellResult, counts: Mapping[str, Any]) -> dict[str, Any]:
     size, _ = counts.get(result.cell.name, ({}, ""))
     low, high = result.interval or (None, None)
+    run = (
+        result.runs[0] if result.runs else None
+    )  # what does not compute as the paper did is marked
+    other = [] if run is None else [x for x in (run.device, run.precision) if x in ("mps", "bf16")]
     return {
         "title": result.cell.title,
         "published": result.published_value,
@@ -215,7 +219,7 @@ def _front_row(result: CellResult, counts: Mapping[str, Any]) -> dict[str, Any]:
         "sd": result.sd,
         "n": result.n,
         "interval": None if low is None else f"{low:.2f} to {high:.2f}",
-        "verdict": "; ".join((result.verdict, *result.marks)),
+        "verdict": "; ".join((result.verdict, *result.marks, *other)),
         "head_parameters": size.get("head_parameters"),
         "head_multiplications": size.get("head_multiplications"),
     }

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.cells import CellResult
@@ -20,6 +21,7 @@ from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
+from spinal_repro.text import printable
 
 ABOUT = (
     "SpinalNet (arXiv 2007.03347) replaces the fully connected head of a network by one that takes "
@@ -62,6 +64,7 @@ def render(findings: Findings, judged: Sequence[Judged], figures: Sequence[Drawn
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
+        finalize=_shown,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -84,6 +87,12 @@ def render(findings: Findings, judged: Sequence[Judged], figures: Sequence[Drawn
         rules={name: " ".join(_summary(RULES[name]).split()) for name in RULES.names()},
         cell_rules=verdicts.RULES,
     )
+
+
+def _shown(value: Any) -> Any:
+    """A value as it may stand on the page; markup of the template itself is left alone."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n") if plain else value
 
 
 def tone(word: str) -> str:

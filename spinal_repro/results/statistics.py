@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
-from scipy.special import bdtr, stdtrit
 
 LEVEL = 0.95
 EXACT_PAIRS = 20  # up to here every sign flip is tried
@@ -71,6 +70,8 @@ def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[
 
 
 def _t(freedom: int, level: float) -> float:
+    from scipy.special import stdtrit  # late: no run needs it, and importing it takes a while
+
     return float(stdtrit(freedom, (1 + level) / 2))
 
 
@@ -115,6 +116,8 @@ def mcnemar_test(only_first: int, only_second: int) -> float:
         only_second: Images that the second alone gets right.
     """
     total = only_first + only_second
+    from scipy.special import bdtr
+
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5)))
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from spinal_repro.text import csv_text, printable
+
 FORMATS = ("table", "csv", "markdown", "latex")
 LATEX_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "\\": r"\textbackslash{}",
@@ -17,7 +19,7 @@ LATEX_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {
     "|": r"\textbar{}",
 }
 # An underscore inside a word is plain text to Markdown; at the edge of one it is not.
-MARKDOWN_SPECIAL = re.compile(r"[\\`*|\[\]]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+MARKDOWN_SPECIAL = re.compile(r"[\\`*|\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 HTML_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 
@@ -51,7 +53,7 @@ def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: 
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow([column.key for column in columns])
-        writer.writerows([row.get(column.key) for column in columns] for row in rows)
+        writer.writerows([_csv(row.get(column.key)) for column in columns] for row in rows)
         return out.getvalue().rstrip("\n")
     cells = [[_cell(column, row.get(column.key)) for column in columns] for row in rows]
     titles = [column.title for column in columns]
@@ -78,17 +80,26 @@ def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: 
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line, also inside a table."""
-    text = "".join(HTML_ESCAPES.get(c, c) for c in " ".join(text.split()))
+    text = "".join(HTML_ESCAPES.get(c, c) for c in _line(text))
     return MARKDOWN_SPECIAL.sub(lambda found: "\\" + found.group(), text)
 
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return "".join(LATEX_ESCAPES.get(c, c) for c in " ".join(text.split()))
+    return "".join(LATEX_ESCAPES.get(c, c) for c in _line(text))
+
+
+def _line(text: str) -> str:
+    """Text on one line, with nothing in it that a terminal would obey."""
+    return printable(" ".join(text.split()))
+
+
+def _csv(value: Any) -> Any:
+    return csv_text(printable(value)) if isinstance(value, str) else value
 
 
 def _cell(column: Column, value: Any) -> str:
-    return "" if value is None else column.form(value)
+    return "" if value is None else printable(column.form(value))
 
 
 def _latex(
@@ -97,11 +108,13 @@ def _latex(
     """A plain ``tabular``, which needs no package; the definitions are comments."""
 
     def line(parts: Sequence[str]) -> str:
-        return " & ".join(map(escape_latex, parts)) + r" \\"
+        text = " & ".join(map(escape_latex, parts))
+        # the end of the line before would take either for an argument of its own
+        return ("{}" if text.startswith(("[", "*")) else "") + text + r" \\"
 
     return "\n".join(
         [
-            *(f"% {' '.join(note.split())}" for note in notes),
+            *(f"% {_line(note)}" for note in notes),
             rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in right)}}}",
             r"\hline",
             line(titles),

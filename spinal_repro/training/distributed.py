@@ -20,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from spinal_repro.data.loader import Batches
 from spinal_repro.errors import UserError
+from spinal_repro.schema import Config
 
 STEP_LIMIT = timedelta(minutes=10)  # for the others to come to the same step
 PREPARATION_LIMIT = timedelta(hours=12)  # for the first to download and decode
@@ -121,16 +122,21 @@ class Ranks:
         if self.first:
             self.wait()
 
+    def gathered(self, value: Any) -> list[Any]:
+        """What each process has, in their order; all of them wait for it."""
+        if self.world == 1:
+            return [value]
+        values = [None] * self.world
+        dist.all_gather_object(values, value, group=self.slow)
+        return values
+
     def agreed(self, value: Any, what: str) -> Any:
         """A value that all processes must have.
 
         Raises:
             UserError: where they have not: they do not read the same files.
         """
-        if self.world == 1:
-            return value
-        values = [None] * self.world
-        dist.all_gather_object(values, value, group=self.slow)
+        values = self.gathered(value)
         if any(other != values[0] for other in values):
             raise UserError(
                 f"the processes of this run do not agree on {what} ({values}); the folders of "
@@ -138,29 +144,44 @@ class Ranks:
             )
         return value
 
-    def parallel(self, model: nn.Module, batches: Batches, device: torch.device) -> nn.Module:
+    def check(self, config: Config, model: nn.Module, batches: Batches) -> None:
+        """Refuse what several processes cannot train together; one can train anything.
+
+        Raises:
+            UserError: for a model with batch norm on a CPU, where PyTorch cannot share its
+                statistics, or where a batch has fewer images than there are processes; for
+                training the head alone at first, or a compiled model.
+        """
+        if self.world == 1:
+            return
+        for wanted, key in (
+            (config.recipe.head_epochs, "recipe.head_epochs"),
+            (config.runtime.compile, "runtime.compile"),
+        ):
+            if wanted:
+                raise UserError(f"{key} is for one process alone; leave it out, or torchrun")
+        if not takes_statistics(model):
+            return
+        if batches.device.type != "cuda":
+            raise UserError(
+                "this model has batch norm, whose statistics PyTorch shares among processes "
+                "on CUDA only; train it in one process, or without batch norm"
+            )
+        fewest = batches.sizes(len(batches) - 1)[1]
+        if fewest < self.world:
+            raise UserError(
+                f"the last batch holds {fewest} images, fewer than the {self.world} processes, "
+                f"and this model has batch norm; use fewer processes"
+            )
+
+    def parallel(self, model: nn.Module, device: torch.device) -> nn.Module:
         """The model to call in training, which adds up gradients; its parameters are the same ones.
 
         Batch norm takes its statistics over the whole batch, as in one process.
-
-        Raises:
-            UserError: for a model with batch norm on a CPU, where PyTorch cannot do that, or
-                where a batch has fewer images than there are processes.
         """
         if self.world == 1:
             return model
         if takes_statistics(model):
-            if device.type != "cuda":
-                raise UserError(
-                    "this model has batch norm, whose statistics PyTorch shares among processes "
-                    "on CUDA only; train it in one process, or without batch norm"
-                )
-            fewest = batches.sizes(len(batches) - 1)[1]
-            if fewest < self.world:
-                raise UserError(
-                    f"the last batch holds {fewest} images, fewer than the {self.world} processes, "
-                    f"and this model has batch norm; use fewer processes"
-                )
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # in place, with the same parameters
         own = [device] if device.type == "cuda" else None
         return DistributedDataParallel(model, device_ids=own)

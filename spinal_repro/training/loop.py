@@ -1,7 +1,8 @@
 """The training loop: one epoch of training, one evaluation, and the two in turn."""
 
+import functools
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,24 +13,23 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spinal_repro.data.augment import Augmentation
-from spinal_repro.data.loader import Batch, Batches
-from spinal_repro.errors import UserError
+from spinal_repro.data.loader import Batches
+from spinal_repro.model import Classifier
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.distributed import ALONE, Ranks
-from spinal_repro.training.optim import EpochResult, LrRule, set_lr
+from spinal_repro.training.evaluation import Evaluation, evaluate
+from spinal_repro.training.finite import check_losses, check_weights
+from spinal_repro.training.optim import EpochResult, LrRule
+from spinal_repro.training.partway import Partway, Timed
 
 CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
 
 
-class NonFiniteLossError(UserError):
-    """The loss became infinite or not a number."""
-
-
 @dataclass
 class State:
-    """Where a run stands between two epochs; what a checkpoint holds besides tensors.
+    """Where a run stands; what a checkpoint holds besides weights and optimizer.
 
     Attributes:
         lr: Learning rate of the next epoch.
@@ -40,6 +40,8 @@ class State:
         timing: One entry an epoch: seconds of training and of evaluation, images a second, and
             the share of training in which the loop made or waited for batches, and the processes
             that shared the work.
+        partway: Where the epoch after those stands, if it has begun.
+        best_sha256: Of the file with the best weights.
     """
 
     lr: float
@@ -48,6 +50,8 @@ class State:
     best_correct: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     timing: list[dict[str, Any]] = field(default_factory=list)
+    partway: Partway | None = None
+    best_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,10 @@ class Trainer:
     """Everything an epoch needs.
 
     ``select`` holds the split that steers and selects, ``watch`` one whose accuracy is only written
-    down after each epoch. ``parallel`` is the model as several processes call it in training.
+    down after each epoch.
     """
 
-    model: nn.Module
+    model: Classifier
     optimizer: Optimizer
     lr_rule: LrRule
     recipe: RecipeConfig
@@ -70,25 +74,14 @@ class Trainer:
     seed: int
     watch: Batches | None = None
     ranks: Ranks = ALONE
-    parallel: nn.Module | None = None
+
+    @functools.cached_property
+    def parallel(self) -> nn.Module:
+        """The model to call in training; its first use is one that all processes must come to."""
+        return self.ranks.parallel(self.model, self.train.device)
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Outcome on one split: images right, images seen, mean loss, predicted classes ``[N]``."""
-
-    correct: int
-    count: int
-    loss: float
-    predictions: Tensor
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images right, in [0, 1]."""
-        return self.correct / self.count
-
-
-OnBatch = Callable[[int, dict[str, float] | None], None]
+OnBatch = Callable[[int, dict[str, float] | None], bool | None]
 
 
 def fit(
@@ -97,6 +90,7 @@ def fit(
     on_epoch: Callable[[State, bool], None],
     on_batch: OnBatch,
     reload_best: Callable[[State], None],
+    save: Callable[[State], None] = lambda state: None,
 ) -> None:
     """Train from where ``state`` stands to the recipe's last epoch.
 
@@ -104,24 +98,33 @@ def fit(
         trainer: What to train and how.
         state: Updated in place.
         on_epoch: Called after each epoch with the state and whether it is the new best one.
-        on_batch: Called after each batch with its number of images and, now and then, with
-            running figures.
+        on_batch: Called after each batch with its number of images (0 in evaluation), now and
+            then with running figures; says whether to save.
         reload_best: Puts the model back to the best weights so far; called where a stage opens.
+        save: Called with the state inside an epoch where ``on_batch`` says so.
     """
+    count, ranks = trainer.train.num_images, trainer.ranks
+
+    def look() -> None:
+        if on_batch(0, None):
+            save(state)
+
     for epoch in range(state.epoch + 1, trainer.recipe.epochs + 1):
-        if epoch in trainer.recipe.stages:
-            open_stage(trainer, state, epoch, reload_best)
-        lr, started = state.lr, time.perf_counter()
-        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch)
+        if state.partway is None:
+            if epoch in trainer.recipe.stages:
+                open_stage(trainer, state, epoch, reload_best)
+            state.partway = Partway.of(len(trainer.train), trainer.train.device)
+        lr, partway = state.lr, state.partway
+        on_save = functools.partial(save, state)
+        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
         trained = time.perf_counter()
-        selected = evaluate(trainer.model, trainer.select, trainer.autocast, trainer.ranks)
+        selected = evaluate(trainer.model, trainer.select, trainer.autocast, ranks, look)
         watched = {}
         if trainer.watch is not None:
-            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, trainer.ranks)
+            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, ranks, look)
             watched = _figures("test", on_test)
         evaluated = time.perf_counter()
 
-        count = trainer.train.num_images
         state.history.append(
             {
                 "epoch": epoch,
@@ -135,11 +138,11 @@ def fit(
         state.timing.append(
             {
                 "epoch": epoch,
-                "train_seconds": trained - started,
+                "train_seconds": partway.seconds,
                 "eval_seconds": evaluated - trained,
-                "images_per_second": count / (trained - started),
-                "data_share": waited / (trained - started),
-                "processes": trainer.ranks.world,
+                "images_per_second": count / partway.seconds,
+                "data_share": waited / partway.seconds,
+                "processes": ranks.world,
             }
         )
         first = max((e for e in trainer.recipe.stages if e <= epoch), default=1)
@@ -158,7 +161,7 @@ def fit(
         is_best = state.best_epoch == 0 or selected.correct > state.best_correct
         if is_best:
             state.best_epoch, state.best_correct = epoch, selected.correct
-        state.epoch = epoch
+        state.epoch, state.partway = epoch, None
         on_epoch(state, is_best)
 
 
@@ -187,31 +190,61 @@ def open_stage(
 
 
 def train_epoch(
-    trainer: Trainer, epoch: int, lr: float, on_batch: OnBatch
+    trainer: Trainer,
+    epoch: int,
+    lr: float,
+    on_batch: OnBatch,
+    partway: Partway | None = None,
+    on_save: Callable[[], None] = lambda: None,
 ) -> tuple[float, int, float]:
     """Train on every image once.
+
+    Args:
+        trainer: What to train and how.
+        epoch: From 1.
+        lr: Learning rate.
+        on_batch: As for `fit`.
+        partway: Where the epoch stands, kept up to date; its beginning unless given.
+        on_save: Called where ``on_batch`` says so, with ``partway`` up to date.
 
     Returns:
         Mean loss and number of images right, over the epoch as it went, and the seconds spent
         on making or waiting for batches.
 
     Raises:
-        NonFiniteLossError: naming the first step whose loss was not finite.
+        NonFiniteLossError: naming the first step whose loss, or in the end a weight, is none.
     """
-    model, optimizer, batches = trainer.parallel or trainer.model, trainer.optimizer, trainer.train
-    ranks = trainer.ranks
+    model, optimizer, batches, ranks = (
+        trainer.model,
+        trainer.optimizer,
+        trainer.train,
+        trainer.ranks,
+    )
+    if trainer.recipe.head_epochs:
+        model.freeze(epoch <= trainer.recipe.head_epochs)
     model.train()
-    set_lr(optimizer, lr)
+    for group in optimizer.param_groups:
+        group["lr"] = lr
     torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch) + ranks.rank)
-    device = batches.device
-    losses = torch.zeros(len(batches), device=device)  # summed over this process's batches
-    correct = torch.zeros((), dtype=torch.int64, device=device)
-    seen = 0
-    stream = _Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations))
-    for step, (images, labels) in enumerate(stream):
+    partway = partway or Partway.of(len(batches), batches.device)
+    partway.restore(batches.device)
+    losses, correct, done = partway.losses, partway.correct, partway.step  # of this process
+    seen = min(done * batches.batch_size, batches.num_images)
+    began = time.perf_counter() - partway.seconds
+    stream = Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations, done), partway.waited)
+    numbers = functools.partial(batches.images, trainer.seed, epoch)
+
+    def mark(step: int) -> Tensor:
+        total = ranks.total(losses)
+        check_losses(total, epoch, numbers)
+        check_weights(model, optimizer, epoch, step, len(losses), numbers)
+        partway.mark(step, began, stream.seconds)
+        return total
+
+    for step, (images, labels) in enumerate(stream, done):
         mine, whole = batches.sizes(step)
         with trainer.autocast():
-            output = model(images)
+            output = trainer.parallel(images)
         logits, loss = training_loss(output, labels, trainer.recipe.label_smoothing)
         ranks.weighted(loss, mine, whole).backward()
         optimizer.step()
@@ -223,30 +256,14 @@ def train_epoch(
         running = None
         if (step + 1) % CHECK_EVERY == 0:
             total, right = ranks.total(losses), ranks.total(correct)
-            _check_finite(total, epoch)
+            check_losses(total, epoch, numbers)
             running = {"loss": total.sum().item() / seen, "acc": right.item() / seen}
-        on_batch(whole, running)
+        if on_batch(whole, running):
+            mark(step + 1)
+            on_save()
     assert seen == batches.num_images
-    losses, correct = ranks.total(losses), ranks.total(correct)
-    _check_finite(losses, epoch)
-    return losses.double().sum().item() / seen, int(correct.item()), stream.seconds
-
-
-class _Timed:
-    """Batches, and the seconds that asking for them took."""
-
-    def __init__(self, stream: Iterator[Batch]) -> None:
-        self._stream, self.seconds = stream, 0.0
-
-    def __iter__(self) -> "_Timed":
-        return self
-
-    def __next__(self) -> Batch:
-        asked = time.perf_counter()
-        try:
-            return next(self._stream)
-        finally:
-            self.seconds += time.perf_counter() - asked
+    total, right = mark(len(losses)), ranks.total(correct)
+    return total.double().sum().item() / seen, int(right.item()), stream.seconds
 
 
 def training_loss(
@@ -265,39 +282,3 @@ def training_loss(
         aux_loss = F.cross_entropy(aux.float(), labels, label_smoothing=label_smoothing)
         loss = loss + AUX_WEIGHT * aux_loss
     return logits, loss
-
-
-def _check_finite(losses: Tensor, epoch: int) -> None:
-    bad = ~torch.isfinite(losses)
-    if bad.any():
-        step = int(bad.int().argmax()) + 1
-        raise NonFiniteLossError(
-            f"the loss is {losses[step - 1].item()} at step {step} of {len(losses)} in epoch "
-            f"{epoch}; a smaller recipe.lr or runtime.precision=fp32 may help"
-        )
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    batches: Batches,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    ranks: Ranks = ALONE,
-) -> Evaluation:
-    """Run a model over every image of a split once, in evaluation mode.
-
-    Of several processes, each takes its share of the images, and all have the whole result.
-    """
-    model.eval()
-    device = batches.device
-    loss = torch.zeros((), dtype=torch.float32, device=device)
-    predictions = [batches.labels[:0]]  # a share may be empty
-    for images, labels in batches.in_order():
-        with autocast():
-            logits = model(images)
-        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-        predictions.append(logits.argmax(dim=1))
-    predicted = ranks.assembled(torch.cat(predictions), batches.num_images)
-    assert len(predicted) == batches.num_images
-    correct, loss = int((predicted == batches.labels).sum()), ranks.total(loss)
-    return Evaluation(correct, len(predicted), loss.item() / len(predicted), predicted.cpu())

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from inspect import unwrap
 
 import torch
 from torch import nn
@@ -13,45 +14,45 @@ from spinal_repro.registry import Registry
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 
-LR_SHARE = "lr_share"  # of a parameter group, in the rate of the epoch
+
+class _Eager(Optimizer):
+    """An optimizer without PyTorch's preparations for compiling it.
+
+    These import ``torch._dynamo``, which takes longer than an epoch of the small nets; nothing
+    here compiles an optimizer. Names, arithmetic and ``state_dict`` are the same.
+    """
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    zero_grad = unwrap(Optimizer.zero_grad)
+    state_dict = unwrap(Optimizer.state_dict)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
 
 
-def build_optimizer(
-    recipe: RecipeConfig, parameters: Iterable[nn.Parameter], backbone: Iterable[nn.Parameter] = ()
-) -> Optimizer:
+class _EagerSGD(_Eager, SGD):
+    step = torch.no_grad()(unwrap(SGD.step))
+
+
+class _EagerAdam(_Eager, Adam):
+    step = torch.no_grad()(unwrap(Adam.step))
+
+
+def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
     """The recipe's optimizer; betas, epsilon, dampening as PyTorch has them.
-
-    Args:
-        recipe: What optimizer, at which rate.
-        parameters: All of the model's; frozen ones are left out.
-        backbone: Those of them that learn at ``recipe.backbone_lr`` times the rate.
 
     Raises:
         UserError: for an unknown optimizer, or momentum given to Adam.
     """
-    slow = set() if recipe.backbone_lr == 1 else set(backbone)
     weights = [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
-    parts = [
-        {"params": [p for p in weights if p not in slow], LR_SHARE: 1.0},
-        {"params": [p for p in weights if p in slow], LR_SHARE: recipe.backbone_lr},
-    ]
-    groups = [part for part in parts if part["params"]]
     if recipe.optimizer == "sgd":
-        return SGD(
-            groups, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
+        return _EagerSGD(
+            weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
         )
     if recipe.optimizer == "adam":
         if recipe.momentum:
             raise UserError("recipe.momentum belongs to sgd; set it to 0 for adam")
-        return Adam(groups, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        return _EagerAdam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
-
-
-def set_lr(optimizer: Optimizer, lr: float) -> None:
-    """Give each group of parameters its share of a learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr * group.get(LR_SHARE, 1.0)  # checkpoints of older versions lack it
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +17,18 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
+
+
+class _LogFile(logging.FileHandler):
+    """A log file that a full disk leaves short; the run ends where it cannot write what counts."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
+        """Nothing: logging would print a traceback for each line."""
+
+    def close(self) -> None:
+        """Close, whether or not the last lines can be written."""
+        with suppress(OSError):
+            super().close()
 
 
 class Progress:
@@ -39,7 +52,7 @@ class Progress:
         self._logger = logging.getLogger(f"spinal_repro.run.{log_file.parent}")
         self._logger.setLevel(logging.INFO)
         self._logger.propagate = False
-        self._file = logging.FileHandler(log_file)
+        self._file = _LogFile(log_file)
         self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
         self._logger.addHandler(self._file)
         self._bar: tqdm[Any] | None = None
@@ -76,6 +89,14 @@ class Progress:
             tqdm.write(line)
         elif self.mode == "lines":
             print(line, flush=True)
+
+    def warn(self, line: str) -> None:
+        """A line that is always shown, on standard error, and kept in the log file."""
+        self._logger.warning(line)
+        if self.mode == "bar":
+            tqdm.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
 
     def on_batch(self, count: int, running: dict[str, float] | None) -> None:
         """Advance by a batch."""

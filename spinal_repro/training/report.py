@@ -8,18 +8,27 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from omegaconf import OmegaConf
 
+from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
+from spinal_repro.data.prepare import published_part
+from spinal_repro.data.sources import Dataset
+from spinal_repro.data.splits import Split, num_shared
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
+from spinal_repro.files import write_atomic
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.schema import Config, ProtocolConfig
+from spinal_repro.schema import Config, DatasetConfig, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
-from spinal_repro.training.loop import Evaluation, State, Trainer
+from spinal_repro.training.evaluation import Evaluation
+from spinal_repro.training.loop import State, Trainer
 from spinal_repro.training.progress import clock
+from spinal_repro.versions import CONFIG_VERSION, KEY
 
 SELECTION_RULES = {
     "val": "highest accuracy on the validation part, first on ties",
@@ -46,15 +55,25 @@ class Setup:
     weights: WeightReport | None
     data: dict[str, Any]
 
-    def parallel(self, device: torch.device) -> "Setup":
-        """The same, ready to train on all processes of the run at once.
 
-        Raises:
-            UserError: where this model cannot be trained on several of them.
-        """
-        trainer = self.trainer
-        model = trainer.ranks.parallel(trainer.model, trainer.train, device)
-        return dataclasses.replace(self, trainer=dataclasses.replace(trainer, parallel=model))
+def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
+    """What a record says of the data: versions, sizes and images that stand on both sides."""
+    entry = entry_for(config)
+    named = dataset.classes or (() if entry is None else entry.about.classes)
+    digests = {}
+    for part in ("train", "val", "test"):
+        everything = published_part(dataset, split, part).digests
+        digests[part] = [everything[index] for index in getattr(split, part)]
+    return {
+        "train_hash": dataset.train.hash,
+        "test_hash": dataset.test.hash,
+        "split_hash": split.hash,
+        "sizes": split.sizes(),
+        "classes": list(named) if len(named) == config.num_classes else [],
+        "published_val": split.published_val,
+        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
+        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
+    }
 
 
 def build_record(
@@ -123,6 +142,24 @@ def metrics_csv(state: State) -> str:
     return text.getvalue()
 
 
+def write_config(config: Config, folder: Path) -> None:
+    """Write the configuration of a run into its folder."""
+    stored = {KEY: CONFIG_VERSION, **config.to_dict()}
+    text = OmegaConf.to_yaml(OmegaConf.create(stored))
+    write_atomic(folder / "config.yaml", text)
+
+
+def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> None:
+    """Write the class given to each test image, after the last and the selected epoch."""
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        last=last.predictions.numpy().astype(np.int16),
+        selected=selected.predictions.numpy().astype(np.int16),
+    )
+    write_atomic(folder / "predictions.npz", buffer.getvalue())
+
+
 def opening(
     config: Config, folder: Path, setup: Setup, state: State, device: torch.device
 ) -> list[str]:
@@ -147,7 +184,12 @@ def opening(
         lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
     if (world := setup.trainer.ranks.world) > 1:
         lines.append(f"{world} processes share each batch of {config.recipe.batch_size}")
-    if state.epoch:
+    if state.partway is not None:
+        lines.append(
+            f"continuing after epoch {state.epoch} and {state.partway.step} of "
+            f"{len(setup.trainer.train)} steps from {folder}"
+        )
+    elif state.epoch:
         lines.append(f"continuing after epoch {state.epoch} from {folder}")
     return lines
 

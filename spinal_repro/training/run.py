@@ -1,39 +1,46 @@
 """One run from its configuration to its record."""
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import batches_of, published_part, split_dataset
-from spinal_repro.data.sources import Dataset, load_dataset
-from spinal_repro.data.splits import Split, num_shared
-from spinal_repro.environment import (
-    autocast,
-    resolve_device,
-)
+from spinal_repro.data.prepare import batches_of, split_dataset
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.environment import autocast, compile_model, deterministic, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
-from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
+from spinal_repro.schema import Config, RecipeConfig
 from spinal_repro.training import distributed
-from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
+from spinal_repro.training.assist import assist, continued, tested
+from spinal_repro.training.checkpoint import finish, load_best, save_checkpoint, tidy
 from spinal_repro.training.distributed import ALONE, Ranks
-from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
+from spinal_repro.training.ending import Saver, explain, warnings
+from spinal_repro.training.lock import RunLock
+from spinal_repro.training.loop import State, Trainer, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 from spinal_repro.training.progress import Progress
-from spinal_repro.training.report import Setup, build_record, metrics_csv, opening, summary
+from spinal_repro.training.report import (
+    Setup,
+    build_record,
+    describe_data,
+    metrics_csv,
+    opening,
+    summary,
+    write_config,
+    write_predictions,
+)
+from spinal_repro.training.selfcheck import self_check
+from spinal_repro.training.stop import Stop
+from spinal_repro.training.threads import fastest_threads, settle_threads, with_threads
 
 
 @dataclass(frozen=True)
@@ -61,29 +68,37 @@ def run(config: Config) -> Outcome:
 def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
     folder = config.run_dir
     if ranks.agreed((folder / RECORD).is_file(), f"whether {folder} is finished"):
+        tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
-    if config.runtime.threads is not None:
-        torch.set_num_threads(config.runtime.threads)
-    with ranks.first_goes_first():  # what is missing is downloaded and decoded once
-        setup = _prepare(config, device, ranks)
-    setup = setup.parallel(device)
-    if not ranks.first:
-        return Outcome(folder, _assist(config, folder, setup), was_done=False)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomic(folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(config.to_dict())))
-    except OSError as error:
-        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
-    try:
-        with ranks.together():
-            record = _train(config, folder, setup, device)
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        state = "interrupted" if stopped else "failed"
-        epochs = describe(folder).get("epochs", "")
-        write_status(folder, state, message=f"{type(error).__name__}: {error}", epochs=epochs)
-        raise
-    return Outcome(folder, record, was_done=False)
+    config = settle_threads(config, folder)
+    with (
+        Stop() as stop,
+        deterministic(config.runtime.deterministic, device),
+        RunLock(folder, ranks.first) as lock,
+    ):
+        try:
+            with ranks.together():
+                if lock.held:
+                    write_status(folder, "running", epochs=describe(folder).get("epochs", ""))
+                with ranks.first_goes_first():  # what is missing is downloaded and decoded once
+                    setup = _prepare(config, device, ranks)
+                    if config.runtime.threads == "auto":
+                        config = with_threads(config, fastest_threads(setup.trainer))
+                    lock.take()
+                if any(ranks.gathered((folder / RECORD).is_file())):  # finished by others meanwhile
+                    return Outcome(folder, read_record(folder / RECORD), was_done=True)
+                saver = Saver(stop, config.runtime.save_every, ranks)
+                if ranks.first:
+                    _train(config, folder, setup, device, saver, lock)
+                else:
+                    assist(folder, setup, saver)
+                ranks.wait()
+        except BaseException as error:
+            said = explain(error, folder, lock, config.runtime.deterministic)
+            if said is error:
+                raise
+            raise said from error
+    return Outcome(folder, read_record(folder / RECORD), was_done=False)
 
 
 def resolved(config: Config) -> Config:
@@ -118,7 +133,9 @@ def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setu
     mean, std = normalisation(recipe, model.backbone)
     channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
-    optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
+    optimizer = build_optimizer(recipe, model.parameters())
+    if config.runtime.compile:
+        compile_model(model, device)
 
     dataset = load_dataset(config.dataset, config.data.root, config.data.download)
     split = split_dataset(dataset, config.protocol, config.data.limit)
@@ -154,6 +171,7 @@ def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setu
         seed=config.seed,
         ranks=ranks,
     )
+    ranks.check(config, model, trainer.train)
     size = trainer.train.size
     for augmentation in augmentations:
         size = augmentation.size_after(size)
@@ -168,7 +186,7 @@ def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setu
             f"batch norm cannot train on; use another recipe.batch_size"
         )
     about = {
-        **_describe_data(config.dataset, dataset, split),
+        **describe_data(config.dataset, dataset, split),
         "normalisation": {"mean": mean, "std": std},
     }
     return Setup(trainer, test, counts, model.weights, about)
@@ -197,30 +215,13 @@ def head_normalises(head: torch.nn.Module) -> bool:
     return any(isinstance(module, torch.nn.BatchNorm1d) for module in head.modules())
 
 
-def _describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
-    """What a record says of the data: versions, sizes and images that stand on both sides."""
-    entry = entry_for(config)
-    named = dataset.classes or (() if entry is None else entry.about.classes)
-    digests = {}
-    for part in ("train", "val", "test"):
-        everything = published_part(dataset, split, part).digests
-        digests[part] = [everything[index] for index in getattr(split, part)]
-    return {
-        "train_hash": dataset.train.hash,
-        "test_hash": dataset.test.hash,
-        "split_hash": split.hash,
-        "sizes": split.sizes(),
-        "classes": list(named) if len(named) == config.num_classes else [],
-        "published_val": split.published_val,
-        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
-        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
-    }
-
-
-def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> dict[str, Any]:
+def _train(
+    config: Config, folder: Path, setup: Setup, device: torch.device, saver: Saver, lock: RunLock
+) -> None:
     """Fit, evaluate and write the record."""
+    write_config(config, folder)
     trainer, epochs = setup.trainer, config.recipe.epochs
-    state = _continued(config, folder, trainer)
+    state, loaded = continued(folder, trainer)
     progress = Progress(
         folder / "log.txt",
         config.runtime.progress,
@@ -232,75 +233,50 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
     with progress:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
+        for line in warnings(folder, loaded, lock):
+            progress.warn(line)
+        if checked := self_check(config, trainer.model, device):
+            progress.say(checked)
+        if state.partway is not None:
+            progress.on_batch(state.partway.step * config.recipe.batch_size, None)
         write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
 
         def on_epoch(state: State, is_best: bool) -> None:
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, is_best)
+            saver.saved()
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
-            trainer.ranks.wait()
+            saver.stop_here(state)
+
+        def on_batch(count: int, running: dict[str, float] | None) -> bool:
+            progress.on_batch(count, running)
+            return saver.due()
+
+        def save(state: State) -> None:
+            if saver.stop.asked:
+                progress.warn(f"{saver.stop.asked}: saving; a second signal ends this at once")
+            save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)
+            saver.saved()
+            saver.stop_here(state)
 
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
 
-        fit(trainer, state, on_epoch, progress.on_batch, reload_best)
-        last, selected = _tested(folder, setup, state)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            last=last.predictions.numpy().astype(np.int16),
-            selected=selected.predictions.numpy().astype(np.int16),
-        )
-        write_atomic(folder / "predictions.npz", buffer.getvalue())
+        saver.stop.deferred = True
+        fit(trainer, state, on_epoch, on_batch, reload_best, save)
+
+        def look() -> None:
+            if saver.due():
+                saver.stop_here(state)
+
+        last, selected = tested(folder, setup, state, look)
+        write_predictions(folder, last, selected)
+        write_atomic(folder / "metrics.csv", metrics_csv(state))  # a kill may have spared it
         finish(folder, state)
         record = build_record(config, setup, state, last, selected, device)
         path = write_record(folder, record)
+        tidy(folder)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
-    trainer.ranks.wait()
-    return read_record(path)
-
-
-def _assist(config: Config, folder: Path, setup: Setup) -> dict[str, Any]:
-    """What every process but the first does: its share of the work, and nothing on disk.
-
-    It comes to the same sums over processes, and the same waiting, as `_train`.
-    """
-    trainer = setup.trainer
-    state = _continued(config, folder, trainer)
-
-    def reload_best(state: State) -> None:
-        load_best(folder, state, trainer.model)
-
-    fit(trainer, state, lambda *_: trainer.ranks.wait(), lambda *_: None, reload_best)
-    _tested(folder, setup, state)
-    trainer.ranks.wait()
-    return read_record(folder / RECORD)
-
-
-def _continued(config: Config, folder: Path, trainer: Trainer) -> State:
-    """Where the run stands; model and optimizer are put there."""
-    found = load_checkpoint(folder, trainer.model, trainer.optimizer)
-    state = found or State(config.recipe.lr)
-    trainer.ranks.agreed(state.epoch, f"the epochs finished in {folder}")
-    return state
-
-
-def _tested(folder: Path, setup: Setup, state: State) -> tuple[Evaluation, Evaluation]:
-    """The test set with the last and with the best weights, which the model has afterwards."""
-    trainer = setup.trainer
-    last = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks)
-    load_best(folder, state, trainer.model)
-    selected = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks)
-    _check_reload(state, selected)
-    trainer.ranks.wait()  # all have read the best weights, which get their final name now
-    return last, selected
-
-
-def _check_reload(state: State, selected: Evaluation) -> None:
-    """The best weights, read back, must give the accuracy they were chosen for."""
-    entry = state.history[state.best_epoch - 1]
-    if "test_correct" in entry:
-        assert entry["test_correct"] == selected.correct, (entry, selected.correct)

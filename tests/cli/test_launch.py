@@ -13,9 +13,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from spinal_repro.cli.launch import Jobs, check_jobs, launcher_of, requeued
-from spinal_repro.cli.train import EXIT_FAILED, EXIT_USAGE, _main
+from spinal_repro.cli.train import _main
 from spinal_repro.config import config_dir
-from spinal_repro.errors import UserError
+from spinal_repro.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from spinal_repro.records import describe, run_folders
 
 SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.device=cpu"]

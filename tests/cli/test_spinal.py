@@ -33,7 +33,7 @@ def add_run(runs: Path, name: str) -> Path:
 
 def rows(capsys) -> dict[str, list[str]]:
     """The printed table: the cells of each row by the name of its run."""
-    header, *lines = capsys.readouterr().out.splitlines()
+    header, _, *lines = capsys.readouterr().out.splitlines()
     assert header.split()[:2] == ["run", "state"]
     return {line.split()[0]: line.split()[1:] for line in lines}
 
@@ -76,8 +76,8 @@ def test_every_state(runs, capsys):
     assert table[names[0]][:5] == ["done", "8/8", "98.77", "97.50", "7"]
     assert " ".join(table[names[0]][5:]) == "1 of 8 epochs"
     assert table[names[1]] == ["running", "2/8"]
-    assert table[names[2]] == ["failed"]
-    assert table[names[3]] == ["stopped", "3/8"]
+    assert table[names[2]] == ["failed", "ValueError:", "x"]
+    assert table[names[3]] == ["interrupted", "3/8"]
     assert table[names[4]][0] == "unreadable"
     assert table[names[5]][0] == "unreadable"
     assert "98.77" not in table[names[5]]

@@ -7,8 +7,16 @@ import pytest
 
 from spinal_repro.cli.train import EXIT_FAILED, _main
 from spinal_repro.records import describe, run_folders
+from spinal_repro.sweep import supervisor
+from spinal_repro.sweep.worker import PRELOADED
 
 SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.device=cpu"]
+
+
+@pytest.fixture(autouse=True)
+def preloaded(monkeypatch) -> None:
+    """The process that forks jobs imports what the digits need, once."""
+    monkeypatch.setattr(supervisor, "PRELOADED", (*PRELOADED, "sklearn.datasets"))
 
 
 def sweep(monkeypatch, tmp_path: Path, *arguments: str) -> int:
@@ -44,20 +52,3 @@ def test_one_failure_loses_nothing_and_is_named(tmp_path, monkeypatch, capsys, b
     assert "Traceback" not in printed.err
     finished = [describe(f)["state"] for f in run_folders(tmp_path / "runs")]
     assert finished.count("done") == 1
-
-
-def test_a_fault_of_ours_in_one_job_does_not_stop_the_others(tmp_path, monkeypatch, capsys):
-    from spinal_repro.training import run as run_module
-
-    real = run_module._prepare
-
-    def faulty(config, device):
-        if config.head.name == "fc":
-            raise RuntimeError("out of luck")
-        return real(config, device)
-
-    monkeypatch.setattr(run_module, "_prepare", faulty)
-    assert sweep(monkeypatch, tmp_path, "head=fc,spinal") == EXIT_FAILED
-    printed = capsys.readouterr()
-    assert "1 of 2 runs finished" in printed.out
-    assert "RuntimeError: out of luck" in printed.err.splitlines()[-1]

@@ -25,7 +25,7 @@ def files(request, tmp_path, monkeypatch):
     images[:, 0, 0, 1] = 9
 
     def write(name, content):
-        data = pickle.dumps(content)
+        data = pickle.dumps(content, protocol=2)  # that of the published files
         (folder / name).write_bytes(data)
         return [name, hashlib.md5(data).hexdigest()]
 

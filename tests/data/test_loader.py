@@ -10,7 +10,8 @@ from torch import Tensor
 from torchvision import transforms as tv
 
 from spinal_repro.config import compose
-from spinal_repro.data.augment import Augmentation, Perspective, ResizedCrop, Rotation
+from spinal_repro.data import loader
+from spinal_repro.data.augment import Affine, Augmentation, Perspective, ResizedCrop, Rotation
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.data.splits import Indices
@@ -207,6 +208,21 @@ def test_augmented_images_do_not_depend_on_the_batch_size() -> None:
     for batch_size in (1, 5, 33):
         other = pixels(batches(images, batch_size=batch_size).epoch(0, 1, VGG5))
         torch.testing.assert_close(base, other, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 25])
+def test_how_many_batches_are_made_at_once_changes_no_bit(
+    batch_size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = batches(noise(64), batch_size=batch_size, channels_last=True)
+    augmentations = [*VGG5, ResizedCrop(), Affine(degrees=9, translate=(0.1, 0.2))]
+    streams = []
+    for pixels_at_once in (1, 3 * batch_size * 28 * 28, 2**24):
+        monkeypatch.setitem(loader.TOGETHER, "cpu", pixels_at_once)
+        streams.append([*made.epoch(0, 1, augmentations), *made.in_order()])
+    for other in streams[1:]:
+        for (images, labels), (others, other_labels) in zip(streams[0], other, strict=True):
+            assert torch.equal(images, others) and torch.equal(labels, other_labels)
 
 
 def test_each_epoch_augments_anew() -> None:

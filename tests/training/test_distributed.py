@@ -14,15 +14,17 @@ import pytest
 import torch
 from torch import nn
 
-from spinal_repro.cli.train import EXIT_USAGE, _main
+from spinal_repro.cli.train import _main
 from spinal_repro.config import compose
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
-from spinal_repro.errors import UserError
+from spinal_repro.errors import EXIT_USAGE, UserError
 from spinal_repro.records import describe
+from spinal_repro.training import checkpoint
 from spinal_repro.training import run as run_module
 from spinal_repro.training.distributed import ALONE, Ranks, own_device
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loop import training_loss
 from spinal_repro.training.run import run
 
@@ -100,10 +102,22 @@ def test_the_mean_of_weighted_gradients_is_that_of_the_whole_batch(world):
 
 def test_batch_norm_is_refused_where_its_statistics_would_be_local():
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    config, made = compose([]), batches(9, 4)
     with pytest.raises(UserError, match="batch norm"):
-        Ranks(0, 2).parallel(model, batches(8, 4), CPU)
+        Ranks(0, 2).check(config, model, made)
+    made.device = torch.device("cuda")
     with pytest.raises(UserError, match=r"holds 1 images, fewer than the 2 processes"):
-        Ranks(0, 2).parallel(model, batches(9, 4), torch.device("cuda"))
+        Ranks(0, 2).check(config, model, made)
+    Ranks(0, 2).check(config, model[0], made)
+    ALONE.check(config, model, made)
+
+
+@pytest.mark.parametrize("key", ["recipe.head_epochs=1", "runtime.compile=true"])
+def test_what_is_for_one_process_alone_is_refused(key):
+    config, made = compose([key]), batches(8, 4)
+    with pytest.raises(UserError, match=f"{key.partition('=')[0]} is for one process alone"):
+        Ranks(0, 2).check(config, nn.Linear(2, 2), made)
+    ALONE.check(config, nn.Linear(2, 2), made)
 
 
 def test_what_does_not_go_with_torchrun(monkeypatch, capsys):
@@ -164,7 +178,7 @@ def test_killed_on_two_continued_on_one_finished_on_two(tmp_path, monkeypatch):
     output, _ = process.communicate(timeout=300)
     assert process.returncode != 0 and "Signal 9 (SIGKILL)" in output, output
     assert describe(folder)["state"] in ("failed", "stopped")
-    reached = torch.load(folder / "last.pt", weights_only=True)["state"]["epoch"]
+    reached = checkpoint._read(folder / "last.pt")["state"]["epoch"]
     assert 1 <= reached < 5, "one epoch at least was left to one process, and one to two"
 
     save = run_module.save_checkpoint
@@ -197,7 +211,7 @@ def test_killed_on_two_continued_on_one_finished_on_two(tmp_path, monkeypatch):
     # with the very weights: the predictions of two processes are those of one, in order
     setup = run_module._prepare(config, CPU)
     run_module.load_best(folder, run_module.State(0.0), setup.trainer.model)
-    alone = run_module.evaluate(setup.trainer.model, setup.test, setup.trainer.autocast)
+    alone = evaluate(setup.trainer.model, setup.test, setup.trainer.autocast)
     predictions = np.load(folder / "predictions.npz")["selected"]
     assert np.array_equal(predictions, alone.predictions.numpy())
     assert parts["test"]["selected"]["correct"] == alone.correct

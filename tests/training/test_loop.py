@@ -7,9 +7,12 @@ import torch
 
 from spinal_repro.config import compose
 from spinal_repro.environment import autocast
+from spinal_repro.errors import UserError
 from spinal_repro.schema import Config
 from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import NonFiniteLossError, State, Trainer, evaluate, fit
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.finite import NonFiniteLossError
+from spinal_repro.training.loop import State, Trainer, fit
 
 CPU = torch.device("cpu")
 SMALL = ["data.limit=200", "recipe.epochs=2", "runtime.progress=none"]
@@ -138,3 +141,19 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.bfloat16
     made, _ = train("runtime.precision=bf16", "data.limit=64", "recipe.epochs=1")
     assert {p.dtype for p in made.model.parameters()} == {torch.float32}
+
+
+def test_the_first_epochs_may_train_the_head_alone():
+    overrides = ("model=cifar_cnn", "dataset=digits", "recipe.epochs=3", "recipe.head_epochs=2")
+    config, made = trainer(*overrides)
+    first = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
+    moved = []
+
+    def changed(state: State, _: bool) -> None:
+        now = made.model.state_dict()
+        moved.append({n.partition(".")[0] for n in now if not torch.equal(now[n], first[n])})
+
+    fit(made, State(config.recipe.lr), changed, lambda c, r: None, lambda s: None)
+    assert moved == [{"head"}, {"head"}, {"head", "backbone"}]
+    with pytest.raises(UserError, match="head_epochs"):
+        compose(["recipe.head_epochs=9", "recipe.epochs=3"])

@@ -7,7 +7,7 @@ import torch
 
 from spinal_repro.config import compose
 from spinal_repro.errors import UserError
-from spinal_repro.training.optim import LR_RULES, EpochResult, build_optimizer, set_lr
+from spinal_repro.training.optim import LR_RULES, EpochResult, build_optimizer
 
 
 def result(accuracy: float, best: float, *, epoch: int = 3, lr: float = 0.002, seed: int = 0):
@@ -68,20 +68,28 @@ def test_wrong_optimizers_are_refused():
         build_optimizer(dataclasses.replace(recipe, optimizer="adam"), weights)
 
 
-def test_the_backbone_learns_at_its_share_of_the_rate():
-    recipe = dataclasses.replace(compose(["dataset=mnist"]).recipe, backbone_lr=0.1, momentum=0.0)
-    head, backbone = (torch.nn.Parameter(torch.ones(3)) for _ in range(2))
-    optimizer = build_optimizer(recipe, [head, backbone], [backbone])
-    set_lr(optimizer, 0.5)
-    (head.sum() + backbone.sum()).backward()
-    optimizer.step()
-    assert head.tolist() == pytest.approx([0.5] * 3)
-    assert backbone.tolist() == pytest.approx([0.95] * 3)
-    whole = build_optimizer(dataclasses.replace(recipe, backbone_lr=1.0), [head, backbone], [head])
-    assert len(whole.param_groups) == 1
-
-
-@pytest.mark.parametrize("share", ["0", "1.5", "-1"])
-def test_a_share_outside_its_range_is_refused(share):
-    with pytest.raises(UserError, match="backbone_lr"):
-        compose([f"recipe.backbone_lr={share}"])
+@pytest.mark.parametrize("model", ["cnn", "vgg5"])  # SGD with momentum, and Adam
+def test_optimizers_step_as_pytorch_s_and_share_their_checkpoints(model):
+    recipe = dataclasses.replace(compose([f"model={model}"]).recipe, weight_decay=0.01)
+    nets = [torch.nn.Linear(4, 3) for _ in range(2)]
+    nets[1].load_state_dict(nets[0].state_dict())
+    ours = build_optimizer(recipe, nets[0].parameters())
+    kind = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam}[recipe.optimizer]
+    assert isinstance(ours, kind)
+    settings = {"momentum": recipe.momentum} if recipe.momentum else {}
+    theirs = kind(nets[1].parameters(), recipe.lr, weight_decay=0.01, fused=True, **settings)
+    for step in range(4):
+        x = torch.randn(5, 4)
+        for net, optimizer in zip(nets, (ours, theirs), strict=True):
+            net(x).square().sum().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            assert all(p.grad is None for p in net.parameters())
+        assert torch.equal(nets[0].weight, nets[1].weight) and torch.equal(
+            nets[0].bias, nets[1].bias
+        )
+        if step == 1:
+            saved = ours.state_dict(), theirs.state_dict()
+            assert saved[0].keys() == saved[1].keys()
+            theirs.load_state_dict(saved[0])
+            ours.load_state_dict(saved[1])

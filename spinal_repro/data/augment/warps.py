@@ -21,7 +21,9 @@ def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Ten
 def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
     """Read images at input coordinates ``[N, H, W]`` in pixels (centres at +0.5)."""
     height, width = images.shape[-2:]
-    grid = torch.stack([x * (2 / width) - 1, y * (2 / height) - 1], dim=-1)
+    grid = x.new_empty(*x.shape, 2)  # written in place: stacking costs more than sampling
+    torch.sub(x * (2 / width), 1, out=grid[..., 0])
+    torch.sub(y * (2 / height), 1, out=grid[..., 1])
     return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 

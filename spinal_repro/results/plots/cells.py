@@ -19,6 +19,7 @@ from spinal_repro.results.plots.common import (
     new_figure,
 )
 from spinal_repro.results.rules.common import published
+from spinal_repro.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +125,7 @@ def accuracy_by_parameters(findings: Findings) -> "Figure | None":
     figure, axes = new_figure(max(5.5, 3.6 * columns), 0.9 + 3.2 * lines, lines, columns)
     for place, (title, results) in zip(axes.flat, panels.items(), strict=False):
         _parameters_panel(place, results, findings)
-        place.set_title(", ".join(title))
+        place.set_title(printable(", ".join(title)))
         place.set_xlabel("Parameters of the head")
     for place in list(axes.flat)[len(panels) :]:
         place.set_visible(False)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.results.findings import Findings
+from spinal_repro.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -61,7 +62,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
 
 def name_rows(panel: "Axes", names: Sequence[str]) -> None:
     """One named row each, the first on top."""
-    panel.set_yticks(range(len(names)), names)
+    panel.set_yticks(range(len(names)), [printable(name) for name in names])
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)

@@ -1,0 +1,114 @@
+"""What is trained: the five networks with both heads, on published or made-up images."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spinal_repro.config import compose
+from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
+from spinal_repro.environment import autocast
+from spinal_repro.errors import UserError
+from spinal_repro.model import build_model
+from spinal_repro.schema import Config
+from spinal_repro.training.loop import Trainer
+from spinal_repro.training.optim import LR_RULES, build_optimizer
+
+MODELS = {
+    "cnn": "mnist",
+    "vgg5": "mnist",
+    "cifar_cnn": "cifar10",
+    "resnet18_thin": "cifar10",
+    "vgg16_bn": "cifar10",
+}
+HEADS = ("fc", "spinal")
+SIZES = {"mnist": (60000, 10000), "cifar10": (50000, 10000)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One network with one head, at one precision, on some images."""
+
+    config: Config
+    images: Dataset
+    source: str
+    device: torch.device
+
+    @property
+    def name(self) -> str:
+        """For the terminal."""
+        return f"{self.config.model.name} {self.config.head.name} {self.config.runtime.precision}"
+
+    @property
+    def batch_size(self) -> int:
+        """That of the recipe."""
+        return self.config.recipe.batch_size
+
+    def trainer(self, images: int) -> Trainer:
+        """A fresh trainer on the first images of train, with a share of test as large."""
+        config, device = self.config, self.device
+        recipe, last = config.recipe, config.runtime.channels_last
+        model = build_model(config.dataset, config.model, config.head, config.seed)
+        layout = torch.channels_last if last else torch.preserve_format
+        model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
+        rule = dict(recipe.lr_rule)
+        train, test = SIZES[config.dataset.name]
+        held = max(1, min(len(self.images.test), images * test // train))
+
+        def batches(part: ImageSet, count: int, batch_size: int) -> Batches:
+            return Batches(
+                part,
+                np.arange(count),
+                batch_size=batch_size,
+                mean=recipe.mean or [0.0],
+                std=recipe.std or [1.0],
+                device=device,
+                channels_last=last,
+            )
+
+        assert isinstance(self.images.train, ImageSet) and isinstance(self.images.test, ImageSet)
+        return Trainer(
+            model=model,
+            optimizer=build_optimizer(recipe, model.parameters()),
+            lr_rule=LR_RULES.build(str(rule.pop("name")), rule),
+            recipe=recipe,
+            train=batches(self.images.train, images, recipe.batch_size),
+            select=batches(self.images.test, held, recipe.eval_batch_size),
+            select_on="test",
+            augmentations=build_augmentations(recipe.augment),
+            autocast=autocast(device, config.runtime.precision),
+            seed=config.seed,
+        )
+
+
+def make_case(
+    model: str, head: str, precision: str, device: torch.device, data: str | None
+) -> Case:
+    """A case on published images where they are, else on noise of the same shape."""
+    config = compose(
+        [
+            *(f"dataset={MODELS[model]}", f"model={model}", f"head={head}", "protocol=paper"),
+            *(f"runtime.precision={precision}", f"runtime.device={device.type}"),
+        ]
+    )
+    if data is not None:
+        try:
+            return Case(config, load_dataset(config.dataset, Path(data)), "published", device)
+        except UserError as error:
+            print(f"made-up images instead of {config.dataset.name}: {error}")
+    return Case(config, _noise(config), "noise", device)
+
+
+def _noise(config: Config) -> Dataset:
+    """Images of uniform noise: they cost what others cost."""
+    generator = torch.Generator().manual_seed(0)
+    side, parts = config.dataset.image_size, []
+    for count in SIZES[config.dataset.name]:
+        shape = (count, config.dataset.channels, side, side)
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        labels = torch.randint(0, config.dataset.outputs, (count,), generator=generator)
+        parts.append(ImageSet(pixels, labels))
+    return Dataset(parts[0], parts[1])

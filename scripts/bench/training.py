@@ -1,0 +1,213 @@
+"""Training: the plain loop, the bare step on one batch, and our loop; and augmentation alone."""
+
+import dataclasses
+import resource
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bench.cases import SIZES, Case
+from bench.reference import plain_batches, plain_steps
+from bench.timing import clock, rates, ratio, take_turns
+from spinal_repro.training.checkpoint import save_checkpoint
+from spinal_repro.training.loop import State, Trainer, evaluate, fit, training_loss
+
+BARE, REFERENCE = "bare", "reference"
+
+
+def bare_step(case: Case, trainer: Trainer) -> Callable[[], None]:
+    """Forward, loss, backward and update on one batch that is ready on the device."""
+    images, labels = next(trainer.train.epoch(0, 1, trainer.augmentations))
+    model, optimizer = trainer.model.train(), trainer.optimizer
+
+    def step() -> None:
+        with trainer.autocast():
+            output = model(images)
+        _, loss = training_loss(output, labels, 0.0)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict[str, Any]]:
+    """One network and head at every precision, all contestants in turn.
+
+    Args:
+        cases: The same but for the precision, fp32 first.
+        at_least: Seconds of each contestant in each round, about.
+        repeats: Rounds.
+
+    Returns:
+        A row for each case. Rates are images a second. ``loop`` leaves evaluation and checkpoint
+        out; ``whole`` has them in the proportion of a whole epoch of the data set: all images of
+        train once, of test once, one checkpoint.
+    """
+    first = cases[0]
+    device, batch = first.device, first.batch_size
+    contestants: dict[str, Callable[[], float]] = {}
+    details: dict[str, dict[str, list[float]]] = {}
+    for case in cases:
+        key = case.config.runtime.precision
+        step = bare_step(case, case.trainer(batch))
+        for _ in range(2):
+            step()
+        started = clock(device)
+        step()
+        steps = max(2, int(at_least / (clock(device) - started)))
+        details[key] = {"evaluation": [], "checkpoint": []}
+        contestants[f"{BARE} {key}"] = _bare(step, steps, batch, device)
+        contestants[f"loop {key}"] = _loop(case, steps, details[key])
+    contestants[REFERENCE] = _plain(first, at_least)
+    measured = take_turns(contestants, repeats)
+    rows = []
+    for case in cases:
+        key = case.config.runtime.precision
+        train, test = SIZES[case.config.dataset.name]
+        parts = {name: values[1:] for name, values in details[key].items()}
+        bare, loop = measured[f"{BARE} {key}"], measured[f"loop {key}"]
+        whole = [
+            seconds + evaluation * test / train + checkpoint / train
+            for seconds, evaluation, checkpoint in zip(
+                loop, parts["evaluation"], parts["checkpoint"], strict=True
+            )
+        ]
+        rows.append(
+            {
+                "model": case.config.model.name,
+                "head": case.config.head.name,
+                "precision": key,
+                "batch": batch,
+                "images": case.source,
+                "rates": {
+                    REFERENCE: rates(measured[REFERENCE]),
+                    BARE: rates(bare),
+                    "loop": rates(loop),
+                    "whole": rates(whole),
+                    "evaluation": rates(parts["evaluation"]),
+                },
+                "checkpoint_seconds": sorted(parts["checkpoint"])[len(whole) // 2],
+                "loop_to_reference": ratio(measured[REFERENCE], loop),
+                "loop_to_bare": ratio(bare, loop),
+                "whole_to_bare": ratio(bare, whole),
+            }
+        )
+    return rows
+
+
+def _bare(step: Callable[[], None], steps: int, batch: int, device: torch.device) -> Any:
+    def contestant() -> float:
+        started = clock(device)
+        for _ in range(steps):
+            step()
+        return (clock(device) - started) / (steps * batch)
+
+    return contestant
+
+
+def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
+    """Our own loop, an epoch of so many steps each time; it goes on where it stopped."""
+    train, _ = SIZES[case.config.dataset.name]
+    images = min(steps * case.batch_size, train)
+    trainer = case.trainer(images)
+    state = State(case.config.recipe.lr)
+    written: list[float] = []
+
+    def contestant() -> float:
+        with tempfile.TemporaryDirectory() as folder:
+
+            def on_epoch(state: State, is_best: bool) -> None:
+                started = clock(case.device)
+                save_checkpoint(Path(folder), trainer.model, trainer.optimizer, state, True)
+                written.append(clock(case.device) - started)
+
+            one_epoch(trainer, state, on_epoch)
+        timing = state.timing[-1]
+        details["evaluation"].append(timing["eval_seconds"] / trainer.select.num_images)
+        details["checkpoint"].append(written[-1])
+        return float(timing["train_seconds"]) / images
+
+    return contestant
+
+
+def one_epoch(trainer: Trainer, state: State, on_epoch: Callable[[State, bool], None]) -> None:
+    """The next epoch, as a run does it."""
+    recipe = dataclasses.replace(trainer.recipe, epochs=state.epoch + 1)
+    trainer = dataclasses.replace(trainer, recipe=recipe)
+    fit(trainer, state, on_epoch, lambda count, running: None, lambda state: None)
+
+
+def _plain(case: Case, at_least: float) -> Any:
+    stream = plain_steps(case)
+
+    def contestant() -> float:
+        return _for_a_while(stream, at_least, case.device)
+
+    return contestant
+
+
+def _for_a_while(stream: Iterator[int], at_least: float, device: torch.device) -> float:
+    """Seconds an image."""
+    images, started = 0, clock(device)
+    while True:
+        images += next(stream)
+        seconds = clock(device) - started
+        if seconds >= at_least:
+            return seconds / images
+
+
+def compare_augmentation(case: Case, at_least: float, repeats: int) -> dict[str, Any]:
+    """Making batches alone: ours against torchvision's transforms, image by image."""
+    steps = max(2, int(2000 * at_least / case.batch_size))
+    trainer, epoch = case.trainer(min(steps * case.batch_size, 60000)), 0
+
+    def ours() -> float:
+        nonlocal epoch
+        epoch += 1
+        started = clock(case.device)
+        for _ in trainer.train.epoch(0, epoch, trainer.augmentations):
+            pass
+        return (clock(case.device) - started) / trainer.train.num_images
+
+    plain = (len(labels) for _, labels in plain_batches(case))
+    measured = take_turns(
+        {"ours": ours, REFERENCE: lambda: _for_a_while(plain, at_least, case.device)}, repeats
+    )
+    names = [entry["name"] for entry in case.config.recipe.augment]
+    return {
+        "recipe": case.config.recipe.name,
+        "augmentation": ", ".join(names) or "none",
+        "ours": rates(measured["ours"]),
+        REFERENCE: rates(measured[REFERENCE]),
+        "ratio": ratio(measured[REFERENCE], measured["ours"]),
+    }
+
+
+def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, Any]:
+    """Images a second of evaluation in batches of several sizes."""
+    trainer = case.trainer(30000)
+
+    def contestant(size: int) -> Callable[[], float]:
+        def work() -> float:
+            trainer.select.batch_size = size
+            started = clock(case.device)
+            evaluate(trainer.model, trainer.select, trainer.autocast)
+            return (clock(case.device) - started) / trainer.select.num_images
+
+        return work
+
+    measured = take_turns({str(size): contestant(size) for size in sizes}, repeats)
+    return {"case": case.name, **{size: rates(values) for size, values in measured.items()}}
+
+
+def peak_memory(case: Case, steps: int) -> float:
+    """Most memory of this process (of the GPU, where there is one) in MB after some steps."""
+    trainer = case.trainer(steps * case.batch_size)
+    one_epoch(trainer, State(case.config.recipe.lr), lambda state, is_best: None)
+    if case.device.type == "cuda":
+        return torch.cuda.max_memory_allocated(case.device) / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -1,0 +1,176 @@
+"""How fast training is, against a plain loop and against the bare arithmetic.
+
+For each network and head, in turn and repeated, in one process: (a) a plain loop written from the
+recipes, (b) the bare step on one batch that is ready, (c) our whole loop. Besides: augmentation,
+the Spinal head against the loop written out, evaluation by batch size, start-up of the commands,
+peak memory, and what width, depth, batch and classes cost. Figures are medians with their range;
+ratios are taken round by round. ``spinal tables`` puts the JSON into docs/speed.md.
+
+    python scripts/benchmark.py [--quick] [--data DIR] [--out results/benchmark.json]
+    python scripts/benchmark.py --parts loops --models cnn vgg5 --heads fc --repeats 7
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench.cases import HEADS, MODELS, make_case
+from bench.heads import compare_heads, costs
+from bench.profiling import compiling, shares
+from bench.startup import startup
+from bench.training import compare_augmentation, compare_loops, evaluation_batches, peak_memory
+
+from spinal_repro.environment import describe_environment, git_revision, has_bf16, resolve_device
+from spinal_repro.files import write_json
+
+Rows = list[dict[str, Any]]
+
+
+def loops(given: argparse.Namespace) -> Rows:
+    """Plain loop, bare step and our loop, for every network, head and precision."""
+    rows: Rows = []
+    for model in given.models:
+        for head in given.heads:
+            cases = [make_case(model, head, p, given.at, given.data) for p in given.precisions]
+            rows += compare_loops(cases, given.seconds, given.repeats)
+            for row in rows[-len(cases) :]:
+                print(
+                    f"{model} {head} {row['precision']}: "
+                    + ", ".join(f"{k} {v['median']:,.0f}/s" for k, v in row["rates"].items())
+                    + f"; c/a {row['loop_to_reference']['median']:.2f}"
+                    + f", c/b {row['loop_to_bare']['median']:.3f}"
+                    + f", with evaluation {row['whole_to_bare']['median']:.3f}",
+                    flush=True,
+                )
+    return rows
+
+
+def augment(given: argparse.Namespace) -> Rows:
+    """Images a second of making batches."""
+    cases = [make_case(model, "fc", "fp32", given.at, given.data) for model in given.models]
+    return [compare_augmentation(case, given.seconds, given.repeats) for case in cases]
+
+
+def heads(given: argparse.Namespace) -> Rows:
+    """The Spinal head against the loop written out."""
+    batches = (64, 256) if given.quick else (64, 256, 1000)
+    return compare_heads(batches, given.at, given.seconds / 10, given.repeats)
+
+
+def scaling(given: argparse.Namespace) -> Rows:
+    """What the size of a head costs."""
+    return costs(given.at, given.seconds / 10, given.repeats)
+
+
+def evaluation(given: argparse.Namespace) -> Rows:
+    """Evaluation by batch size."""
+    sizes = [100, 1000] if given.quick else [50, 100, 200, 500, 1000, 2500]
+    cases = [make_case(model, "fc", "fp32", given.at, given.data) for model in given.models]
+    return [evaluation_batches(case, sizes, given.repeats) for case in cases]
+
+
+def commands(given: argparse.Namespace) -> Rows:
+    """Start-up."""
+    return startup(2 if given.quick else given.repeats)
+
+
+def profiles(given: argparse.Namespace) -> Rows:
+    """Where the bare step spends its time."""
+    kinds = [(model, precision) for model in given.models for precision in given.precisions]
+    cases = [make_case(model, "spinal", p, given.at, given.data) for model, p in kinds]
+    return [shares(case, 2 if given.quick else 10) for case in cases]
+
+
+def compilation(given: argparse.Namespace) -> Rows:
+    """What runtime.compile costs and brings; minutes for each network."""
+    kinds = [(model, precision) for model in given.models for precision in given.precisions]
+    cases = [make_case(model, "spinal", p, given.at, given.data) for model, p in kinds]
+    return [compiling(case, given.seconds, given.repeats) for case in cases]
+
+
+def memory(given: argparse.Namespace) -> Rows:
+    """Most memory of a process that trains, each in a fresh process."""
+    rows = []
+    for model in given.models:
+        for head in given.heads:
+            for precision in given.precisions:
+                with multiprocessing.get_context("spawn").Pool(1) as pool:
+                    megabytes = pool.apply(_memory, (model, head, precision, given.at.type))
+                row = {"model": model, "head": head, "precision": precision}
+                rows.append({**row, "megabytes": megabytes})
+    return rows
+
+
+def _memory(model: str, head: str, precision: str, device: str) -> float:
+    return peak_memory(make_case(model, head, precision, torch.device(device), None), 4)
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
+    function.__name__: function
+    for function in (
+        *(loops, augment, heads, scaling, evaluation, profiles, commands, memory, compilation),
+    )
+}
+SLOW = ("compilation",)  # left out of --quick
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="under two minutes; rough figures")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all")
+    parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all; quick: cnn vgg5")
+    parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
+    parser.add_argument("--repeats", type=int, help="rounds (default: 7; quick: 2)")
+    parser.add_argument("--seconds", type=float, help="of each in a round (default: 5; quick: 0.3)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--device", default="auto", help="as runtime.device")
+    parser.add_argument("--bf16", action="store_true", help="also where it is emulated")
+    parser.add_argument(
+        "--data",
+        default=os.environ.get("SPINAL_DATA"),
+        help="folder of data sets (default: SPINAL_DATA); without, images are noise",
+    )
+    parser.add_argument("--out", type=Path, help="write JSON there; parts not measured stay")
+    given = parser.parse_args()
+    given.at = resolve_device(given.device)
+    given.parts = given.parts or [p for p in PARTS if not (given.quick and p in SLOW)]
+    given.models = given.models or (["cnn", "vgg5"] if given.quick else list(MODELS))
+    given.repeats = given.repeats or (2 if given.quick else 7)
+    given.seconds = given.seconds or (0.3 if given.quick else 5.0)
+    given.precisions = ["fp32", "bf16"] if given.bf16 or has_bf16(given.at) else ["fp32"]
+    return given
+
+
+def main() -> None:
+    """Measure, print and write."""
+    given = _arguments()
+    if given.threads:
+        torch.set_num_threads(given.threads)
+    measured: dict[str, Any] = {}
+    if given.out is not None and given.out.is_file():
+        measured = json.loads(given.out.read_text())
+    for name in given.parts:
+        started, before = time.perf_counter(), os.getloadavg()
+        rows = PARTS[name](given)
+        measured[name] = {
+            "rows": rows,
+            "machine": {**describe_environment(given.at), "git": git_revision()},
+            "settings": {key: getattr(given, key) for key in ("quick", "repeats", "seconds")},
+            "load": {"before": before[0], "after": os.getloadavg()[0]},
+            "wall_seconds": round(time.perf_counter() - started, 1),
+        }
+        print(f"{name}: {len(rows)} rows in {time.perf_counter() - started:.0f} s", flush=True)
+        if given.out is not None:
+            write_json(given.out, measured)
+    if given.out is None:
+        print(json.dumps(measured, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""``spinal replay``: repeat the step at which a run stopped with a number that is none."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from spinal_repro.errors import UserError
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command to those of ``spinal``."""
+    replay = commands.add_parser(
+        "replay",
+        help="repeat the step at which a run's loss became infinite or NaN",
+        description="Train on from the last checkpoint, without writing anything, and name the "
+        "first module, gradient or weight that is not finite, with the images of its batch.",
+    )
+    replay.add_argument("run", type=Path, help="its folder, see `spinal status`")
+    replay.set_defaults(command=print_replay)
+
+
+def print_replay(given: argparse.Namespace) -> None:
+    """Print what is first not finite.
+
+    Raises:
+        UserError: where it is no run folder, or everything is finite this time.
+    """
+    from spinal_repro.training.replay import replay
+
+    found = replay(given.run)
+    if found is None:
+        raise UserError(
+            "every number of the next epoch is finite this time: what stopped the run lay in the "
+            "machine or in an older version of the code; issue its command again"
+        )
+    print(f"epoch {found.epoch}, step {found.step}, learning rate {found.lr:.3g}: {found.what}")
+    print(f"training images {', '.join(map(str, found.images))}")
+    print(f"of classes {', '.join(map(str, found.labels))}")

@@ -1,0 +1,149 @@
+"""Tables of docs/speed.md, from the JSON that ``scripts/benchmark.py`` writes."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from spinal_repro.errors import UserError, unknown
+from spinal_repro.results.tables import Column, render
+
+MARKER = re.compile(r"(<!-- benchmark: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def fill(text: str, measured: Mapping[str, Any]) -> str:
+    """Put the table of each part between its markers.
+
+    ``<!-- benchmark: PART -->`` up to ``<!-- end -->``; a part that was not measured says so.
+
+    Args:
+        text: The page.
+        measured: By part: ``rows``, and the ``machine``, ``settings`` and ``load`` of its
+            measurement.
+
+    Raises:
+        UserError: for a marker of no part, and for rows that are not as the script writes them.
+    """
+
+    def table(found: re.Match[str]) -> str:
+        part = found[2]
+        if part not in COLUMNS:
+            raise unknown("part of the benchmark", part, COLUMNS)
+        if part not in measured:
+            return f"{found[1]}Not measured yet.\n{found[3]}"
+        try:
+            body = render(COLUMNS[part], measured[part]["rows"], "markdown")
+            return f"{found[1]}{conditions(measured[part])}\n\n{body}\n{found[3]}"
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise UserError(
+                f"the part {part} of the benchmark cannot be read ({type(error).__name__}: "
+                f"{error}); measure it anew: python scripts/benchmark.py --parts {part} --out FILE"
+            ) from error
+
+    return MARKER.sub(table, text)
+
+
+def conditions(part: Mapping[str, Any]) -> str:
+    """One line on machine, versions and how it was measured."""
+    machine, settings, load = part["machine"], part["settings"], part["load"]
+    commit = str(machine["git"]["commit"])[:8] + ("+" if machine["git"]["modified"] else "")
+    return (
+        f"{machine['device_name']}, {machine['cpu_count']} cores, {machine['threads']} threads, "
+        f"PyTorch {machine['torch']}, commit {commit}; medians of {settings['repeats']} rounds "
+        f"with lowest and highest; load of the machine {load['before']:.1f} before and "
+        f"{load['after']:.1f} after."
+    )
+
+
+def _spread(digits: int) -> Callable[[Any], str]:
+    def form(value: Any) -> str:
+        low, middle, high = (value[key] for key in ("low", "median", "high"))
+        return f"{middle:,.{digits}f} ({low:,.{digits}f} to {high:,.{digits}f})"
+
+    return form
+
+
+def _of(key: str) -> Callable[[Any], str]:
+    """One of several rates in a cell."""
+    return lambda value: f"{value[key]['median']:,.0f}"
+
+
+def _share(value: float) -> str:
+    return f"{100 * value:.1f} %"
+
+
+_WHAT = (Column("model", "Model"), Column("head", "Head"), Column("precision", "Precision"))
+_US, _RATIO = _spread(0), _spread(2)
+COLUMNS: dict[str, Sequence[Column]] = {
+    "loops": (
+        *_WHAT,
+        Column("rates", "a", "images/s of the plain loop written from the recipes, fp32",
+               _of("reference")),
+        Column("rates", "b", "images/s of the bare step on one batch that is ready", _of("bare")),
+        Column("rates", "c", "images/s of our loop, data and augmentation included", _of("loop")),
+        Column("rates", "Evaluation", "images/s", _of("evaluation")),
+        Column("loop_to_reference", "c/a", "", _RATIO),
+        Column("loop_to_bare", "c/b", "", _spread(3)),
+        Column("whole_to_bare", "c/b, whole", "with evaluation and checkpoint of an epoch",
+               _spread(3)),
+        Column("images", "Images", "published ones, or noise of the same shape"),
+    ),
+    "augment": (
+        Column("recipe", "Recipe"),
+        Column("augmentation", "Augmentation"),
+        Column("ours", "Ours, images/s", "", _spread(0)),
+        Column("reference", "torchvision, images/s", "image by image, on PIL", _spread(0)),
+        Column("ratio", "Ratio", "", _spread(1)),
+    ),
+    "heads": (
+        Column("head", "Widths of"),
+        Column("features", "Features"),
+        Column("width", "Width"),
+        Column("layers", "Layers"),
+        Column("batch", "Batch"),
+        Column("ours_us", "Loop, us", "forward and backward, as it is", _US),
+        Column("split_ratio", "Split", "times the loop's speed: weights split, nothing laid side "
+               "by side", _RATIO),
+        Column("block_ratio", "Block", "times the loop's speed: one product for all layers of a "
+               "slice; empty with dropout", _RATIO),
+        Column("ours_operations", "Loop, ops", "operations that compute: on a GPU, kernels"),
+        Column("split_operations", "Split, ops"),
+        Column("block_operations", "Block, ops"),
+    ),
+    "scaling": (
+        Column("varied", "Varied"),
+        Column("width", "Width"),
+        Column("layers", "Layers"),
+        Column("batch", "Batch"),
+        Column("classes", "Classes"),
+        Column("spinal_us", "Spinal, us", "forward and backward on 512 features", _US),
+        Column("fc_us", "FC, us", "one hidden layer of as many units", _US),
+        Column("ratio", "Spinal/FC", "time of the one over the other", _RATIO),
+    ),
+    "evaluation": (
+        Column("case", "Model, head, precision"),
+        *(Column(size, f"Batch {size}", "images/s", _spread(0))
+          for size in ("50", "100", "200", "500", "1000", "2500")),
+    ),
+    "profiles": (
+        Column("case", "Model, head, precision"),
+        *(Column(kind, kind.capitalize(), "", _share) for kind in (
+            "convolutions", "batch norm", "pooling", "activations", "linear layers", "dropout",
+            "optimizer", "casts and copies", "the rest")),
+    ),
+    "commands": (Column("command", "Command"), Column("seconds", "Seconds", "", _RATIO)),
+    "memory": (
+        *_WHAT,
+        Column("megabytes", "MB", "most memory of the process, PyTorch and data set included",
+               "{:,.0f}".format),
+    ),
+    "compilation": (
+        Column("case", "Model, head, precision"),
+        Column("plain", "Plain, images/s", "bare step", _spread(0)),
+        Column("compiled", "Compiled, images/s", "", _spread(0)),
+        Column("ratio", "Ratio", "", _RATIO),
+        Column("warm_up_seconds", "Warm-up, s", "until the first step and evaluation are done",
+               "{:,.0f}".format),
+        Column("images_to_pay", "Pays after", "images of training; empty is never",
+               "{:,.0f}".format),
+    ),
+}  # fmt: skip

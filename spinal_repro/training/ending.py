@@ -1,0 +1,117 @@
+"""When a run saves inside an epoch, and what it leaves and says when it does not finish."""
+
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from spinal_repro.errors import UserError
+from spinal_repro.files import write_json
+from spinal_repro.records import describe, explained, write_status
+from spinal_repro.training.checkpoint import PREVIOUS, Loaded, set_aside
+from spinal_repro.training.distributed import Ranks
+from spinal_repro.training.finite import FAILURE, NonFiniteLossError
+from spinal_repro.training.lock import BusyError, RunLock
+from spinal_repro.training.loop import State
+from spinal_repro.training.stop import Stop
+
+
+class Saver:
+    """Says after each batch whether to save, and ends a run that was asked to stop.
+
+    Several processes save and stop between two epochs only, when all have come there.
+
+    Args:
+        stop: Whether there was a signal.
+        minutes: Between two saves; None for no such rule.
+        ranks: The processes of the run.
+    """
+
+    def __init__(self, stop: Stop, minutes: float | None, ranks: Ranks) -> None:
+        self.stop, self._minutes, self._ranks = stop, minutes, ranks
+        self.saved()
+
+    def saved(self) -> None:
+        """Count from now on."""
+        self._last = time.monotonic()
+
+    def due(self) -> bool:
+        """Whether to save."""
+        if self._ranks.world > 1:
+            return False
+        if self.stop.asked:
+            return True
+        return self._minutes is not None and time.monotonic() - self._last > 60 * self._minutes
+
+    def stop_here(self, state: State) -> None:
+        """Stop if any process was asked to; of several, all come here after each epoch.
+
+        Raises:
+            Interrupted: on each of them.
+        """
+        self.stop.check(standing(state), max(self._ranks.gathered(self.stop.asked)))
+
+
+def standing(state: State) -> str:
+    """Where a run stands, in words."""
+    if state.partway is None:
+        return f"after epoch {state.epoch}"
+    steps = len(state.partway.losses)
+    return f"after step {state.partway.step} of {steps} in epoch {state.epoch + 1}"
+
+
+def warnings(folder: Path, loaded: Loaded | None, lock: RunLock) -> Iterator[str]:
+    """What must be said before a run goes on; a damaged checkpoint is set aside."""
+    if lock.absent:
+        yield "this file system has no locks: see to it that no second process trains this run"
+    if loaded is not None and loaded.damaged:
+        set_aside(folder)
+        yield (
+            f"the last checkpoint is damaged ({loaded.damaged}); continuing from the one before, "
+            f"{PREVIOUS}, {standing(loaded.state)}: the result will be the same"
+        )
+
+
+def explain(
+    error: BaseException, folder: Path, lock: RunLock, deterministic: bool
+) -> BaseException:
+    """Note in the run folder how a run ended, and say it so that a user knows what to do.
+
+    Args:
+        error: What ended it.
+        folder: Its folder.
+        lock: Nothing is noted unless it is held.
+        deterministic: Whether the run asked for nothing else.
+
+    Returns:
+        The error to raise: the same, or one with a message for users.
+    """
+    found = error
+    if isinstance(error, NonFiniteLossError):
+        found = _not_finite(error, folder, lock)
+    elif isinstance(error, OSError):
+        # what is half written never has a name, so whatever was saved before is there
+        found = UserError(
+            f"{error.filename or folder}: {error.strerror or error}; everything saved before is "
+            f"intact. Once that is mended, the same command continues"
+        )
+    elif deterministic and isinstance(error, RuntimeError) and "deterministic" in str(error):
+        found = UserError(
+            f"runtime.deterministic=true cannot be kept: {str(error).splitlines()[0]} Use another "
+            f"device or model, or runtime.deterministic=false"
+        )
+    if lock.held and not isinstance(error, BusyError):
+        state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(OSError):  # the disk may be full
+            epochs = describe(folder).get("epochs", "")
+            write_status(folder, state, epochs=epochs, **explained(found))
+    return found
+
+
+def _not_finite(error: NonFiniteLossError, folder: Path, lock: RunLock) -> UserError:
+    """The same with the command that repeats it; ``failure.json`` has all of the batch's images."""
+    what = {"epoch": error.epoch, "step": error.step, "images": error.images}
+    with suppress(OSError):
+        if lock.held:
+            write_json(folder / FAILURE, {**what, "message": str(error)})
+    return UserError(f"{error}. To repeat that batch: spinal replay {folder}")

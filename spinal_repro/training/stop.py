@@ -1,0 +1,72 @@
+"""Signals that ask a run to stop: it finishes its step, saves, and says that it can go on."""
+
+import os
+import signal
+import threading
+import time
+from types import FrameType, TracebackType
+from typing import Any
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
+AT_ONCE = 0.5  # seconds: launchers send a signal to a group and pass it on as well
+
+
+class Interrupted(KeyboardInterrupt):  # no error: the run goes on another time
+    """A run was asked to stop and has saved where it stands."""
+
+
+class Stop:
+    """Context in which the first signal is noted and a second one ends the process at once.
+
+    Outside the main thread, and for signals that the parent process has switched off, nothing
+    is changed.
+
+    Attributes:
+        asked: Name of the first signal; empty as long as there was none.
+        deferred: Whether a first signal is only noted; otherwise it raises `Interrupted`, since
+            there is nothing to save yet.
+    """
+
+    def __init__(self) -> None:
+        self.asked, self.deferred = "", False
+        self._when = 0.0
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Stop":
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def check(self, where: str, asked: str | None = None) -> None:
+        """Raise if there was a signal.
+
+        Args:
+            where: The run stands, in words.
+            asked: The name of the signal, where another process may have had it.
+
+        Raises:
+            Interrupted: saying where the run stands.
+        """
+        asked = self.asked if asked is None else asked
+        if asked:
+            raise Interrupted(f"{asked}: stopped {where}; the same command continues")
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if not self.asked:
+            self.asked, self._when = signal.Signals(number).name, time.monotonic()
+            if not self.deferred:
+                self.check("before there was anything to save")
+        elif time.monotonic() - self._when > AT_ONCE:
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)

@@ -1,0 +1,149 @@
+"""What a configuration from elsewhere must not say.
+
+A configuration may come from anybody: a folder given by ``--config-dir``, a run folder, a record.
+It chooses among what this program can do, and does nothing itself: it names no code, reads no
+environment but this program's own, and leads to no place outside the folders that people chose.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.resolvers import oc
+
+from spinal_repro.errors import UserError
+from spinal_repro.reading import read_yaml
+from spinal_repro.record_shape import NAME
+from spinal_repro.text import printable
+
+VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
+MAX_DEPTH = 50  # of nested values
+
+
+@contextmanager
+def own_variables() -> Iterator[None]:
+    """Let ``${oc.env:...}`` read this program's own variables alone while this lasts.
+
+    What a configuration resolves to ends up in records, which travel.
+    """
+
+    def env(key: str, *default: Any) -> Any:
+        if not str(key).startswith(VARIABLES):
+            raise UserError(
+                f"a configuration may read the environment variables {VARIABLES}* alone, not "
+                f"{str(key)[:40]}; say on the command line what it should be"
+            )
+        return oc.env(key, *default)
+
+    OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    try:
+        yield
+    finally:
+        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+
+
+def refuse_interpolations(value: Any, where: str, depth: int = 0) -> None:
+    """Refuse values that OmegaConf would look up somewhere, e.g. in the environment.
+
+    Args:
+        value: Plain containers.
+        where: What they are, for the message.
+        depth: How deep they stand already.
+
+    Raises:
+        UserError: naming the first one, and for containers nested without end.
+    """
+    if depth > MAX_DEPTH:
+        raise UserError(f"{where} is nested more than {MAX_DEPTH} deep")
+    if isinstance(value, str):
+        if "${" in value:
+            raise UserError(f"{where}: {value[:60]!r} refers to something else; write what it says")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            refuse_interpolations(key, where, depth + 1)
+            refuse_interpolations(item, where, depth + 1)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            refuse_interpolations(item, where, depth + 1)
+
+
+def check_names(names: Mapping[str, str]) -> None:
+    """Refuse names that could not be those of folders: they become parts of paths.
+
+    Args:
+        names: Key to name.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for key, name in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{key} must be made of letters, digits and . _ + - (at most 100), "
+                f"got {name[:60]!r}"
+            )
+
+
+def check_finite(value: Any, where: str = "") -> None:
+    """Refuse infinities and NaN wherever they stand in plain containers.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_finite(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            check_finite(item, where)
+
+
+def refuse_foreign_settings(folders: Iterable[Path]) -> None:
+    """Refuse folders of configuration whose files would configure Hydra itself.
+
+    Hydra calls what its own settings name (callbacks, launchers, handlers of logging), so whoever
+    sets those runs code. On the command line they are the user's own; in files they could be
+    anybody's. A folder's own ``hydra/`` is read only where the command line asks for it.
+
+    Args:
+        folders: Given by ``--config-dir`` or in Hydra's search path.
+
+    Raises:
+        UserError: naming the first such file, or one that cannot be read.
+    """
+    for folder in folders:
+        for path in sorted(folder.rglob("*.yaml")):
+            if path.relative_to(folder).parts[0] == "hydra":
+                continue
+            content = read_yaml(path)
+            if _names_hydra(path, content):
+                raise UserError(
+                    f"{printable(str(path))} has settings of Hydra's own, which can run code; "
+                    f"take them out, or give them on the command line if they are yours"
+                )
+
+
+def _names_hydra(path: Path, content: Any) -> bool:
+    """Whether a file's package, defaults or keys lead to ``hydra``."""
+    head = [line for line in path.read_text().splitlines() if line.lstrip().startswith("#")]
+    packages = [line for line in head if "@package" in line]
+    if any("hydra" in line for line in packages):
+        return True
+    if not isinstance(content, Mapping):
+        return False
+    if any(str(key).partition(".")[0].startswith("hydra") for key in content):
+        return True
+    defaults = content.get("defaults") or []
+    entries = defaults if isinstance(defaults, list) else [defaults]
+    return any("hydra" in str(entry) or "${" in _package(entry) for entry in entries)
+
+
+def _package(entry: Any) -> str:
+    """What stands behind the @ of an entry of a defaults list."""
+    key = str(next(iter(entry), "")) if isinstance(entry, Mapping) else str(entry)
+    return key.partition("@")[2]

@@ -1,0 +1,30 @@
+"""Compiling in place."""
+
+import pytest
+import torch
+
+from spinal_repro.environment import compile_model
+from spinal_repro.errors import UserError
+from spinal_repro.heads import SpinalHead
+
+CPU = torch.device("cpu")
+
+
+def test_a_compiled_model_keeps_the_names_of_its_weights():
+    model = SpinalHead(8, 3, width=4, layers=2)
+    names = list(model.state_dict())
+    compile_model(model, CPU)
+    assert model._compiled_call_impl is not None, "calling it must run the compiled one"
+    assert list(model.state_dict()) == names
+
+
+def test_a_missing_compiler_is_said_before_training(monkeypatch):
+    from torch._inductor import cpp_builder
+    from torch._inductor.exc import InvalidCxxCompiler
+
+    def none():
+        raise InvalidCxxCompiler
+
+    monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
+    with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
+        compile_model(torch.nn.Linear(2, 2), CPU)

@@ -1,0 +1,28 @@
+"""SIGKILL at drawn points of real processes; see the script for what is drawn and compared."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_test.py"
+KILLS = 6  # the script by itself takes as many as it is told
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
+def test_killed_again_and_again():
+    if not SCRIPT.is_file():
+        pytest.skip("scripts/ is in the repository, not in the source archive")
+    root = str(SCRIPT.parents[1])
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), "--kills", str(KILLS), "--seed", "3"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["kills"] >= KILLS

@@ -1,0 +1,216 @@
+"""Numbers that are none, deterministic operations, and the check against the CPU."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from stopping import small
+from torch import nn
+
+from spinal_repro.cli.spinal import main as spinal
+from spinal_repro.environment import deterministic
+from spinal_repro.errors import UserError
+from spinal_repro.files import read_json
+from spinal_repro.model import build_model
+from spinal_repro.training import finite, loop, selfcheck
+from spinal_repro.training import run as run_module
+from spinal_repro.training.replay import replay
+from spinal_repro.training.run import run
+
+CPU = torch.device("cpu")
+
+
+def test_a_diverging_run_is_stopped_named_and_repeated(tmp_path, capsys):
+    config = small(tmp_path, "recipe.optimizer=sgd", "recipe.lr=1e30")
+    with pytest.raises(UserError, match=r"step \d of 3 in epoch 1 .*spinal replay") as stopped:
+        run(config)
+    failure = read_json(config.run_dir / "failure.json")
+    assert failure["epoch"] == 1 and len(failure["images"]) == 32
+    named = ", ".join(map(str, failure["images"][:8]))
+    assert f"(training images {named}, ...)" in str(stopped.value)
+    before = {path: path.read_bytes() for path in config.run_dir.iterdir()}
+
+    found = replay(config.run_dir)
+    assert found.epoch == 1 and found.step <= failure["step"]  # it looks more closely
+    assert "inf" in found.what or "nan" in found.what
+    spinal(["replay", str(config.run_dir)])
+    printed = capsys.readouterr().out
+    assert f"epoch 1, step {found.step}, learning rate 1e+30: {found.what}" in printed
+    assert ", ".join(map(str, found.images)) in printed
+    assert {path: path.read_bytes() for path in config.run_dir.iterdir()} == before
+
+
+def test_replay_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
+    """The second epoch diverges; nothing is found where nothing is wrong."""
+    config = small(tmp_path, "recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.stages={2: 1e30}")
+    with pytest.raises(UserError, match="in epoch 2"):
+        run(config)
+    assert replay(config.run_dir).epoch == 2
+    fine = small(tmp_path)
+    save, calls = run_module.save_checkpoint, []
+
+    def stop(*given):
+        save(*given)
+        raise KeyboardInterrupt(calls)
+
+    monkeypatch.setattr(run_module, "save_checkpoint", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(fine)
+    assert replay(fine.run_dir) is None
+    with pytest.raises(SystemExit):
+        spinal(["replay", str(fine.run_dir)])
+    with pytest.raises(UserError, match="is no run folder"):
+        replay(tmp_path)
+
+
+def test_the_images_named_are_those_of_the_batch(tmp_path):
+    setup = run_module._prepare(small(tmp_path), CPU)
+    batches = setup.trainer.train
+    pixels = run_module.load_dataset(small(tmp_path).dataset, "data", False).train
+    for step, (images, labels) in enumerate(batches.epoch(3, 2), 1):
+        named = batches.images(3, 2, step)
+        assert torch.equal(batches._normalise(pixels.images[named].float()), images)
+        assert batches.labels_at(3, 2, step) == labels.tolist()
+    assert step == 3
+
+
+def test_skipped_batches_leave_the_others_as_they_are(tmp_path):
+    trainer = run_module._prepare(
+        small(tmp_path, "recipe.augment=[{name: rotation, degrees: 10}]"), CPU
+    ).trainer
+    whole = list(trainer.train.epoch(0, 1, trainer.augmentations))
+    for skip in range(4):
+        rest = list(trainer.train.epoch(0, 1, trainer.augmentations, skip))
+        assert len(rest) == 3 - skip
+        for mine, other in zip(rest, whole[skip:], strict=True):
+            assert torch.equal(mine[0], other[0]) and torch.equal(mine[1], other[1])
+
+
+@pytest.mark.parametrize("where", ["weight", "buffer", "optimizer"])
+def test_nothing_that_is_not_finite_is_ever_saved(tmp_path, monkeypatch, where):
+    """Spoiled by the very last step, when no loss shows it any more."""
+    config = small(tmp_path, "head=fc", "head.norm=true", "recipe.optimizer=adam")
+    train, calls = loop.training_loss, []
+    setup = {}
+    prepare = run_module._prepare
+    monkeypatch.setattr(
+        run_module, "_prepare", lambda *given: setup.setdefault("it", prepare(*given))
+    )
+
+    def spoil(optimizer, *_):
+        calls.append(1)
+        if len(calls) == 3:
+            model = setup["it"].trainer.model
+            buffer = next(b for n, b in model.named_buffers() if "running_var" in n)
+            tensor = {
+                "weight": next(model.parameters()).data,
+                "buffer": buffer,
+                "optimizer": next(iter(optimizer.state.values()))["exp_avg_sq"],
+            }[where]
+            tensor.view(-1)[0] = float("inf")
+
+    def training_loss(*given):
+        if not calls:
+            setup["it"].trainer.optimizer.register_step_post_hook(spoil)
+        return train(*given)
+
+    monkeypatch.setattr(loop, "training_loss", training_loss)
+    with pytest.raises(UserError, match="is not finite at step 3 of 3 in epoch 1"):
+        run(config)
+    assert not (config.run_dir / "last.pt").exists()
+
+
+def test_a_model_without_weights_is_finite():
+    none = SimpleNamespace(state={})
+    finite.check_weights(nn.Identity(), none, 1, 1, 1, lambda step: [])
+
+
+# Deterministic operations
+
+
+class Unpooling(nn.Module):
+    """Has no deterministic implementation in PyTorch, on any device."""
+
+    def forward(self, images):
+        pooled, where = nn.functional.max_pool2d(images, 2, return_indices=True)
+        return images + nn.functional.max_unpool2d(pooled, where, 2)
+
+
+def test_deterministic_is_kept_or_refused(tmp_path, monkeypatch):
+    seen = []
+    prepare = run_module._prepare
+
+    def watch(*given):
+        seen.append(torch.are_deterministic_algorithms_enabled())
+        setup = prepare(*given)
+        setup.trainer.model.backbone = nn.Sequential(Unpooling(), setup.trainer.model.backbone)
+        return setup
+
+    monkeypatch.setattr(run_module, "_prepare", watch)
+    with pytest.raises(UserError, match=r"deterministic=true cannot be kept: max_unpool.*=false"):
+        run(small(tmp_path, "runtime.deterministic=true"))
+    assert seen == [True] and not torch.are_deterministic_algorithms_enabled()
+
+
+def test_deterministic_on_mps_is_refused():
+    with (
+        pytest.raises(UserError, match="no such promise for mps"),
+        deterministic(True, torch.device("mps")),
+    ):
+        pass
+    with deterministic(False, torch.device("mps")):
+        assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_only_deterministic_changes_the_identity(tmp_path):
+    plain = small(tmp_path).identity()
+    assert small(tmp_path, "runtime.deterministic=false").identity() == plain
+    assert small(tmp_path, "runtime.deterministic=true").identity() != plain
+    for free in ("runtime.save_every=5", "runtime.self_check=false"):
+        assert small(tmp_path, free).identity() == plain
+
+
+# The self-check
+
+
+def test_bf16_is_compared_with_fp32(tmp_path):
+    config = small(tmp_path, "runtime.precision=bf16", "recipe.epochs=1", "data.limit=32")
+    before = run(config)
+    assert "self-check: one step on cpu in bf16" in (before.folder / "log.txt").read_text()
+    other = small(
+        tmp_path / "b", "runtime.precision=bf16", "recipe.epochs=1", "data.limit=32",
+        "runtime.self_check=false",
+    )  # fmt: skip
+    assert run(other).record["history"] == before.record["history"]  # it has changed nothing
+    assert "self-check" not in (other.run_dir / "log.txt").read_text()
+
+
+def test_the_cpu_in_fp32_is_not_compared_with_itself(tmp_path, monkeypatch):
+    monkeypatch.setattr(selfcheck, "one_step", None)  # calling it would fail
+    config = small(tmp_path)
+    model = build_model(config.dataset, config.model, config.head)
+    assert selfcheck.self_check(config, model, CPU) == ""
+
+
+class Faulty(nn.Module):
+    """Wrong in bf16 only: by a factor, in its gradient, or altogether."""
+
+    def __init__(self, inner, fault):
+        super().__init__()
+        self.inner, self.fault = inner, fault
+
+    def forward(self, images):
+        out = self.inner(images)
+        if not torch.is_autocast_enabled("cpu"):
+            return out
+        wrong = {"factor": 3 * out, "gradient": 2 * out.detach() - out, "nan": out * float("nan")}
+        return wrong[self.fault]
+
+
+@pytest.mark.parametrize("fault", ["factor", "gradient", "nan"])
+def test_what_computes_nonsense_is_refused(tmp_path, fault):
+    config = small(tmp_path, "runtime.precision=bf16", "head=spinal")
+    model = build_model(config.dataset, config.model, config.head)
+    assert "self-check: " in selfcheck.self_check(config, model, CPU)
+    with pytest.raises(UserError, match=r"self-check failed.*runtime\.precision=fp32"):
+        selfcheck.self_check(config, Faulty(model, fault), CPU)

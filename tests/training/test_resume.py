@@ -1,0 +1,218 @@
+"""Stopped anywhere and issued again: the same to the bit. What is damaged is noticed."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from stopping import SMALL, interrupted, outcome, signal_at, small
+
+from spinal_repro.cli import train as cli
+from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.files import read_json
+from spinal_repro.training import checkpoint
+from spinal_repro.training import run as run_module
+from spinal_repro.training.run import run
+from spinal_repro.training.stop import Interrupted
+
+# each: dropout, batch norm, augmentation, stages, a rule, an optimizer, a protocol, a precision
+VARIETY = {
+    "dropout, augmentation, redraw": [
+        "head=fc", "recipe.lr_rule={name: redraw}", "recipe.augment=[{name: rotation, degrees: 9}]",
+    ],
+    "dropout, adam, divide, on test": [
+        "head=spinal", "head.dropout=0.3", "protocol=paper", "recipe.lr_rule={name: divide}",
+        "recipe.optimizer=adam",
+    ],
+    "batch norm, stages, bf16": [
+        "head=fc", "head.norm=true", "recipe.stages={2: 0.01, 3: 0.001}", "runtime.precision=bf16",
+        "runtime.self_check=false",
+    ],
+    "sgd, stages that forget, step": [
+        "head=spinal", "recipe.optimizer=sgd", "recipe.momentum=0.9", "recipe.stages={2: 0.5}",
+        "recipe.best_of_last_stage=true", "recipe.lr_rule={name: step, step: 1}",
+    ],
+    "late redraws": ["head=progressive", "recipe.lr_rule={name: redraw_late, start: 1}"],
+    "watched, deterministic, divide_at": [
+        "head=linear", "protocol.watch_test=true", "runtime.deterministic=true",
+        "recipe.lr_rule={name: divide_at, epochs: [1]}", "recipe.label_smoothing=0.1",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", VARIETY)
+def test_stopped_inside_epochs_and_evaluations(tmp_path, monkeypatch, kind):
+    """Four sittings: stopped after a step of epochs 1 and 2, and while evaluating between."""
+    whole_config = small(tmp_path / "whole", *VARIETY[kind])
+    whole = run(whole_config)
+    config = small(tmp_path / "parts", *VARIETY[kind])
+    for where, call, stands in (
+        ("train", 1, "after step 1 of 3 in epoch 1"),
+        ("look", 1, "after step 3 of 3 in epoch 1"),
+        ("train", 1, "after step 1 of 3 in epoch 2"),
+    ):
+        with monkeypatch.context() as patch:
+            log = signal_at(patch, where, [call])
+            torch.manual_seed(call)  # a new process starts with another random state
+            with pytest.raises(Interrupted, match=stands):
+                run(config)
+        assert len(log) == 1
+        status = read_json(config.run_dir / "status.json")
+        assert status["state"] == "interrupted" and stands in status["message"]
+    parts = run(config)
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+    assert len(parts.record["timing"]) == 3
+    log_text = (parts.folder / "log.txt").read_text()
+    assert "continuing after epoch 1 and 1 of 3 steps" in log_text
+
+
+def test_stopped_in_the_last_evaluation(tmp_path, monkeypatch):
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts")
+    calls = 3 * -(-144 // 40)  # the validation part after each epoch, then the test part
+    with monkeypatch.context() as patch:
+        signal_at(patch, "look", [calls + 2])
+        with pytest.raises(Interrupted, match="after epoch 3"):
+            run(config)
+    assert not (config.run_dir / "record.json").exists()
+    parts = run(config)
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_saved_inside_an_epoch_every_so_often(tmp_path, monkeypatch):
+    """With save_every, a kill costs minutes; the result stays the same."""
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts", "runtime.save_every=1e-9")
+    assert config.run_dir.name == "s0" and config.identity() == small(tmp_path).identity()
+    save, calls = run_module.save_checkpoint, []
+
+    class Killed(BaseException):
+        pass
+
+    def save_then_die(*given: Any) -> None:
+        save(*given)
+        calls.append(given[3].partway)
+        if len(calls) == 2:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_checkpoint", save_then_die)
+        with pytest.raises(Killed):
+            run(config)
+    assert calls[1].step == 2
+    parts = run(config)
+    found, expected = (outcome(o.folder, o.record) for o in (parts, whole))
+    for each in (found, expected):
+        del each["record"]["config"]["runtime"]
+    assert found == expected
+
+
+def test_the_command_says_that_it_can_go_on(tmp_path, monkeypatch, capsys):
+    arguments = [f"runs={tmp_path / 'runs'}", *SMALL, "hydra.run.dir=."]
+    monkeypatch.chdir(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["spinal-train", *arguments])
+        signal_at(patch, "train", [2])
+        assert cli._main(arguments) == EXIT_INTERRUPTED == 75
+    said = capsys.readouterr().err
+    assert "stopped after step 2 of 3 in epoch 1; the same command continues" in said
+    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+    assert cli._main(arguments) == 0
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_second_signal_ends_the_process(name):
+    code = (
+        "import signal, time\n"
+        "from spinal_repro.training.stop import Stop\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
+        "with Stop() as stop:\n"
+        "    stop.deferred = True\n"
+        f"    signal.raise_signal(signal.{name})\n"
+        f"    signal.raise_signal(signal.{name})\n"  # passed on by a launcher: not counted
+        "    print(stop.asked, flush=True)\n"
+        "    time.sleep(0.6)\n"
+        f"    signal.raise_signal(signal.{name})\n"
+        "    print('still here')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-getattr(signal, name), f"{name}\n"), done.stderr
+
+
+def flip(path: Path, place: float = 0.5) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(len(data) * place)] ^= 4
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize(("what", "step"), [("flipped", 5), ("cut", 6), ("empty", 8)])
+def test_a_damaged_checkpoint_falls_back(tmp_path, monkeypatch, capsys, what, step):
+    """In epochs 2 and 3; also where the damaged one has other best weights than the one before."""
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts")
+    last = interrupted(config, monkeypatch, step) / "last.pt"
+    if what == "flipped":
+        flip(last)
+    else:
+        last.write_bytes(last.read_bytes()[: 1000 if what == "cut" else 0])
+    parts = run(config)
+    said = capsys.readouterr().err
+    assert "the last checkpoint is damaged" in said and "previous.pt" in said
+    assert "the last checkpoint is damaged" in (parts.folder / "log.txt").read_text()
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_damaged_again_after_a_fallback(tmp_path, monkeypatch):
+    """The damaged checkpoint must not have become the previous one."""
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts")
+    flip(interrupted(config, monkeypatch, 5) / "last.pt")
+    flip(interrupted(config, monkeypatch, 2) / "last.pt")
+    parts = run(config)
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+    assert not list(parts.folder.glob("best-*")) and not (parts.folder / "damaged.pt").exists()
+
+
+def test_damaged_best_weights_are_noticed(tmp_path, monkeypatch):
+    folder = interrupted(small(tmp_path), monkeypatch, 4)
+    best = next(folder.glob("best-*.safetensors"))
+    flip(best, 0.9)
+    with pytest.raises(UserError, match=rf"{best.name} does not match.*delete the folder"):
+        run(small(tmp_path))
+
+
+def test_nothing_left_to_fall_back_to(tmp_path, monkeypatch):
+    folder = interrupted(small(tmp_path), monkeypatch, 5)
+    before = (folder / "last.pt").read_bytes()
+    for name in ("last.pt", "previous.pt"):
+        flip(folder / name)
+    with pytest.raises(UserError, match=r"last\.pt: .*previous\.pt: .*delete the folder"):
+        run(small(tmp_path))
+    (folder / "last.pt").write_bytes(before)  # the refusal has changed nothing
+    assert run(small(tmp_path)).record["selection"]
+
+
+@pytest.mark.parametrize("other", [["dataset.num_outputs=26"], ["model=flatten"]], ids=str)
+def test_the_checkpoint_of_another_model_is_refused(tmp_path, monkeypatch, other):
+    folder = interrupted(small(tmp_path), monkeypatch, 4)
+    wrong = small(tmp_path, *other)
+    wrong.run_dir.mkdir(parents=True)
+    for path in folder.iterdir():
+        (wrong.run_dir / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(UserError, match=r"is that of another model: \S+ is .* in this run"):
+        run(wrong)
+
+
+def test_a_checkpoint_without_checksum_is_still_read(tmp_path, monkeypatch):
+    """Runs that an older version began."""
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts")
+    last = interrupted(config, monkeypatch, 4) / "last.pt"
+    saved = checkpoint._read(last)
+    torch.save(saved, last)
+    parts = run(config)
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)

@@ -1,0 +1,205 @@
+"""Two processes, full and read-only disks, data that vanish, clocks that jump, no git."""
+
+import errno
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from idx_files import write_dataset
+from stopping import SMALL, interrupted, outcome, signal_at, small
+
+from spinal_repro.cli import train as cli
+from spinal_repro.config import compose
+from spinal_repro.environment import git_revision
+from spinal_repro.errors import EXIT_BUSY, EXIT_FAILED, UserError
+from spinal_repro.files import read_json
+from spinal_repro.records import write_status
+from spinal_repro.training.lock import BusyError
+from spinal_repro.training.run import run
+from spinal_repro.training.stop import Interrupted
+
+HOLD = (
+    "import sys\n"
+    "from filelock import FileLock\n"
+    "lock = FileLock(sys.argv[1])\n"
+    "lock.acquire()\n"
+    "print('held', flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
+
+
+def test_a_second_process_is_told_and_changes_nothing(tmp_path, monkeypatch, capsys):
+    config = small(tmp_path / "runs")
+    folder = interrupted(config, monkeypatch, 4)
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder / ".lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    try:
+        assert holder.stdout.readline() == b"held\n"
+        write_status(folder, "running", pid=holder.pid)
+        before = contents(folder)
+        who = f"process {holder.pid} on {socket.gethostname()} is training this run"
+        with pytest.raises(BusyError, match=who):
+            run(config)
+        arguments = [f"runs={tmp_path / 'runs'}", *SMALL]
+        monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+        monkeypatch.chdir(tmp_path)
+        assert cli._main(arguments) == EXIT_BUSY == 69
+        assert who in capsys.readouterr().err
+        assert contents(folder) == before
+    finally:
+        holder.kill()  # the lock ends with its process, whatever ends that
+        holder.communicate()
+    assert len(run(config).record["history"]) == 3
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A file system of 2 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("mounting a tmpfs needs root")
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True
+    )
+    if made.returncode != 0:
+        pytest.skip(f"no tmpfs can be mounted here: {made.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Leave no byte."""
+    filler = place / "filler"
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while True:
+                    file.write(b"x" * size)
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    return filler
+
+
+def test_a_full_disk(tmp_path, monkeypatch, small_disk, capsys):
+    whole = run(small(tmp_path / "whole"))
+    config = small(small_disk)
+    folder = interrupted(config, monkeypatch, 4)
+    filler = fill(small_disk)
+    saved = (folder / "last.pt").read_bytes()
+    best = {path.name: path.read_bytes() for path in folder.glob("best-*")}
+    with pytest.raises(UserError, match=r"No space left.*intact.*the same command continues"):
+        run(config)
+    assert "Traceback" not in capsys.readouterr().err
+    assert (folder / "last.pt").read_bytes() == saved
+    assert {path.name: path.read_bytes() for path in folder.glob("best-*")} == best
+    assert not list(folder.glob(".*.partial"))
+    filler.unlink()
+    parts = run(config)
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_a_disk_that_fills_while_training(tmp_path, monkeypatch, small_disk):
+    """The checkpoint of the second epoch does not fit; the one of the first stays."""
+    config = small(small_disk, "recipe.epochs=3")
+    from spinal_repro.training import run as run_module
+
+    write, fillers = run_module.write_status, []
+
+    def note(folder: Path, state: str, **details: str) -> None:
+        write(folder, state, **details)
+        if details.get("epochs") == "1/3" and not fillers:
+            fillers.append(fill(small_disk))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "write_status", note)
+        with pytest.raises(UserError, match="No space left"):
+            run(config)
+    fillers[0].unlink()
+    assert len(run(config).record["history"]) == 3
+    assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
+
+
+def test_a_read_only_folder(tmp_path, monkeypatch, small_disk):
+    config = small(small_disk)
+    folder = interrupted(config, monkeypatch, 4)
+    before = contents(folder)
+    again = ["mount", "-o", "remount,ro", str(small_disk)]
+    if subprocess.run(again, capture_output=True).returncode != 0:
+        pytest.skip("this tmpfs cannot be remounted")
+    with pytest.raises(UserError, match=r"cannot be written.*Read-only"):
+        run(config)
+    with pytest.raises(UserError, match=r"cannot be written.*Read-only"):
+        run(small(small_disk, "seed=1"))
+    assert contents(folder) == before
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    assert len(run(config).record["history"]) == 3
+
+
+def test_data_that_vanish(tmp_path, monkeypatch):
+    words = ["dataset=mnist", "dataset.train_size=60", "dataset.test_size=30", "data.limit=null"]
+    root = tmp_path / "data"
+    write_dataset(root, compose(["dataset=mnist"]).dataset, 60, 30)
+    whole = run(small(tmp_path / "whole", *words, f"data.root={root}"))
+    config = small(tmp_path / "parts", *words, f"data.root={root}")
+    folder = interrupted(config, monkeypatch, 3)
+    saved = (folder / "last.pt").read_bytes()
+    root.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="MNIST"):
+        run(config)
+    status = read_json(folder / "status.json")
+    assert status["state"] == "failed" and "MNIST" in status["message"]
+    assert (folder / "last.pt").read_bytes() == saved
+    (tmp_path / "elsewhere").rename(root)
+    parts = run(config)
+    mine, other = outcome(parts.folder, parts.record), outcome(whole.folder, whole.record)
+    assert mine == other
+
+
+def test_clocks_that_jump_and_no_git(tmp_path, monkeypatch):
+    """The date jumps back and forth by years; the clock of durations stands still."""
+    whole = run(small(tmp_path / "whole"))
+    jumps = itertools.cycle([4e9, 0.0, 1e9])
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    monkeypatch.setattr(time, "perf_counter", lambda: 5.0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_revision()["commit"] == "unknown"
+    config = small(tmp_path / "parts")
+    interrupted(config, monkeypatch, 4)
+    parts = run(config)
+    assert parts.record["git"] == {"commit": "unknown", "modified": None}
+    mine, other = outcome(parts.folder, parts.record), outcome(whole.folder, whole.record)
+    for each in (mine, other):
+        del each["record"]["git"]
+    assert mine == other
+
+
+def test_what_a_killed_writer_left_is_removed(tmp_path, monkeypatch):
+    config = small(tmp_path)
+    folder = interrupted(config, monkeypatch, 2)
+    (folder / ".last.pt.123.partial").write_bytes(b"half a check")
+    with monkeypatch.context() as patch:
+        signal_at(patch, "train", [1])
+        with pytest.raises(Interrupted):
+            run(config)
+    assert not list(folder.glob(".*.partial"))
+
+
+def test_a_failing_command_exits_with_one(tmp_path, monkeypatch):
+    arguments = [f"runs={tmp_path / 'runs'}", *SMALL, "recipe.lr=1e30"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+    assert cli._main(arguments) == EXIT_FAILED
