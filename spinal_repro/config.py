@@ -28,7 +28,7 @@ from spinal_repro.schema import (
     schema_keys,
 )
 
-GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime")
+GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 
 
 def config_dir() -> Path:
@@ -134,6 +134,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         seed=_natural("seed", plain.get("seed")),
         runs=_folder("runs", plain.get("runs")),
         cell=plain.get("cell"),
+        tracker=_component("tracker", plain.get("tracker") or {"name": "none"}),
     )
     _check_values(config)
     return config
@@ -228,6 +229,9 @@ def _check_values(config: Config) -> None:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
     if protocol.select_on == "test" and protocol.watch_test:
         raise UserError("protocol.watch_test says nothing new where the test set selects")
+    if protocol.select_on == "test" or protocol.watch_test:
+        if not config.data.test:
+            raise UserError("data.test=false needs protocol=heldout, which decides without it")
     one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

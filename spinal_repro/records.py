@@ -52,8 +52,9 @@ def record_files(folder: Path) -> Iterator[Path]:
         folder: Run folders (``runs/``), or committed records (``results/records/``), or one run.
     """
     for place, folders, files in os.walk(folder):
-        folders.sort()
         is_run = STATUS in files or RECORD in files
+        # what tools leave inside a run or in hidden folders is no record
+        folders[:] = [] if is_run else sorted(name for name in folders if name[0] != ".")
         names = [RECORD] if is_run else sorted(files)
         yield from (Path(place, n) for n in names if n in files and n.endswith(".json"))
 

@@ -27,6 +27,7 @@ from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
+from spinal_repro.trackers import Tracking, check_tracker
 from spinal_repro.training.checkpoint import finish, load_best, load_checkpoint, save_checkpoint
 from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
@@ -56,6 +57,7 @@ def run(config: Config) -> Outcome:
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     if config.runtime.threads is not None:
         torch.set_num_threads(config.runtime.threads)
+    check_tracker(config.tracker)
     setup = _prepare(config, device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +216,7 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
         images=trainer.train.num_images,
         select_on=trainer.select_on,
     )
-    with progress:
+    with progress, Tracking(config, folder, progress.say) as tracking:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
         write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
@@ -224,6 +226,7 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
+            tracking.on_epoch(state.history, state.timing)
 
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
@@ -243,6 +246,7 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
         finish(folder, state)
         record = build_record(config, setup, state, last, selected, device)
         path = write_record(folder, record)
+        tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
