@@ -63,7 +63,7 @@ class WeightsAndBiases:
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
         """One row of the history."""
-        self._run.log(dict(figures), step=epoch)
+        self._run.log(dict(figures), step=epoch, commit=True)  # else it waits for the next
 
     def artifact(self, path: Path) -> None:
         """A copy among the run's files; a PNG as an image too."""
