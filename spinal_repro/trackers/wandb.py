@@ -58,6 +58,7 @@ class WeightsAndBiases:
                 save_code=False,
                 x_disable_stats=True,
                 x_disable_meta=True,
+                x_save_requirements=False,
             ),
         )
 
