@@ -229,9 +229,8 @@ def _check_values(config: Config) -> None:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
     if protocol.select_on == "test" and protocol.watch_test:
         raise UserError("protocol.watch_test says nothing new where the test set selects")
-    if protocol.select_on == "test" or protocol.watch_test:
-        if not config.data.test:
-            raise UserError("data.test=false needs protocol=heldout, which decides without it")
+    if (protocol.select_on == "test" or protocol.watch_test) and not config.data.test:
+        raise UserError("data.test=false needs protocol=heldout, which decides without it")
     one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

@@ -62,6 +62,8 @@ def record_files(folder: Path) -> Iterator[Path]:
 def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[dict[str, Any]]:
     """All records below folders; of equal runs (identity and seed), the first alone.
 
+    Records of runs that did not read the test part are left out.
+
     Args:
         folders: Searched in this order.
         without: Parts of a record to drop at once, e.g. ``history``: thousands stay small.
@@ -75,6 +77,8 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
             raise UserError(f"there is no folder {folder} of records; name one by --records DIR")
         for path in record_files(folder):
             record = read_record(path)
+            if record.get("test", record) is None:  # data.test=false: it judges nothing
+                continue
             for part in without:
                 record.pop(part, None)
             key = (record.get("identity"), record.get("seed"))
@@ -128,10 +132,11 @@ def describe(folder: Path) -> dict[str, Any]:
             row["state"] = "stopped"
         if (folder / RECORD).is_file():
             record = read_record(folder / RECORD)
+            test = record["test"]  # None where it was not read
             row |= {
                 "state": "done",
-                "test %": 100 * record["test"]["selected"]["accuracy"],
-                "last %": 100 * record["test"]["last"]["accuracy"],
+                "test %": None if test is None else 100 * test["selected"]["accuracy"],
+                "last %": None if test is None else 100 * test["last"]["accuracy"],
                 "selected": record["selection"]["epoch"],
                 "reduced": "; ".join(record["reduced_budget"]),
             }

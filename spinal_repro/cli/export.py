@@ -37,9 +37,7 @@ def print_export(given: argparse.Namespace) -> None:
     out = given.out or given.run / "export" / given.to
     done = export_run(trained, given.to, out, given.root)
     if not done.same_data:
-        print(
-            "compared on other images than those of the run, or in another order", file=sys.stderr
-        )
+        print("compared on other images than those of the run", file=sys.stderr)
     parity = done.parity
     print(
         f"{done.file}: {done.file.stat().st_size:,} bytes; on {parity.images} test images at most "

@@ -109,7 +109,8 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
 
-    dataset = load_dataset(config.dataset, config.data.root, config.data.download)
+    data = config.data
+    dataset = load_dataset(config.dataset, data.root, data.download, data.test)
     split = split_dataset(dataset, config.protocol, config.data.limit)
 
     def batches(part: str, batch_size: int) -> Batches:
@@ -126,7 +127,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
             channels_last=config.runtime.channels_last,
         )
 
-    test = batches("test", recipe.eval_batch_size)
+    test = batches("test", recipe.eval_batch_size) if data.test else None
     select_on = config.protocol.select_on
     trainer = Trainer(
         model=model,
@@ -134,7 +135,10 @@ def _prepare(config: Config, device: torch.device) -> Setup:
         lr_rule=lr_rule,
         recipe=recipe,
         train=batches("train", recipe.batch_size),
-        select=test if select_on == "test" else batches("val", recipe.eval_batch_size),
+        # on the test part only under protocol=paper, which always reads it
+        select=batches("val", recipe.eval_batch_size)
+        if select_on == "val" or test is None
+        else test,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
@@ -232,25 +236,33 @@ def _train(config: Config, folder: Path, setup: Setup, device: torch.device) -> 
             load_best(folder, state, trainer.model)
 
         fit(trainer, state, on_epoch, progress.on_batch, reload_best)
-        last = evaluate(trainer.model, setup.test, trainer.autocast)
-        load_best(folder, state, trainer.model)
-        selected = evaluate(trainer.model, setup.test, trainer.autocast)
-        _check_reload(state, selected)
-        buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            last=last.predictions.numpy().astype(np.int16),
-            selected=selected.predictions.numpy().astype(np.int16),
-        )
-        write_atomic(folder / "predictions.npz", buffer.getvalue())
+        tested = None if setup.test is None else _test(folder, trainer, setup.test, state)
         finish(folder, state)
-        record = build_record(config, setup, state, last, selected, device)
+        record = build_record(config, setup, state, tested, device)
         path = write_record(folder, record)
         tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
     return read_record(path)
+
+
+def _test(
+    folder: Path, trainer: Trainer, test: Batches, state: State
+) -> tuple[Evaluation, Evaluation]:
+    """Evaluate the last and the best weights on the test part and keep what they answered."""
+    last = evaluate(trainer.model, test, trainer.autocast)
+    load_best(folder, state, trainer.model)
+    selected = evaluate(trainer.model, test, trainer.autocast)
+    _check_reload(state, selected)
+    buffer = io.BytesIO()
+    np.savez_compressed(
+        buffer,
+        last=last.predictions.numpy().astype(np.int16),
+        selected=selected.predictions.numpy().astype(np.int16),
+    )
+    write_atomic(folder / "predictions.npz", buffer.getvalue())
+    return last, selected
 
 
 def _check_reload(state: State, selected: Evaluation) -> None:
