@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,11 @@ def print_search(given: argparse.Namespace) -> None:
     journal = given.journal or Path(config.runs) / ".search" / name / "journal.log"
     study = Study(journal, name, space, fixed)
     print(f"study {name} in {journal}", flush=True)
-    study.run(given.trials, lambda line: print(line, flush=True), given.take_over)
+    try:
+        study.run(given.trials, lambda line: print(line, flush=True), given.take_over)
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues, from the last checkpoint", file=sys.stderr)
+        sys.exit(130)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best
     if best is None:
@@ -69,5 +74,5 @@ def print_search(given: argparse.Namespace) -> None:
         f"was not read. Train it on several seeds, then look at the test set once:\n"
     )
     chosen = [f"{key}={value}" for key, value in best.values.items()]
-    ours = [o for o in fixed if o != "runtime.progress=none"]
+    ours = [o for o in fixed if not o.startswith(("runtime.progress=", "seed="))]
     print(shlex.join(["spinal-train", "-m", *ours, *chosen, "protocol=heldout", "seed=0,1,2"]))

@@ -101,9 +101,7 @@ class Study:
         failures: int | None = 0  # None once a trial has gone well
         while True:
             self._issue_lost_ones_again(take_over)
-            waiting = any(
-                not t.state.is_finished() and t.state.name == "WAITING" for t in self._all()
-            )
+            waiting = any(t.state.name == "WAITING" for t in self._all())
             if not waiting and len(self._counted()) >= trials:
                 return
             trial = self._study.ask()

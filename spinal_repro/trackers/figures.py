@@ -31,8 +31,9 @@ def draw_history(history: Sequence[Mapping[str, Any]], title: str, path: Path) -
     ):
         for part, colour in COLOURS.items():
             values = [entry.get(f"{part}_{what}") for entry in history]
-            if None not in values:
-                axes.plot(epochs, [scale * v for v in values], "o-", color=colour, label=part)
+            known = [scale * value for value in values if value is not None]
+            if len(known) == len(epochs):
+                axes.plot(epochs, known, "o-", color=colour, label=part)
         axes.set(xlabel="epoch", ylabel=f"{what}{unit}")
         axes.legend()
     figure.savefig(path, dpi=100)

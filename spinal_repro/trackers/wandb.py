@@ -41,7 +41,7 @@ class WeightsAndBiases:
         import wandb
 
         self._run = wandb.init(
-            mode=self._mode,  # type: ignore[arg-type]
+            mode=self._mode,
             id=about.id,
             resume="allow" if self._mode == "online" else None,
             name=about.name,

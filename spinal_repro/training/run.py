@@ -129,16 +129,15 @@ def _prepare(config: Config, device: torch.device) -> Setup:
 
     test = batches("test", recipe.eval_batch_size) if data.test else None
     select_on = config.protocol.select_on
+    select = batches("val", recipe.eval_batch_size) if select_on == "val" else test
+    assert select is not None  # a protocol that selects on the test part reads it
     trainer = Trainer(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
         train=batches("train", recipe.batch_size),
-        # on the test part only under protocol=paper, which always reads it
-        select=batches("val", recipe.eval_batch_size)
-        if select_on == "val" or test is None
-        else test,
+        select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shlex
 import subprocess
 import sys
 import time
@@ -103,7 +102,7 @@ def test_a_run_without_test_trains_as_one_with_it(tmp_path):
     assert honest.record["history"] == blind.record["history"]
     assert honest.record["selection"]["accuracy"] == blind.record["selection"]["accuracy"]
     assert compose([*overrides, "data.test=true"]).identity() == compose(overrides).identity()
-    with pytest.raises(UserError, match="no test images: it was trained with data.test=false"):
+    with pytest.raises(UserError, match=r"no test images: it was trained with data.test=false"):
         part_of(load_run(blind.folder, "cpu"), "test")
     with pytest.raises(UserError, match="protocol=heldout"):
         compose([*overrides, "data.test=false", "protocol=paper"])
@@ -186,7 +185,7 @@ study = Study(place / "study/journal.log", "s", load_space(str(place / "space.ya
 (place / f"ready{{sys.argv[1]}}").touch()
 while not (place / "go").exists():
     time.sleep(0.01)
-study.run(8, print)
+study.run(6, print)
 """
     command = [sys.executable, "-c", script]
     both = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in (1, 2)]
@@ -200,7 +199,7 @@ study.run(8, print)
     assert all(told), "one process did everything"
     numbers = sorted(int(line.split()[1].rstrip(":")) for lines in told for line in lines)
     study = study_of(tmp_path, space)
-    assert study.counts == {"complete": 8} and len(numbers) == 8
+    assert study.counts == {"complete": 6} and numbers == list(range(6))
     recorded = [
         json.loads((folder / "record.json").read_text())["selection"]["accuracy"]
         for folder in run_folders(tmp_path / "study")
@@ -211,8 +210,8 @@ study.run(8, print)
 def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ours = [o for o in FIXED if not o.startswith(("head=", "runtime.progress"))]
-    main(["search", *ours, f"runs={tmp_path / 'r s'}", "--trials", "1", "--space", "space.yaml",
-          "head=spinal"])  # fmt: skip
+    place = ["runs=" + str(tmp_path / "r s"), "head=spinal"]
+    main(["search", *ours, *place, "--trials", "1", "--space", "space.yaml"])
     out = capsys.readouterr().out
     assert "1 complete; best: trial 0" in out and "the test set was not read" in out
     command = shlex.split(out.splitlines()[-1])
