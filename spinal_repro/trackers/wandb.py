@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from spinal_repro.errors import UserError
 from spinal_repro.trackers.base import TRACKERS, About
@@ -32,7 +32,8 @@ class WeightsAndBiases:
     ) -> None:
         if mode not in MODES:
             raise UserError(f"tracker.mode must be one of {', '.join(MODES)}, got {mode}")
-        self._mode, self._project, self._entity = mode, project, entity
+        self._mode: Any = mode  # a literal, to wandb
+        self._project, self._entity = project, entity
 
     def start(self, about: About) -> None:
         """Open a run of the id, with nothing collected but what it is told."""
