@@ -13,7 +13,8 @@ from spinal_repro.training import run as run_module
 from spinal_repro.training.loop import evaluate, train_epoch
 
 FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
-COMPOSED = [file for file in FILES if file.parts[0] not in ("paper", "claims")]  # not composed
+OTHERS = ("paper", "claims", "search")  # not composed
+COMPOSED = [file for file in FILES if file.parts[0] not in OTHERS]
 MODELS = [path.stem for path in FILES if path.parent == Path("model")]
 DATASETS = [path.stem for path in FILES if path.parent == Path("dataset")]
 # smallest images that a network takes; what is not named takes 32 px

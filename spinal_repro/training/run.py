@@ -1,6 +1,7 @@
 """One run from its configuration to its record."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
+from spinal_repro.trackers import Tracking, check_tracker
 from spinal_repro.training.checkpoint import (
     finish,
     load_best,
@@ -69,6 +71,7 @@ def run(config: Config) -> Outcome:
         tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     config = settle_threads(config, folder)
+    check_tracker(config.tracker)
     with (
         Stop() as stop,
         deterministic(config.runtime.deterministic, device),
@@ -129,7 +132,8 @@ def _prepare(config: Config, device: torch.device) -> Setup:
     if config.runtime.compile:
         compile_model(model, device)
 
-    dataset = load_dataset(config.dataset, config.data.root, config.data.download)
+    data = config.data
+    dataset = load_dataset(config.dataset, data.root, data.download, data.test)
     split = split_dataset(dataset, config.protocol, config.data.limit)
 
     def batches(part: str, batch_size: int) -> Batches:
@@ -146,15 +150,17 @@ def _prepare(config: Config, device: torch.device) -> Setup:
             channels_last=config.runtime.channels_last,
         )
 
-    test = batches("test", recipe.eval_batch_size)
+    test = batches("test", recipe.eval_batch_size) if data.test else None
     select_on = config.protocol.select_on
+    select = batches("val", recipe.eval_batch_size) if select_on == "val" else test
+    assert select is not None  # a protocol that selects on the test part reads it
     trainer = Trainer(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
         train=batches("train", recipe.batch_size),
-        select=test if select_on == "test" else batches("val", recipe.eval_batch_size),
+        select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
@@ -240,7 +246,7 @@ def _train(
         select_on=trainer.select_on,
     )
     saver = Saver(stop, config.runtime.save_every)
-    with progress:
+    with progress, Tracking(config, folder, progress.say) as tracking:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
         for line in warnings(folder, loaded, lock):
@@ -257,6 +263,7 @@ def _train(
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
+            tracking.on_epoch(state.history, state.timing)
             stop.check(standing(state))
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
@@ -273,26 +280,34 @@ def _train(
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
 
-        stop.deferred = True
-        fit(trainer, state, on_epoch, on_batch, reload_best, save)
-
         def look() -> None:
             stop.check(standing(state))
 
-        last = evaluate(trainer.model, setup.test, trainer.autocast, look=look)
-        load_best(folder, state, trainer.model)
-        selected = evaluate(trainer.model, setup.test, trainer.autocast, look=look)
-        _check_reload(state, selected)
-        write_predictions(folder, last, selected)
+        stop.deferred = True
+        fit(trainer, state, on_epoch, on_batch, reload_best, save)
+        tested = None if setup.test is None else _test(folder, trainer, setup.test, state, look)
         write_atomic(folder / "metrics.csv", metrics_csv(state))  # a kill may have spared it
         finish(folder, state)
-        record = build_record(config, setup, state, last, selected, device)
+        record = build_record(config, setup, state, tested, device)
         path = write_record(folder, record)
         tidy(folder)
+        tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
     return read_record(path)
+
+
+def _test(
+    folder: Path, trainer: Trainer, test: Batches, state: State, look: Callable[[], None]
+) -> tuple[Evaluation, Evaluation]:
+    """Evaluate the last and the best weights on the test part and keep what they answered."""
+    last = evaluate(trainer.model, test, trainer.autocast, look=look)
+    load_best(folder, state, trainer.model)
+    selected = evaluate(trainer.model, test, trainer.autocast, look=look)
+    _check_reload(state, selected)
+    write_predictions(folder, last, selected)
+    return last, selected
 
 
 def _check_reload(state: State, selected: Evaluation) -> None:
