@@ -71,8 +71,10 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
         arrays = [torch.from_numpy(read_idx(folder / name)) for name in names]
     except (OSError, ValueError) as error:
         raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
-    parts = [_images(*arrays[place : place + 2], config, folder) for place in (0, 2)]
-    return Dataset(train=parts[0], test=parts[1])
+    return Dataset(
+        train=_images(arrays[0], arrays[1], config, folder),
+        test=_images(arrays[2], arrays[3], config, folder),
+    )
 
 
 for _name in _FAMILIES:
