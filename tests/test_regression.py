@@ -134,6 +134,8 @@ def test_processes_change_nothing():
     alone = [row for net in NETS for row in regression(net, seeds, **settings)]
     assert len(rows) == len(alone)
     for row, same in zip(rows, alone, strict=True):
+        names = ("net", "function", "epochs", "seed")
+        assert [row.pop(name) for name in names] == [same.pop(name) for name in names]
         assert row == pytest.approx(same, rel=1e-4)
 
 
