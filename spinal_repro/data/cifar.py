@@ -57,7 +57,7 @@ def _encode(text: str, encoding: str) -> bytes:
     return text.encode("latin1")
 
 
-class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined]
+class _Unpickler(pickle._Unpickler):
     """Knows plain containers, and arrays as `_Part`; everything else is refused.
 
     The one in Python: that in C makes a table as long as any number that a file gives as a place.
