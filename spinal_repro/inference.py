@@ -123,7 +123,7 @@ def _normalisation(
     said = (record.get("data") or {}).get("normalisation")
     found = []
     for key in ("mean", "std"):
-        values = said.get(key) if isinstance(said, dict) else None
+        values: Any = said.get(key) if isinstance(said, dict) else None
         numbers = isinstance(values, list) and all(type(v) in (int, float) for v in values)
         if not numbers or len(values) not in (1, config.dataset.channels):
             raise UserError(f"{folder / RECORD} does not say the {key} to normalise with")
