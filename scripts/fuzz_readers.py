@@ -231,7 +231,8 @@ def checkpoint(folder: Path) -> Reader:
             fresh.weight.zero_()
         with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
             found = load_checkpoint(path.parent, fresh, other)
-        return found, fresh.state_dict()
+        assert found is not None
+        return found.state, fresh.state_dict()
 
     def same(data: bytes, found: Any) -> bool:
         state_found, weights = found

@@ -30,7 +30,7 @@ from spinal_repro.schema import (
 from spinal_repro.text import printable
 from spinal_repro.untrusted import check_finite, check_names, own_variables
 
-GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime")
+GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 
 
 def config_dir() -> Path:
@@ -141,6 +141,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         seed=_natural("seed", plain.get("seed")),
         runs=_folder("runs", plain.get("runs")),
         cell=_text("cell", plain.get("cell")),
+        tracker=_component("tracker", plain.get("tracker") or {"name": "none"}),
     )
     check_names(
         {
@@ -264,6 +265,8 @@ def _check_values(config: Config) -> None:
             raise UserError(f"runtime.{key} must be a whole number or auto, got '{number}'")
         if isinstance(number, int) and number < 1:
             raise UserError(f"runtime.{key} must be above 0, got {number}")
+    if (protocol.select_on == "test" or protocol.watch_test) and not config.data.test:
+        raise UserError("data.test=false needs protocol=heldout, which decides without it")
     one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

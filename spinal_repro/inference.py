@@ -210,12 +210,13 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
         UserError: where the data are missing or the run has no such part.
     """
     config = trained.config
-    dataset = load_dataset(config.dataset, root or config.data.root)
+    dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)
     split = split_dataset(dataset, config.protocol, config.data.limit)
     if not len(getattr(split, part)):
-        raise UserError(
-            f"this run has no {part} images: protocol {config.protocol.name} holds none out"
-        )
+        why = f"protocol {config.protocol.name} holds none out"
+        if part == "test":
+            why = "it was trained with data.test=false"
+        raise UserError(f"this run has no {part} images: {why}")
     batches = batches_of(
         dataset,
         split,

@@ -54,14 +54,17 @@ def record_files(folder: Path) -> Iterator[Path]:
         folder: Run folders (``runs/``), or committed records (``results/records/``), or one run.
     """
     for place, folders, files in os.walk(folder):
-        folders.sort()
         is_run = STATUS in files or RECORD in files
+        # what tools leave inside a run or in hidden folders is no record
+        folders[:] = [] if is_run else sorted(name for name in folders if name[0] != ".")
         names = [RECORD] if is_run else sorted(files)
         yield from (Path(place, n) for n in names if n in files and n.endswith(".json"))
 
 
 def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[dict[str, Any]]:
     """All records below folders; of equal runs (identity and seed), the first alone.
+
+    Records of runs that did not read the test part are left out.
 
     Args:
         folders: Searched in this order.
@@ -76,6 +79,8 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
             raise UserError(f"there is no folder {folder} of records; name one by --records DIR")
         for path in record_files(folder):
             record = read_record(path)
+            if record.get("test", record) is None:  # data.test=false: it judges nothing
+                continue
             for part in without:
                 record.pop(part, None)
             key = (record.get("identity"), record.get("seed"))
@@ -149,10 +154,11 @@ def describe(folder: Path) -> dict[str, Any]:
             row["message"] = str(status["message"])
         if (folder / RECORD).is_file():
             record = read_record(folder / RECORD)
+            test = record["test"]  # None where it was not read
             row |= {
                 "state": "done",
-                "test %": 100 * record["test"]["selected"]["accuracy"],
-                "last %": 100 * record["test"]["last"]["accuracy"],
+                "test %": None if test is None else 100 * test["selected"]["accuracy"],
+                "last %": None if test is None else 100 * test["last"]["accuracy"],
                 "selected": record["selection"]["epoch"],
                 "reduced": "; ".join(record["reduced_budget"]),
             }

@@ -6,8 +6,11 @@ leading dimension M = seeds x functions and trained together; as Adam works elem
 and no loss depends on two models, each is trained exactly as it would be alone.
 """
 
+import functools
+import multiprocessing
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +35,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 NETS = ("normal", "spinal")
 TARGETS = ("column", "square")
 LAYERS = ("distinct", "reused")
+TOGETHER = 25  # seeds in one computation; more no longer fit the caches of a core
 
 
 def make_net(net: str, layers: str = "distinct") -> nn.Module:
@@ -172,7 +176,6 @@ def regression(
     checkpoints: Sequence[int] = (100, 200),
     target: str = "column",
     layers: str = "distinct",
-    on_epoch: Callable[[int], object] = lambda epoch: None,
 ) -> list[dict[str, Any]]:
     """Train one net on every function with every seed.
 
@@ -186,7 +189,6 @@ def regression(
         checkpoints: Epochs at which to measure, besides the last one.
         target: ``column`` or ``square`` (Q1).
         layers: ``distinct`` or ``reused`` (Q2).
-        on_epoch: Called after each epoch.
 
     Returns:
         One row for each seed, function and checkpoint: ``published_metric`` (the minimum over
@@ -200,7 +202,6 @@ def regression(
     rows: list[dict[str, Any]] = []
     for epoch in range(1, epochs + 1):
         lowest = torch.minimum(lowest, ensemble.train_epoch(samples, epoch))
-        on_epoch(epoch)
         if epoch not in checkpoints and epoch != epochs:
             continue
         with torch.no_grad():
@@ -214,6 +215,46 @@ def regression(
             row = {"net": net, "function": function, "epochs": epoch, "seed": seed}
             rows.append(row | {name: float(values[i]) for name, values in columns.items()})
     return rows
+
+
+def regressions(
+    seeds: Sequence[int],
+    *,
+    jobs: int = 1,
+    on_part: Callable[[int], object] = lambda trained: None,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Both nets, their seeds shared out among processes with one thread each.
+
+    Args:
+        seeds: Seeds.
+        jobs: How many processes.
+        on_part: Called with the number of nets trained, whenever some are.
+        settings: Of `regression`.
+
+    Returns:
+        The rows of `regression`, in the same order however many processes there are.
+    """
+    size = min(TOGETHER, -(-len(seeds) // jobs))
+    parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
+    context = multiprocessing.get_context("spawn")  # forks do not get along with threads
+    rows: list[dict[str, Any]] = []
+    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+        train = functools.partial(regression, **settings)
+        trained = {pool.submit(train, net, part): part for part in parts for net in NETS}
+        for future in as_completed(trained):
+            rows += future.result()
+            on_part(len(trained[future]))
+    nets, functions = list(NETS), list(FUNCTIONS)
+    return sorted(
+        rows,
+        key=lambda row: (
+            nets.index(row["net"]),
+            row["epochs"],
+            row["seed"],
+            functions.index(row["function"]),
+        ),
+    )
 
 
 def regression_record(

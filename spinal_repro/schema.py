@@ -225,11 +225,19 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where data lie. ``limit`` (images a split) is a reduced budget and part of the identity."""
+    """Where data lie, and how much of them is read.
+
+    Attributes:
+        root: The folder of data sets.
+        download: Fetch what is missing.
+        limit: At most this many images a split: a reduced budget.
+        test: False drops the test part unseen: trials of a search end without a test accuracy.
+    """
 
     root: str = field(default="data", metadata={"identity": False})
     download: bool = field(default=False, metadata={"identity": False})
     limit: int | None = None
+    test: bool = field(default=True, metadata={"identity": "if set"})
 
 
 @dataclass(frozen=True)
@@ -246,17 +254,22 @@ class Config:
     seed: int
     runs: str
     cell: str | None = None  # the published cell that this run was asked for as, if any
+    tracker: Component = field(default_factory=lambda: Component("none", {}))  # see trackers/
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers in the shape of the YAML (`validate` accepts it again)."""
         plain = dataclasses.asdict(self)
         plain["model"], plain["head"] = self.model.to_dict(), self.head.to_dict()
+        plain["tracker"] = self.tracker.to_dict()
+        if self.tracker.name == "none":  # changes nothing
+            del plain["tracker"]
         return plain
 
     def portable(self) -> "Config":
         """The same without the places of one machine: records may travel."""
         data = dataclasses.replace(self.data, root=DataConfig().root)
-        return dataclasses.replace(self, data=data, runs="runs")
+        silent = Component("none", {})
+        return dataclasses.replace(self, data=data, runs="runs", tracker=silent)
 
     def identity(self) -> str:
         """Eight hex digits naming what is trained, the seed left out.
@@ -268,6 +281,7 @@ class Config:
         for group, config in (
             ("dataset", self.dataset),
             ("recipe", self.recipe),
+            ("protocol", self.protocol),
             ("runtime", self.runtime),
             ("data", self.data),
         ):
@@ -277,7 +291,8 @@ class Config:
                     counts = plain[group][entry.name] not in (entry.default, {}, None)
                 if not counts:
                     del plain[group][entry.name]
-        del plain["seed"], plain["runs"], plain["cell"]
+        for key in ("seed", "runs", "cell", "tracker"):
+            plain.pop(key, None)
         text = json.dumps(plain, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

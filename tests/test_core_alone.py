@@ -12,6 +12,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # what a package is imported as, where it is not called so
 MODULES = {
     "hydra-submitit-launcher": ("submitit", "hydra_plugins.hydra_submitit_launcher"),
+    "mlflow-skinny": ("mlflow",),
     "hydra-joblib-launcher": ("hydra_plugins.hydra_joblib_launcher",),
 }
 

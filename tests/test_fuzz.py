@@ -12,7 +12,7 @@ from fuzz_readers import READERS
 INPUTS = {"config": 60, "archive": 100}
 
 
-@pytest.mark.parametrize("name", sorted(set(READERS) - {"checkpoint"}))
+@pytest.mark.parametrize("name", sorted(READERS))
 def test_damaged_files_are_refused_or_read_as_they_are(name, tmp_path):
     tally = fuzz(READERS[name](tmp_path), INPUTS.get(name, 150))
     assert not tally.failures, tally.failures[0]

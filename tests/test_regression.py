@@ -17,6 +17,7 @@ from spinal_repro.regression import (
     draw,
     make_net,
     regression,
+    regressions,
 )
 from spinal_repro.results.regression import published, summarise
 from spinal_repro.seeds import stream_seed
@@ -127,6 +128,17 @@ def test_rows_hold_the_minimum_so_far_and_errors_at_that_epoch():
     torch.testing.assert_close(got, fresh, rtol=1e-4, atol=0)
 
 
+def test_processes_change_nothing():
+    seeds, settings = [0, 1, 2], {"epochs": 2, "checkpoints": (1,)}
+    rows = regressions(seeds, jobs=2, **settings)
+    alone = [row for net in NETS for row in regression(net, seeds, **settings)]
+    assert len(rows) == len(alone)
+    for row, same in zip(rows, alone, strict=True):
+        names = ("net", "function", "epochs", "seed")
+        assert [row.pop(name) for name in names] == [same.pop(name) for name in names]
+        assert row == pytest.approx(same, rel=1e-4)
+
+
 def test_the_callers_random_state_is_left_alone():
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -200,7 +212,7 @@ def test_command_writes_table_and_every_seed(tmp_path, capsys):
 
 
 def test_command_refuses_before_training(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("spinal_repro.regression.regression", None)
+    monkeypatch.setattr("spinal_repro.regression.regressions", None)
     with pytest.raises(SystemExit) as stop:
         main(["regression", "--out", str(tmp_path / "missing" / "x.json")])
     assert stop.value.code == 2

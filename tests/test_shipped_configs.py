@@ -14,7 +14,7 @@ from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loop import train_epoch
 
 FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
-OTHERS = ("paper", "claims", "hydra")  # not composed into a run
+OTHERS = ("paper", "claims", "search", "hydra")  # not composed into a run
 COMPOSED = [file for file in FILES if file.parts[0] not in OTHERS]
 MODELS = [path.stem for path in FILES if path.parent == Path("model")]
 DATASETS = [path.stem for path in FILES if path.parent == Path("dataset")]

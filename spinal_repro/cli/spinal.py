@@ -13,6 +13,7 @@ from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.sweep.shares import usable_cores
 from spinal_repro.text import printable
 
 LINE_FEED = "\n"
@@ -80,16 +81,24 @@ def _parser() -> argparse.ArgumentParser:
         default="distinct",
         help="six distinct Spinal layers (default), or layers 3 and 4 used twice (Q2)",
     )
+    regression.add_argument(
+        "--jobs",
+        type=_count,
+        default=usable_cores(),
+        help="processes, of one thread each (default: one a core, %(default)s)",
+    )
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
-    from spinal_repro.cli import paper, records, replay, report, tables
+    from spinal_repro.cli import export, paper, records, replay, report, search, tables
 
     report.add_parser(commands)
     tables.add_parser(commands)
     records.add_parser(commands)
     replay.add_parser(commands)
     paper.add_parser(commands)
+    export.add_parser(commands)
+    search.add_parser(commands)
     add_data(commands)
     add_use(commands)
     for command in (params, regression):
@@ -193,11 +202,11 @@ def print_regression(given: argparse.Namespace) -> None:
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
     from spinal_repro.files import write_json
-    from spinal_repro.regression import NETS, regression_record
+    from spinal_repro.regression import regression_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
 
     start = time.perf_counter()
-    rows = [row for net in NETS for row in _regression(net, given)]
+    rows = _regressions(given)
     summary = summarise(rows, published())
     if given.out is not None:
         settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
@@ -206,18 +215,18 @@ def print_regression(given: argparse.Namespace) -> None:
     print(render(COLUMNS, summary, given.format))
 
 
-def _regression(net: str, given: argparse.Namespace) -> list[dict[str, Any]]:
-    """Train one net, with a bar where there is a terminal."""
+def _regressions(given: argparse.Namespace) -> list[dict[str, Any]]:
+    """Train both nets with every seed, with a bar where there is a terminal."""
     from tqdm import tqdm
 
-    from spinal_repro.regression import regression
+    from spinal_repro.regression import NETS, regressions
 
-    with tqdm(total=given.epochs, desc=net, unit="epoch", disable=None) as bar:
-        return regression(
-            net,
+    with tqdm(total=given.seeds * len(NETS), unit="net", disable=None) as bar:
+        return regressions(
             range(given.seeds),
+            jobs=given.jobs,
             epochs=given.epochs,
             target=given.target,
             layers=given.layers,
-            on_epoch=lambda _: bar.update(),
+            on_part=bar.update,
         )

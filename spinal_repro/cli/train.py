@@ -135,7 +135,8 @@ def _train(raw: DictConfig) -> None:
 
 
 def _describe(raw: DictConfig) -> str:
-    groups = [g for g in (CELL, *GROUPS) if g != "runtime" and raw.get(g) is not None]
+    quiet = ("runtime", "tracker")
+    groups = [g for g in (CELL, *GROUPS) if g not in quiet and raw.get(g) is not None]
     choices = [f"{g}={OmegaConf.select(raw, f'{g}.name')}" for g in groups]
     return " ".join([*choices, f"seed={raw.get('seed')}"])
 

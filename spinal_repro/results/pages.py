@@ -11,7 +11,7 @@ from typing import Any
 from spinal_repro.errors import UserError
 from spinal_repro.results import accuracy, pairs, sizes
 from spinal_repro.results.cells import CellResult
-from spinal_repro.results.tables import Column, escape_markdown, render
+from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 from spinal_repro.results.verdicts import NOT_RUN, RULES
 
 STYLES = {"md": "markdown", "csv": "csv", "tex": "latex"}
@@ -77,7 +77,7 @@ def _styles(
         if style == "markdown":
             text = f"# {escape_markdown(title)}\n\n{GENERATED}\n\n{text}"
         if style == "latex":
-            text = f"% {title}. {GENERATED}\n{text}"
+            text = f"% {one_line(title)}. {GENERATED}\n{text}"
         found[f"tables/{name}.{suffix}"] = f"{text}\n"
     return found
 

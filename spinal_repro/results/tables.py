@@ -80,16 +80,16 @@ def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: 
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is, on one line, also inside a table."""
-    text = "".join(HTML_ESCAPES.get(c, c) for c in _line(text))
+    text = "".join(HTML_ESCAPES.get(c, c) for c in one_line(text))
     return MARKDOWN_SPECIAL.sub(lambda found: "\\" + found.group(), text)
 
 
 def escape_latex(text: str) -> str:
     """Text that LaTeX sets as it is."""
-    return "".join(LATEX_ESCAPES.get(c, c) for c in _line(text))
+    return "".join(LATEX_ESCAPES.get(c, c) for c in one_line(text))
 
 
-def _line(text: str) -> str:
+def one_line(text: str) -> str:
     """Text on one line, with nothing in it that a terminal would obey."""
     return printable(" ".join(text.split()))
 
@@ -114,7 +114,7 @@ def _latex(
 
     return "\n".join(
         [
-            *(f"% {_line(note)}" for note in notes),
+            *(f"% {one_line(note)}" for note in notes),
             rf"\begin{{tabular}}{{{''.join('r' if numeric else 'l' for numeric in right)}}}",
             r"\hline",
             line(titles),

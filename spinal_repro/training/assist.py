@@ -27,11 +27,17 @@ def continued(folder: Path, trainer: Trainer) -> tuple[State, Loaded | None]:
     return state, loaded
 
 
-def tested(
+def test_both(
     folder: Path, setup: Setup, state: State, look: Callable[[], None] = lambda: None
-) -> tuple[Evaluation, Evaluation]:
-    """The test set with the last and with the best weights, which the model has afterwards."""
+) -> tuple[Evaluation, Evaluation] | None:
+    """The test set with the last and with the best weights, which the model has afterwards.
+
+    Returns:
+        Both; None for a run that does not read the test set.
+    """
     trainer = setup.trainer
+    if setup.test is None:
+        return None
     last = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks, look)
     load_best(folder, state, trainer.model)
     selected = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks, look)
@@ -55,7 +61,7 @@ def assist(folder: Path, setup: Setup, saver: Saver) -> None:
         load_best(folder, state, trainer.model)
 
     fit(trainer, state, on_epoch, lambda *_: False, reload_best)
-    tested(folder, setup, state)
+    test_both(folder, setup, state)
 
 
 def _check_reload(state: State, selected: Evaluation) -> None:

@@ -111,8 +111,7 @@ def fit(
 
     for epoch in range(state.epoch + 1, trainer.recipe.epochs + 1):
         if state.partway is None:
-            if epoch in trainer.recipe.stages:
-                open_stage(trainer, state, epoch, reload_best)
+            open_epoch(trainer, state, epoch, reload_best)
             state.partway = Partway.of(len(trainer.train), trainer.train.device)
         lr, partway = state.lr, state.partway
         on_save = functools.partial(save, state)
@@ -174,14 +173,21 @@ def _figures(part: str, found: Evaluation) -> dict[str, Any]:
     }
 
 
-def open_stage(
+def open_epoch(
     trainer: Trainer, state: State, epoch: int, reload_best: Callable[[State], None]
 ) -> None:
-    """Continue from the best weights with a fresh optimizer and the stage's learning rate (1.5).
+    """What changes before the first step of some epochs.
+
+    Where a stage opens, the run continues from the best weights with a fresh optimizer and the
+    stage's learning rate (1.5). Where the backbone starts to learn, the optimizer starts afresh.
 
     Nothing here draws random numbers or looks at anything but the state between two epochs, so a
     run that is killed in the stage's first epoch opens the stage again in the same way.
     """
+    if epoch == trainer.recipe.head_epochs + 1:
+        trainer.optimizer.state.clear()
+    if epoch not in trainer.recipe.stages:
+        return
     reload_best(state)
     trainer.optimizer.state.clear()
     state.lr = trainer.recipe.stages[epoch]

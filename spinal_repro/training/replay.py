@@ -17,7 +17,7 @@ from spinal_repro.schema import Config
 from spinal_repro.training import run as runs
 from spinal_repro.training.checkpoint import load_best, load_checkpoint
 from spinal_repro.training.finite import NonFiniteLossError
-from spinal_repro.training.loop import State, Trainer, open_stage, train_epoch
+from spinal_repro.training.loop import State, Trainer, open_epoch, train_epoch
 from spinal_repro.training.threads import settle_threads
 
 
@@ -70,8 +70,8 @@ def replay(folder: Path) -> Found | None:
         epoch = state.epoch + 1
         if epoch > config.recipe.epochs:
             raise UserError(f"{folder} has nothing to repeat: all its epochs are trained")
-        if state.partway is None and epoch in trainer.recipe.stages:
-            open_stage(trainer, state, epoch, lambda state: load_best(folder, state, trainer.model))
+        if state.partway is None:
+            open_epoch(trainer, state, epoch, lambda state: load_best(folder, state, trainer.model))
         steps = _Steps(0 if state.partway is None else state.partway.step)
         try:
             with _watching(trainer, steps):

@@ -36,11 +36,13 @@ SELECTION_RULES = {
 }
 
 
-def selection_rule(protocol: ProtocolConfig) -> str:
+def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
     """Who picks the epoch, and what the test set has to do with it."""
     rule = SELECTION_RULES[protocol.select_on]
     if protocol.select_on == "test":
         return rule
+    if not test:
+        return f"{rule}; test not read"
     read = "test watched each epoch, deciding nothing"
     return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
@@ -50,7 +52,7 @@ class Setup:
     """What a run trains with, and what its record says of it."""
 
     trainer: Trainer
-    test: Batches
+    test: Batches | None
     counts: Counts
     weights: WeightReport | None
     data: dict[str, Any]
@@ -80,14 +82,22 @@ def build_record(
     config: Config,
     setup: Setup,
     state: State,
-    last: Evaluation,
-    selected: Evaluation,
+    tested: tuple[Evaluation, Evaluation] | None,
     device: torch.device,
 ) -> dict[str, Any]:
-    """The record of a finished run; accuracies are shares in [0, 1]."""
-    labels = setup.test.labels.cpu()
+    """The record of a finished run; accuracies are shares in [0, 1].
+
+    Args:
+        config: What was run.
+        setup: What it was trained with.
+        state: After the last epoch.
+        tested: The last and the selected weights on the test part, where that was read.
+        device: Where it was computed.
+    """
 
     def accuracy(evaluation: Evaluation) -> dict[str, Any]:
+        assert setup.test is not None
+        labels = setup.test.labels.cpu()
         low, high = binomial_interval(evaluation.correct, evaluation.count)
         return {
             "accuracy": evaluation.accuracy,
@@ -115,11 +125,11 @@ def build_record(
         "reduced_budget": config.reduced_budget,
         "selection": {
             "on": select_on,
-            "rule": selection_rule(config.protocol),
+            "rule": selection_rule(config.protocol, config.data.test),
             "epoch": state.best_epoch,
             "accuracy": state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
         },
-        "test": {"last": accuracy(last), "selected": accuracy(selected)},
+        "test": tested and {"last": accuracy(tested[0]), "selected": accuracy(tested[1])},
         "history": state.history,
         "timing": state.timing,
         "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
@@ -169,7 +179,7 @@ def opening(
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
         f"recipe {config.recipe.name}, seed {config.seed}, "
         f"{device.type} {config.runtime.precision}",
-        f"protocol {config.protocol.name}: {selection_rule(config.protocol)}",
+        f"protocol {config.protocol.name}: {selection_rule(config.protocol, config.data.test)}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
         f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
         f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
@@ -194,20 +204,28 @@ def opening(
     return lines
 
 
-def summary(record: dict[str, Any], path: Path) -> list[str]:
-    """What is said of a finished run."""
-    selected, last, selection = (
-        record["test"]["selected"],
-        record["test"]["last"],
-        record["selection"],
-    )
+def _accuracies(record: dict[str, Any]) -> str:
+    test, selection = record["test"], record["selection"]
+    if test is None:
+        return (
+            f"validation accuracy {100 * selection['accuracy']:.2f} %, epoch {selection['epoch']} "
+            f"of {len(record['history'])} selected on {selection['on']}; test not read"
+        )
+    selected, last = test["selected"], test["last"]
     low, high = selected["interval_95"]
     paper = " (BEST ON TEST)" if selection["on"] == "test" else ""
-    lines = [
+    return (
         f"test accuracy {100 * selected['accuracy']:.2f} %{paper}, 95 % interval "
         f"{100 * low:.2f} to {100 * high:.2f} ({selected['correct']:,} of {selected['count']:,}), "
         f"epoch {selection['epoch']} of {len(record['history'])} selected on {selection['on']}; "
-        f"last epoch {100 * last['accuracy']:.2f} %",
+        f"last epoch {100 * last['accuracy']:.2f} %"
+    )
+
+
+def summary(record: dict[str, Any], path: Path) -> list[str]:
+    """What is said of a finished run."""
+    lines = [
+        _accuracies(record),
         f"{record['counts']['total_parameters']:,} parameters, "
         f"{record['counts']['head_parameters']:,} in the head; "
         f"{clock(record['wall_seconds'])} at {record['images_per_second']:,.0f} images/s",

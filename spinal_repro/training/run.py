@@ -19,8 +19,9 @@ from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.schema import Config, RecipeConfig
+from spinal_repro.trackers import Tracking, check_tracker
 from spinal_repro.training import distributed
-from spinal_repro.training.assist import assist, continued, tested
+from spinal_repro.training.assist import assist, continued, test_both
 from spinal_repro.training.checkpoint import finish, load_best, save_checkpoint, tidy
 from spinal_repro.training.distributed import ALONE, Ranks
 from spinal_repro.training.ending import Saver, explain, warnings
@@ -71,6 +72,7 @@ def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
         tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     config = settle_threads(config, folder)
+    check_tracker(config.tracker)
     with (
         Stop() as stop,
         deterministic(config.runtime.deterministic, device),
@@ -137,7 +139,8 @@ def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setu
     if config.runtime.compile:
         compile_model(model, device)
 
-    dataset = load_dataset(config.dataset, config.data.root, config.data.download)
+    data = config.data
+    dataset = load_dataset(config.dataset, data.root, data.download, data.test)
     split = split_dataset(dataset, config.protocol, config.data.limit)
 
     def batches(part: str, batch_size: int) -> Batches:
@@ -155,15 +158,17 @@ def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setu
             share=ranks.share,
         )
 
-    test = batches("test", recipe.eval_batch_size)
+    test = batches("test", recipe.eval_batch_size) if data.test else None
     select_on = config.protocol.select_on
+    select = batches("val", recipe.eval_batch_size) if select_on == "val" else test
+    assert select is not None  # a protocol that selects on the test part reads it
     trainer = Trainer(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
         train=batches("train", recipe.batch_size),
-        select=test if select_on == "test" else batches("val", recipe.eval_batch_size),
+        select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
@@ -230,7 +235,7 @@ def _train(
         images=trainer.train.num_images,
         select_on=trainer.select_on,
     )
-    with progress:
+    with progress, Tracking(config, folder, progress.say) as tracking:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
         for line in warnings(folder, loaded, lock):
@@ -247,6 +252,7 @@ def _train(
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
+            tracking.on_epoch(state.history, state.timing)
             saver.stop_here(state)
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
@@ -263,20 +269,21 @@ def _train(
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
 
-        saver.stop.deferred = True
-        fit(trainer, state, on_epoch, on_batch, reload_best, save)
-
         def look() -> None:
             if saver.due():
                 saver.stop_here(state)
 
-        last, selected = tested(folder, setup, state, look)
-        write_predictions(folder, last, selected)
+        saver.stop.deferred = True
+        fit(trainer, state, on_epoch, on_batch, reload_best, save)
+        tested = test_both(folder, setup, state, look)
+        if tested is not None:
+            write_predictions(folder, *tested)
         write_atomic(folder / "metrics.csv", metrics_csv(state))  # a kill may have spared it
         finish(folder, state)
-        record = build_record(config, setup, state, last, selected, device)
+        record = build_record(config, setup, state, tested, device)
         path = write_record(folder, record)
         tidy(folder)
+        tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)

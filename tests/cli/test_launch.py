@@ -17,6 +17,7 @@ from spinal_repro.cli.train import _main
 from spinal_repro.config import config_dir
 from spinal_repro.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from spinal_repro.records import describe, run_folders
+from spinal_repro.training.stop import Interrupted, Stop
 
 SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.device=cpu"]
 
@@ -120,6 +121,12 @@ def test_the_signal_of_submitit_lets_a_run_save_first(monkeypatch):
             calls.append("saved")
             raise KeyboardInterrupt("SIGUSR1: stopped after epoch 3")
         assert calls == ["asked", "saved", "requeued"]
+        with pytest.raises(Interrupted, match="stopped after 3"), requeued(), Stop() as stop:
+            stop.deferred = True
+            signal.raise_signal(signal.SIGUSR2)
+            assert stop.asked == "SIGUSR1" and calls.count("requeued") == 1
+            stop.check("after 3")
+        assert calls.pop() == "requeued"
         with pytest.raises(KeyboardInterrupt), requeued():  # Ctrl-C or scancel: not our signal
             raise KeyboardInterrupt
         assert calls.count("requeued") == 1

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from stopping import signal_at
 from torch import nn
 
 from spinal_repro.cli.train import _main
@@ -27,6 +28,7 @@ from spinal_repro.training.distributed import ALONE, Ranks, own_device
 from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loop import training_loss
 from spinal_repro.training.run import run
+from spinal_repro.training.stop import Interrupted
 
 CPU = torch.device("cpu")
 TOLERANCE = 1e-5  # of losses that should be near 2.3: sums in another order
@@ -141,10 +143,6 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-class Killed(BaseException):
-    """Stands for a process that ends without any clean-up of ours."""
-
-
 def torchrun(runs: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
@@ -181,20 +179,14 @@ def test_killed_on_two_continued_on_one_finished_on_two(tmp_path, monkeypatch):
     reached = checkpoint._read(folder / "last.pt")["state"]["epoch"]
     assert 1 <= reached < 5, "one epoch at least was left to one process, and one to two"
 
-    save = run_module.save_checkpoint
-
-    def save_then_die(*args):
-        save(*args)
-        raise Killed
-
-    monkeypatch.setattr(run_module, "save_checkpoint", save_then_die)
-    with pytest.raises(Killed):
-        run(config)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        signal_at(patch, "train", [9 + 4])  # steps of 9 an epoch
+        with pytest.raises(Interrupted):
+            run(config)
     process = torchrun(tmp_path / "parts")
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    assert f"continuing after epoch {reached + 1}" in output
+    assert f"continuing after epoch {reached + 1} and 4 of 9 steps" in output
     assert output.count("2 processes share each batch of 25") == 1  # the first alone speaks
 
     parts = json.loads((folder / "record.json").read_text())

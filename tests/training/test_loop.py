@@ -144,7 +144,14 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
 
 
 def test_the_first_epochs_may_train_the_head_alone():
-    overrides = ("model=cifar_cnn", "dataset=digits", "recipe.epochs=3", "recipe.head_epochs=2")
+    overrides = (
+        "model=cifar_cnn",
+        "dataset=digits",
+        "recipe.epochs=3",
+        "recipe.head_epochs=2",
+        "recipe.optimizer=sgd",
+        "recipe.momentum=0.9",
+    )
     config, made = trainer(*overrides)
     first = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
     moved = []

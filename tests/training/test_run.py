@@ -38,7 +38,7 @@ def small(tmp_path: Path, *overrides: str) -> Config:
 
 @pytest.mark.parametrize("protocol", ["heldout", "paper"])
 def test_what_a_run_leaves(tmp_path, protocol):
-    config = small(tmp_path, f"protocol={protocol}", "head=spinal")
+    config = small(tmp_path, f"protocol={protocol}", "head=spinal", "runtime.threads=1")
     outcome = run(config)
     folder, record = outcome.folder, outcome.record
     assert folder == config.run_dir and not outcome.was_done

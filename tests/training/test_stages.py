@@ -66,7 +66,7 @@ def test_step_refuses_what_makes_no_sense():
             Step(**options)
 
 
-def with_val(config, root, download):
+def with_val(config, root, download, test):
     """The digits with a third of the test part as a published validation part."""
     whole = load_dataset(config, root, download)
     cut = len(whole.test) // 3

@@ -62,7 +62,7 @@ def changed(whole, path, value):
     return {**whole, path[0]: changed(whole[path[0]], path[1:], value)}
 
 
-@few
+@settings(few, max_examples=25)
 @given(path=st.sampled_from(CONFIG_LEAVES), value=TREES)
 def test_configurations_with_another_value_in_one_place(path, value):
     try:
@@ -78,7 +78,7 @@ def test_configurations_with_another_value_in_one_place(path, value):
     json.dumps(found.to_dict(), allow_nan=False)
 
 
-@few
+@settings(few, max_examples=25)
 @given(group=st.sampled_from(GROUPS), value=TREES)
 def test_configurations_with_another_group(group, value):
     try:

@@ -1,0 +1,61 @@
+"""TensorBoard: event files in the run folder."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import ClassVar
+
+from spinal_repro.trackers.base import TRACKERS, About
+
+FOLDER = "tensorboard"
+
+
+@TRACKERS.register("tensorboard")
+class TensorBoard:
+    """Scalars by epoch; configuration and record as text, figures as images."""
+
+    library: ClassVar[str] = "tensorboard"
+
+    def start(self, about: About) -> None:
+        """Open an event file beside those of earlier parts of the run.
+
+        Readers drop what those have from the first epoch on that is told again.
+        """
+        from torch.utils.tensorboard import SummaryWriter
+
+        first = about.epoch + 1 if about.epoch else 0  # before any epoch: the configuration too
+        self._step = about.epoch
+        self._writer = SummaryWriter(str(about.folder / FOLDER), purge_step=first)
+        if first == 0:
+            self._text("config", dict(about.config))
+            self._writer.flush()
+
+    def log(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """One scalar a figure."""
+        self._step = epoch
+        for name, value in figures.items():
+            self._writer.add_scalar(name, value, epoch)
+        self._writer.flush()
+
+    def artifact(self, path: Path) -> None:
+        """PNG as an image, anything else as text."""
+        if path.suffix == ".png":
+            import numpy as np
+            from PIL import Image
+
+            with Image.open(path) as image:
+                pixels = np.asarray(image.convert("RGB"))
+            self._writer.add_image(path.stem, pixels, self._step, dataformats="HWC")
+        else:
+            self._text(path.stem, json.loads(path.read_text()))
+
+    def close(self, outcome: Mapping[str, float] | None) -> None:
+        """Scalars of the outcome stand at the last epoch."""
+        for name, value in (outcome or {}).items():
+            self._writer.add_scalar(name, value, self._step)
+        self._writer.close()
+
+    def _text(self, name: str, value: object) -> None:
+        lines = json.dumps(value, indent=1).splitlines()
+        text = "\n".join(f"    {line}" for line in lines)  # shown as Markdown: a code block
+        self._writer.add_text(name, text, self._step)

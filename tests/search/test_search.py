@@ -1,0 +1,292 @@
+"""Searches: options from a YAML file, tried on the held-out part, shared by processes."""
+
+import dataclasses
+import json
+import shlex
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from spinal_repro.cli import train
+from spinal_repro.cli.spinal import main
+from spinal_repro.config import compose
+from spinal_repro.data import sources
+from spinal_repro.errors import UserError
+from spinal_repro.inference import load_run, part_of
+from spinal_repro.records import read_records, run_folders
+from spinal_repro.search import Study, load_space
+from spinal_repro.search import study as study_module
+from spinal_repro.training import run as run_module
+from spinal_repro.training.run import run
+
+pytestmark = pytest.mark.xdist_group("search")
+FIXED = [
+    "head=spinal", "model=flatten", "recipe=cnn", "recipe.epochs=1", "data.limit=40",
+    "runtime.device=cpu", "runtime.progress=none",
+]  # fmt: skip
+SPACE = """
+options:
+  head.width: {low: 2, high: 16, log: true}
+  head.layers: {low: 4, high: 6}
+  head.splits: {choices: [1, 2, 4]}
+  head.dropout: {low: 0.0, high: 0.5}
+  recipe.lr: {low: 0.0001, high: 0.1, log: true}
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    pytest.importorskip("optuna")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    return load_space(str(tmp_path / "space.yaml"))
+
+
+def study_of(tmp_path, space, fixed=FIXED):
+    return Study(tmp_path / "study/journal.log", "s", space, fixed)
+
+
+class Poison:
+    """A test part that nobody may look at."""
+
+    def _fail(self, *arguments):
+        raise AssertionError("the test part was read")
+
+    __getattr__ = __len__ = __iter__ = __getitem__ = __bool__ = __eq__ = _fail
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    real = sources.SOURCES["digits"]
+
+    def without(config, root, download):
+        return dataclasses.replace(real(config, root, download), test=Poison())
+
+    monkeypatch.setitem(sources.SOURCES._items, "digits", without)
+
+
+def test_trials_never_look_at_the_test_part(tmp_path, space, poisoned):
+    lines: list[str] = []
+    study = study_of(tmp_path, space)
+    study.run(3, lines.append)
+    assert study.counts == {"complete": 3} and len(lines) == 3
+    tried = []  # accuracy and options of each trial
+    for folder in run_folders(tmp_path / "study"):
+        record = json.loads((folder / "record.json").read_text())
+        settings = record["config"]
+        options = {
+            f"head.{k}": settings["head"][k] for k in ("width", "layers", "splits", "dropout")
+        }
+        options["recipe.lr"] = settings["recipe"]["lr"]
+        tried.append((record["selection"]["accuracy"], options))
+        assert record["test"] is None and "test not read" in record["selection"]["rule"]
+        assert not any(key.startswith("test") for e in record["history"] for key in e)
+        assert not (folder / "predictions.npz").exists()
+        assert record["config"]["protocol"]["name"] == "heldout"
+    best = study.best
+    assert best.accuracy == max(accuracy for accuracy, _ in tried) and best.images == 40
+    assert (best.accuracy, best.values) in tried  # of equal ones, any
+    assert read_records([tmp_path / "study"]) == []  # no result
+
+
+def test_with_the_test_part_the_poison_works(tmp_path, poisoned):
+    with pytest.raises(AssertionError, match="was read"):
+        run(compose([*FIXED, f"runs={tmp_path}"]))
+
+
+def test_a_run_without_test_trains_as_one_with_it(tmp_path):
+    overrides = [*FIXED, f"runs={tmp_path}", "recipe.epochs=2"]
+    honest, blind = run(compose(overrides)), run(compose([*overrides, "data.test=false"]))
+    assert honest.folder != blind.folder
+    assert honest.record["history"] == blind.record["history"]
+    assert honest.record["selection"]["accuracy"] == blind.record["selection"]["accuracy"]
+    assert compose([*overrides, "data.test=true"]).identity() == compose(overrides).identity()
+    with pytest.raises(UserError, match=r"no test images: it was trained with data.test=false"):
+        part_of(load_run(blind.folder, "cpu"), "test")
+    with pytest.raises(UserError, match="protocol=heldout"):
+        compose([*overrides, "data.test=false", "protocol=paper"])
+
+
+class Killed(BaseException):
+    """Stands for a process that ends without any clean-up of ours."""
+
+
+def test_a_lost_trial_is_issued_again_and_goes_on(tmp_path, space, monkeypatch):
+    fixed = [*FIXED, "recipe.epochs=2"]
+    save = run_module.save_checkpoint
+
+    def save_then_die(*arguments):
+        save(*arguments)
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_checkpoint", save_then_die)
+        with pytest.raises(Killed):
+            study_of(tmp_path, space, fixed).run(2, print)
+    study = study_of(tmp_path, space, fixed)
+    assert study.counts == {"running": 1}
+    monkeypatch.setattr(study_module, "alive", lambda pid: False)
+    study.run(2, print)
+    assert study.counts == {"complete": 2}
+    logs = [(folder / "log.txt").read_text() for folder in run_folders(tmp_path / "study")]
+    assert len(logs) == 2  # the same folder, from its checkpoint
+    assert sum("continuing after epoch 1" in log for log in logs) == 1
+
+
+def test_the_trials_of_other_machines_are_left_alone(tmp_path, space, monkeypatch):
+    def die(*arguments):
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "fit", die)
+        patch.setattr(study_module.socket, "gethostname", lambda: "elsewhere")
+        with pytest.raises(Killed):
+            study_of(tmp_path, space).run(1, print)
+    study = study_of(tmp_path, space)
+    study.run(1, print)
+    assert study.counts == {"running": 1}
+    study.run(1, print, take_over=True)
+    assert study.counts == {"complete": 1}
+
+
+def test_failed_trials_are_told(tmp_path, space, monkeypatch):
+    real, calls = run_module.fit, []
+
+    def sometimes(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise UserError("the loss is nan")
+        real(*arguments)
+
+    monkeypatch.setattr(run_module, "fit", sometimes)
+    lines: list[str] = []
+    study = study_of(tmp_path, space)
+    study.run(3, lines.append)
+    assert study.counts == {"complete": 2, "fail": 1}
+    assert [line for line in lines if "failed" in line and "the loss is nan" in line] == [lines[1]]
+
+
+def test_a_search_in_which_all_fails_ends(tmp_path, space):
+    with pytest.raises(UserError, match="the first 3 trials all failed"):
+        study_of(tmp_path, space, [*FIXED, f"data.root={tmp_path}", "dataset=mnist"]).run(9, print)
+
+
+def test_two_processes_share_a_journal(tmp_path, space):
+    script = f"""
+import os, sys, time
+from pathlib import Path
+import torch
+from spinal_repro.search import Study, load_space
+from spinal_repro.training import run
+torch.set_num_threads(1)
+place = Path({str(tmp_path)!r})
+study = Study(place / "study/journal.log", "s", load_space(str(place / "space.yaml")), {FIXED!r})
+(place / f"ready{{sys.argv[1]}}").touch()
+while not (place / "go").exists():
+    time.sleep(0.01)
+study.run(6, print)
+"""
+    command = [sys.executable, "-c", script]
+    both = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in (1, 2)]
+    deadline = time.monotonic() + 240
+    while not all((tmp_path / f"ready{k}").exists() for k in (1, 2)):
+        assert time.monotonic() < deadline and all(p.poll() is None for p in both)
+        time.sleep(0.05)
+    (tmp_path / "go").touch()
+    told = [process.communicate(timeout=240)[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert all(told), "one process did everything"
+    numbers = sorted(int(line.split()[1].rstrip(":")) for lines in told for line in lines)
+    study = study_of(tmp_path, space)
+    assert study.counts == {"complete": 6} and numbers == list(range(6))
+    recorded = [
+        json.loads((folder / "record.json").read_text())["selection"]["accuracy"]
+        for folder in run_folders(tmp_path / "study")
+    ]
+    assert study.best.accuracy == max(recorded)
+
+
+def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    ours = [o for o in FIXED if not o.startswith(("head=", "runtime.progress"))]
+    place = ["runs=" + str(tmp_path / "r s"), "head=spinal"]
+    main(["search", *ours, *place, "--trials", "1", "--space", "space.yaml"])
+    out = capsys.readouterr().out
+    assert "1 complete; best: trial 0" in out and "the test set was not read" in out
+    command = shlex.split(out.splitlines()[-1])
+    assert command[:2] == ["spinal-train", "-m"] and command[-2:] == [
+        "protocol=heldout",
+        "seed=0,1,2",
+    ]
+    config = compose([*command[2:-1], "seed=0"])
+    assert config.data.test and config.protocol.name == "heldout"
+    (folder,) = run_folders(next((tmp_path / "r s/.search").iterdir()))
+    tried = json.loads((folder / "record.json").read_text())["config"]
+    assert tried["head"] == config.head.to_dict() and tried["recipe"]["lr"] == config.recipe.lr
+    train.check_overrides(command[2:])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["head.width=8"], "head.width is searched"),
+        (["protocol=paper"], "never reads the test part"),
+        (["protocol.watch_test=true"], "never reads the test part"),
+        (["data.test=true"], "never reads the test part"),
+        (["recipe.epoch=1"], "recipe.epoch"),
+        (["head=fc"], "head.width"),
+        (["--space", "defualt"], "did you mean 'default'"),
+        (["--trials", "-1"], "0 or more"),
+        (["--trials", "0"], "no trial of digits-cnn-spinal-default has finished"),
+    ],
+)
+def test_refusals(tmp_path, monkeypatch, capsys, arguments, message):
+    pytest.importorskip("optuna")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="2"):
+        main(["search", *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_a_study_is_one_search(tmp_path, space):
+    study_of(tmp_path, space)
+    study_of(tmp_path, space, [*FIXED, "runtime.threads=1", f"runs={tmp_path}"])  # of this machine
+    with pytest.raises(UserError, match="other overrides"):
+        study_of(tmp_path, space, [*FIXED, "recipe.epochs=2"])
+    option = dataclasses.replace(space.options["head.width"], high=20)
+    other = dataclasses.replace(space, options={**space.options, "head.width": option})
+    with pytest.raises(UserError, match="other options"):
+        study_of(tmp_path, other)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("options: {}", "nothing to search"),
+        ("options: {head.width: 8}", "must be"),
+        ("options: {head.width: {low: 8}}", "low and high, or choices"),
+        ("options: {head.width: {low: 8, high: 9, choices: [1]}}", "low and high, or choices"),
+        ("options: {head.width: {low: 9, high: 8}}", "must not be above"),
+        ("options: {recipe.lr: {low: 0.0, high: 1.0, log: true}}", "above 0 where log"),
+        ("options: {recipe.lr: {low: 0.1, hihg: 1.0}}", "did you mean 'high'"),
+        ("option: {}", "did you mean 'options'"),
+        ("[1]", "overrides and options"),
+        ("a: [", "cannot be read"),
+    ],
+)
+def test_spaces_that_make_no_sense(tmp_path, text, message):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match=message):
+        load_space(str(tmp_path / "space.yaml"))
+
+
+def test_drawn_values_stay_in_their_range(space):
+    class Extreme:
+        def suggest_float(self, key, low, high, log):
+            return high + (high - low) * 1e-9 if torch.rand(1) > 0.5 else low
+
+    option = dataclasses.replace(space.options["recipe.lr"], low=0.123456, high=0.654321)
+    for _ in range(9):
+        assert option.low <= option.draw(Extreme(), "recipe.lr") <= option.high
