@@ -13,7 +13,7 @@ from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.inference import find_images, load_run, part_of, predict
-from spinal_repro.training.loop import evaluate
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.run import run
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

@@ -10,10 +10,11 @@ from spinal_repro.config import compose, compose_raw, config_dir
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.schema import DatasetConfig
 from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import evaluate, train_epoch
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loop import train_epoch
 
 FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
-OTHERS = ("paper", "claims", "search")  # not composed
+OTHERS = ("paper", "claims", "search", "hydra")  # not composed into a run
 COMPOSED = [file for file in FILES if file.parts[0] not in OTHERS]
 MODELS = [path.stem for path in FILES if path.parent == Path("model")]
 DATASETS = [path.stem for path in FILES if path.parent == Path("dataset")]

@@ -9,7 +9,7 @@ from bench.cases import Case
 from bench.timing import clock, rates, ratio, take_turns
 from bench.training import bare_step
 from spinal_repro.environment import compile_model
-from spinal_repro.training.loop import evaluate
+from spinal_repro.training.evaluation import evaluate
 
 KINDS = {
     "convolutions": ("conv",),

@@ -13,7 +13,8 @@ from bench.cases import SIZES, Case
 from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
 from spinal_repro.training.checkpoint import save_checkpoint
-from spinal_repro.training.loop import State, Trainer, evaluate, fit, training_loss
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loop import State, Trainer, fit, training_loss
 
 BARE, REFERENCE = "bare", "reference"
 

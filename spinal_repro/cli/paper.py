@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     plan.add_argument("pattern", metavar="TABLE", help="a table, or a pattern of cells")
     plan.add_argument("--seeds", type=_count, default=1, help="runs of each cell (default: 1)")
     plan.add_argument("--protocol", choices=PROTOCOLS, help="default: that of each cell")
+    plan.add_argument("--jobs", type=_count, default=1, help="runs at a time, each on its own GPU")
     plan.set_defaults(command=print_plan)
     for command in (listing, plan):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
@@ -162,9 +163,20 @@ def print_plan(given: argparse.Namespace) -> None:
     if rows:
         print(render(PLAN_COLUMNS, rows, given.format))
     left = sum(row["left"] for row in rows)
-    print(f"{left} runs left, about {_hours(total)} hours on this machine", file=sys.stderr)
+    print(f"{left} runs left, about {_hours(total)} hours on {_device()}", file=sys.stderr)
+    if given.jobs > 1 and left:
+        longest = max(row["seconds"] / row["left"] for row in rows if row["left"])
+        hours = _hours(max(total / given.jobs, longest))
+        print(f"{given.jobs} at a time, each on one like it: about {hours} hours", file=sys.stderr)
     for why in dict.fromkeys(refused):
         print(f"not planned: {why}", file=sys.stderr)
+
+
+def _device() -> str:
+    """What was timed; its imports are heavy."""
+    from spinal_repro.environment import describe_environment, resolve_device
+
+    return f"this machine ({describe_environment(resolve_device('auto'))['device_name']})"
 
 
 def _estimate(cell: Cell, protocol: str, timings: Any) -> Any:

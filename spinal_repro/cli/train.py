@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.launch import Jobs, elsewhere, requeued
 from spinal_repro.cli.sweep import named, run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
@@ -44,7 +45,7 @@ def _main(arguments: Sequence[str]) -> int:
         print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
         return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
-    jobs: list[tuple[str, str]] = []  # (what, why it failed or "")
+    jobs = Jobs()
     sweeping = any(a in ("-m", "--multirun") for a in arguments)
     exit_code = EXIT_FAILED
 
@@ -77,15 +78,19 @@ def _main(arguments: Sequence[str]) -> int:
     job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
 
     try:
+        if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
+            raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
         arguments = expand(arguments, sweeping)
         refuse_foreign_settings(_extra_dirs(arguments))
         check_overrides(arguments)
         if sweeping:
             arguments = with_launcher(arguments)
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
-        hydra_main(
+        start = hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
-        )(job)()
+        )(job)
+        with elsewhere(arguments, jobs, _extra_dirs(arguments)):
+            start()
     except UserError as error:
         _complain(str(error))
         return EXIT_USAGE
@@ -121,8 +126,9 @@ def _train(raw: DictConfig) -> None:
     from spinal_repro.training.report import summary
     from spinal_repro.training.run import run
 
-    outcome = run(config)
-    if outcome.was_done:
+    with requeued():
+        outcome = run(config)
+    if outcome.was_done and os.environ.get("RANK", "0") == "0":
         print(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
             print(line)
@@ -136,7 +142,9 @@ def _describe(raw: DictConfig) -> str:
 
 
 def _complain(message: str) -> None:
-    print(f"spinal-train: {printable(message, keep=LINE_FEED)}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # of torchrun
+    name = "spinal-train" if rank == "0" else f"spinal-train (process {rank})"
+    print(f"{name}: {printable(message, keep=LINE_FEED)}", file=sys.stderr)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -244,3 +252,7 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
     for key in map(str, node):
         yield f"{prefix}{key}"
         yield from _keys(node._get_node(key), f"{prefix}{key}.")
+
+
+if __name__ == "__main__":  # for torchrun
+    main()

@@ -112,7 +112,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     from spinal_repro.inference import load_run, part_of
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
     from spinal_repro.results.statistics import binomial_interval
-    from spinal_repro.training.loop import evaluate
+    from spinal_repro.training.evaluation import evaluate
 
     if given.confusion is not None and not given.confusion.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.confusion.resolve().parent} for --confusion")

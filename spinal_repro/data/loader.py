@@ -1,6 +1,6 @@
 """Batches made on the device, where images stay as uint8; those too many for it are read ahead."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -14,6 +14,7 @@ from spinal_repro.data.splits import Indices
 from spinal_repro.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
+_Chunk = tuple[slice, Tensor]
 
 # Pixels that are gathered, warped and normalised at once, several small batches in one go: a call
 # to PyTorch costs about as much as 64 digits. On a CPU as many as stay in its cache.
@@ -34,6 +35,8 @@ class Batches:
         channels_last: Memory layout of the batches.
         resize: ``(height, width)`` that images are brought to there, before augmentation.
         crop: Side of the centre square kept of them.
+        share: Of positions from start to stop, those that this process is to make; all of them
+            unless several processes train (`training.distributed.Ranks.share`).
     """
 
     def __init__(
@@ -48,13 +51,14 @@ class Batches:
         channels_last: bool = False,
         resize: tuple[int, int] | None = None,
         crop: int | None = None,
+        share: Callable[[int, int], slice] = slice,
     ) -> None:
         self._indices = indices
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size, self.device = batch_size, device
-        self._resize, self._crop = resize, crop
+        self._resize, self._crop, self._share = resize, crop, share
         if isinstance(images.images, Tensor):
             self._pixels = (images.images if whole else images.images[chosen]).to(device)
             self._decoded = None
@@ -83,17 +87,21 @@ class Batches:
         """Pixels in 0..255 to network input."""
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
-    def _chunks(self, order: Tensor | None, skip: int = 0) -> Iterator[tuple[slice, Tensor]]:
+    def sizes(self, step: int) -> tuple[int, int]:
+        """Images of a training batch (steps count from 0): those of this process, and all."""
+        start = step * self.batch_size
+        stop = min(start + self.batch_size, self.num_images)
+        mine = self._share(start, stop)
+        return mine.stop - mine.start, stop - start
+
+    def _chunks(self, parts: Sequence[slice], order: Tensor | None) -> Iterator[_Chunk]:
         """Stored images in 0..255 ``[M, C, H, W]`` with their place in order.
 
         Images that are in memory come as whole batches, several at once where they are small;
         those that are decoded on demand batch by batch, read one ahead, beside the arithmetic.
         """
-        length = self.batch_size if self._decoded is not None else self._together()
-        starts = range(skip * self.batch_size, self.num_images, length)
-        parts = [slice(start, start + length) for start in starts]
         if self._decoded is None:
-            for part in parts:
+            for part in self._joined(parts):
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
             return
         rows = self._rows if order is None else self._rows[order.cpu()]
@@ -104,6 +112,19 @@ class Batches:
                 for coming in parts[number + 1 : number + 2]:
                     ahead.append(reader.submit(self._decoded.gather, rows[coming]))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
+
+    def _joined(self, parts: Sequence[slice]) -> list[slice]:
+        """The same places; whole batches that follow one another are one part while it is small."""
+        limit = self._together()
+        joined = list(parts[:1])
+        for part in parts[1:]:
+            before = joined[-1]
+            size = before.stop - before.start
+            if part.start == before.stop and size % self.batch_size == 0 and size < limit:
+                joined[-1] = slice(before.start, part.stop)
+            else:
+                joined.append(part)
+        return joined
 
     def _together(self) -> int:
         """Images made at once: whole batches of them."""
@@ -122,8 +143,11 @@ class Batches:
         return pixels
 
     def in_order(self) -> Iterator[Batch]:
-        """Every image once, in the order of the split, not augmented."""
-        for part, pixels in self._chunks(None):
+        """Every image of this process once, in the order of the split, not augmented."""
+        mine = self._share(0, self.num_images)
+        starts = range(mine.start, mine.stop, self.batch_size)
+        parts = [slice(start, min(start + self.batch_size, mine.stop)) for start in starts]
+        for part, pixels in self._chunks(parts, None):
             yield from self._batches(self._normalise(pixels), self.labels[part])
 
     def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
@@ -135,7 +159,9 @@ class Batches:
         """Every image once, shuffled and augmented, as the seed and the epoch number say.
 
         All random numbers of the epoch are drawn first, so a batch costs a gather and the warps,
-        and the first ``skip`` batches are left out without changing the others.
+        and the first ``skip`` batches are left out without changing the others. Of several
+        processes, each makes its share of every batch; one whose share is empty makes a single
+        image to go through the same motions with (see `sizes`).
         """
         count, size = self.num_images, self.size
         order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(self.device)
@@ -144,7 +170,10 @@ class Batches:
         for augmentation in augmentations:
             drawn.append(augmentation.draw(count, size, generator).to(self.device))
             size = augmentation.size_after(size)
-        for part, pixels in self._chunks(order, skip):
+        starts = range(skip * self.batch_size, count, self.batch_size)
+        parts = [self._share(start, min(start + self.batch_size, count)) for start in starts]
+        parts = [part if part.start < part.stop else slice(0, 1) for part in parts]
+        for part, pixels in self._chunks(parts, order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield from self._batches(self._normalise(pixels), self.labels[order[part]])

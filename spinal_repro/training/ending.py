@@ -9,6 +9,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
 from spinal_repro.records import describe, explained, write_status
 from spinal_repro.training.checkpoint import PREVIOUS, Loaded, set_aside
+from spinal_repro.training.distributed import Ranks
 from spinal_repro.training.finite import FAILURE, NonFiniteLossError
 from spinal_repro.training.lock import BusyError, RunLock
 from spinal_repro.training.loop import State
@@ -16,15 +17,18 @@ from spinal_repro.training.stop import Stop
 
 
 class Saver:
-    """Says after each batch whether to save.
+    """Says after each batch whether to save, and ends a run that was asked to stop.
+
+    Several processes save and stop between two epochs only, when all have come there.
 
     Args:
         stop: Whether there was a signal.
         minutes: Between two saves; None for no such rule.
+        ranks: The processes of the run.
     """
 
-    def __init__(self, stop: Stop, minutes: float | None) -> None:
-        self._stop, self._minutes = stop, minutes
+    def __init__(self, stop: Stop, minutes: float | None, ranks: Ranks) -> None:
+        self.stop, self._minutes, self._ranks = stop, minutes, ranks
         self.saved()
 
     def saved(self) -> None:
@@ -33,9 +37,19 @@ class Saver:
 
     def due(self) -> bool:
         """Whether to save."""
-        if self._stop.asked:
+        if self._ranks.world > 1:
+            return False
+        if self.stop.asked:
             return True
         return self._minutes is not None and time.monotonic() - self._last > 60 * self._minutes
+
+    def stop_here(self, state: State) -> None:
+        """Stop if any process was asked to; of several, all come here after each epoch.
+
+        Raises:
+            Interrupted: on each of them.
+        """
+        self.stop.check(standing(state), max(self._ranks.gathered(self.stop.asked)))
 
 
 def standing(state: State) -> str:
@@ -74,7 +88,7 @@ def explain(
     """
     found = error
     if isinstance(error, NonFiniteLossError):
-        found = _not_finite(error, folder)
+        found = _not_finite(error, folder, lock)
     elif isinstance(error, OSError):
         # what is half written never has a name, so whatever was saved before is there
         found = UserError(
@@ -94,9 +108,10 @@ def explain(
     return found
 
 
-def _not_finite(error: NonFiniteLossError, folder: Path) -> UserError:
+def _not_finite(error: NonFiniteLossError, folder: Path, lock: RunLock) -> UserError:
     """The same with the command that repeats it; ``failure.json`` has all of the batch's images."""
     what = {"epoch": error.epoch, "step": error.step, "images": error.images}
     with suppress(OSError):
-        write_json(folder / FAILURE, {**what, "message": str(error)})
+        if lock.held:
+            write_json(folder / FAILURE, {**what, "message": str(error)})
     return UserError(f"{error}. To repeat that batch: spinal replay {folder}")

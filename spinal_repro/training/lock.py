@@ -24,14 +24,18 @@ class RunLock:
     A folder that is there is taken at once; one that is not only by `take`, so that a run that
     cannot begin leaves no trace.
 
+    Args:
+        folder: Of the run.
+        owner: Whether this process is the one that writes; the others of a run never take it.
+
     Attributes:
         held: Whether the folder is taken.
         absent: Whether its file system has no locks, and the folder is taken without.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, owner: bool = True) -> None:
         self.held = self.absent = False
-        self._folder, self._lock = folder, FileLock(folder / LOCK)
+        self._owner, self._folder, self._lock = owner, folder, FileLock(folder / LOCK)
 
     def __enter__(self) -> "RunLock":
         if self._folder.is_dir():
@@ -53,7 +57,7 @@ class RunLock:
             BusyError: naming the process that has it.
             UserError: where the folder cannot be written.
         """
-        if self.held:
+        if self.held or not self._owner:
             return
         try:
             self._folder.mkdir(parents=True, exist_ok=True)

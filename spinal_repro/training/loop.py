@@ -17,6 +17,8 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.model import Classifier
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
+from spinal_repro.training.distributed import ALONE, Ranks
+from spinal_repro.training.evaluation import Evaluation, evaluate
 from spinal_repro.training.finite import check_losses, check_weights
 from spinal_repro.training.optim import EpochResult, LrRule
 from spinal_repro.training.partway import Partway, Timed
@@ -36,7 +38,8 @@ class State:
         best_correct: Images it got right.
         history: One entry an epoch; equal for equal configuration and seed.
         timing: One entry an epoch: seconds of training and of evaluation, images a second, and
-            the share of training in which the loop waited for batches.
+            the share of training in which the loop made or waited for batches, and the processes
+            that shared the work.
         partway: Where the epoch after those stands, if it has begun.
         best_sha256: Of the file with the best weights.
     """
@@ -70,21 +73,12 @@ class Trainer:
     autocast: Callable[[], AbstractContextManager[Any]]
     seed: int
     watch: Batches | None = None
+    ranks: Ranks = ALONE
 
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Outcome on one split: images right, images seen, mean loss, predicted classes ``[N]``."""
-
-    correct: int
-    count: int
-    loss: float
-    predictions: Tensor
-
-    @property
-    def accuracy(self) -> float:
-        """Share of images right, in [0, 1]."""
-        return self.correct / self.count
+    @functools.cached_property
+    def parallel(self) -> nn.Module:
+        """The model to call in training; its first use is one that all processes must come to."""
+        return self.ranks.parallel(self.model, self.train.device)
 
 
 OnBatch = Callable[[int, dict[str, float] | None], bool | None]
@@ -109,7 +103,7 @@ def fit(
         reload_best: Puts the model back to the best weights so far; called where a stage opens.
         save: Called with the state inside an epoch where ``on_batch`` says so.
     """
-    count = trainer.train.num_images
+    count, ranks = trainer.train.num_images, trainer.ranks
 
     def look() -> None:
         if on_batch(0, None):
@@ -123,10 +117,10 @@ def fit(
         on_save = functools.partial(save, state)
         loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
         trained = time.perf_counter()
-        selected = evaluate(trainer.model, trainer.select, trainer.autocast, look=look)
+        selected = evaluate(trainer.model, trainer.select, trainer.autocast, ranks, look)
         watched = {}
         if trainer.watch is not None:
-            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, look=look)
+            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, ranks, look)
             watched = _figures("test", on_test)
         evaluated = time.perf_counter()
 
@@ -147,6 +141,7 @@ def fit(
                 "eval_seconds": evaluated - trained,
                 "images_per_second": count / partway.seconds,
                 "data_share": waited / partway.seconds,
+                "processes": ranks.world,
             }
         )
         first = max((e for e in trainer.recipe.stages if e <= epoch), default=1)
@@ -225,47 +220,56 @@ def train_epoch(
     Raises:
         NonFiniteLossError: naming the first step whose loss, or in the end a weight, is none.
     """
-    model, optimizer, batches = trainer.model, trainer.optimizer, trainer.train
+    model, optimizer, batches, ranks = (
+        trainer.model,
+        trainer.optimizer,
+        trainer.train,
+        trainer.ranks,
+    )
     if trainer.recipe.head_epochs:
         model.freeze(epoch <= trainer.recipe.head_epochs)
     model.train()
     for group in optimizer.param_groups:
         group["lr"] = lr
-    torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch))
+    torch.manual_seed(stream_seed(trainer.seed, "dropout", epoch) + ranks.rank)
     partway = partway or Partway.of(len(batches), batches.device)
     partway.restore(batches.device)
-    losses, correct, done = partway.losses, partway.correct, partway.step
+    losses, correct, done = partway.losses, partway.correct, partway.step  # of this process
     seen = min(done * batches.batch_size, batches.num_images)
     began = time.perf_counter() - partway.seconds
     stream = Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations, done), partway.waited)
     numbers = functools.partial(batches.images, trainer.seed, epoch)
 
-    def mark(step: int) -> None:
-        check_losses(losses, epoch, numbers)
+    def mark(step: int) -> Tensor:
+        total = ranks.total(losses)
+        check_losses(total, epoch, numbers)
         check_weights(model, optimizer, epoch, step, len(losses), numbers)
         partway.mark(step, began, stream.seconds)
+        return total
 
     for step, (images, labels) in enumerate(stream, done):
+        mine, whole = batches.sizes(step)
         with trainer.autocast():
-            output = model(images)
+            output = trainer.parallel(images)
         logits, loss = training_loss(output, labels, trainer.recipe.label_smoothing)
-        loss.backward()
+        ranks.weighted(loss, mine, whole).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-        losses[step] = loss.detach() * len(labels)
-        correct += (logits.detach().argmax(dim=1) == labels).sum()
-        seen += len(labels)
+        losses[step] = loss.detach() * mine
+        correct += (logits.detach().argmax(dim=1) == labels)[:mine].sum()
+        seen += whole
         running = None
         if (step + 1) % CHECK_EVERY == 0:
-            check_losses(losses, epoch, numbers)
-            running = {"loss": losses.sum().item() / seen, "acc": correct.item() / seen}
-        if on_batch(len(labels), running):
+            total, right = ranks.total(losses), ranks.total(correct)
+            check_losses(total, epoch, numbers)
+            running = {"loss": total.sum().item() / seen, "acc": right.item() / seen}
+        if on_batch(whole, running):
             mark(step + 1)
             on_save()
     assert seen == batches.num_images
-    mark(len(losses))
-    return losses.double().sum().item() / seen, int(correct.item()), stream.seconds
+    total, right = mark(len(losses)), ranks.total(correct)
+    return total.double().sum().item() / seen, int(right.item()), stream.seconds
 
 
 def training_loss(
@@ -284,27 +288,3 @@ def training_loss(
         aux_loss = F.cross_entropy(aux.float(), labels, label_smoothing=label_smoothing)
         loss = loss + AUX_WEIGHT * aux_loss
     return logits, loss
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    batches: Batches,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    look: Callable[[], None] = lambda: None,
-) -> Evaluation:
-    """Run a model over every image of a split once; ``look`` is called after each batch."""
-    model.eval()
-    device = batches.device
-    loss = torch.zeros((), dtype=torch.float32, device=device)
-    predictions = []
-    for images, labels in batches.in_order():
-        with autocast():
-            logits = model(images)
-        loss += F.cross_entropy(logits.float(), labels, reduction="sum")
-        predictions.append(logits.argmax(dim=1))
-        look()
-    predicted = torch.cat(predictions)
-    assert len(predicted) == batches.num_images
-    correct = int((predicted == batches.labels).sum())
-    return Evaluation(correct, len(predicted), loss.item() / len(predicted), predicted.cpu())

@@ -12,16 +12,21 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
+from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
+from spinal_repro.data.prepare import published_part
+from spinal_repro.data.sources import Dataset
+from spinal_repro.data.splits import Split, num_shared
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
 from spinal_repro.files import write_atomic
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.schema import Config, ProtocolConfig
+from spinal_repro.schema import Config, DatasetConfig, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
-from spinal_repro.training.loop import Evaluation, State, Trainer
+from spinal_repro.training.evaluation import Evaluation
+from spinal_repro.training.loop import State, Trainer
 from spinal_repro.training.progress import clock
 from spinal_repro.versions import CONFIG_VERSION, KEY
 
@@ -51,6 +56,26 @@ class Setup:
     counts: Counts
     weights: WeightReport | None
     data: dict[str, Any]
+
+
+def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
+    """What a record says of the data: versions, sizes and images that stand on both sides."""
+    entry = entry_for(config)
+    named = dataset.classes or (() if entry is None else entry.about.classes)
+    digests = {}
+    for part in ("train", "val", "test"):
+        everything = published_part(dataset, split, part).digests
+        digests[part] = [everything[index] for index in getattr(split, part)]
+    return {
+        "train_hash": dataset.train.hash,
+        "test_hash": dataset.test.hash,
+        "split_hash": split.hash,
+        "sizes": split.sizes(),
+        "classes": list(named) if len(named) == config.num_classes else [],
+        "published_val": split.published_val,
+        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
+        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
+    }
 
 
 def build_record(
@@ -91,7 +116,7 @@ def build_record(
         "identity": config.identity(),
         "seed": config.seed,
         "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},
-        "environment": describe_environment(device),
+        "environment": {**describe_environment(device), "processes": setup.trainer.ranks.world},
         "git": git_revision(),
         "finished": time.strftime("%FT%TZ", time.gmtime()),
         "data": setup.data,
@@ -167,6 +192,8 @@ def opening(
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if config.runtime.precision == "bf16" and not has_bf16(device):
         lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
+    if (world := setup.trainer.ranks.world) > 1:
+        lines.append(f"{world} processes share each batch of {config.recipe.batch_size}")
     if state.partway is not None:
         lines.append(
             f"continuing after epoch {state.epoch} and {state.partway.step} of "

@@ -1,7 +1,6 @@
 """One run from its configuration to its record."""
 
 import dataclasses
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,35 +8,31 @@ from typing import Any
 import torch
 
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import batches_of, published_part, split_dataset
-from spinal_repro.data.sources import Dataset, load_dataset
-from spinal_repro.data.splits import Split, num_shared
+from spinal_repro.data.prepare import batches_of, split_dataset
+from spinal_repro.data.sources import load_dataset
 from spinal_repro.environment import autocast, compile_model, deterministic, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
-from spinal_repro.schema import Config, DatasetConfig, RecipeConfig
+from spinal_repro.schema import Config, RecipeConfig
 from spinal_repro.trackers import Tracking, check_tracker
-from spinal_repro.training.checkpoint import (
-    finish,
-    load_best,
-    load_checkpoint,
-    save_checkpoint,
-    tidy,
-)
-from spinal_repro.training.ending import Saver, explain, standing, warnings
+from spinal_repro.training import distributed
+from spinal_repro.training.assist import assist, continued, test_both
+from spinal_repro.training.checkpoint import finish, load_best, save_checkpoint, tidy
+from spinal_repro.training.distributed import ALONE, Ranks
+from spinal_repro.training.ending import Saver, explain, warnings
 from spinal_repro.training.lock import RunLock
-from spinal_repro.training.loop import Evaluation, State, Trainer, evaluate, fit
+from spinal_repro.training.loop import State, Trainer, fit
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.report import (
     Setup,
     build_record,
+    describe_data,
     metrics_csv,
     opening,
     summary,
@@ -61,13 +56,19 @@ class Outcome:
 def run(config: Config) -> Outcome:
     """Train one configuration, or continue it, or report it if it is finished.
 
+    Under ``torchrun`` every process calls this, and all have the same outcome.
+
     Raises:
         UserError: for anything in configuration, data or folder that the user can mend.
     """
-    device = resolve_device(config.runtime.device)
-    config = resolved(config)
+    device = distributed.own_device(resolve_device(config.runtime.device))
+    with distributed.joined(device) as ranks:
+        return _run(resolved(config), device, ranks)
+
+
+def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
     folder = config.run_dir
-    if (folder / RECORD).is_file():
+    if ranks.agreed((folder / RECORD).is_file(), f"whether {folder} is finished"):
         tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     config = settle_threads(config, folder)
@@ -75,25 +76,31 @@ def run(config: Config) -> Outcome:
     with (
         Stop() as stop,
         deterministic(config.runtime.deterministic, device),
-        RunLock(folder) as lock,
+        RunLock(folder, ranks.first) as lock,
     ):
         try:
-            if lock.held:
-                write_status(folder, "running", epochs=describe(folder).get("epochs", ""))
-            setup = _prepare(config, device)
-            if config.runtime.threads == "auto":
-                config = with_threads(config, fastest_threads(setup.trainer))
-            lock.take()
-            if (folder / RECORD).is_file():  # another process has finished it meanwhile
-                return Outcome(folder, read_record(folder / RECORD), was_done=True)
-            write_config(config, folder)
-            record = _train(config, folder, setup, device, stop, lock)
+            with ranks.together():
+                if lock.held:
+                    write_status(folder, "running", epochs=describe(folder).get("epochs", ""))
+                with ranks.first_goes_first():  # what is missing is downloaded and decoded once
+                    setup = _prepare(config, device, ranks)
+                    if config.runtime.threads == "auto":
+                        config = with_threads(config, fastest_threads(setup.trainer))
+                    lock.take()
+                if any(ranks.gathered((folder / RECORD).is_file())):  # finished by others meanwhile
+                    return Outcome(folder, read_record(folder / RECORD), was_done=True)
+                saver = Saver(stop, config.runtime.save_every, ranks)
+                if ranks.first:
+                    _train(config, folder, setup, device, saver, lock)
+                else:
+                    assist(folder, setup, saver)
+                ranks.wait()
         except BaseException as error:
             said = explain(error, folder, lock, config.runtime.deterministic)
             if said is error:
                 raise
             raise said from error
-    return Outcome(folder, record, was_done=False)
+    return Outcome(folder, read_record(folder / RECORD), was_done=False)
 
 
 def resolved(config: Config) -> Config:
@@ -115,7 +122,7 @@ def resolved(config: Config) -> Config:
     )
 
 
-def _prepare(config: Config, device: torch.device) -> Setup:
+def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setup:
     """Build model, data and optimizer: whatever is wrong shows here, before training."""
     recipe = config.recipe
     model = build_model(
@@ -148,6 +155,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
             std=std,
             device=device,
             channels_last=config.runtime.channels_last,
+            share=ranks.share,
         )
 
     test = batches("test", recipe.eval_batch_size) if data.test else None
@@ -166,7 +174,9 @@ def _prepare(config: Config, device: torch.device) -> Setup:
         augmentations=augmentations,
         autocast=autocast(device, config.runtime.precision),
         seed=config.seed,
+        ranks=ranks,
     )
+    ranks.check(config, model, trainer.train)
     size = trainer.train.size
     for augmentation in augmentations:
         size = augmentation.size_after(size)
@@ -181,7 +191,7 @@ def _prepare(config: Config, device: torch.device) -> Setup:
             f"batch norm cannot train on; use another recipe.batch_size"
         )
     about = {
-        **_describe_data(config.dataset, dataset, split),
+        **describe_data(config.dataset, dataset, split),
         "normalisation": {"mean": mean, "std": std},
     }
     return Setup(trainer, test, counts, model.weights, about)
@@ -210,33 +220,13 @@ def head_normalises(head: torch.nn.Module) -> bool:
     return any(isinstance(module, torch.nn.BatchNorm1d) for module in head.modules())
 
 
-def _describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
-    """What a record says of the data: versions, sizes and images that stand on both sides."""
-    entry = entry_for(config)
-    named = dataset.classes or (() if entry is None else entry.about.classes)
-    digests = {}
-    for part in ("train", "val", "test"):
-        everything = published_part(dataset, split, part).digests
-        digests[part] = [everything[index] for index in getattr(split, part)]
-    return {
-        "train_hash": dataset.train.hash,
-        "test_hash": dataset.test.hash,
-        "split_hash": split.hash,
-        "sizes": split.sizes(),
-        "classes": list(named) if len(named) == config.num_classes else [],
-        "published_val": split.published_val,
-        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
-        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
-    }
-
-
 def _train(
-    config: Config, folder: Path, setup: Setup, device: torch.device, stop: Stop, lock: RunLock
-) -> dict[str, Any]:
+    config: Config, folder: Path, setup: Setup, device: torch.device, saver: Saver, lock: RunLock
+) -> None:
     """Fit, evaluate and write the record."""
+    write_config(config, folder)
     trainer, epochs = setup.trainer, config.recipe.epochs
-    loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)
-    state = State(config.recipe.lr) if loaded is None else loaded.state
+    state, loaded = continued(folder, trainer)
     progress = Progress(
         folder / "log.txt",
         config.runtime.progress,
@@ -245,7 +235,6 @@ def _train(
         images=trainer.train.num_images,
         select_on=trainer.select_on,
     )
-    saver = Saver(stop, config.runtime.save_every)
     with progress, Tracking(config, folder, progress.say) as tracking:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
@@ -264,28 +253,31 @@ def _train(
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
             tracking.on_epoch(state.history, state.timing)
-            stop.check(standing(state))
+            saver.stop_here(state)
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
             progress.on_batch(count, running)
             return saver.due()
 
         def save(state: State) -> None:
-            if stop.asked:
-                progress.warn(f"{stop.asked}: saving; a second signal ends this at once")
+            if saver.stop.asked:
+                progress.warn(f"{saver.stop.asked}: saving; a second signal ends this at once")
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)
             saver.saved()
-            stop.check(standing(state))
+            saver.stop_here(state)
 
         def reload_best(state: State) -> None:
             load_best(folder, state, trainer.model)
 
         def look() -> None:
-            stop.check(standing(state))
+            if saver.due():
+                saver.stop_here(state)
 
-        stop.deferred = True
+        saver.stop.deferred = True
         fit(trainer, state, on_epoch, on_batch, reload_best, save)
-        tested = None if setup.test is None else _test(folder, trainer, setup.test, state, look)
+        tested = test_both(folder, setup, state, look)
+        if tested is not None:
+            write_predictions(folder, *tested)
         write_atomic(folder / "metrics.csv", metrics_csv(state))  # a kill may have spared it
         finish(folder, state)
         record = build_record(config, setup, state, tested, device)
@@ -295,23 +287,3 @@ def _train(
         write_status(folder, "done", epochs=f"{epochs}/{epochs}")
         for line in summary(record, path):
             progress.say(line)
-    return read_record(path)
-
-
-def _test(
-    folder: Path, trainer: Trainer, test: Batches, state: State, look: Callable[[], None]
-) -> tuple[Evaluation, Evaluation]:
-    """Evaluate the last and the best weights on the test part and keep what they answered."""
-    last = evaluate(trainer.model, test, trainer.autocast, look=look)
-    load_best(folder, state, trainer.model)
-    selected = evaluate(trainer.model, test, trainer.autocast, look=look)
-    _check_reload(state, selected)
-    write_predictions(folder, last, selected)
-    return last, selected
-
-
-def _check_reload(state: State, selected: Evaluation) -> None:
-    """The best weights, read back, must give the accuracy they were chosen for."""
-    entry = state.history[state.best_epoch - 1]
-    if "test_correct" in entry:
-        assert entry["test_correct"] == selected.correct, (entry, selected.correct)

@@ -48,14 +48,19 @@ class Stop:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def check(self, where: str) -> None:
+    def check(self, where: str, asked: str | None = None) -> None:
         """Raise if there was a signal.
+
+        Args:
+            where: The run stands, in words.
+            asked: The name of the signal, where another process may have had it.
 
         Raises:
             Interrupted: saying where the run stands.
         """
-        if self.asked:
-            raise Interrupted(f"{self.asked}: stopped {where}; the same command continues")
+        asked = self.asked if asked is None else asked
+        if asked:
+            raise Interrupted(f"{asked}: stopped {where}; the same command continues")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:

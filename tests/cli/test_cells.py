@@ -13,7 +13,7 @@ from spinal_repro.cli.train import _main, check_overrides
 from spinal_repro.config import compose
 from spinal_repro.errors import UserError
 from spinal_repro.paper import load_cells
-from spinal_repro.plan import estimate
+from spinal_repro.plan import Estimate, estimate
 from spinal_repro.records import read_record, run_folders
 
 RECORDS = Path(__file__).parents[2] / "results" / "records"
@@ -139,6 +139,20 @@ def test_the_plan_leaves_out_what_is_done(tmp_path, capsys):
     assert "0 runs left" in capsys.readouterr().err
     spinal(["paper", "plan", "regression", *places])
     assert "spinal regression --seeds 1 trains regression/*" in capsys.readouterr().err
+
+
+def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(tmp_path, monkeypatch, capsys):
+    hours = {"mnist/cnn_fc": 1, "mnist/cnn_spinal8": 5, "mnist/cnn_spinal10": 1}
+    monkeypatch.setattr(
+        "spinal_repro.cli.paper._estimate",
+        lambda cell, *_: Estimate(8, 0.1, 0.1, 3600.0 * hours[cell.name]),
+    )
+    places = ["--runs", str(tmp_path), "--records", str(tmp_path)]
+    for seeds, expected in (("1", "5.0"), ("4", "14.0")):  # of 7 and 28 hours on 2 GPUs
+        spinal(["paper", "plan", "mnist/cnn_*", "--seeds", seeds, "--jobs", "2", *places])
+        assert (
+            f"2 at a time, each on one like it: about {expected} hours" in capsys.readouterr().err
+        )
 
 
 def test_an_estimate_adds_up():

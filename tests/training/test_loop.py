@@ -10,8 +10,9 @@ from spinal_repro.environment import autocast
 from spinal_repro.errors import UserError
 from spinal_repro.schema import Config
 from spinal_repro.training import run as run_module
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.finite import NonFiniteLossError
-from spinal_repro.training.loop import State, Trainer, evaluate, fit
+from spinal_repro.training.loop import State, Trainer, fit
 
 CPU = torch.device("cpu")
 SMALL = ["data.limit=200", "recipe.epochs=2", "runtime.progress=none"]

@@ -140,9 +140,9 @@ def test_deterministic_is_kept_or_refused(tmp_path, monkeypatch):
     seen = []
     prepare = run_module._prepare
 
-    def watch(config, device):
+    def watch(*given):
         seen.append(torch.are_deterministic_algorithms_enabled())
-        setup = prepare(config, device)
+        setup = prepare(*given)
         setup.trainer.model.backbone = nn.Sequential(Unpooling(), setup.trainer.model.backbone)
         return setup
 

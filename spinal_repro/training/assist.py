@@ -1,0 +1,71 @@
+"""What all processes of a run do alike, and what those do that leave writing to the first."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from spinal_repro.training.checkpoint import Loaded, load_best, load_checkpoint
+from spinal_repro.training.ending import Saver
+from spinal_repro.training.evaluation import Evaluation, evaluate
+from spinal_repro.training.loop import State, Trainer, fit
+from spinal_repro.training.report import Setup
+
+
+def continued(folder: Path, trainer: Trainer) -> tuple[State, Loaded | None]:
+    """Where a run stands, and the checkpoint that says so; model and optimizer are put there.
+
+    Raises:
+        UserError: where the checkpoints cannot be read, or processes do not see the same one.
+    """
+    loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)
+    state = State(trainer.recipe.lr) if loaded is None else loaded.state
+    partway, ranks = state.partway, trainer.ranks
+    ranks.agreed((state.epoch, partway and partway.step), f"how far {folder} is")
+    if partway is not None and not ranks.first:  # the first goes on with the sums so far
+        partway.losses.zero_()
+        partway.correct.zero_()
+        partway.random = {}
+    return state, loaded
+
+
+def test_both(
+    folder: Path, setup: Setup, state: State, look: Callable[[], None] = lambda: None
+) -> tuple[Evaluation, Evaluation] | None:
+    """The test set with the last and with the best weights, which the model has afterwards.
+
+    Returns:
+        Both; None for a run that does not read the test set.
+    """
+    trainer = setup.trainer
+    if setup.test is None:
+        return None
+    last = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks, look)
+    load_best(folder, state, trainer.model)
+    selected = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks, look)
+    _check_reload(state, selected)
+    trainer.ranks.wait()  # all have read the best weights, which get their final name now
+    return last, selected
+
+
+def assist(folder: Path, setup: Setup, saver: Saver) -> None:
+    """What every process but the first does: its share of the work, and nothing on disk.
+
+    It comes to the same sums over processes, and the same waiting, as the first one does.
+    """
+    trainer = setup.trainer
+    state, _ = continued(folder, trainer)
+
+    def on_epoch(state: State, is_best: bool) -> None:
+        saver.stop_here(state)
+
+    def reload_best(state: State) -> None:
+        load_best(folder, state, trainer.model)
+
+    fit(trainer, state, on_epoch, lambda *_: False, reload_best)
+    test_both(folder, setup, state)
+
+
+def _check_reload(state: State, selected: Evaluation) -> None:
+    """The best weights, read back, must give the accuracy they were chosen for."""
+    entry = state.history[state.best_epoch - 1]
+    if "test_correct" in entry:
+        assert entry["test_correct"] == selected.correct, (entry, selected.correct)

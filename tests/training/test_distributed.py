@@ -1,0 +1,209 @@
+"""One training on several processes is the training of one; torchrun is the real one (gloo)."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from stopping import signal_at
+from torch import nn
+
+from spinal_repro.cli.train import _main
+from spinal_repro.config import compose
+from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.sources import ImageSet
+from spinal_repro.errors import EXIT_USAGE, UserError
+from spinal_repro.records import describe
+from spinal_repro.training import checkpoint
+from spinal_repro.training import run as run_module
+from spinal_repro.training.distributed import ALONE, Ranks, own_device
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loop import training_loss
+from spinal_repro.training.run import run
+from spinal_repro.training.stop import Interrupted
+
+CPU = torch.device("cpu")
+TOLERANCE = 1e-5  # of losses that should be near 2.3: sums in another order
+
+
+def batches(count: int, batch_size: int, ranks: Ranks = ALONE) -> Batches:
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=generator)
+    return Batches(
+        ImageSet(pixels, torch.arange(count) % 7),
+        np.arange(count),
+        batch_size=batch_size,
+        mean=[0.5],
+        std=[0.5],
+        device=CPU,
+        share=ranks.share,
+    )
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("size", [0, 1, 2, 7, 64, 1001])
+def test_shares_are_disjoint_and_whole(world, size):
+    shares = [range(100, 100 + size)[:0]]
+    for rank in range(world):
+        part = Ranks(rank, world).share(100, 100 + size)
+        shares.append(range(part.start, part.stop))
+    assert [position for share in shares for position in share] == list(range(100, 100 + size))
+    sizes = [len(share) for share in shares[1:]]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("count", "batch_size", "world"), [(26, 5, 2), (23, 5, 4), (10, 2, 3)])
+def test_the_parts_of_a_batch_are_the_batch(count, batch_size, world):
+    """Same order, same augmentation, to the bit; an empty share makes one image that counts 0."""
+    augment = build_augmentations([{"name": "rotation", "degrees": 20}])
+    whole = list(batches(count, batch_size).epoch(3, 2, augment))
+    parts = [batches(count, batch_size, Ranks(rank, world)) for rank in range(world)]
+    epochs = [list(part.epoch(3, 2, augment)) for part in parts]
+    for step, (images, labels) in enumerate(whole):
+        sizes = [part.sizes(step) for part in parts]
+        assert {total for _, total in sizes} == {len(labels)}
+        made = [(epoch[step], mine) for epoch, (mine, _) in zip(epochs, sizes, strict=True)]
+        assert all(len(batch[1]) == max(mine, 1) for batch, mine in made)
+        for place, expected in enumerate((images, labels)):
+            found = [batch[place][:mine] for batch, mine in made]
+            assert torch.equal(torch.cat(found), expected)
+    seen = [labels for part in parts for _, labels in part.in_order()]
+    assert torch.equal(torch.cat(seen), parts[0].labels)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_the_mean_of_weighted_gradients_is_that_of_the_whole_batch(world):
+    """Where shares are unequal or empty, too (5 images on 7 processes)."""
+    torch.manual_seed(0)
+    model = nn.Linear(64, 7).double()
+    made = [batches(5, 5, Ranks(rank, world)) for rank in range(world)]
+
+    def gradient(images: torch.Tensor, labels: torch.Tensor, weighted) -> torch.Tensor:
+        model.zero_grad()
+        weighted(training_loss(model(images.flatten(1).double()), labels, 0.1)[1]).backward()
+        return model.weight.grad.clone()
+
+    (whole,) = batches(5, 5).epoch(0, 1)
+    expected = gradient(*whole, lambda loss: loss)
+    total = torch.zeros_like(expected)
+    for rank, part in enumerate(made):
+        (batch,) = part.epoch(0, 1)
+        total += gradient(
+            *batch, lambda loss, r=rank, p=part: Ranks(r, world).weighted(loss, *p.sizes(0))
+        )
+    assert torch.allclose(total / world, expected, rtol=1e-6)
+
+
+def test_batch_norm_is_refused_where_its_statistics_would_be_local():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    config, made = compose([]), batches(9, 4)
+    with pytest.raises(UserError, match="batch norm"):
+        Ranks(0, 2).check(config, model, made)
+    made.device = torch.device("cuda")
+    with pytest.raises(UserError, match=r"holds 1 images, fewer than the 2 processes"):
+        Ranks(0, 2).check(config, model, made)
+    Ranks(0, 2).check(config, model[0], made)
+    ALONE.check(config, model, made)
+
+
+@pytest.mark.parametrize("key", ["recipe.head_epochs=1", "runtime.compile=true"])
+def test_what_is_for_one_process_alone_is_refused(key):
+    config, made = compose([key]), batches(8, 4)
+    with pytest.raises(UserError, match=f"{key.partition('=')[0]} is for one process alone"):
+        Ranks(0, 2).check(config, nn.Linear(2, 2), made)
+    ALONE.check(config, nn.Linear(2, 2), made)
+
+
+def test_what_does_not_go_with_torchrun(monkeypatch, capsys):
+    for key, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert _main(["-m", "seed=0,1"]) == EXIT_USAGE
+    assert "(process 1): torchrun is for one training" in capsys.readouterr().err
+    assert own_device(CPU) == CPU
+    with pytest.raises(UserError, match="one device for several processes"):
+        own_device(torch.device("cuda", 0))
+
+
+# 201 images in batches of 25: the last batch has one image, so one share of it is empty;
+# 201 test images in eval batches of 70: neither the batches nor the set can be halved
+SETTINGS = [
+    "model=lenet5", "head=spinal", "head.width=32", "recipe.epochs=6", "recipe.batch_size=25",
+    "recipe.eval_batch_size=70", "recipe.augment=[{name: rotation, degrees: 10}]",
+    "recipe.lr=0.05", "data.limit=201", "runtime.device=cpu", "runtime.threads=1",
+    "runtime.progress=lines",
+]  # fmt: skip
+
+
+def torchrun(runs: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    return subprocess.Popen(
+        [*command, "-m", "spinal_repro.cli.train", f"runs={runs}", *SETTINGS],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def kill_the_second(process: subprocess.Popen[str], folder: Path) -> None:
+    """Kill the process with rank 1 as soon as there is a checkpoint."""
+    deadline = time.monotonic() + 300
+    while not (folder / "last.pt").is_file() and process.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    first = json.loads((folder / "status.json").read_text())["pid"]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    (second,) = {int(child) for child in children} - {first}
+    os.kill(second, signal.SIGKILL)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds processes in /proc")
+def test_killed_on_two_continued_on_one_finished_on_two(tmp_path, monkeypatch):
+    """The loss curve is that of one process, and every test image is counted once."""
+    config = compose([f"runs={tmp_path / 'parts'}", *SETTINGS])
+    folder = config.run_dir
+    process = torchrun(tmp_path / "parts")
+    kill_the_second(process, folder)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode != 0 and "Signal 9 (SIGKILL)" in output, output
+    assert describe(folder)["state"] in ("failed", "stopped")
+    reached = checkpoint._read(folder / "last.pt")["state"]["epoch"]
+    assert 1 <= reached < 5, "one epoch at least was left to one process, and one to two"
+
+    with monkeypatch.context() as patch:
+        signal_at(patch, "train", [9 + 4])  # steps of 9 an epoch
+        with pytest.raises(Interrupted):
+            run(config)
+    process = torchrun(tmp_path / "parts")
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    assert f"continuing after epoch {reached + 1} and 4 of 9 steps" in output
+    assert output.count("2 processes share each batch of 25") == 1  # the first alone speaks
+
+    parts = json.loads((folder / "record.json").read_text())
+    whole = run(compose([f"runs={tmp_path / 'whole'}", *SETTINGS])).record
+    processes = [entry["processes"] for entry in parts["timing"]]
+    assert processes == [2] * reached + [1] + [2] * (5 - reached)
+    assert parts["environment"]["processes"] == 2 and whole["environment"]["processes"] == 1
+    assert parts["identity"] == whole["identity"]
+    for mine, other in zip(parts["history"], whole["history"], strict=True):
+        for key in ("train_loss", "val_loss"):
+            assert math.isclose(mine[key], other[key], rel_tol=TOLERANCE), (key, mine, other)
+    assert parts["test"]["selected"]["count"] == parts["test"]["last"]["count"] == 201
+
+    # with the very weights: the predictions of two processes are those of one, in order
+    setup = run_module._prepare(config, CPU)
+    run_module.load_best(folder, run_module.State(0.0), setup.trainer.model)
+    alone = evaluate(setup.trainer.model, setup.test, setup.trainer.autocast)
+    predictions = np.load(folder / "predictions.npz")["selected"]
+    assert np.array_equal(predictions, alone.predictions.numpy())
+    assert parts["test"]["selected"]["correct"] == alone.correct
