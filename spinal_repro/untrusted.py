@@ -6,11 +6,13 @@ environment but this program's own, and leads to no place outside the folders th
 """
 
 import math
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.resolvers import oc
 
@@ -114,18 +116,35 @@ def refuse_foreign_settings(folders: Iterable[Path]) -> None:
         folders: Given by ``--config-dir`` or in Hydra's search path.
 
     Raises:
-        UserError: naming the first such file, or one that cannot be read.
+        UserError: naming the first such file, or one that is too much to read.
     """
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
             if path.relative_to(folder).parts[0] == "hydra":
                 continue
-            content = read_yaml(path)
+            try:
+                content = read_yaml(path)
+            except UserError:
+                if _is_yaml(path):  # Hydra could read what we do not
+                    raise
+                continue
             if _names_hydra(path, content):
                 raise UserError(
                     f"{printable(str(path))} has settings of Hydra's own, which can run code; "
                     f"take them out, or give them on the command line if they are yours"
                 )
+
+
+def _is_yaml(path: Path) -> bool:
+    """Whether a file has the syntax of YAML, whatever it holds; one that has not, nobody reads."""
+    if not path.is_file():  # a pipe could be anything
+        return True
+    try:
+        with path.open(encoding="utf-8") as file:
+            deque(yaml.parse(file, Loader=yaml.SafeLoader), maxlen=0)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return False
+    return True
 
 
 def _names_hydra(path: Path, content: Any) -> bool:

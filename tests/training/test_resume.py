@@ -39,6 +39,7 @@ VARIETY = {
     "watched, deterministic, divide_at": [
         "head=linear", "protocol.watch_test=true", "runtime.deterministic=true",
         "recipe.lr_rule={name: divide_at, epochs: [1]}", "recipe.label_smoothing=0.1",
+        "recipe.head_epochs=2",
     ],
 }  # fmt: skip
 
