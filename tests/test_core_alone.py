@@ -28,15 +28,21 @@ def modules_of_the_extras() -> list[str]:
 
 
 BLOCKED = """
-import importlib.abc, sys
+import sys
 names = {names!r}
 
-class Absent(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path=None, target=None):
-        if any(name == n or name.startswith(n + ".") for n in names):
-            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+class Without:
+    def __init__(self, finder):
+        self.finder = finder
 
-sys.meta_path.insert(0, Absent())
+    def __getattr__(self, name):
+        return getattr(self.finder, name)
+
+    def find_spec(self, name, path=None, target=None):
+        absent = any(name == n or name.startswith(n + ".") for n in names)
+        return None if absent else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 import pkgutil, spinal_repro
 for module in pkgutil.walk_packages(spinal_repro.__path__, "spinal_repro."):
     __import__(module.name)
