@@ -70,7 +70,8 @@ RUN: Spec = {
     },
     "environment": {"device": WORD, "torch?": TEXT},
     "selection": {"on": SELECTS, "epoch": POSITIVE, "accuracy": SHARE},
-    "test": {"selected": PART, "last": PART, "best_on_test?": {"accuracy": SHARE}},
+    # null where the test part was not read (data.test=false)
+    "test?": {"selected": PART, "last": PART, "best_on_test?": {"accuracy": SHARE}},
     "git?": {"commit?": TEXT, "modified?": ANY},
     "data?": {"train_hash?": TEXT, "test_hash?": TEXT, "classes?": [TEXT]},
     "counts?": COUNTS,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.errors import UserError
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.results.differences import differences, reductions, training_key
 from spinal_repro.results.outcomes import (
@@ -60,11 +61,14 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     known: dict[str, Marks] = {}
     regression = [cell for cell in cells if cell.regression is not None]
     for record in records:
-        refuse_other_shapes(record, f"the record {record.get('run') or record.get('identity')}")
+        what = f"the record {record.get('run') or record.get('identity')}"
+        refuse_other_shapes(record, what)
         if record.get("kind") == "regression":
             for cell in regression:
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
             continue
+        if record.get("test") is None:
+            raise UserError(f"{what} is not built as a record: it lacks test")
         for cell in owner.of(record):
             protocol = record["config"]["protocol"]["name"]
             runs[cell.name].append((protocol, _run(cell, record, known)))
