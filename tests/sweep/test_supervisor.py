@@ -31,6 +31,7 @@ def misbehave(config, folder, threads, device, answer):
         (folder / "deaf").touch()
         time.sleep(60)
     else:
+        (folder / "began").touch()
         time.sleep(60)
 
 
@@ -89,7 +90,14 @@ def test_what_a_job_is_handed(job):
 def test_a_signal_stops_what_runs_and_keeps_the_rest_waiting(job, name):
     before = signal.getsignal(getattr(signal, name))
     jobs = [job("slow"), job("slow2"), job("slow3")]
-    told = threading.Timer(0.7, os.kill, (os.getpid(), getattr(signal, name)))
+
+    def tell() -> None:
+        for job in jobs[:2]:
+            while not (job.folder / "began").exists():
+                time.sleep(0.05)
+        os.kill(os.getpid(), getattr(signal, name))
+
+    told = threading.Thread(target=tell)
     told.start()
     assert not run(jobs)
     told.join()
