@@ -307,7 +307,7 @@ def test_arch2_has_the_widths_of_its_scripts(dataset, width):
     assert found.head.options["width"] == width
 
 
-def fake(config, root, download) -> Dataset:
+def fake(config, root, download, test) -> Dataset:
     """A few random images of a data set's shape, with labels of all its outputs."""
     generator = torch.Generator().manual_seed(0)
     shape = (16, config.channels, config.image_size, config.image_size)

@@ -85,7 +85,7 @@ def test_every_setting_of_a_file_has_an_effect(file):
         assert general or found == value, f"{key} of {file} has no effect"
 
 
-def fake(config: DatasetConfig, root: str, download: bool) -> Dataset:
+def fake(config: DatasetConfig, root: str, download: bool, test: bool) -> Dataset:
     """A few random images of the data set's shape, with labels of all its outputs."""
     generator = torch.Generator().manual_seed(0)
     shape = (IMAGES, config.channels, config.image_size, config.image_size)
