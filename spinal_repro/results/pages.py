@@ -177,7 +177,8 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
     """Replace what stands between the markers of a page by the tables they ask for.
 
     A marker names cells, or patterns of them: ``<!-- table: mnist/cnn_* -->``, up to
-    ``<!-- end -->``. Of each cell the row is shown that follows the paper's protocol most closely.
+    ``<!-- end -->``. Of each cell the row is shown that follows the paper's protocol most closely,
+    or with ``mnist/cnn_*@heldout`` the first one under that protocol.
 
     Args:
         text: The page.
@@ -192,8 +193,9 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
     def table(found: re.Match[str]) -> str:
         chosen: dict[str, CellResult] = {}
         for pattern in found[2].split():
+            name, _, protocol = pattern.partition("@")
             for result in results:
-                if fnmatchcase(result.cell.name, pattern):
+                if fnmatchcase(result.cell.name, name) and protocol in ("", result.protocol):
                     chosen.setdefault(result.cell.name, result)
         if not chosen:
             raise UserError(
