@@ -238,11 +238,8 @@ def _check_values(config: Config) -> None:
                 f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
                 f"got {epoch}: {lr}"
             )
-    if not 0 <= recipe.head_epochs <= recipe.epochs:
-        raise UserError(
-            f"recipe.head_epochs must lie between 0 and recipe.epochs ({recipe.epochs}), got "
-            f"{recipe.head_epochs}"
-        )
+    if recipe.head_epochs < 0:
+        raise UserError(f"recipe.head_epochs must be 0 or more, got {recipe.head_epochs}")
     if any(not value > 0 for value in recipe.std or ()):
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:

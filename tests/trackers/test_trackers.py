@@ -12,7 +12,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.records import read_records
 from spinal_repro.schema import Config
 from spinal_repro.trackers import TRACKERS, check_tracker
-from spinal_repro.trackers.tracking import Tracking, outcome
+from spinal_repro.trackers.tracking import Tracking, load_trackers, outcome
 from spinal_repro.training import run as run_module
 from spinal_repro.training.run import run
 
@@ -218,10 +218,9 @@ def plain(tmp_path_factory):
 def test_a_tracker_that_fails_is_said_once_and_never_stops_a_run(
     tmp_path, monkeypatch, plain, fails
 ):
-    monkeypatch.setitem(TRACKERS._items, "tensorboard", Broken)
+    load_trackers()
     monkeypatch.setattr(Broken, "fails", fails)
     monkeypatch.setattr(Broken, "calls", [])
-    check_tracker(compose(["tracker=tensorboard"]).tracker)  # the registry is filled by now
     monkeypatch.setitem(TRACKERS._items, "tensorboard", Broken)
     outcome = run(small(tmp_path / "broken", "tracker=tensorboard"))
     for key in ("history", "test", "identity", "selection"):
