@@ -146,7 +146,7 @@ def test_status(evil, tmp_path, capsys):
     said = capsys.readouterr().out
     said.encode()
     assert not re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", said)
-    assert len(said.splitlines()) == 2
+    assert len(said.splitlines()) == 3  # heading, rule, row
 
 
 def test_what_is_complained_of_is_not_obeyed(tmp_path, capsys):
