@@ -225,6 +225,8 @@ def _check_values(config: Config) -> None:
     if (recipe.mean is None) != (recipe.std is None):
         raise UserError("recipe.mean and recipe.std must both be given, or both be null")
     for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():
+        if any(type(value) not in (int, float) for value in constants or ()):
+            raise UserError(f"recipe.{key} must be a list of numbers, got {constants}")
         if constants is not None and len(constants) not in (1, dataset.channels):
             raise UserError(
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "

@@ -203,6 +203,7 @@ def test_typos_behind_a_plus_name_the_nearest():
         ("recipe.epochs=1.5", "recipe: epochs: .*'1.5'.*[Ii]nteger"),
         ("data.download=maybe", "data: download: .*'maybe'.*bool"),
         ("recipe.mean=0.5", "recipe: mean"),
+        ("recipe.std=[[1]]", "recipe.std must be a list of numbers"),
         ("recipe.lr_rule=redraw", "recipe: lr_rule"),
         ("dataset=[mnist", "mnist"),
         ("~recipe.lr", "recipe: lr: "),
