@@ -171,13 +171,23 @@ def _parameters_panel(panel: "Axes", results: Sequence["CellResult"], findings: 
     panel.set_xscale("log")
     room = max(max(sizes) / min(sizes), 1.05) ** 0.6  # labels never nearer than half the width
     panel.set_xlim(min(sizes) / room, max(sizes) * room)
-    panel.set_xticks(sorted(set(sizes)))
+    panel.set_xticks(_apart(sizes))
     panel.tick_params(axis="x", which="minor", length=0)
     if len(set(sizes)) > 2:
         panel.tick_params(axis="x", rotation=30)
     panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.0f}"))
     panel.xaxis.set_minor_formatter(NullFormatter())
     panel.margins(y=0.25)
+
+
+def _apart(sizes: Sequence[float]) -> list[float]:
+    """Some of the sizes, so far apart on a logarithmic axis that their labels do not touch."""
+    least = max(1.02, (max(sizes) / min(sizes)) ** 0.12)
+    ticks: list[float] = []
+    for size in sorted(set(sizes)):
+        if not ticks or size >= ticks[-1] * least:
+            ticks.append(size)
+    return ticks
 
 
 def paired_differences(findings: Findings) -> "Figure | None":
@@ -189,7 +199,7 @@ def paired_differences(findings: Findings) -> "Figure | None":
         if not findings.counts_elsewhere(pair.spinal)
     ]
     by_unit = {
-        "Spinal minus FC, percentage points (right of 0: Spinal better)": [
+        "Difference from the FC head, percentage points (right of 0: better than it)": [
             p for p in pairs if p.spinal.cell.regression is None
         ],
         "Spinal minus FC, mean square error in 1e-3 (left of 0: Spinal better)": [
