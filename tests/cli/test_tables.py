@@ -66,10 +66,15 @@ def test_everything_is_written_once_and_for_all(here, capsys):
         assert content.endswith(b"\n") and b"\r" not in content
 
 
+def as_published(found, cell):
+    """The rows of a cell that ran under the paper's protocol."""
+    return [row for row in found if (row["cell"], row["protocol"]) == (cell, "paper")]
+
+
 def test_the_numbers_are_those_of_the_records(here):
     exit_code()
-    (row,) = [row for row in rows(here, "mnist") if row["cell"] == "mnist/cnn_fc"]
-    records = [json.loads(path.read_text()) for path in sorted(here.glob("**/cnn_fc-*.json"))]
+    (row,) = as_published(rows(here, "mnist"), "mnist/cnn_fc")
+    records = [json.loads(path.read_text()) for path in sorted(here.glob("**/cnn_fc-paper-*.json"))]
     last = [100 * record["test"]["last"]["accuracy"] for record in records]
     assert float(row["mean"]) == pytest.approx(sum(last) / 5)
     assert (row["n"], row["verdict"], row["marks"]) == ("5", "reproduced", "")
@@ -77,11 +82,18 @@ def test_the_numbers_are_those_of_the_records(here):
     (size,) = [row for row in rows(here, "sizes") if row["cell"] == "mnist/cnn_spinal8"]
     assert (size["head_parameters"], size["source"]) == ("8538", "records")
     assert float(size["head_multiplications_change"]) == pytest.approx(-48.606, abs=1e-3)
-    (pair,) = [row for row in rows(here, "pairs") if row["cell"] == "mnist/cnn_spinal8"]
+    (pair,) = as_published(rows(here, "pairs"), "mnist/cnn_spinal8")
     assert pair["counterpart"] == "mnist/cnn_fc" and float(pair["p"]) == 2 / 32
-    (selection,) = [row for row in rows(here, "selection") if row["cell"] == "mnist/cnn_fc"]
+    (selection,) = as_published(rows(here, "selection"), "mnist/cnn_fc")
     assert float(selection["best_on_test"]) >= float(selection["last"])
     assert selection["by_validation"] == ""
+    (held,) = [
+        row
+        for row in rows(here, "selection")
+        if (row["cell"], row["protocol"]) == ("mnist/cnn_fc", "heldout")
+    ]
+    gain = float(held["best_on_test"]) - float(held["by_validation"])
+    assert gain >= 0 and float(held["gain"]) == pytest.approx(gain)
 
 
 def test_every_cell_has_a_row_and_every_column_its_definition(here):
@@ -143,7 +155,7 @@ def test_runs_of_this_machine_are_added_and_reduced_ones_marked(here):
     readme = (here / "README.md").read_bytes()
     assert exit_code("--runs", "--out", "my") == 0
     with (here / "my/tables/mnist.csv").open(newline="") as file:
-        found = [row for row in csv.DictReader(file) if row["cell"] == "mnist/cnn_fc"]
+        found = as_published(csv.DictReader(file), "mnist/cnn_fc")
     assert [(row["n"], row["verdict"]) for row in found] == [
         ("5", "reproduced"),
         ("2", "reduced budget"),
