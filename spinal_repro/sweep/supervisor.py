@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 from spinal_repro.errors import UserError
@@ -21,10 +21,10 @@ from spinal_repro.records import describe, write_status
 from spinal_repro.schema import Config
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
 from spinal_repro.sweep.worker import PRELOADED, Found, in_other_hands, resolve_all, work
+from spinal_repro.training.stop import Listener
 
 GRACE = 30.0  # seconds between a time limit's request to stop and its end
 LOOK_EVERY = 0.5  # seconds between looks at the clock and at signals
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 
 
 @dataclass
@@ -168,35 +168,20 @@ def supervise(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
         return not asked.times
 
 
-class _Asked:
+class _Asked(Listener):
     """Context that counts signals which ask the sweep to stop."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.times = self._seen = 0
         self._last = 0.0
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Asked":
-        for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                self._before[number] = signal.signal(number, self._count)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
 
     def is_new(self) -> bool:
         """Whether there was another signal since the last look."""
         new, self._seen = self.times > self._seen, self.times
         return new
 
-    def _count(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if time.monotonic() - self._last > LOOK_EVERY:  # launchers send a signal twice
             self.times += 1
         self._last = time.monotonic()

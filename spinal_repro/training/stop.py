@@ -4,8 +4,9 @@ import os
 import signal
 import threading
 import time
+from abc import ABC, abstractmethod
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, Self
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 AT_ONCE = 0.5  # seconds: launchers send a signal to a group and pass it on as well
@@ -15,24 +16,17 @@ class Interrupted(KeyboardInterrupt):  # no error: the run goes on another time
     """A run was asked to stop and has saved where it stands."""
 
 
-class Stop:
-    """Context in which the first signal is noted and a second one ends the process at once.
+class Listener(ABC):
+    """Context in which the signals that ask to stop are handled here.
 
     Outside the main thread, and for signals that the parent process has switched off, nothing
     is changed.
-
-    Attributes:
-        asked: Name of the first signal; empty as long as there was none.
-        deferred: Whether a first signal is only noted; otherwise it raises `Interrupted`, since
-            there is nothing to save yet.
     """
 
     def __init__(self) -> None:
-        self.asked, self.deferred = "", False
-        self._when = 0.0
         self._before: dict[int, Any] = {}
 
-    def __enter__(self) -> "Stop":
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
                 if signal.getsignal(number) is not signal.SIG_IGN:
@@ -47,6 +41,25 @@ class Stop:
     ) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+    @abstractmethod
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        """A signal came."""
+
+
+class Stop(Listener):
+    """Context in which the first signal is noted and a second one ends the process at once.
+
+    Attributes:
+        asked: Name of the first signal; empty as long as there was none.
+        deferred: Whether a first signal is only noted; otherwise it raises `Interrupted`, since
+            there is nothing to save yet.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.deferred = "", False
+        self._when = 0.0
 
     def check(self, where: str, asked: str | None = None) -> None:
         """Raise if there was a signal.
