@@ -28,10 +28,10 @@ from spinal_repro.data import archives, cifar, kept
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
+from spinal_repro.preparation import Preparation
 from spinal_repro.pretrained import read_tensors
 from spinal_repro.reading import read_json, read_yaml
 from spinal_repro.records import read_record, stored_config
-from spinal_repro.schema import Preparation
 from spinal_repro.training.checkpoint import load_checkpoint, save_checkpoint
 from spinal_repro.training.loop import State
 

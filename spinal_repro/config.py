@@ -13,18 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, one_of, unknown
+from spinal_repro.preparation import Preparation
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import (
     Component,
     Config,
     DataConfig,
     DatasetConfig,
-    Preparation,
     ProtocolConfig,
     RecipeConfig,
     RuntimeConfig,
-    one_of,
     schema_keys,
 )
 from spinal_repro.text import printable

@@ -1,7 +1,7 @@
 """The one error type for what a user can cause, and how commands end."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 # How spinal-train ends, 0 aside; 69 and 75 as in sysexits.h.
 EXIT_FAILED = 1
@@ -37,3 +37,13 @@ def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
         near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1)]
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
     return UserError(f"there is no {noun} '{name}'; {hint}")
+
+
+def one_of(key: str, value: str, allowed: Sequence[str]) -> None:
+    """Refuse a value that is not among those allowed.
+
+    Raises:
+        UserError: naming the nearest one.
+    """
+    if value not in allowed:
+        raise unknown(f"value of {key}", value, allowed)

@@ -8,15 +8,14 @@ serves many names (the networks of a library) the component also has a ``kind``.
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import MISSING
 
-from spinal_repro.errors import UserError, unknown
-from spinal_repro.registry import merge_onto
+from spinal_repro.errors import UserError
+from spinal_repro.preparation import Preparation
 
 
 @dataclass(frozen=True)
@@ -126,56 +125,6 @@ class RecipeConfig:
     stages: dict[int, float] = field(default_factory=dict, metadata={"identity": "if set"})
     best_of_last_stage: bool = field(default=False, metadata={"identity": "if set"})
     head_epochs: int = field(default=0, metadata={"identity": "if set"})
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """How stored images become images of one size, once, before anything random.
-
-    Attributes:
-        resize: A number for the shorter side, or ``[height, width]`` whatever the shape; null
-            leaves the size.
-        crop: Side of the centre square kept; null keeps all.
-        interpolation: ``bilinear`` or ``bicubic``.
-    """
-
-    resize: Any = None
-    crop: int | None = None
-    interpolation: str = "bilinear"
-
-    @classmethod
-    def of(cls, recipe: RecipeConfig, part: str) -> "Preparation":
-        """What a recipe does to one part, ``train`` or ``eval``.
-
-        Raises:
-            UserError: for an unknown part, key or ill-typed value.
-        """
-        for name in recipe.prepare:
-            if name not in ("train", "eval"):
-                raise unknown("part of recipe.prepare", str(name), ("train", "eval"))
-        where = f"recipe.prepare.{part}"
-        made = cls(**merge_onto(cls, recipe.prepare.get(part) or {}, where=where))
-        sizes = made.resize if isinstance(made.resize, list) else [made.resize]
-        whole = all(isinstance(size, int) and size > 0 for size in sizes)
-        if made.resize is not None and not (whole and len(sizes) in (1, 2)):
-            raise UserError(f"{where}.resize must be N or [HEIGHT, WIDTH], got {made.resize}")
-        if len(set(sizes)) == 2 and made.crop is None:
-            raise UserError(
-                f"{where}.resize {made.resize} is not square; give {where}.crop as well"
-            )
-        if made.crop is not None and made.crop < 1:
-            raise UserError(f"{where}.crop must be above 0, got {made.crop}")
-        one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
-        return made
-
-    @property
-    def size(self) -> int | None:
-        """Side of the square that results; null where it is the stored one."""
-        if self.crop is not None or self.resize is None:
-            return self.crop
-        if isinstance(self.resize, list):
-            return int(self.resize[0])
-        return int(self.resize)
 
 
 @dataclass(frozen=True)
@@ -344,13 +293,3 @@ def schema_keys() -> set[str]:
         if dataclasses.is_dataclass(group.type) and group.type is not Component:
             keys |= {f"{group.name}.{entry.name}" for entry in dataclasses.fields(group.type)}
     return keys
-
-
-def one_of(key: str, value: str, allowed: Sequence[str]) -> None:
-    """Refuse a value that is not among those allowed.
-
-    Raises:
-        UserError: naming the nearest one.
-    """
-    if value not in allowed:
-        raise unknown(f"value of {key}", value, allowed)

@@ -29,7 +29,7 @@ from tqdm import tqdm
 
 from spinal_repro.data.kept import load_images, write_sum
 from spinal_repro.errors import UserError
-from spinal_repro.schema import Preparation
+from spinal_repro.preparation import Preparation
 
 MAX_PIXELS = 180_000_000  # of a resized image; Pillow decodes no more than 179 million
 SHOWN = 10  # unreadable files named in one message

@@ -9,7 +9,8 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split, make_split
-from spinal_repro.schema import Preparation, ProtocolConfig
+from spinal_repro.preparation import Preparation
+from spinal_repro.schema import ProtocolConfig
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take

@@ -14,7 +14,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.errors import UserError
-from spinal_repro.schema import Preparation
+from spinal_repro.preparation import Preparation
 
 CPU = torch.device("cpu")
 SQUARE = Preparation(resize=12, crop=10)

@@ -5,7 +5,7 @@ import torch
 
 from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.schema import Preparation
+from spinal_repro.preparation import Preparation
 
 
 def skip_without(folder):

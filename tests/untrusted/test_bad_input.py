@@ -17,11 +17,11 @@ from spinal_repro.data.kept import load_images, write_sum
 from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, load_dataset
 from spinal_repro.errors import UserError
+from spinal_repro.preparation import Preparation
 from spinal_repro.reading import read_file, read_json, read_yaml
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.records import read_record, stored_config
 from spinal_repro.results.cells import match
-from spinal_repro.schema import Preparation
 
 REFERENCES = "a0: &a0 [x, x]\n" + "".join(
     f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]\n" for i in range(1, 12)

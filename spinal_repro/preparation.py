@@ -1,0 +1,60 @@
+"""How stored images are brought to one size, as a recipe says it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from spinal_repro.errors import UserError, one_of, unknown
+from spinal_repro.registry import merge_onto
+
+if TYPE_CHECKING:
+    from spinal_repro.schema import RecipeConfig
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How stored images become images of one size, once, before anything random.
+
+    Attributes:
+        resize: A number for the shorter side, or ``[height, width]`` whatever the shape; null
+            leaves the size.
+        crop: Side of the centre square kept; null keeps all.
+        interpolation: ``bilinear`` or ``bicubic``.
+    """
+
+    resize: Any = None
+    crop: int | None = None
+    interpolation: str = "bilinear"
+
+    @classmethod
+    def of(cls, recipe: "RecipeConfig", part: str) -> "Preparation":
+        """What a recipe does to one part, ``train`` or ``eval``.
+
+        Raises:
+            UserError: for an unknown part, key or ill-typed value.
+        """
+        for name in recipe.prepare:
+            if name not in ("train", "eval"):
+                raise unknown("part of recipe.prepare", str(name), ("train", "eval"))
+        where = f"recipe.prepare.{part}"
+        made = cls(**merge_onto(cls, recipe.prepare.get(part) or {}, where=where))
+        sizes = made.resize if isinstance(made.resize, list) else [made.resize]
+        whole = all(isinstance(size, int) and size > 0 for size in sizes)
+        if made.resize is not None and not (whole and len(sizes) in (1, 2)):
+            raise UserError(f"{where}.resize must be N or [HEIGHT, WIDTH], got {made.resize}")
+        if len(set(sizes)) == 2 and made.crop is None:
+            raise UserError(
+                f"{where}.resize {made.resize} is not square; give {where}.crop as well"
+            )
+        if made.crop is not None and made.crop < 1:
+            raise UserError(f"{where}.crop must be above 0, got {made.crop}")
+        one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
+        return made
+
+    @property
+    def size(self) -> int | None:
+        """Side of the square that results; null where it is the stored one."""
+        if self.crop is not None or self.resize is None:
+            return self.crop
+        if isinstance(self.resize, list):
+            return int(self.resize[0])
+        return int(self.resize)
