@@ -22,6 +22,7 @@ from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.environment import autocast, resolve_device
 from spinal_repro.errors import UserError
+from spinal_repro.memory import keep_freed_memory
 from spinal_repro.model import build_model
 from spinal_repro.pretrained import refuse_not_finite
 from spinal_repro.reading import read_yaml
@@ -75,6 +76,7 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     record = read_record(folder / RECORD)
     refuse_other_shapes(record, str(folder / RECORD))
     config = _config(folder, record)
+    keep_freed_memory()
     place = resolve_device(device)
     options = {key: v for key, v in config.model.options.items() if key != "pretrained"}
     untrained = dataclasses.replace(config.model, options=options)

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -81,10 +82,12 @@ def build_model(
     head: Component,
     seed: int = 0,
     image_size: int | None = None,
+    data_root: str | Path = ".",
 ) -> Classifier:
     """Build a classifier with initial weights that depend on the seed alone.
 
-    The network sees images of ``image_size`` px; those of the data set unless given.
+    The network sees images of ``image_size`` px; those of the data set unless given. A weights
+    file that is not there is looked for under ``data_root``.
 
     Backbone and head draw from streams of their own, so the same seed gives every head the same
     backbone weights, and the caller's random state is left as it was.
@@ -107,7 +110,7 @@ def build_model(
         aux_heads = [nn.Linear(size, dataset.outputs) for size in sizes]
     classifier = Classifier(body, top, aux_heads, frozen=frozen)
     if pretrained is not None:
-        classifier.weights = load_pretrained(body, str(pretrained))
+        classifier.weights = load_pretrained(body, str(pretrained), Path(data_root))
     return classifier
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spinal_repro.errors import UserError
 
+HERE = Path()
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # torchvision's oldest DenseNet files number what are attributes now
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
@@ -47,7 +48,7 @@ class WeightReport:
         )
 
 
-def load_pretrained(backbone: nn.Module, source: str) -> WeightReport:
+def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) -> WeightReport:
     """Load weights into a backbone.
 
     A file may hold the whole network, its classifier included, or a run's ``best.safetensors``.
@@ -57,14 +58,22 @@ def load_pretrained(backbone: nn.Module, source: str) -> WeightReport:
     Args:
         backbone: What to load into.
         source: A path that ends in one of `SUFFIXES`, or a name such as ``IMAGENET1K_V1``.
+        data_root: Where else a path is looked for, so that a recipe can name a file that lies
+            elsewhere on every machine.
 
     Raises:
         UserError: where the weights cannot be had or read, or do not fit.
     """
     sha256 = None
-    if source.endswith(SUFFIXES) or Path(source).is_file():
-        tensors = read_tensors(Path(source))
-        sha256 = hashlib.sha256(Path(source).read_bytes()).hexdigest()
+    path = next((p for p in (Path(source), data_root / source) if p.is_file()), None)
+    if path is not None:
+        tensors = read_tensors(path)
+        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    elif source.endswith(SUFFIXES):
+        raise UserError(
+            f"there is no weights file {source}, neither here nor in the data folder {data_root} "
+            f"(data.root, SPINAL_DATA)"
+        )
     else:
         tensors = _fetch(backbone, source)
     classifier = set(getattr(backbone, "classifier_tensors", ()))

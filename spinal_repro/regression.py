@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from spinal_repro.environment import describe_environment, git_revision
 from spinal_repro.errors import unknown
 from spinal_repro.heads import FCHead, SpinalHead
 from spinal_repro.records import SCHEMA_VERSION
 from spinal_repro.seeds import stream_seed
+from spinal_repro.stacked import StackedNets
 
 INPUTS, SAMPLES, BATCH_SIZE, NOISE, LR = 8, 1000, 64, 0.2, 0.01
 
@@ -35,7 +35,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 NETS = ("normal", "spinal")
 TARGETS = ("column", "square")
 LAYERS = ("distinct", "reused")
-TOGETHER = 25  # seeds in one computation; more no longer fit the caches of a core
+TOGETHER = 9  # seeds in one computation: enough for long products, few enough for the caches
 
 
 def make_net(net: str, layers: str = "distinct") -> nn.Module:
@@ -120,23 +120,12 @@ class Ensemble:
                 torch.manual_seed(stream_seed(seed, "head"))
                 nets.append(make_net(net, layers))
         self.seeds = list(seeds)
-        stacked, _ = stack_module_state(nets)
-        self.parameters = {
-            name: value.detach().repeat_interleave(len(FUNCTIONS), 0).requires_grad_()
-            for name, value in stacked.items()
-        }
-        module = nets[0]
-        self._forward = vmap(lambda parameters, x: functional_call(module, parameters, (x,)))
-        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=LR, fused=True)
-
-    def predict(self, x: Tensor) -> Tensor:
-        """Inputs ``[M, N, 8]`` to outputs ``[M, N]``."""
-        output: Tensor = self._forward(self.parameters, x)
-        return output.squeeze(-1)
+        self.nets = StackedNets([net for net in nets for _ in FUNCTIONS])
+        self.optimizer = torch.optim.Adam(self.nets.parameters, lr=LR, fused=True)
 
     def mse(self, samples: Samples) -> Tensor:
         """Mean square error of each network, ``[M]``."""
-        return (self.predict(samples.x) - samples.y).square().mean(-1) + samples.extra
+        return (self.nets.predict(samples.x) - samples.y).square().mean(-1) + samples.extra
 
     def train_epoch(self, samples: Samples, epoch: int) -> Tensor:
         """One pass over shuffled samples; the order depends on seed and epoch alone.
@@ -153,11 +142,9 @@ class Ensemble:
         y = samples.y.gather(1, index)
         losses = torch.empty(0)
         for part, wanted in zip(x.split(BATCH_SIZE, 1), y.split(BATCH_SIZE, 1), strict=True):
-            losses = (self.predict(part) - wanted).square().mean(-1)
-            self.optimizer.zero_grad()
-            losses.sum().backward()
+            losses = self.nets.backward(part, wanted)
             self.optimizer.step()
-        return losses.detach() + samples.extra
+        return losses + samples.extra
 
     def order(self, epoch: int, count: int) -> Tensor:
         """The order of the samples in an epoch, ``[M, N]``: one for each seed."""
@@ -204,13 +191,12 @@ def regression(
         lowest = torch.minimum(lowest, ensemble.train_epoch(samples, epoch))
         if epoch not in checkpoints and epoch != epochs:
             continue
-        with torch.no_grad():
-            columns = {
-                "published_metric": lowest,
-                "train_mse": ensemble.mse(samples),
-                "fresh_mse": ensemble.mse(fresh),
-                "fresh_variance": fresh.y.var(1),
-            }
+        columns = {
+            "published_metric": lowest,
+            "train_mse": ensemble.mse(samples),
+            "fresh_mse": ensemble.mse(fresh),
+            "fresh_variance": fresh.y.var(1),
+        }
         for i, (seed, function) in enumerate(cells):
             row = {"net": net, "function": function, "epochs": epoch, "seed": seed}
             rows.append(row | {name: float(values[i]) for name, values in columns.items()})

@@ -62,20 +62,20 @@ class SpinalStack(nn.Module):
         self.slice_size = _slice_size(in_features, layers, splits)
         self.shared = shared
         self._style = (dropout, norm, activation)
-        self._order: list[int] = []  # for each step, which of self.layers it uses
+        self.order: list[int] = []  # for each step, which of self.layers it uses
         self.layers = nn.ModuleList()
         for _ in range(layers):
             self._append()
         if order:
-            self._order = [number - 1 for number in order]
+            self.order = [number - 1 for number in order]
 
     def _append(self) -> None:
         """One more step, with weights of its own unless they are shared."""
         if not (self.shared and len(self.layers) == 2):
             previous = self.width if self.num_layers else 0
             self.layers.append(make_layer(self.slice_size + previous, self.width, *self._style))
-        self._order.append(len(self.layers) - 1)
-        self.num_layers = len(self._order)
+        self.order.append(len(self.layers) - 1)
+        self.num_layers = len(self.order)
         self.num_activations = self.num_layers * self.width
 
     def forward(self, features: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ class SpinalStack(nn.Module):
         repeats = -(-end // self.in_features)
         tiled = features if repeats == 1 else features.repeat(1, repeats)
         outputs: list[Tensor] = []
-        for k, index in enumerate(self._order):
+        for k, index in enumerate(self.order):
             part = tiled[:, k * size : (k + 1) * size]
             layer = self.layers[index]
             outputs.append(layer(torch.cat([part, outputs[-1]], dim=1) if k else part))

@@ -16,6 +16,7 @@ from spinal_repro.environment import autocast, compile_model, deterministic, res
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
+from spinal_repro.memory import keep_freed_memory
 from spinal_repro.model import build_model, count
 from spinal_repro.records import RECORD, describe, read_record, write_record, write_status
 from spinal_repro.schema import Config, RecipeConfig
@@ -71,6 +72,7 @@ def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
     if ranks.agreed((folder / RECORD).is_file(), f"whether {folder} is finished"):
         tidy(folder)  # a kill may have come between
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
+    keep_freed_memory()
     config = settle_threads(config, folder)
     check_tracker(config.tracker)
     with (
@@ -126,7 +128,12 @@ def _prepare(config: Config, device: torch.device, ranks: Ranks = ALONE) -> Setu
     """Build model, data and optimizer: whatever is wrong shows here, before training."""
     recipe = config.recipe
     model = build_model(
-        config.dataset, config.model, config.head, config.seed, image_size=config.input_size
+        config.dataset,
+        config.model,
+        config.head,
+        config.seed,
+        image_size=config.input_size,
+        data_root=config.data.root,
     )
     counts = count(model, config.dataset.channels, config.input_size)
     rule = dict(recipe.lr_rule)

@@ -1,0 +1,33 @@
+"""Large tensors come from memory that is there already."""
+
+import platform
+import subprocess
+import sys
+
+import pytest
+
+CHILD = """
+import resource, sys, torch
+from spinal_repro.memory import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+def faults():
+    for _ in range(3):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        x = torch.ones(16 * 2**20)  # 64 MiB
+        del x
+        after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    return after - before
+print(faults())
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_a_large_tensor_costs_no_page_faults_the_second_time():
+    def faults(mode: str) -> int:
+        command = [sys.executable, "-c", CHILD, mode]
+        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+    assert faults("kept") < 32  # of 16,384 pages of 4 KiB, or 32 of 2 MiB
+    assert faults("as it comes") >= 32
