@@ -2,7 +2,7 @@
 
 import ctypes
 
-M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of malloc.h
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
 LARGEST = 2**31 - 1
 
 
@@ -11,7 +11,7 @@ def keep_freed_memory() -> bool:
 
     As it comes, glibc asks the system for every block above 32 MiB and returns it when it is freed.
     A photograph's activations are such blocks, and the system clears each page of them anew: half
-    of the time of EfficientNet-Lite0 at 224 px. The process then stays at its peak of memory.
+    of the time of EfficientNet-Lite0 at 224 px. The process stays near its peak of memory then.
 
     Returns:
         Whether there is such a setting: elsewhere than on glibc nothing happens.
@@ -20,5 +20,5 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library; Windows has no CDLL(None)
         return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST, M_TOP_PAD: 2**26}
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
