@@ -28,6 +28,7 @@ from bench.training import compare_augmentation, compare_loops, evaluation_batch
 
 from spinal_repro.environment import describe_environment, git_revision, has_bf16, resolve_device
 from spinal_repro.files import write_json
+from spinal_repro.memory import keep_freed_memory
 
 Rows = list[dict[str, Any]]
 
@@ -117,12 +118,12 @@ PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
         *(loops, augment, heads, scaling, evaluation, profiles, commands, memory, compilation),
     )
 }
-SLOW = ("compilation",)  # left out of --quick
+QUICK = ("loops", "augment", "heads", "commands")
 
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="under two minutes; rough figures")
+    parser.add_argument("--quick", action="store_true", help=f"rough: {', '.join(QUICK)}; two minutes")
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all; quick: cnn vgg5")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
@@ -139,7 +140,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write JSON there; parts not measured stay")
     given = parser.parse_args()
     given.at = resolve_device(given.device)
-    given.parts = given.parts or [p for p in PARTS if not (given.quick and p in SLOW)]
+    given.parts = given.parts or list(QUICK if given.quick else PARTS)
     given.models = given.models or (["cnn", "vgg5"] if given.quick else list(MODELS))
     given.repeats = given.repeats or (2 if given.quick else 7)
     given.seconds = given.seconds or (0.3 if given.quick else 5.0)
@@ -150,6 +151,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and write."""
     given = _arguments()
+    keep_freed_memory()  # as runs do; the plain loop gains as much
     if given.threads:
         torch.set_num_threads(given.threads)
     measured: dict[str, Any] = {}
