@@ -123,7 +123,8 @@ QUICK = ("loops", "augment", "heads", "commands")
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help=f"rough: {', '.join(QUICK)}; two minutes")
+    rough = f"rough figures of {', '.join(QUICK)} in two minutes"
+    parser.add_argument("--quick", action="store_true", help=rough)
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all; quick: cnn vgg5")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
