@@ -108,6 +108,8 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     from spinal_repro.results.pages import MARKER, files, fill
 
     folders = [*given.records, *([] if given.runs is None else [given.runs])]
+    if given.runs is not None and given.records == [RECORDS] and not RECORDS.is_dir():
+        folders = [given.runs]  # outside a checkout there are no committed records
     results = match(load_cells(), read_records(folders, without=HEAVY))
     counted = _counted(given.counts)
     wanted = {given.out / name: text for name, text in files(results, counted, TABLES).items()}

@@ -55,11 +55,14 @@ def assist(folder: Path, setup: Setup, saver: Saver) -> None:
     state, _ = continued(folder, trainer)
 
     def on_epoch(state: State, is_best: bool) -> None:
+        if is_best:
+            state.best_sha256 = ""  # of the file before; the first process alone knows this one's
         saver.stop_here(state)
 
     def reload_best(state: State) -> None:
         load_best(folder, state, trainer.model)
 
+    saver.stop.deferred = True
     fit(trainer, state, on_epoch, lambda *_: False, reload_best)
     test_both(folder, setup, state)
 

@@ -215,3 +215,13 @@ def test_names_stay_readable_in_markdown_and_are_escaped_in_latex():
         r"50 \% of a\_b \& \{c\} \#1 \$x\textasciicircum{}2\$ \textasciitilde{}"
         r"\textbackslash{}"
     )
+
+
+def test_outside_a_checkout_runs_of_this_machine_are_enough(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(RECORDS / "curve", tmp_path / "runs")
+    assert exit_code("--out", "my") == 2
+    assert "no folder" in capsys.readouterr().err
+    assert exit_code("--runs", "runs", "--out", "my") == 0
+    with (tmp_path / "my" / "tables" / "curve.csv").open(newline="") as file:
+        assert any(row["n"] not in ("", "0") for row in csv.DictReader(file))

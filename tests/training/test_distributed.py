@@ -143,10 +143,10 @@ SETTINGS = [
 ]  # fmt: skip
 
 
-def torchrun(runs: Path) -> subprocess.Popen[str]:
+def torchrun(runs: Path, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     return subprocess.Popen(
-        [*command, "-m", "spinal_repro.cli.train", f"runs={runs}", *SETTINGS],
+        [*command, "-m", "spinal_repro.cli.train", f"runs={runs}", *SETTINGS, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -154,12 +154,16 @@ def torchrun(runs: Path) -> subprocess.Popen[str]:
     )
 
 
-def kill_the_second(process: subprocess.Popen[str], folder: Path) -> None:
-    """Kill the process with rank 1 as soon as there is a checkpoint."""
+def wait_for_a_checkpoint(process: subprocess.Popen[str], folder: Path) -> None:
     deadline = time.monotonic() + 300
     while not (folder / "last.pt").is_file() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def kill_the_second(process: subprocess.Popen[str], folder: Path) -> None:
+    """Kill the process with rank 1 as soon as there is a checkpoint."""
+    wait_for_a_checkpoint(process, folder)
     first = json.loads((folder / "status.json").read_text())["pid"]
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     (second,) = {int(child) for child in children} - {first}
@@ -207,3 +211,24 @@ def test_killed_on_two_continued_on_one_finished_on_two(tmp_path, monkeypatch):
     predictions = np.load(folder / "predictions.npz")["selected"]
     assert np.array_equal(predictions, alone.predictions.numpy())
     assert parts["test"]["selected"]["correct"] == alone.correct
+
+
+def test_torchrun_told_to_end_stops_all_after_the_epoch_and_goes_on(tmp_path):
+    """SIGTERM to torchrun, which passes it on: nothing is lost, also with a later best epoch."""
+    slower = "recipe.lr=0.005"  # with which every epoch is better than the one before
+    folder = compose([f"runs={tmp_path}", *SETTINGS, slower]).run_dir
+    process = torchrun(tmp_path, slower)
+    wait_for_a_checkpoint(process, folder)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=300)
+    reached = checkpoint._read(folder / "last.pt")["state"]["epoch"]
+    assert process.returncode != 0 and describe(folder)["state"] == "interrupted", output
+    said = f"SIGTERM: stopped after epoch {reached}; the same command continues"
+    assert f"spinal-train: {said}" in output and f"(process 1): {said}" in output
+    assert "lost another one" not in output
+
+    process = torchrun(tmp_path, slower)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == 0, output
+    record = json.loads((folder / "record.json").read_text())
+    assert reached < record["selection"]["epoch"], "the best weights were made after the stop"
