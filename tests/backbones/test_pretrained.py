@@ -55,6 +55,24 @@ def test_a_file_is_loaded_and_counted(whole, tmp_path, suffix):
         assert torch.equal(tensor, whole[name]), name
 
 
+def test_a_file_that_is_not_here_is_looked_for_in_the_data_folder(whole, tmp_path, monkeypatch):
+    (tmp_path / "data" / "weights").mkdir(parents=True)
+    save_file(whole, tmp_path / "data" / "weights" / "w.safetensors")
+    monkeypatch.chdir(tmp_path)
+
+    def build(name: str):
+        component = Component("resnet18", {"pretrained": name}, "torchvision")
+        return build_model(DATASET, component, HEAD, data_root="data").weights
+
+    assert build("weights/w.safetensors").source == "weights/w.safetensors"
+    with pytest.raises(UserError, match=r"neither here nor in the data folder data .*SPINAL_DATA"):
+        build("weights/v.safetensors")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / "w.safetensors").write_bytes(b"broken")
+    with pytest.raises(UserError, match="cannot be read"):
+        build("weights/w.safetensors")  # what is here comes first
+
+
 def test_old_files_without_counters_are_taken(whole, tmp_path):
     old = {name: t for name, t in whole.items() if not name.endswith("num_batches_tracked")}
     torch.save(old, tmp_path / "old.pth")
