@@ -33,7 +33,7 @@ def model_for(recipe: str) -> list[str]:
     """A model that a recipe can train: its namesake, or one whose weights say what they expect."""
     if recipe in MODELS:
         return [f"model={recipe}"]
-    return ["model=torchvision"] if recipe in ("sgd", "finetune") else []
+    return ["model=torchvision"] if recipe in ("sgd", "finetune", "fixed_features") else []
 
 
 def choices_of(file: Path) -> list[str]:

@@ -19,7 +19,8 @@ def only(cells, records):
 @pytest.mark.parametrize("named", [True, False])
 def test_the_committed_records_belong_to_their_cells(named):
     """By the name of the cell, and where they name none by how they were trained."""
-    records = copy.deepcopy(read_records([RECORDS / "mnist"]))
+    known = read_records([RECORDS / "mnist"])
+    records = copy.deepcopy([r for r in known if r["config"]["model"]["name"] == "cnn"])
     assert len(records) >= 15 and all("cell" in record["config"] for record in records)
     if not named:
         for record in records:
