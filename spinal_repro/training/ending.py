@@ -109,8 +109,13 @@ def explain(
 
 
 def _not_finite(error: NonFiniteLossError, folder: Path, lock: RunLock) -> UserError:
-    """The same with the command that repeats it; ``failure.json`` has all of the batch's images."""
-    what = {"epoch": error.epoch, "step": error.step, "images": error.images}
+    """The same with the command that repeats it; ``failure.json`` has all images of the batches."""
+    what = {
+        "epoch": error.epoch,
+        "step": error.step,
+        "images": error.images,
+        "images_of_step_before": error.before,
+    }
     with suppress(OSError):
         if lock.held:
             write_json(folder / FAILURE, {**what, "message": str(error)})

@@ -20,14 +20,31 @@ class NonFiniteLossError(UserError):
         epoch: From 1.
         step: From 1.
         images: The batch's images, as numbers in the published part they are from.
+        before: Those of the step before, where its gradient may be to blame; else empty.
     """
 
-    def __init__(self, what: str, epoch: int, step: int, steps: int, images: Sequence[int]) -> None:
-        named = ", ".join(map(str, images[:SHOWN])) + (", ..." if len(images) > SHOWN else "")
+    def __init__(
+        self,
+        what: str,
+        epoch: int,
+        step: int,
+        steps: int,
+        images: Sequence[int],
+        before: Sequence[int] = (),
+    ) -> None:
+        blame = f", or already in the gradient of step {step - 1} ({_named(before)})"
         super().__init__(
-            f"{what} at step {step} of {steps} in epoch {epoch} (training images {named}); {ADVICE}"
+            f"{what} at step {step} of {steps} in epoch {epoch} ({_named(images)})"
+            f"{blame if before else ''}; {ADVICE}"
         )
-        self.epoch, self.step, self.images = epoch, step, list(images)
+        self.epoch, self.step, self.images, self.before = epoch, step, list(images), list(before)
+
+
+def _named(images: Sequence[int]) -> str:
+    """The first few of them."""
+    return f"training images {', '.join(map(str, images[:SHOWN]))}" + (
+        ", ..." if len(images) > SHOWN else ""
+    )
 
 
 Images = Callable[[int], Sequence[int]]
@@ -35,6 +52,9 @@ Images = Callable[[int], Sequence[int]]
 
 def check_losses(losses: Tensor, epoch: int, images: Images) -> None:
     """Refuse losses that are not finite. Waits for the device.
+
+    A gradient that is not finite spoils the weights, and so shows in the loss of the next step:
+    looking at gradients in every step would cost all runs what a replay costs those that fail.
 
     Args:
         losses: One a step; 0 for those to come.
@@ -48,7 +68,8 @@ def check_losses(losses: Tensor, epoch: int, images: Images) -> None:
     if bad.any():
         step = int(bad.int().argmax()) + 1
         what = f"the loss is {losses[step - 1].item()}"
-        raise NonFiniteLossError(what, epoch, step, len(losses), images(step))
+        before = images(step - 1) if step > 1 else ()
+        raise NonFiniteLossError(what, epoch, step, len(losses), images(step), before)
 
 
 def check_weights(

@@ -40,6 +40,32 @@ def test_a_diverging_run_is_stopped_named_and_repeated(tmp_path, capsys):
     assert {path: path.read_bytes() for path in config.run_dir.iterdir()} == before
 
 
+def test_a_gradient_that_is_none_is_named(tmp_path, monkeypatch):
+    """Its own loss is fine; the message names its batch, and the replay says that it was it."""
+    train, calls = loop.training_loss, []
+
+    def training_loss(*given):
+        logits, loss = train(*given)
+        calls.append(1)
+        if len(calls) == 2:
+            loss.register_hook(lambda gradient: gradient * float("inf"))
+        return logits, loss
+
+    monkeypatch.setattr(loop, "training_loss", training_loss)
+    config = small(tmp_path)
+    with pytest.raises(UserError, match=r"the loss is nan at step 3 of 3 in epoch 1") as stopped:
+        run(config)
+    calls.clear()
+    found = replay(config.run_dir)
+    assert found.step == 2 and found.what.startswith("the gradient of")
+    failure = read_json(config.run_dir / "failure.json")
+    assert failure["images_of_step_before"] == found.images != failure["images"]
+    named = ", ".join(map(str, found.images[:8]))
+    assert f"or already in the gradient of step 2 (training images {named}, ...)" in str(
+        stopped.value
+    )
+
+
 def test_replay_goes_on_from_the_checkpoint(tmp_path, monkeypatch):
     """The second epoch diverges; nothing is found where nothing is wrong."""
     config = small(tmp_path, "recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.stages={2: 1e30}")
