@@ -67,6 +67,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder and those above it; their names, too, are on disk before anything is in them.
+
+    Raises:
+        OSError: where it cannot be made.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in reversed(missing):
+        sync_folder(path.parent)
+
+
 def clean(folder: Path) -> None:
     """Remove what killed writers left. Only for a folder that nobody else writes to."""
     for path in folder.glob(".*.partial"):

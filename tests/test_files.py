@@ -5,9 +5,11 @@ import os
 
 import pytest
 
+from spinal_repro import files
 from spinal_repro.files import (
     DamagedError,
     clean,
+    make_folder,
     read_json,
     read_sealed,
     write_atomic,
@@ -61,6 +63,14 @@ def test_the_name_never_shows_part_of_the_content(tmp_path, monkeypatch):
     write_atomic(path, "new")
     assert seen[0] == "old"
     assert set(seen[1:]) <= {"new"}
+
+
+def test_names_of_new_folders_are_flushed_too(tmp_path, monkeypatch):
+    flushed = []
+    monkeypatch.setattr(files, "sync_folder", flushed.append)
+    for _ in range(2):  # the second time there is nothing to make
+        make_folder(tmp_path / "a" / "b")
+        assert flushed == [tmp_path, tmp_path / "a"]
 
 
 def test_json_round_trip(tmp_path):

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any
 
 from spinal_repro.errors import UserError
+from spinal_repro.files import make_folder
 from spinal_repro.records import describe, write_status
 from spinal_repro.schema import Config
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
@@ -251,7 +252,7 @@ def _note(job: Job, *pids: int | None) -> None:
     if in_other_hands(job.folder, *(pid for pid in pids if pid is not None)):
         return
     try:
-        job.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(job.folder)
         message = {"message": job.message} if job.message else {}
         epochs = describe(job.folder).get("epochs", "")
         write_status(job.folder, job.state, epochs=epochs, **message)

@@ -6,7 +6,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from spinal_repro.errors import EXIT_BUSY, UserError
-from spinal_repro.files import clean, read_json
+from spinal_repro.files import clean, make_folder, read_json
 from spinal_repro.records import STATUS
 
 LOCK = ".lock"
@@ -60,7 +60,7 @@ class RunLock:
         if self.held or not self._owner:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
+            make_folder(self._folder)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise BusyError(_who(self._folder)) from None
