@@ -20,6 +20,7 @@ from spinal_repro.results.outcomes import (
     LAST,
     LOWEST,
     PAPER,
+    UNLIKE,
     CellResult,
     Run,
 )
@@ -192,7 +193,11 @@ def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[CellResult]
     """Equal runs together; of runs with the same seed the first counts."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
-        key = (protocol != PAPER, protocol, len(run.marks), run.device, run.precision, run.marks)
+        unlike = run.device in UNLIKE, run.precision in UNLIKE
+        key = (
+            *(protocol != PAPER, protocol, len(run.marks), *unlike),
+            *(run.device, run.precision, run.marks),
+        )
         groups.setdefault(key, {}).setdefault(run.seed, run)
     if not groups:
         return [CellResult(cell, PAPER, ())]

@@ -68,7 +68,8 @@ class Findings:
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
         """A cell beside its counterpart, once for each protocol that both were run under.
 
-        Of several such pairs, the one with the fewest changes from the cells, then the most seeds.
+        Of several such pairs, the one with the fewest changes from the cells, then one that
+        computes as the paper did, then the one with the most seeds.
 
         Args:
             name: Of the cell.
@@ -123,8 +124,8 @@ class Findings:
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
-def _worth(pair: Pair) -> tuple[int, int]:
-    return -len(pair.spinal.marks), len(pair.seeds)
+def _worth(pair: Pair) -> tuple[int, bool, int]:
+    return -len(pair.spinal.marks), not pair.spinal.arithmetic, len(pair.seeds)
 
 
 def findings_of(

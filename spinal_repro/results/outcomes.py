@@ -14,6 +14,7 @@ LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
 LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
+UNLIKE = ("mps", "bf16")  # devices and arithmetic that round unlike what the paper used
 
 
 @dataclass(frozen=True)
@@ -114,6 +115,18 @@ class CellResult:
     def marks(self) -> tuple[str, ...]:
         """What these runs do differently."""
         return self.runs[0].marks if self.runs else ()
+
+    @property
+    def arithmetic(self) -> str:
+        """``mps``, ``bf16`` or both, where these runs compute unlike the paper's; else empty."""
+        if not self.runs:
+            return ""
+        return ", ".join(x for x in (self.runs[0].device, self.runs[0].precision) if x in UNLIKE)
+
+    @property
+    def setting(self) -> str:
+        """The protocol, and the arithmetic where it is unlike the paper's."""
+        return f"{self.protocol}, {self.arithmetic}" if self.arithmetic else self.protocol
 
     @property
     def reduced(self) -> bool:

@@ -210,10 +210,7 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
 def _front_row(result: CellResult, counts: Mapping[str, Any]) -> dict[str, Any]:
     size, _ = counts.get(result.cell.name, ({}, ""))
     low, high = result.interval or (None, None)
-    run = (
-        result.runs[0] if result.runs else None
-    )  # what does not compute as the paper did is marked
-    other = [] if run is None else [x for x in (run.device, run.precision) if x in ("mps", "bf16")]
+    other = [result.arithmetic] if result.arithmetic else []
     return {
         "title": result.cell.title,
         "published": result.published_value,

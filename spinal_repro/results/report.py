@@ -79,7 +79,11 @@ def render(findings: Findings, judged: Sequence[Judged], figures: Sequence[Drawn
         claims=_by_group(judged),
         verdicts=list(verdicts.RULES),
         tables=_tables(findings),
-        pairs=_table(pairs.COLUMNS, SHOWN_PAIRS, [pairs.row(pair) for pair in findings.pairs]),
+        pairs=_table(
+            pairs.COLUMNS,
+            SHOWN_PAIRS,
+            [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in findings.pairs],
+        ),
         sizes=_table(
             sizes.COLUMNS, SHOWN_SIZES, sizes.rows(list(findings.cells.values()), findings.counts)
         ),
@@ -143,13 +147,14 @@ def _tables(findings: Findings) -> list[dict[str, Any]]:
         seen: set[str] = set()
         for result in results:
             cell = result.cell
+            setting = {"protocol": result.setting} if result.runs else {}
             identity = f"cell-{cell.name.replace('/', '-')}"
             rows.append(
                 {
                     "id": identity if cell.name not in seen else f"{identity}-{len(rows)}",
                     "title": cell.title,
                     "verdict": result.verdict,
-                    "cells": _cells(columns, accuracy.row(result)),
+                    "cells": _cells(columns, accuracy.row(result) | setting),
                     "detail": describe_cell(result, findings),
                 }
             )

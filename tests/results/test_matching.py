@@ -141,9 +141,9 @@ def test_whole_and_short_runs_protocols_devices_and_precisions_are_never_pooled(
     results = match([FC], records)
     seen = [(r.protocol, r.runs[0].device, r.runs[0].precision, r.n) for r in results]
     assert seen == [
-        ("paper", "cpu", "bf16", 1),
         ("paper", "cpu", "fp32", 2),
         ("paper", "cuda", "fp32", 1),
+        ("paper", "cpu", "bf16", 1),
         ("paper", "cpu", "fp32", 1),
         ("heldout", "cpu", "fp32", 1),
     ]

@@ -1,10 +1,18 @@
 """Tables between the markers of a page."""
 
+import re
+
 import pytest
 from fakes import fc_and_spinal, result
+from made_records import made
 
 from spinal_repro.errors import UserError
-from spinal_repro.results.pages import fill
+from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.results.cells import match
+from spinal_repro.results.claims import judge, load_claims
+from spinal_repro.results.findings import findings_of
+from spinal_repro.results.pages import files, fill
+from spinal_repro.results.report import render
 
 FC, _ = fc_and_spinal()
 RESULTS = [result(FC, [98.0, 98.2]), result(FC, [97.0, 97.2], protocol="heldout")]
@@ -26,3 +34,33 @@ def test_a_marker_may_ask_for_a_protocol(marker, mean):
 def test_a_marker_that_matches_nothing_is_named(marker):
     with pytest.raises(UserError, match="matches no cell"):
         fill(page(marker), RESULTS, {})
+
+
+@pytest.mark.parametrize(("device", "precision"), [("cpu", "bf16"), ("mps", "fp32")])
+def test_what_computes_otherwise_is_marked_in_every_row(device, precision):
+    """Wherever one of its accuracies stands, and beside runs on the CPU in fp32."""
+    records = []
+    for which, name, right in (("fc", "cnn_fc", 9613), ("spinal", "cnn_spinal8", 9727)):
+        for seed in range(3):
+            marked, plain = made(which, seed, right), made(which, seed, 9800)
+            marked["config"]["runtime"]["precision"] = precision
+            marked["environment"]["device"] = device
+            for record in (marked, plain):
+                record["config"]["cell"] = f"mnist/{name}"
+                records.append(record)
+    results = match(load_cells(), records)
+    mark = "mps" if device == "mps" else "bf16"
+    found = {name: text.splitlines() for name, text in files(results, {}, TABLES).items()}
+    alone = match(load_cells(), records[::2])  # where there are others, the front page has those
+    found["front"] = fill(page("mnist/cnn_*"), alone, {}).splitlines()
+    known = findings_of(results, {}, TABLES)
+    html = render(known, judge(load_claims(), known), [])
+    found["report"] = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
+    places = set()
+    for name, rows in found.items():
+        for line in rows:
+            if any(number in line for number in ("96.13", "97.27", "+1.14", "1.14 ")):
+                places.add(name.partition(".")[0])
+                assert mark in line, f"{name}: {line}"
+    tables = {"tables/mnist", "tables/pairs", "tables/selection"}
+    assert places == tables | {"README", "front", "report"}

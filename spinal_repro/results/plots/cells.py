@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from spinal_repro.results.cells import CellResult
+from spinal_repro.results.cells import PAPER, CellResult
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.plots.common import (
@@ -73,8 +73,8 @@ def against_paper(findings: Findings) -> "Figure | None":
             annotation_clip=False,
         )
     panel.axvline(0, color=BLACK, linewidth=1)
-    several = len({result.protocol for result in results}) > 1
-    name_rows(panel, [r.cell.title + (f" ({r.protocol})" if several else "") for r in results])
+    several = {result.setting for result in results} != {PAPER}
+    name_rows(panel, [r.cell.title + (f" ({r.setting})" if several else "") for r in results])
     panel.set_xlabel("Ours minus published, percentage points")
     head_legend(figure, {kind(result.cell) for result in results})
     return figure
@@ -242,10 +242,8 @@ def _differences_panel(panel: "Axes", found: Sequence["Pair"]) -> None:
             markerfacecolor="white" if pair.spinal.marks else VERMILION,
         )
     panel.axvline(0, color=BLACK, linewidth=1)
-    several = len({pair.spinal.protocol for pair in found}) > 1
+    several = {pair.spinal.setting for pair in found} != {PAPER}
     names = [f"{pair.spinal.cell.title}, n = {len(pair.seeds)}" for pair in found]
     if several:
-        names = [
-            f"{name} ({pair.spinal.protocol})" for name, pair in zip(names, found, strict=True)
-        ]
+        names = [f"{name} ({pair.spinal.setting})" for name, pair in zip(names, found, strict=True)]
     name_rows(panel, names)

@@ -35,7 +35,8 @@ def summary(findings: Findings) -> "Figure | None":
         if ours is not None and ours.mean is not None:
             open_: dict[str, Any] = {"markerfacecolor": "white"} if ours.marks else {}
             panel.plot(100 - ours.mean, row, marker="*", markersize=13, color=BLACK, **open_)
-            _bar_label(panel, 100 - ours.mean, row, f"  {ours.mean:.2f}, {ours.cell.backbone}")
+            parts = (f"  {ours.mean:.2f}", ours.cell.backbone, ours.arithmetic)
+            _bar_label(panel, 100 - ours.mean, row, ", ".join(filter(None, parts)))
     name_rows(panel, [cell.dataset for cell in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
     panel.margins(x=0.08)

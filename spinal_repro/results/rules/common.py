@@ -96,7 +96,7 @@ def describe(pair: "Pair") -> str:
     n = len(pair.seeds)
     return (
         f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
-        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.protocol}): difference "
+        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
         f"{pair.comparison.mean:+.{digits}f}, {bounds}{marks}"
     )
 

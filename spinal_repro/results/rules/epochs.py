@@ -30,10 +30,11 @@ def curve(run: "Run", quantity: str) -> Curve:
 
 
 def curves(findings: Findings, cell: str, quantity: str) -> dict[int, Curve]:
-    """The curves of a cell's runs as it says, or shorter, by seed."""
+    """The curves of a cell's runs as it says, or shorter, by seed; no others are among them."""
     found: dict[int, Curve] = {}
     for result in findings.runs(cell, PROTOCOL):
-        if not all(mark.endswith(" epochs") for mark in result.marks):  # else only shorter
+        shorter = all(mark.endswith(" epochs") for mark in result.marks)
+        if result.arithmetic or not shorter:
             continue
         for run in result.runs:
             values = curve(run, quantity)
