@@ -19,6 +19,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,7 +39,6 @@ from spinal_repro.schema import Config
 from spinal_repro.training import loop, report
 from spinal_repro.training.checkpoint import _read
 from spinal_repro.training.run import _prepare, run
-from spinal_repro.training.stop import Interrupted
 
 BASE = [
     "data.limit=120", "recipe.epochs=4", "recipe.batch_size=16", "runtime.progress=none",
@@ -128,8 +128,10 @@ def sitting(config: Config, point: str, count: int, after: float) -> str:
                 arm(point, count)
             run(config)
             code = 0
-        except Interrupted:
+        except KeyboardInterrupt:  # `Interrupted`, or SIGINT before anybody listened
             code = EXIT_INTERRUPTED
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
