@@ -1,23 +1,28 @@
 """What all processes of a run do alike, and what those do that leave writing to the first."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from spinal_repro.errors import UserError
 from spinal_repro.training.checkpoint import Loaded, load_best, load_checkpoint
 from spinal_repro.training.ending import Saver
 from spinal_repro.training.evaluation import Evaluation, evaluate
-from spinal_repro.training.loop import State, Trainer, fit
+from spinal_repro.training.loop import State, fit
 from spinal_repro.training.report import Setup
 
 
-def continued(folder: Path, trainer: Trainer) -> tuple[State, Loaded | None]:
+def continued(folder: Path, setup: Setup) -> tuple[State, Loaded | None]:
     """Where a run stands, and the checkpoint that says so; model and optimizer are put there.
 
     Raises:
-        UserError: where the checkpoints cannot be read, or processes do not see the same one.
+        UserError: where the checkpoints cannot be read, processes do not see the same one, or the
+            images or pretrained weights are others than those that the run began with.
     """
+    trainer = setup.trainer
     loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)
     state = State(trainer.recipe.lr) if loaded is None else loaded.state
+    _refuse_other_origin(folder, state.made_of, setup.made_of)
+    state.made_of = setup.made_of
     partway, ranks = state.partway, trainer.ranks
     ranks.agreed((state.epoch, partway and partway.step), f"how far {folder} is")
     if partway is not None and not ranks.first:  # the first goes on with the sums so far
@@ -25,6 +30,15 @@ def continued(folder: Path, trainer: Trainer) -> tuple[State, Loaded | None]:
         partway.correct.zero_()
         partway.random = {}
     return state, loaded
+
+
+def _refuse_other_origin(folder: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    changed = [what for what in then if then[what] != now.get(what)]
+    if changed:
+        raise UserError(
+            f"the {' and the '.join(changed)} are others than those that the run in {folder} began "
+            f"with; put those back, or delete the folder to start this run anew"
+        )
 
 
 def test_both(
@@ -52,7 +66,7 @@ def assist(folder: Path, setup: Setup, saver: Saver) -> None:
     It comes to the same sums over processes, and the same waiting, as the first one does.
     """
     trainer = setup.trainer
-    state, _ = continued(folder, trainer)
+    state, _ = continued(folder, setup)
 
     def on_epoch(state: State, is_best: bool) -> None:
         if is_best:

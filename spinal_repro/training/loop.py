@@ -42,6 +42,7 @@ class State:
             that shared the work.
         partway: Where the epoch after those stands, if it has begun.
         best_sha256: Of the file with the best weights.
+        made_of: Hashes of what the run is trained and tested on, by name.
     """
 
     lr: float
@@ -52,6 +53,7 @@ class State:
     timing: list[dict[str, Any]] = field(default_factory=list)
     partway: Partway | None = None
     best_sha256: str = ""
+    made_of: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

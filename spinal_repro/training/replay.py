@@ -15,9 +15,10 @@ from spinal_repro.reading import read_yaml
 from spinal_repro.records import stored_config
 from spinal_repro.schema import Config
 from spinal_repro.training import run as runs
-from spinal_repro.training.checkpoint import load_best, load_checkpoint
+from spinal_repro.training.assist import continued
+from spinal_repro.training.checkpoint import load_best
 from spinal_repro.training.finite import NonFiniteLossError
-from spinal_repro.training.loop import State, Trainer, open_epoch, train_epoch
+from spinal_repro.training.loop import Trainer, open_epoch, train_epoch
 from spinal_repro.training.threads import settle_threads
 
 
@@ -64,9 +65,9 @@ def replay(folder: Path) -> Found | None:
     device = resolve_device(config.runtime.device)
     settle_threads(config, folder)
     with deterministic(config.runtime.deterministic, device):
-        trainer = runs._prepare(config, device).trainer
-        loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)
-        state = State(config.recipe.lr) if loaded is None else loaded.state
+        setup = runs._prepare(config, device)
+        trainer = setup.trainer
+        state, _ = continued(folder, setup)
         epoch = state.epoch + 1
         if epoch > config.recipe.epochs:
             raise UserError(f"{folder} has nothing to repeat: all its epochs are trained")

@@ -57,6 +57,18 @@ class Setup:
     weights: WeightReport | None
     data: dict[str, Any]
 
+    @property
+    def made_of(self) -> dict[str, str]:
+        """Hashes of what must not change while a run goes on, by what it is called in messages."""
+        weights = None if self.weights is None else self.weights.sha256
+        found = {
+            "training images": self.data["train_hash"],
+            "test images": self.data["test_hash"],
+            "split into parts": self.data["split_hash"],
+            "pretrained weights": weights,
+        }
+        return {what: str(of) for what, of in found.items() if of is not None}
+
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
     """What a record says of the data: versions, sizes and images that stand on both sides."""

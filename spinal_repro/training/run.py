@@ -233,7 +233,7 @@ def _train(
     """Fit, evaluate and write the record."""
     write_config(config, folder)
     trainer, epochs = setup.trainer, config.recipe.epochs
-    state, loaded = continued(folder, trainer)
+    state, loaded = continued(folder, setup)
     progress = Progress(
         folder / "log.txt",
         config.runtime.progress,

@@ -169,6 +169,25 @@ def test_data_that_vanish(tmp_path, monkeypatch):
     assert mine == other
 
 
+@pytest.mark.parametrize(
+    ("which", "what"), [("train-images", "training images"), ("t10k-labels", "test images")]
+)
+def test_data_that_change_between_two_sittings(tmp_path, monkeypatch, which, what):
+    words = ["dataset=mnist", "dataset.train_size=60", "dataset.test_size=30", "data.limit=null"]
+    root = tmp_path / "data"
+    write_dataset(root, compose(["dataset=mnist"]).dataset, 60, 30)
+    config = small(tmp_path / "runs", *words, f"data.root={root}")
+    folder = interrupted(config, monkeypatch, 3)
+    before, (path,) = contents(folder), root.rglob(f"{which}*")
+    right = path.read_bytes()
+    path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
+    with pytest.raises(UserError, match=f"the {what} are others than those.*began"):
+        run(config)
+    assert {**contents(folder), "status.json": before["status.json"]} == before
+    path.write_bytes(right)
+    assert len(run(config).record["history"]) == 3
+
+
 def test_clocks_that_jump_and_no_git(tmp_path, monkeypatch):
     """The date jumps back and forth by years; the clock of durations stands still."""
     whole = run(small(tmp_path / "whole"))
