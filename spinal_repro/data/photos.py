@@ -6,6 +6,7 @@ of them. Runs map that file into memory. Where the disk has no room for it, imag
 for each batch instead, by threads.
 """
 
+import errno
 import functools
 import hashlib
 import json
@@ -13,6 +14,7 @@ import math
 import os
 import shutil
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
+from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -98,23 +101,44 @@ class Photos:
         size = preparation.size
         shape = (len(self), self.channels, size, size)
         mapped = load_images(path, shape)
-        if mapped is None and self._write(path, shape, preparation):
-            mapped = load_images(path, shape)
+        if mapped is None:
+            mapped = self._kept(path, shape, preparation, anew=path.is_file())
         if mapped is None:
             reader = _Reader(self, preparation)
             _for_each(range(len(self)), lambda i: reader.image(i)[0, 0, 0], "checking", self.paths)
             return Decoded(reader, shape)
         return Decoded(_Mapped(mapped), shape)
 
-    def _write(self, path: Path, shape: tuple[int, ...], preparation: Preparation) -> bool:
-        """Decode into the cache; False where the disk has no room for it."""
+    def _kept(
+        self, path: Path, shape: tuple[int, ...], preparation: Preparation, anew: bool
+    ) -> NDArray[np.uint8] | None:
+        """Decode into the cache, or wait for who is at it; None where that cannot be."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            free = shutil.disk_usage(path.parent).free
-        except OSError:
-            return False
-        if math.prod(shape) > 0.8 * free:
-            return False
+            with FileLock(path.with_name(f".{path.stem}.lock")):
+                if anew or not path.is_file():
+                    for left in path.parent.glob(f".{path.stem}.*.partial"):  # by who was killed
+                        left.unlink()
+                    self._write(path, shape, preparation)
+                return load_images(path, shape)
+        except (OSError, NotImplementedError) as error:
+            print(
+                f"decoded images cannot be kept in {path.parent} ({error}); decoding them for "
+                f"each batch, which is slower",
+                file=sys.stderr,
+            )
+            return None
+
+    def _write(self, path: Path, shape: tuple[int, ...], preparation: Preparation) -> None:
+        """Decode into the cache.
+
+        Raises:
+            OSError: where the disk has no room for it.
+        """
+        wanted, free = math.prod(shape), shutil.disk_usage(path.parent).free
+        if wanted > 0.8 * free:
+            gigabytes = f"{wanted / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
+            raise OSError(errno.ENOSPC, gigabytes)
         partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
         reader = _Reader(self, preparation)
         try:
@@ -127,11 +151,8 @@ class Photos:
             target.flush()
             write_sum(path, target)
             partial.replace(path)
-        except OSError:
-            return False
         finally:
             partial.unlink(missing_ok=True)
-        return True
 
 
 class _Reader:

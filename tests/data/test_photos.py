@@ -1,6 +1,8 @@
 """Image files: decoded as torchvision does, cached by content, unreadable ones named together."""
 
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -70,6 +72,11 @@ def test_every_kind_of_image_becomes_colour_or_grey(tmp_path):
                 assert abs(int(pixels.mean()) - level) <= 2, name
 
 
+def kept(cache: Path) -> list[Path]:
+    """What lies in a cache but for locks."""
+    return sorted(path for path in cache.glob("*") if path.suffix != ".lock")
+
+
 def test_the_cache_holds_what_decoding_gives_and_is_used_again(files, tmp_path, monkeypatch):
     made = photos(files).prepared(SQUARE, tmp_path / "cache")
     assert made.shape == (9, 3, 10, 10) and made.nbytes == 2700
@@ -77,11 +84,40 @@ def test_the_cache_holds_what_decoding_gives_and_is_used_again(files, tmp_path, 
     assert np.array_equal(made.gather(torch.arange(9)).numpy(), expected)
     rows = torch.tensor([7, 0, 7])
     assert np.array_equal(made.gather(rows).numpy(), expected[rows])
-    assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".json", ".npy"]
+    assert [p.suffix for p in kept(tmp_path / "cache")] == [".json", ".npy"]
 
     monkeypatch.setattr("spinal_repro.data.photos.read_image", None)  # nothing is decoded again
     again = photos(files).prepared(SQUARE, tmp_path / "cache")
     assert np.array_equal(again.gather(torch.arange(9)).numpy(), expected)
+
+
+def test_what_a_killed_process_left_of_a_cache_goes(files, tmp_path):
+    cache = tmp_path / "cache"
+    photos(files).prepared(SQUARE, cache)
+    made = kept(cache)
+    for path in made:
+        path.rename(path.with_name(f".{path.name}.1.partial"))
+    other = cache / ".other.npy.1.partial"  # whoever makes that may be at it
+    other.touch()
+    photos(files).prepared(SQUARE, cache)
+    assert kept(cache) == sorted([other, *made])
+
+
+def test_of_two_that_want_the_same_cache_one_decodes(files, tmp_path, monkeypatch):
+    """The second waits, and finds it there."""
+    cache, wrote, write = tmp_path / "cache", [], Photos._write
+
+    def slowly(*given):
+        wrote.append(1)
+        time.sleep(0.3)
+        write(*given)
+
+    monkeypatch.setattr(Photos, "_write", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda _: photos(files).prepared(SQUARE, cache), range(2))
+    assert len(wrote) == 1
+    rows = torch.arange(9)
+    assert torch.equal(one.gather(rows), other.gather(rows))
 
 
 def test_another_content_or_size_is_another_cache(files, tmp_path):
@@ -106,11 +142,14 @@ def test_hash_and_digests_follow_contents_and_labels(files):
     assert Photos(files[::-1], first.labels, 3).hash != first.hash
 
 
-def test_without_room_for_a_cache_images_are_decoded_for_each_batch(files, tmp_path, monkeypatch):
+def test_without_room_for_a_cache_images_are_decoded_for_each_batch(
+    files, tmp_path, monkeypatch, capsys
+):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     made = photos(files).prepared(SQUARE, tmp_path / "cache")
-    assert list((tmp_path / "cache").iterdir()) == []
+    assert kept(tmp_path / "cache") == []
+    assert "cannot be kept" in capsys.readouterr().err
     expected = np.stack([read_image(path, 3, SQUARE) for path in files])
     assert np.array_equal(made.gather(torch.arange(9)).numpy(), expected)
 
@@ -124,7 +163,7 @@ def test_unreadable_files_are_named_together(files, tmp_path, monkeypatch, room)
         monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"2 of 9(?s:.)*2\.png(?s:.)*5\.png"):
         photos(files).prepared(SQUARE, tmp_path / "cache")
-    assert not (tmp_path / "cache").exists() or list((tmp_path / "cache").iterdir()) == []
+    assert kept(tmp_path / "cache") == []
 
 
 def test_a_file_that_vanished_is_named(files, tmp_path):
