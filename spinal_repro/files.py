@@ -56,6 +56,12 @@ def _write(path: Path, content: Content) -> None:
         os.fsync(file.fileno())
 
 
+def sync_file(path: Path) -> None:
+    """Flush to disk what another library wrote."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Flush the names in a folder to disk: a rename, too, must survive a power cut."""
     if os.name != "posix":

@@ -13,7 +13,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.export.card import CARD, describe, model_card
 from spinal_repro.export.formats import FORMATS
 from spinal_repro.export.parity import BATCH, Parity, compare
-from spinal_repro.files import write_atomic
+from spinal_repro.files import sync_file, sync_folder, write_atomic
 from spinal_repro.inference import Trained, part_of
 
 
@@ -73,15 +73,25 @@ def export_run(trained: Trained, to: str, out: Path, root: str | None = None) ->
                 f"allowed, and {parity.images - parity.agree} get another class"
             )
         sums = {found.name: _sha256(found) for found in sorted(place.iterdir())}
-        card = model_card(trained, form, parity, sums)
-        for found in place.iterdir():
-            found.replace(out / found.name)
-        write_atomic(out / CARD, card)
+        write_atomic(place / CARD, model_card(trained, form, parity, sums))
+        _move(place, out)
     finally:
         shutil.rmtree(place, ignore_errors=True)
         with contextlib.suppress(OSError):  # holds something, as it should
             out.rmdir()
     return Exported(out, out / form.file, parity, same)
+
+
+def _move(place: Path, out: Path) -> None:
+    """Give everything its name once it is on disk; a card never stands beside another model."""
+    mode = (place / CARD).stat().st_mode  # some libraries write what nobody else may read
+    for found in place.iterdir():
+        found.chmod(mode)
+        sync_file(found)
+    (out / CARD).unlink(missing_ok=True)
+    for found in sorted(place.iterdir(), key=lambda path: path.name == CARD):
+        found.replace(out / found.name)
+    sync_folder(out)
 
 
 def _sha256(path: Path) -> str:

@@ -4,6 +4,7 @@ import dataclasses
 import importlib.util
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from spinal_repro.config import compose
 from spinal_repro.errors import UserError
 from spinal_repro.export import FORMATS, export_run, load_safetensors
 from spinal_repro.export import formats as formats_module
+from spinal_repro.export.card import CARD
 from spinal_repro.export.parity import IMAGES, compare
 from spinal_repro.inference import load_run, part_of, predict
 from spinal_repro.training.run import run
@@ -147,6 +149,27 @@ def test_a_model_that_differs_is_not_exported(trained, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="not exported: on 64 test images the safetensors model"):
         export_run(trained, "safetensors", tmp_path / "out")
     assert not list(tmp_path.iterdir())
+
+
+def test_a_card_never_stands_beside_another_model(trained, tmp_path, monkeypatch):
+    """Killed at any rename of a second export; and what is written is everybody's to read."""
+    export_run(trained, "safetensors", tmp_path)
+    model, card = tmp_path / "model.safetensors", tmp_path / CARD
+    assert model.stat().st_mode == card.stat().st_mode
+    replace, before = Path.replace, model.read_bytes()
+
+    class Killed(BaseException):
+        pass
+
+    def die(self, target):
+        if Path(target).parent == tmp_path:
+            raise Killed
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", die)
+    with pytest.raises(Killed):
+        export_run(trained, "safetensors", tmp_path)
+    assert model.read_bytes() == before and not card.exists()
 
 
 def test_parity_sees_any_difference_and_what_is_no_number(trained):
