@@ -106,7 +106,8 @@ def test_a_signal_stops_what_runs_and_keeps_the_rest_waiting(job, name):
     assert signal.getsignal(getattr(signal, name)) is before
 
 
-def test_a_second_signal_ends_what_does_not_stop(job):
+def test_a_second_signal_ends_what_does_not_stop(job, monkeypatch):
+    monkeypatch.setattr(supervisor, "AT_ONCE", 0.5)
     deaf = job("deaf")
 
     def insist() -> None:
