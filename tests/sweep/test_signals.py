@@ -82,18 +82,6 @@ def test_a_signal_to_the_whole_group(tmp_path, sweep, name):
         assert "stopped after" in read_json(folder / "status.json")["message"]
 
 
-def test_a_signal_to_every_process(tmp_path, sweep):
-    """As systemd sends it: jobs have it at once, and from the parent a little later."""
-    jobs = [status["pid"] for status in at_work(tmp_path)]
-    for pid in (*jobs, sweep.pid):
-        os.kill(pid, signal.SIGTERM)
-    out, err = sweep.communicate(timeout=LONGEST)
-    assert sweep.returncode == EXIT_INTERRUPTED, out + err
-    check_saved(begun(tmp_path))
-    for folder in begun(tmp_path):
-        assert "stopped after" in read_json(folder / "status.json")["message"]
-
-
 def test_a_killed_parent(tmp_path, sweep):
     """Its jobs notice, save and stop."""
     jobs = at_work(tmp_path)

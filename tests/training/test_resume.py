@@ -129,11 +129,13 @@ def test_the_command_says_that_it_can_go_on(tmp_path, monkeypatch, capsys):
 def test_a_second_signal_ends_the_process(name):
     code = (
         "import signal, time\n"
+        "from spinal_repro.sweep.supervisor import LOOK_EVERY\n"
         "from spinal_repro.training.stop import AT_ONCE, Stop\n"
         f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
         "with Stop() as stop:\n"
         "    stop.deferred = True\n"
         f"    signal.raise_signal(signal.{name})\n"
+        "    time.sleep(LOOK_EVERY)\n"
         f"    signal.raise_signal(signal.{name})\n"  # passed on by a launcher: not counted
         "    print(stop.asked, flush=True)\n"
         "    time.sleep(AT_ONCE + 0.1)\n"
