@@ -65,6 +65,16 @@ def test_the_name_never_shows_part_of_the_content(tmp_path, monkeypatch):
     assert set(seen[1:]) <= {"new"}
 
 
+def test_a_new_name_is_flushed_once_it_is_there(tmp_path, monkeypatch):
+    path, flushed = tmp_path / "file", []
+    monkeypatch.setattr(
+        files, "sync_folder", lambda folder: flushed.append((folder, path.read_text()))
+    )
+    for text in ("old", "new"):
+        write_atomic(path, text)
+        assert flushed.pop() == (tmp_path, text)
+
+
 def test_names_of_new_folders_are_flushed_too(tmp_path, monkeypatch):
     flushed = []
     monkeypatch.setattr(files, "sync_folder", flushed.append)

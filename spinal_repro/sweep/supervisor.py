@@ -5,12 +5,14 @@ once and has computed nothing, so that its threads and devices are untouched.
 """
 
 import multiprocessing
+import os
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection
+from multiprocessing import connection, forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -22,10 +24,11 @@ from spinal_repro.records import describe, write_status
 from spinal_repro.schema import Config
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
 from spinal_repro.sweep.worker import PRELOADED, Found, in_other_hands, resolve_all, work
-from spinal_repro.training.stop import Listener
+from spinal_repro.training.stop import AT_ONCE, SIGNALS, Listener
 
-GRACE = 30.0  # seconds between a time limit's request to stop and its end
+GRACE = 30.0  # seconds between this program's request to stop and the end of a job
 LOOK_EVERY = 0.5  # seconds between looks at the clock and at signals
+NOT_TOLD = 255  # what multiprocessing says where the server ended before it could tell a code
 
 
 @dataclass
@@ -63,23 +66,48 @@ class Job:
 
 @dataclass
 class _Running:
-    """A job at work."""
+    """A job at work.
+
+    Attributes:
+        deadline: When it is asked to stop, and then when it is ended.
+        verdict: As which it ends unless it is done, once it was asked to stop for itself alone.
+        told: What it said of its end.
+        silent: Whether its end of ``answer`` is closed, as the end of a process does it.
+    """
 
     job: Job
     process: BaseProcess
     answer: connection.Connection
     slot: str | None
     deadline: float
-    overdue: bool = False
+    verdict: dict[str, str] = field(default_factory=dict)
     told: dict[str, Any] = field(default_factory=dict)
+    silent: bool = False
+
+    @property
+    def orphaned(self) -> bool:
+        """Whether it is at work though the server that forked it, and would tell, is gone."""
+        lost = not self.process.is_alive() and self.process.exitcode == NOT_TOLD
+        return lost and not self.silent
 
 
 def start_context() -> Any:
-    """How processes are started: forked from a clean server, where forking is safe."""
+    """How processes are started: forked from a clean server, where forking is safe.
+
+    The server runs afterwards, deaf to signals that ask to stop: they go to whole groups of
+    processes, and it tells how jobs end, so it has to outlive them. Each job, which inherits what
+    is held back, listens again (`keep_to_itself`).
+    """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", *PRELOADED])
+    resource_tracker.ensure_running()  # first: where it has to be started, it lets signals through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
 
 
@@ -92,10 +120,10 @@ def resolve(jobs: Sequence[Job]) -> tuple[Shares, list[Job]]:
     Returns:
         What each job gets of the machine, and the jobs that are left to do.
     """
-    context = start_context()
     wanted = [job for job in jobs if job.config is not None]
     if not wanted:
         return Shares(1, (None,)), []
+    context = start_context()
     receive, send = context.Pipe(duplex=False)
     process = context.Process(target=resolve_all, args=([job.config for job in wanted], send))
     process.start()
@@ -143,30 +171,43 @@ def supervise(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
     Returns:
         Whether all were started: False after a signal; the rest stay waiting.
     """
-    context = start_context()
-    waiting, free = list(jobs), list(shares.slots)
+    waiting, free = _noted(jobs, on_end), list(shares.slots)
     running: list[_Running] = []
-    for job in waiting:
-        _note(job)
     with _Asked() as asked:
-        while (waiting and not asked.times) or running:
-            while waiting and free and not asked.times:
-                running.append(_start(context, waiting.pop(0), free.pop(0), shares.threads))
-            sentinels = [one.process.sentinel for one in running]
-            connection.wait(sentinels, timeout=LOOK_EVERY)
-            if asked.is_new():
-                _stop(running, at_once=asked.times > 1)
-            for one in list(running):
-                _hear(one)
-                if not one.process.is_alive():
-                    _end(one, stopped=asked.times > 0)
-                    running.remove(one)
-                    free.append(one.slot)
-                    on_end(one.job)
-                elif time.monotonic() > one.deadline:
-                    _stop([one], at_once=one.overdue)
-                    one.overdue, one.deadline = True, time.monotonic() + GRACE
+        try:
+            while (waiting and not asked.times) or running:
+                while waiting and free and not asked.times:
+                    _start(waiting.pop(0), free, shares.threads, running, on_end)
+                ends = [o.answer if o.orphaned else o.process.sentinel for o in running]
+                connection.wait(ends, timeout=LOOK_EVERY)
+                if asked.is_new():
+                    _stop(running, at_once=asked.times > 1)
+                for one in list(running):
+                    _hear(one)
+                    if not one.process.is_alive() and not one.orphaned:
+                        running.remove(one)
+                        free.append(one.slot)
+                        _end(one, stopped=asked.times > 0)
+                        on_end(one.job)
+                    else:
+                        _limit(one)
+        finally:
+            _stop(running, at_once=False)  # none is left, unless nobody can be told any more
         return not asked.times
+
+
+def _noted(jobs: Sequence[Job], on_end: Callable[[Job], None]) -> list[Job]:
+    """The jobs whose folders say that they wait; where that cannot be written, one has failed."""
+    noted = []
+    for job in jobs:
+        try:
+            _note(job)
+        except UserError as error:
+            job.state, job.message = "failed", str(error)
+            on_end(job)
+        else:
+            noted.append(job)
+    return noted
 
 
 class _Asked(Listener):
@@ -183,14 +224,35 @@ class _Asked(Listener):
         return new
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if time.monotonic() - self._last > LOOK_EVERY:  # launchers send a signal twice
-            self.times += 1
-        self._last = time.monotonic()
+        if not self.times or time.monotonic() - self._last > AT_ONCE:
+            self.times, self._last = self.times + 1, time.monotonic()
 
 
-def _start(context: Any, job: Job, slot: str | None, threads: int) -> _Running:
-    """Start a job's process."""
+def _start(
+    job: Job,
+    free: list[str | None],
+    threads: int,
+    running: list[_Running],
+    on_end: Callable[[Job], None],
+) -> None:
+    """Start a job's process on a free slot; one that cannot be started has failed."""
+    try:
+        running.append(_started(job, free[0], threads))
+        free.pop(0)
+    except (OSError, EOFError) as error:  # no memory, no process left, the server ended just now
+        job.state, job.message = "failed", f"its process could not be started: {error!r}"
+        on_end(job)
+
+
+def _started(job: Job, slot: str | None, threads: int) -> _Running:
+    """A job with a process of its own.
+
+    Raises:
+        OSError: where the machine has none left.
+        EOFError: where the server of processes ends meanwhile.
+    """
     assert job.config is not None and job.folder is not None
+    context = start_context()
     receive, send = context.Pipe(duplex=False)
     arguments = (job.config, job.folder, threads, slot, send)
     process = context.Process(target=work, args=arguments, name=job.what)
@@ -205,16 +267,38 @@ def _start(context: Any, job: Job, slot: str | None, threads: int) -> _Running:
 def _stop(running: Sequence[_Running], at_once: bool) -> None:
     """Ask jobs to save and stop, or end them."""
     for one in running:
-        one.process.kill() if at_once else one.process.terminate()
+        if one.orphaned:  # multiprocessing takes it for ended
+            assert one.process.pid is not None
+            with suppress(ProcessLookupError):
+                os.kill(one.process.pid, signal.SIGKILL if at_once else signal.SIGTERM)
+        elif at_once:
+            one.process.kill()
+        else:
+            one.process.terminate()
+
+
+def _limit(one: _Running) -> None:
+    """Ask a job to stop that is out of time or watched by nobody, and end it if it does not."""
+    if one.orphaned and not one.verdict:
+        message = "the process that starts jobs was ended; the same command continues"
+        verdict = {"state": "interrupted", "message": message}
+    elif time.monotonic() > one.deadline:
+        assert one.job.config is not None
+        minutes = one.job.config.runtime.time_limit
+        verdict = {"state": "timed out", "message": f"runtime.time_limit={minutes} minutes"}
+    else:
+        return
+    _stop([one], at_once=bool(one.verdict))
+    one.verdict, one.deadline = one.verdict or verdict, time.monotonic() + GRACE
 
 
 def _hear(one: _Running) -> None:
     """Take what a job says of its end, as long as it is there to say it."""
     try:
-        if not one.told and one.answer.poll():
+        while one.answer.poll():
             one.told = one.answer.recv()
     except (EOFError, OSError):
-        pass
+        one.silent = True
 
 
 def _end(one: _Running, stopped: bool) -> None:
@@ -224,16 +308,17 @@ def _end(one: _Running, stopped: bool) -> None:
     one.answer.close()
     told: dict[str, Any] = one.told or _from_code(code)
     if told["state"] != "done":
-        if one.overdue:
-            assert job.config is not None
-            minutes = job.config.runtime.time_limit
-            told = {"state": "timed out", "message": f"runtime.time_limit={minutes} minutes"}
+        if one.verdict:
+            told = one.verdict
         elif stopped and told["state"] == "killed":
             told = {"state": "interrupted", "message": told["message"]}
     job.state, job.message = told["state"], told.get("message", told.get("summary", ""))
     job.accuracy = told.get("accuracy")
-    if not one.told or one.overdue:
-        _note(job, pid)
+    if not one.told or one.verdict:
+        try:
+            _note(job, pid)
+        except UserError as error:
+            job.message = f"{job.message}; {error}"
     one.process.close()
 
 
@@ -247,7 +332,11 @@ def _from_code(code: int | None) -> dict[str, str]:
 
 
 def _note(job: Job, *pids: int | None) -> None:
-    """Write a job's state into its folder, unless another process is at work there."""
+    """Write a job's state into its folder, unless another process is at work there.
+
+    Raises:
+        UserError: where the folder cannot be written.
+    """
     assert job.folder is not None
     if in_other_hands(job.folder, *(pid for pid in pids if pid is not None)):
         return

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection
@@ -13,6 +14,7 @@ from typing import Any
 from spinal_repro.errors import UserError
 from spinal_repro.records import RECORD, STATUS, describe, explained, is_alive, write_status
 from spinal_repro.schema import Config
+from spinal_repro.training.stop import SIGNALS
 
 PRELOADED = ("spinal_repro.training.run",)  # once, by the server that forks the jobs
 OUTPUT = "output.txt"  # in a run's folder: what its process printed
@@ -50,11 +52,10 @@ def resolve_all(configs: list[Config], answer: Connection) -> None:
     for config in configs:
         try:
             config = resolved(config)
-        except UserError as error:
-            found.append(Found(refusal=str(error)))
-        else:
             folder, device = config.run_dir, config.runtime.device
             found.append(Found(folder, device, (folder / RECORD).is_file()))
+        except (UserError, OSError) as error:
+            found.append(Found(refusal=str(error)))
     answer.send((found, torch.cuda.device_count()))
 
 
@@ -66,17 +67,18 @@ def work(
     Sends:
         How it ended: ``state``, and ``message`` or the selected ``accuracy`` and ``summary``.
     """
-    keep_to_itself()
-    _print_to(folder / OUTPUT)
-    if device is not None:  # before anything asks for a device
-        os.environ["CUDA_VISIBLE_DEVICES"] = device
-    import torch
-
-    from spinal_repro.training.report import summary
-    from spinal_repro.training.run import run
-
-    torch.set_num_threads(threads)
     try:
+        keep_to_itself()
+        with suppress(OSError):  # the run says what is wrong with its folder
+            _print_to(folder / OUTPUT)
+        if device is not None:  # before anything asks for a device
+            os.environ["CUDA_VISIBLE_DEVICES"] = device
+        import torch
+
+        from spinal_repro.training.report import summary
+        from spinal_repro.training.run import run
+
+        torch.set_num_threads(threads)
         record = run(config).record
     except BaseException as error:
         answer.send(_ended(folder, error))
@@ -91,16 +93,18 @@ def work(
 
 
 def _ended(folder: Path, error: BaseException) -> dict[str, Any]:
-    """How a run ended that did not finish; its status says so too."""
-    sys.stdout.flush()
-    message = str(error) if isinstance(error, UserError) else explained(error)["message"]
+    """How a run ended that did not finish; its status says so too, where it can be written."""
+    told = explained(error)
+    message = str(error) if isinstance(error, UserError) else told["message"]
     if not isinstance(error, Exception):  # asked to stop
         return {"state": "interrupted", "message": message}
-    if "traceback" in (told := explained(error)):
-        print(told["traceback"], file=sys.stderr, flush=True)
-    if not in_other_hands(folder, os.getpid()):
-        epochs = describe(folder).get("epochs", "")
-        write_status(folder, "failed", epochs=epochs, **told)
+    with suppress(OSError):
+        if "traceback" in told:
+            print(told["traceback"], file=sys.stderr, flush=True)
+    with suppress(OSError):
+        if not in_other_hands(folder, os.getpid()):
+            epochs = describe(folder).get("epochs", "")
+            write_status(folder, "failed", epochs=epochs, **told)
     return {"state": "failed", "message": message}
 
 
@@ -116,7 +120,7 @@ def in_other_hands(folder: Path, *ours: int) -> bool:
 
 
 def keep_to_itself() -> None:
-    """Take signals from the parent alone, and stop as if told to when it is gone.
+    """Listen to signals, from the parent alone, and stop as if told to when it is gone.
 
     Ctrl-C on a terminal goes to a whole group of processes: the job would be told twice.
     """
@@ -124,6 +128,8 @@ def keep_to_itself() -> None:
         os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)  # see `start_context`
 
     def watch() -> None:
         parent = parent_process()
@@ -135,10 +141,13 @@ def keep_to_itself() -> None:
 
 
 def _print_to(path: Path) -> None:
-    """Lines of several jobs on one terminal would be nobody's."""
+    """Lines of several jobs on one terminal would be nobody's.
+
+    What another process says there stays: it may be at work on the same run.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
-    with path.open("w") as file:
+    with path.open("a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
     sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)

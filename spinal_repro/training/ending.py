@@ -11,7 +11,7 @@ from spinal_repro.records import describe, explained, write_status
 from spinal_repro.training.checkpoint import PREVIOUS, Loaded, set_aside
 from spinal_repro.training.distributed import Ranks
 from spinal_repro.training.finite import FAILURE, NonFiniteLossError
-from spinal_repro.training.lock import BusyError, RunLock
+from spinal_repro.training.lock import BusyError, RunLock, gone
 from spinal_repro.training.loop import State
 from spinal_repro.training.stop import Stop
 
@@ -60,10 +60,25 @@ def standing(state: State) -> str:
     return f"after step {state.partway.step} of {steps} in epoch {state.epoch + 1}"
 
 
-def warnings(folder: Path, loaded: Loaded | None, lock: RunLock) -> Iterator[str]:
-    """What must be said before a run goes on; a damaged checkpoint is set aside."""
+def warnings(
+    folder: Path, loaded: Loaded | None, lock: RunLock, threads: tuple[int | None, int | str | None]
+) -> Iterator[str]:
+    """What must be said before a run goes on; a damaged checkpoint is set aside.
+
+    Args:
+        folder: Of the run.
+        loaded: The checkpoint that it continues from.
+        lock: Whether there is one.
+        threads: The number that the run began with, and the one it goes on with.
+    """
     if lock.absent:
         yield "this file system has no locks: see to it that no second process trains this run"
+    begun, now = threads
+    if loaded is not None and begun not in (None, now):
+        yield (
+            f"this run began with runtime.threads={begun} and goes on with {now}, as asked for: "
+            f"the last digits will be others; leave it out to keep the number"
+        )
     if loaded is not None and loaded.damaged:
         set_aside(folder)
         yield (
@@ -80,15 +95,17 @@ def explain(
     Args:
         error: What ended it.
         folder: Its folder.
-        lock: Nothing is noted unless it is held.
+        lock: Nothing is noted unless it is held, in a folder that is still there.
         deterministic: Whether the run asked for nothing else.
 
     Returns:
         The error to raise: the same, or one with a message for users.
     """
-    found = error
+    found, lost = error, lock.lost
     if isinstance(error, NonFiniteLossError):
         found = _not_finite(error, folder, lock)
+    elif isinstance(error, OSError) and lost:
+        found = gone(folder)
     elif isinstance(error, OSError):
         # what is half written never has a name, so whatever was saved before is there
         found = UserError(
@@ -100,7 +117,7 @@ def explain(
             f"runtime.deterministic=true cannot be kept: {str(error).splitlines()[0]} Use another "
             f"device or model, or runtime.deterministic=false"
         )
-    if lock.held and not isinstance(error, BusyError):
+    if lock.held and not lost and not isinstance(error, BusyError):
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(OSError):  # the disk may be full
             epochs = describe(folder).get("epochs", "")

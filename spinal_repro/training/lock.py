@@ -1,15 +1,18 @@
 """One process a run: an operating system's lock, which ends with the process that holds it."""
 
+import errno
+import warnings
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
+from filelock import FileLock, SoftFileLock, Timeout
 
 from spinal_repro.errors import EXIT_BUSY, UserError
 from spinal_repro.files import clean, make_folder, read_json
 from spinal_repro.records import STATUS
 
 LOCK = ".lock"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class BusyError(UserError):
@@ -36,6 +39,7 @@ class RunLock:
     def __init__(self, folder: Path, owner: bool = True) -> None:
         self.held = self.absent = False
         self._owner, self._folder, self._lock = owner, folder, FileLock(folder / LOCK)
+        self._file: int | None = None  # the number of the file that is locked
 
     def __enter__(self) -> "RunLock":
         if self._folder.is_dir():
@@ -61,15 +65,63 @@ class RunLock:
             return
         try:
             make_folder(self._folder)
-            self._lock.acquire(timeout=0)
+            self.absent = not self._acquire()
+            if not self.absent:
+                self._file = (self._folder / LOCK).stat().st_ino
         except Timeout:
             raise BusyError(_who(self._folder)) from None
-        except NotImplementedError:
-            self.absent = True
         except OSError as error:
             raise UserError(f"the run folder {self._folder} cannot be written: {error}") from error
         self.held = True
         clean(self._folder)
+
+    def _acquire(self) -> bool:
+        """Lock the folder; False where its file system has no locks.
+
+        There some versions of filelock go on with a file that stands for a lock. It would outlive
+        a process that is killed, so it counts as none and is given back.
+        """
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of that; a run has its own words
+                self._lock.acquire(timeout=0)
+        except (OSError, NotImplementedError) as error:
+            number = error.errno if isinstance(error, OSError) else errno.ENOSYS
+            if number not in NO_LOCKS and not isinstance(self._lock, SoftFileLock):
+                raise
+            return False
+        if isinstance(self._lock, SoftFileLock):
+            self._lock.release()
+            return False
+        return True
+
+    @property
+    def lost(self) -> bool:
+        """Whether the folder was removed since; one of the same name may be another process's."""
+        try:
+            found = (self._folder / LOCK).stat().st_ino
+        except (FileNotFoundError, NotADirectoryError):
+            return self._file is not None
+        except OSError:  # it shows when something is written
+            return False
+        return self._file not in (None, found)
+
+    def check(self) -> None:
+        """To be called before anything is saved.
+
+        Raises:
+            UserError: where the folder was removed.
+        """
+        if self.lost:
+            raise gone(self._folder)
+
+
+def gone(folder: Path) -> UserError:
+    """What to tell where a folder was removed under a run."""
+    return UserError(
+        f"the run folder {folder} was removed while this run was at work, with all that it had "
+        f"saved; nothing more is written there. The same command starts anew, or goes on with what "
+        f"is there by then"
+    )
 
 
 def _who(folder: Path) -> str:

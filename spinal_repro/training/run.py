@@ -42,7 +42,7 @@ from spinal_repro.training.report import (
 )
 from spinal_repro.training.selfcheck import self_check
 from spinal_repro.training.stop import Stop
-from spinal_repro.training.threads import fastest_threads, settle_threads, with_threads
+from spinal_repro.training.threads import begun_with, fastest_threads, settle_threads, with_threads
 
 
 @dataclass(frozen=True)
@@ -231,6 +231,7 @@ def _train(
     config: Config, folder: Path, setup: Setup, device: torch.device, saver: Saver, lock: RunLock
 ) -> None:
     """Fit, evaluate and write the record."""
+    threads = (begun_with(folder), config.runtime.threads)
     write_config(config, folder)
     trainer, epochs = setup.trainer, config.recipe.epochs
     state, loaded = continued(folder, setup)
@@ -245,7 +246,7 @@ def _train(
     with progress, Tracking(config, folder, progress.say) as tracking:
         for line in opening(config, folder, setup, state, device):
             progress.say(line)
-        for line in warnings(folder, loaded, lock):
+        for line in warnings(folder, loaded, lock, threads):
             progress.warn(line)
         if checked := self_check(config, trainer.model, device):
             progress.say(checked)
@@ -254,6 +255,7 @@ def _train(
         write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
 
         def on_epoch(state: State, is_best: bool) -> None:
+            lock.check()
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, is_best)
             saver.saved()
             write_atomic(folder / "metrics.csv", metrics_csv(state))
@@ -269,6 +271,7 @@ def _train(
         def save(state: State) -> None:
             if saver.stop.asked:
                 progress.warn(f"{saver.stop.asked}: saving; a second signal ends this at once")
+            lock.check()
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)
             saver.saved()
             saver.stop_here(state)
@@ -283,6 +286,7 @@ def _train(
         saver.stop.deferred = True
         fit(trainer, state, on_epoch, on_batch, reload_best, save)
         tested = test_both(folder, setup, state, look)
+        lock.check()
         if tested is not None:
             write_predictions(folder, *tested)
         write_atomic(folder / "metrics.csv", metrics_csv(state))  # a kill may have spared it

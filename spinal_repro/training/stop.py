@@ -8,8 +8,9 @@ from abc import ABC, abstractmethod
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
-AT_ONCE = 0.5  # seconds: launchers send a signal to a group and pass it on as well
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
+SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
+AT_ONCE = 2.0  # seconds: launchers send a signal to a group and pass it on, a moment later, as well
 
 
 class Interrupted(KeyboardInterrupt):  # no error: the run goes on another time
@@ -28,7 +29,7 @@ class Listener(ABC):
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+            for number in SIGNALS:
                 if signal.getsignal(number) is not signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._handle)
         return self

@@ -1,7 +1,7 @@
 """How many CPU threads a run computes with.
 
 Another number of threads changes the last digits of sums, so a run keeps the number that it began
-with, its ``config.yaml`` and its record say it, and ``runtime.threads=N`` asks for it again.
+with unless ``runtime.threads=N`` asks for another one; its ``config.yaml`` and its record say it.
 """
 
 import copy
@@ -24,14 +24,15 @@ def settle_threads(config: Config, folder: Path) -> Config:
 
     Args:
         config: Of the run.
-        folder: Of the run; one that is continued keeps the number it began with.
+        folder: Of the run; one that is continued keeps the number it began with, unless it is
+            asked for another one.
 
     Returns:
         The configuration with the number; with ``auto`` where steps have to be timed.
     """
     threads = config.runtime.threads
     if not isinstance(threads, int):
-        threads = _begun_with(folder) or threads or torch.get_num_threads()
+        threads = begun_with(folder) or threads or torch.get_num_threads()
     if isinstance(threads, int):
         torch.set_num_threads(threads)
     return with_threads(config, threads)
@@ -42,7 +43,7 @@ def with_threads(config: Config, threads: int | str) -> Config:
     return dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, threads=threads))
 
 
-def _begun_with(folder: Path) -> int | None:
+def begun_with(folder: Path) -> int | None:
     """The number of threads of a run that began before; None for any other."""
     try:
         found = yaml.safe_load((folder / "config.yaml").read_text())["runtime"]["threads"]

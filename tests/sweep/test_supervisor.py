@@ -1,6 +1,7 @@
 """The parent of a sweep, with jobs that do what jobs should not."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -24,6 +25,10 @@ def misbehave(config, folder, threads, device, answer):
         answer.send({"state": "done", "accuracy": 0.5, "summary": f"{threads} threads, {device}"})
     elif folder.name == "exit":
         os._exit(3)
+    elif folder.name == "file":
+        shutil.rmtree(folder)
+        folder.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
     elif folder.name.startswith("kill"):
         os.kill(os.getpid(), signal.SIGKILL)
     elif folder.name == "deaf":
@@ -80,6 +85,35 @@ def test_a_job_that_does_not_listen_is_ended(job, monkeypatch):
     assert (deaf.state, status(deaf)["state"]) == ("timed out", "timed out")
 
 
+def test_a_folder_that_cannot_be_written_stops_no_other_job(job):
+    """A file lies there before the job begins, or before it ends."""
+    jobs = [job("taken"), job("file"), job("exit"), job("well")]
+    assert jobs[0].folder is not None
+    jobs[0].folder.parent.mkdir(parents=True)
+    jobs[0].folder.touch()
+    assert run(jobs, None)
+    assert [j.state for j in jobs] == ["failed", "killed", "failed", "done"]
+    for each in jobs[:2]:
+        assert f"the run folder {each.folder} cannot be written" in each.message
+    assert "SIGKILL" in jobs[1].message
+
+
+def test_a_process_that_cannot_be_started_stops_no_other_job(job, monkeypatch):
+    contexts = iter([supervisor.start_context()])
+
+    def start_context():
+        try:
+            return next(contexts)
+        except StopIteration:
+            raise BlockingIOError("no process left") from None
+
+    monkeypatch.setattr(supervisor, "start_context", start_context)
+    jobs = [job("well"), job("well2")]
+    assert run(jobs)
+    assert [j.state for j in jobs] == ["done", "failed"]
+    assert "no process left" in jobs[1].message
+
+
 def test_what_a_job_is_handed(job):
     jobs = [job("well")]
     assert run(jobs, "GPU-7")
@@ -106,7 +140,8 @@ def test_a_signal_stops_what_runs_and_keeps_the_rest_waiting(job, name):
     assert signal.getsignal(getattr(signal, name)) is before
 
 
-def test_a_second_signal_ends_what_does_not_stop(job):
+def test_a_second_signal_ends_what_does_not_stop(job, monkeypatch):
+    monkeypatch.setattr(supervisor, "AT_ONCE", 0.5)
     deaf = job("deaf")
 
     def insist() -> None:

@@ -15,6 +15,7 @@ from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.files import read_json
 from spinal_repro.training import checkpoint
 from spinal_repro.training import run as run_module
+from spinal_repro.training.loop import State
 from spinal_repro.training.run import run
 from spinal_repro.training.stop import Interrupted
 
@@ -42,6 +43,14 @@ VARIETY = {
         "recipe.head_epochs=2",
     ],
 }  # fmt: skip
+
+
+class Killed(BaseException):
+    """As SIGKILL: nothing after it is done."""
+
+
+def killed(*_given: Any) -> None:
+    raise Killed
 
 
 @pytest.mark.parametrize("kind", VARIETY)
@@ -90,9 +99,6 @@ def test_saved_inside_an_epoch_every_so_often(tmp_path, monkeypatch):
     assert config.run_dir.name == "s0" and config.identity() == small(tmp_path).identity()
     save, calls = run_module.save_checkpoint, []
 
-    class Killed(BaseException):
-        pass
-
     def save_then_die(*given: Any) -> None:
         save(*given)
         calls.append(given[3].partway)
@@ -129,14 +135,16 @@ def test_the_command_says_that_it_can_go_on(tmp_path, monkeypatch, capsys):
 def test_a_second_signal_ends_the_process(name):
     code = (
         "import signal, time\n"
-        "from spinal_repro.training.stop import Stop\n"
+        "from spinal_repro.sweep.supervisor import LOOK_EVERY\n"
+        "from spinal_repro.training.stop import AT_ONCE, Stop\n"
         f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
         "with Stop() as stop:\n"
         "    stop.deferred = True\n"
         f"    signal.raise_signal(signal.{name})\n"
+        "    time.sleep(LOOK_EVERY)\n"
         f"    signal.raise_signal(signal.{name})\n"  # passed on by a launcher: not counted
         "    print(stop.asked, flush=True)\n"
-        "    time.sleep(0.6)\n"
+        "    time.sleep(AT_ONCE + 0.1)\n"
         f"    signal.raise_signal(signal.{name})\n"
         "    print('still here')\n"
     )
@@ -165,6 +173,59 @@ def test_a_damaged_checkpoint_falls_back(tmp_path, monkeypatch, capsys, what, st
     assert "the last checkpoint is damaged" in said and "previous.pt" in said
     assert "the last checkpoint is damaged" in (parts.folder / "log.txt").read_text()
     assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_damaged_where_it_brought_new_best_weights(tmp_path):
+    """Those of the checkpoint before are still there to fall back to."""
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    weights = []
+    for epoch in (1, 2, 3):
+        torch.nn.init.constant_(model.weight, epoch)
+        weights.append(model.weight.detach().clone())
+        state = State(0.1, epoch=epoch, best_epoch=epoch)
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, state, is_best=True)
+    flip(tmp_path / "last.pt")
+    loaded = checkpoint.load_checkpoint(tmp_path, model, optimizer)
+    assert loaded is not None and loaded.damaged and loaded.state.epoch == 2
+    assert model.weight.equal(weights[1])
+    torch.nn.init.zeros_(model.weight)
+    checkpoint.load_best(tmp_path, loaded.state, model)
+    assert model.weight.equal(weights[1])
+    assert len(list(tmp_path.glob("best-*"))) == 2  # and no others
+
+
+def test_killed_between_the_name_of_the_best_weights_and_the_record(tmp_path, monkeypatch, capsys):
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "build_record", killed)
+        with pytest.raises(Killed):
+            run(config)
+    assert (config.run_dir / "best.safetensors").is_file()
+    capsys.readouterr()
+    parts = run(config)
+    assert "damaged" not in capsys.readouterr().err
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_killed_between_the_last_checkpoint_and_its_row(tmp_path, monkeypatch):
+    """Every epoch has its row in metrics.csv in the end."""
+    config = small(tmp_path)
+    save = run_module.save_checkpoint
+
+    def save_then_die(*given: Any) -> None:
+        save(*given)
+        if given[3].epoch == config.recipe.epochs:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "save_checkpoint", save_then_die)
+        with pytest.raises(Killed):
+            run(config)
+    assert len((config.run_dir / "metrics.csv").read_text().splitlines()) == 3
+    run(config)
+    assert len((config.run_dir / "metrics.csv").read_text().splitlines()) == 1 + 3
 
 
 def test_damaged_again_after_a_fallback(tmp_path, monkeypatch):

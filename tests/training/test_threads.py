@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from stopping import interrupted
 
 from spinal_repro.config import compose
 from spinal_repro.training import threads as threads_module
@@ -64,3 +65,11 @@ def test_a_run_keeps_the_number_that_it_began_with(tmp_path, two_threads):
         again = small(tmp_path, f"runtime.threads={asked}")
         assert settle_threads(again, folder).runtime.threads == number
         assert torch.get_num_threads() == number
+
+
+def test_another_number_of_threads_is_said(tmp_path, monkeypatch, capsys):
+    folder = interrupted(small(tmp_path, "runtime.threads=1", "recipe.epochs=2"), monkeypatch, 2)
+    run(small(tmp_path, "runtime.threads=2", "recipe.epochs=2"))
+    torch.set_num_threads(1)
+    said = "began with runtime.threads=1 and goes on with 2"
+    assert said in capsys.readouterr().err and said in (folder / "log.txt").read_text()

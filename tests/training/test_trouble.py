@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -32,6 +33,46 @@ HOLD = (
     "print('held', flush=True)\n"
     "sys.stdin.read()\n"
 )
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
+    """The run says so and goes on, also after a kill; no file stands for a lock."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_given):
+        raise OSError(number, os.strerror(number))
+
+    config = small(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(fcntl, "flock", flock)
+        folder = interrupted(config, patch, 4)
+        assert "this file system has no locks" in capsys.readouterr().err
+        (folder / ".lock").write_text("of a process that was killed")
+        assert len(run(config).record["history"]) == 3
+        assert "this file system has no locks" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_folder_that_is_removed_meanwhile(tmp_path, monkeypatch, again):
+    """Nothing is written where another process may have begun anew."""
+    from spinal_repro.training import run as run_module
+
+    config = small(tmp_path)
+    folder, write = config.run_dir, run_module.write_status
+
+    def note(place: Path, state: str, **details: str) -> None:
+        write(place, state, **details)
+        if details.get("epochs") == "1/3":
+            shutil.rmtree(folder)
+            if again:
+                folder.mkdir()
+                (folder / ".lock").touch()
+
+    monkeypatch.setattr(run_module, "write_status", note)
+    with pytest.raises(UserError, match=f"{folder} was removed while this run was at work"):
+        run(config)
+    assert [path.name for path in folder.glob("*")] == [".lock"] * again
 
 
 def contents(folder: Path) -> dict[str, bytes]:
