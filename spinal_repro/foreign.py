@@ -53,10 +53,8 @@ class GuardedLoader(ConfigLoaderImpl):
             in_place_of_another = foreign and repo.get_schema_source().is_config(name)
             if name in asked and not in_place_of_another:
                 continue
-            sets = "hydra" in list(
-                result.config
-            )  # without the list it would look at the value as well
-            if sets and (foreign or _is_foreign(repo.load_config(str(default.parent)))):
+            keys = list(result.config)  # `in` alone would look at the values as well
+            if "hydra" in keys and (foreign or _is_foreign(repo.load_config(str(default.parent)))):
                 raise UserError(
                     f"{where} has settings of Hydra's own, which can run code; take them out, or "
                     f"give them on the command line if they are yours"

@@ -14,6 +14,7 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.resolvers import oc
 
 from spinal_repro.errors import UserError
@@ -21,6 +22,7 @@ from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import NAME
 
 VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
+LOCAL = ("hydra", "now", "python_version")  # resolvers that no configuration may use
 MAX_DEPTH = 50  # of nested values
 
 
@@ -28,7 +30,9 @@ MAX_DEPTH = 50  # of nested values
 def own_variables() -> Iterator[None]:
     """Let ``${oc.env:...}`` read this program's own variables alone while this lasts.
 
-    What a configuration resolves to ends up in records, which travel.
+    What a configuration resolves to ends up in records, which travel. So it must not say anything
+    of this machine or moment either, which resolvers of Hydra's would tell; the other ones of
+    OmegaConf, ``oc.decode`` and the like, only transform what a configuration says itself.
     """
 
     def env(key: str, *default: Any) -> Any:
@@ -39,11 +43,21 @@ def own_variables() -> Iterator[None]:
             )
         return oc.env(key, *default)
 
+    def refuse(*_: Any) -> None:
+        raise UserError(
+            f"a configuration may not ask for what differs by machine or moment "
+            f"({', '.join(f'${{{name}:...}}' for name in LOCAL)}); write what it should be"
+        )
+
+    kept = dict(BaseContainer._resolvers)
     OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    for name in LOCAL:
+        OmegaConf.register_new_resolver(name, refuse, replace=True)
     try:
         yield
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        BaseContainer._resolvers.clear()
+        BaseContainer._resolvers.update(kept)
 
 
 def refuse_interpolations(value: Any, where: str, depth: int = 0) -> None:
