@@ -71,12 +71,14 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
+    from spinal_repro.foreign import guarded
+
     overrides = allowing(overrides)
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []
     try:
         if GlobalHydra.instance().is_initialized():
             return hydra_compose("train", overrides=[*overrides, *search])
-        with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+        with guarded(), initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
             return hydra_compose("train", overrides=[*overrides, *search])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error

@@ -224,7 +224,7 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
         split,
         part,
         preparation=config.preparation("eval"),
-        runs=_place(trained),
+        runs=run_place(trained.folder, trained.config),
         batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,
         std=trained.std,
@@ -238,7 +238,15 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
     return batches, same
 
 
-def _place(trained: Trained) -> Path:
-    """Where decoded photographs are kept: beside the runs, or in the folder of a run from afar."""
-    runs = Path(trained.config.runs)
-    return runs if trained.folder.resolve().is_relative_to(runs.resolve()) else trained.folder
+def run_place(folder: Path, config: Config) -> Path:
+    """The folder of runs that a run folder lies in, or itself where it came from afar.
+
+    It is seen from where the folder lies: what its configuration says may be meant for another
+    machine, or to mislead.
+
+    Args:
+        folder: Of the run.
+        config: Of the run.
+    """
+    place = folder.resolve()
+    return place.parents[2] if place.parts[-3:] == config.run_dir.parts[-3:] else place

@@ -14,14 +14,15 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.resolvers import oc
 
 from spinal_repro.errors import UserError
 from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import NAME
-from spinal_repro.text import printable
 
 VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
+LOCAL = ("hydra", "now", "python_version")  # resolvers that no configuration may use
 MAX_DEPTH = 50  # of nested values
 
 
@@ -29,7 +30,9 @@ MAX_DEPTH = 50  # of nested values
 def own_variables() -> Iterator[None]:
     """Let ``${oc.env:...}`` read this program's own variables alone while this lasts.
 
-    What a configuration resolves to ends up in records, which travel.
+    What a configuration resolves to ends up in records, which travel. So it must not say anything
+    of this machine or moment either, which resolvers of Hydra's would tell; the other ones of
+    OmegaConf, ``oc.decode`` and the like, only transform what a configuration says itself.
     """
 
     def env(key: str, *default: Any) -> Any:
@@ -40,11 +43,21 @@ def own_variables() -> Iterator[None]:
             )
         return oc.env(key, *default)
 
+    def refuse(*_: Any) -> None:
+        raise UserError(
+            f"a configuration may not ask for what differs by machine or moment "
+            f"({', '.join(f'${{{name}:...}}' for name in LOCAL)}); write what it should be"
+        )
+
+    kept = dict(BaseContainer._resolvers)
     OmegaConf.register_new_resolver("oc.env", env, replace=True)
+    for name in LOCAL:
+        OmegaConf.register_new_resolver(name, refuse, replace=True)
     try:
         yield
     finally:
-        OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
+        BaseContainer._resolvers.clear()
+        BaseContainer._resolvers.update(kept)
 
 
 def refuse_interpolations(value: Any, where: str, depth: int = 0) -> None:
@@ -105,34 +118,22 @@ def check_finite(value: Any, where: str = "") -> None:
             check_finite(item, where)
 
 
-def refuse_foreign_settings(folders: Iterable[Path]) -> None:
-    """Refuse folders of configuration whose files would configure Hydra itself.
-
-    Hydra calls what its own settings name (callbacks, launchers, handlers of logging), so whoever
-    sets those runs code. On the command line they are the user's own; in files they could be
-    anybody's. A folder's own ``hydra/`` is read only where the command line asks for it.
+def refuse_unreadable(folders: Iterable[Path]) -> None:
+    """Refuse folders of configuration with files that are too much to read, before Hydra does.
 
     Args:
         folders: Given by ``--config-dir`` or in Hydra's search path.
 
     Raises:
-        UserError: naming the first such file, or one that is too much to read.
+        UserError: naming the first such file.
     """
     for folder in folders:
         for path in sorted(folder.rglob("*.yaml")):
-            if path.relative_to(folder).parts[0] == "hydra":
-                continue
             try:
-                content = read_yaml(path)
+                read_yaml(path)
             except UserError:
                 if _is_yaml(path):  # Hydra could read what we do not
                     raise
-                continue
-            if _names_hydra(path, content):
-                raise UserError(
-                    f"{printable(str(path))} has settings of Hydra's own, which can run code; "
-                    f"take them out, or give them on the command line if they are yours"
-                )
 
 
 def _is_yaml(path: Path) -> bool:
@@ -145,24 +146,3 @@ def _is_yaml(path: Path) -> bool:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return False
     return True
-
-
-def _names_hydra(path: Path, content: Any) -> bool:
-    """Whether a file's package, defaults or keys lead to ``hydra``."""
-    head = [line for line in path.read_text().splitlines() if line.lstrip().startswith("#")]
-    packages = [line for line in head if "@package" in line]
-    if any("hydra" in line for line in packages):
-        return True
-    if not isinstance(content, Mapping):
-        return False
-    if any(str(key).partition(".")[0].startswith("hydra") for key in content):
-        return True
-    defaults = content.get("defaults") or []
-    entries = defaults if isinstance(defaults, list) else [defaults]
-    return any("hydra" in str(entry) or "${" in _package(entry) for entry in entries)
-
-
-def _package(entry: Any) -> str:
-    """What stands behind the @ of an entry of a defaults list."""
-    key = str(next(iter(entry), "")) if isinstance(entry, Mapping) else str(entry)
-    return key.partition("@")[2]

@@ -1,7 +1,9 @@
 """A finished run used from its folder: the accuracy of its record, the classes of its images."""
 
+import dataclasses
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +14,10 @@ from spinal_repro.cli.spinal import main
 from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.inference import find_images, load_run, part_of, predict
+from spinal_repro.inference import find_images, load_run, part_of, predict, run_place
+from spinal_repro.training import replay
 from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.report import write_config
 from spinal_repro.training.run import run
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -162,3 +166,22 @@ def test_files_that_do_not_fit_together(trained_folder, tmp_path, damage):
         path.write_text(path.read_text().replace(old, new))
     with pytest.raises(UserError, match=r"safetensors|config\.yaml"):
         load_run(folder)
+
+
+def test_what_a_folder_says_of_the_place_of_runs_is_not_followed(tmp_path):
+    """Decoded photographs are kept there, wherever a stranger's configuration points."""
+    config = compose([f"runs={tmp_path / 'elsewhere'}"])
+    cell, kind, seed = config.run_dir.parts[-3:]
+    assert run_place(tmp_path / "mine" / cell / kind / seed, config) == tmp_path / "mine"
+    assert run_place(tmp_path / "sent" / seed, config) == tmp_path / "sent" / seed
+    for runs in (tmp_path, tmp_path / "sent", "/", ".."):
+        said = dataclasses.replace(config, runs=str(runs))
+        assert run_place(tmp_path / "sent" / "x", said) == tmp_path / "sent" / "x"
+
+
+def test_a_replay_fetches_nothing_and_keeps_nothing_where_it_is_told(tmp_path):
+    config = compose(["data.download=true", f"runs={tmp_path / 'elsewhere'}"])
+    write_config(config, tmp_path)
+    told = replay._config(tmp_path)
+    assert not told.data.download and Path(told.runs) == tmp_path
+    assert told.identity() == config.identity()

@@ -22,12 +22,14 @@ from spinal_repro.cli.launch import Jobs, elsewhere, requeued
 from spinal_repro.cli.sweep import named, run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
+from spinal_repro.foreign import FILE, guarded
 from spinal_repro.schema import schema_keys
 from spinal_repro.text import printable
 from spinal_repro.training.stop import Stop
-from spinal_repro.untrusted import refuse_foreign_settings
+from spinal_repro.untrusted import refuse_unreadable
 
 LINE_FEED = "\n"
+SEARCH_PATH = "hydra.searchpath"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
@@ -81,7 +83,7 @@ def _main(arguments: Sequence[str]) -> int:
         if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
             raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
         arguments = expand(arguments, sweeping)
-        refuse_foreign_settings(_extra_dirs(arguments))
+        refuse_unreadable(_extra_dirs(arguments))
         check_overrides(arguments)
         if sweeping:
             arguments = with_launcher(arguments)
@@ -89,7 +91,7 @@ def _main(arguments: Sequence[str]) -> int:
         start = hydra_main(
             version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
         )(job)
-        with elsewhere(arguments, jobs, _extra_dirs(arguments)):
+        with guarded(), elsewhere(arguments, jobs, _extra_dirs(arguments)):
             start()
     except UserError as error:
         _complain(str(error))
@@ -210,9 +212,11 @@ def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
                 f"of your own go into a folder: --config-dir FOLDER"
             )
     folders = [] if given.config_dir is None else [Path(given.config_dir)]
-    for argument in arguments:
-        if argument.lstrip("+").startswith("hydra.searchpath="):
-            folders += [Path(found) for found in re.findall(r"file://([^,'\"\]]+)", argument)]
+    words = [a for a in arguments if a.lstrip("+").startswith(SEARCH_PATH)]
+    for override in OverridesParser.create().parse_overrides(words):
+        value = override.value()
+        places = [str(place).removeprefix(FILE) for place in value] if type(value) is list else []
+        folders += [Path(place) for place in places if "://" not in place]
     return folders
 
 

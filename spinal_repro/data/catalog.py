@@ -14,6 +14,7 @@ from spinal_repro.errors import UserError, unknown
 from spinal_repro.reading import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import DatasetConfig
+from spinal_repro.untrusted import check_names
 
 STATES = ("auto", "manual", "gone")
 PARTS = ("train", "val", "test")
@@ -130,12 +131,32 @@ class Entry:
         sizes = [file.bytes for file in self.about.files]
         return sum(s for s in sizes if s) if sizes and None not in sizes else None
 
+    def refuse_outside(self) -> None:
+        """Refuse to write where the options of image folders lead out of the root.
+
+        Raises:
+            UserError: naming what leads out.
+        """
+        below = str(self.options.get("folder") or "") if self.is_folder else ""
+        for place in (below, *self.parts.values()):
+            if _leads_out(place):
+                raise UserError(
+                    f"{self.title} would be written to '{place}', which is not below the folder of "
+                    f"data sets; say in dataset.options where below, and choose the folder by "
+                    f"--root or SPINAL_DATA"
+                )
+
     def resized(self, config: DatasetConfig) -> "Entry":
         """The same with the classes, sizes and folders of a configuration."""
         sizes = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
         return replace(
             self, num_classes=config.num_classes, sizes=sizes, options=dict(config.options)
         )
+
+
+def _leads_out(place: str) -> bool:
+    """Whether a path leads, or could lead, out of the folder that it is meant to be below."""
+    return Path(place).is_absolute() or ".." in Path(place).parts
 
 
 def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
@@ -212,9 +233,11 @@ def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
         raise UserError(f"{where}: a data set that is {about.state} needs instructions")
     if about.files and not about.mirrors:
         raise UserError(f"{where}: files need mirrors")
+    if about.folder is not None and _leads_out(about.folder):
+        raise UserError(f"{where}: folder '{about.folder}' is none below that of all data sets")
+    check_names({f"dataset/{name}.yaml: source": str(node.get("source"))})
     for file in (*about.files, *about.contents):
-        parts = Path(file.name).parts
-        if not file.name or ".." in parts or Path(file.name).is_absolute():
+        if not file.name or _leads_out(file.name):
             raise UserError(f"{where}: '{file.name}' is no name of a file")
         for sum_name, length in (("md5", 32), ("sha256", 64), ("holds", 64)):
             value = getattr(file, sum_name)

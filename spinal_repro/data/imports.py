@@ -46,6 +46,7 @@ def import_data(
         raise UserError(f"{entry.title} is part of a package; there is nothing to import")
     if not problems(entry, root, deep=not entry.is_folder):
         return False
+    entry.refuse_outside()
     refuse_what_is_in_the_way(entry, root)
     try:
         with staged(root, entry.key) as stage:

@@ -1,5 +1,6 @@
 """Repeating the step at which a run met a number that is none, looking closely this time."""
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from spinal_repro.environment import deterministic, resolve_device
 from spinal_repro.errors import UserError
+from spinal_repro.inference import run_place
 from spinal_repro.reading import read_yaml
 from spinal_repro.records import stored_config
 from spinal_repro.schema import Config
@@ -142,6 +144,9 @@ def _config(folder: Path) -> Config:
     if not path.is_file():
         raise UserError(f"{folder} is no run folder (it has no config.yaml); see spinal status")
     try:
-        return stored_config(read_yaml(path))
+        config = stored_config(read_yaml(path))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
+    # whose folder it may be: nothing is fetched for it, and nothing kept where it says
+    data = dataclasses.replace(config.data, download=False)
+    return dataclasses.replace(config, data=data, runs=str(run_place(folder, config)))

@@ -86,6 +86,16 @@ def test_old_files_without_counters_are_taken(whole, tmp_path):
         (lambda t: t.pop("layer1.0.conv1.weight"), "1 missing .*layer1.0.conv1.weight"),
         (lambda t: t.update(strange=torch.ones(1)), "1 unexpected .*strange"),
         (lambda t: t.update({"bn1.bias": torch.ones(3)}), "1 of another shape .*bn1.bias"),
+        *(
+            (lambda t, to=to: t.update({"bn1.bias": to(t["bn1.bias"])}), "1 of another shape or k")
+            for to in (
+                torch.Tensor.long,
+                torch.Tensor.bool,
+                torch.Tensor.to_sparse,
+                lambda tensor: tensor.to("meta"),
+                lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+            )
+        ),
         (lambda t: t.pop("fc.weight"), None),
     ],
 )

@@ -134,3 +134,13 @@ def test_gunzip_stops_at_the_size_it_may_have(tmp_path: Path) -> None:
     with pytest.raises(ArchiveError, match="more than the 999 bytes"):
         gunzip(tmp_path / "a.gz", tmp_path / "b", 999)
     assert not (tmp_path / "b").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["C:/x.txt", "C:x.txt", "c:\\x.txt", "..\\x.txt", "a\\..\\..\\x.txt", "\\x.txt", "/x.txt"],
+)
+def test_names_that_lead_outside_on_any_system(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ArchiveError, match="would write outside"):
+        unpack(packed(tmp_path, "x.tar", {**FILES, name: b""}), tmp_path / "out")
+    assert not (tmp_path / "x.txt").exists()

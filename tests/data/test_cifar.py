@@ -8,7 +8,8 @@ import pytest
 from torchvision import datasets as tv
 
 from spinal_repro.config import compose
-from spinal_repro.data.sources import load_dataset
+from spinal_repro.data import cifar
+from spinal_repro.data.sources import check_sums, load_dataset
 from spinal_repro.errors import UserError
 
 KINDS = {"cifar10": (tv.CIFAR10, b"labels"), "cifar100": (tv.CIFAR100, b"fine_labels")}
@@ -66,5 +67,18 @@ def test_what_is_missing_is_named(files):
 def test_a_changed_file_is_refused_before_it_is_unpickled(files):
     config, root, folder, name = files
     (folder / name).write_bytes(b"cposix\nsystem\n(S'false'\ntR.")
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        load_dataset(config, root)
+
+
+def test_a_file_that_is_changed_after_it_was_checked_is_refused(files, monkeypatch):
+    """Between the check of all files and the reading of one, somebody may write."""
+    config, root, folder, name = files
+
+    def change(*arguments):
+        check_sums(*arguments)
+        (folder / name).write_bytes(pickle.dumps({"label_names": ["other"]}, protocol=2))
+
+    monkeypatch.setattr(cifar, "check_sums", change)
     with pytest.raises(UserError, match=f"{name} is damaged"):
         load_dataset(config, root)

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 from torch import nn
 from torchvision import datasets as tv
@@ -23,6 +25,7 @@ from spinal_repro.data.cifar import read_batch
 from spinal_repro.data.kept import load_images, write_sum
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
+from spinal_repro.foreign import guarded
 from spinal_repro.pretrained import load_pretrained, read_tensors
 from spinal_repro.reading import read_yaml
 from spinal_repro.records import stored_config
@@ -181,23 +184,131 @@ def test_a_folder_of_configuration_that_sets_up_hydra(tmp_path, trace, monkeypat
     assert not ran(trace)
 
 
+EVIL = "# @package hydra\ncallbacks: {{x: {{_target_: logging.FileHandler, filename: {trace}}}}}\n"
+BARE = "{{_target_: logging.FileHandler, filename: {trace}}}\n"
+RECIPE_X = ["dataset=digits", "recipe=x", "recipe.epochs=1", "data.limit=96"]
+SHIPPED = ["dataset=digits", "recipe=cnn", "recipe.epochs=1", "data.limit=96"]
+TWO = ["-m", "dataset=digits", "recipe=cnn,x", "recipe.epochs=1", "data.limit=96"]
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments"),
+    [
+        pytest.param({"recipe/x": EVIL}, RECIPE_X, id="package"),
+        pytest.param(
+            {"recipe/x": "# @package _global_.hydra.callbacks\nx: " + BARE}, RECIPE_X, id="below"
+        ),
+        pytest.param({"recipe/x": RECIPE + HANDLER}, RECIPE_X, id="key"),
+        pytest.param({"recipe/x": "# @package hydra.callbacks.x\n" + BARE}, RECIPE_X, id="deep"),
+        pytest.param(
+            {"recipe/x": "# @package _global_\nhydra: ${{evil}}\nevil: {{x: 1}}\n"},
+            RECIPE_X,
+            id="reference",
+        ),
+        pytest.param(
+            {"recipe/x": "defaults: [cnn, /model/y@_global_.hydra.callbacks.x]\n", "model/y": BARE},
+            RECIPE_X,
+            id="package in defaults",
+        ),
+        pytest.param(
+            {"recipe/x": "# @package _global_\ndefaults: [/recipe/cnn@hydra.callbacks.x]\n"},
+            RECIPE_X,
+            id="shipped file there",
+        ),
+        pytest.param({"../stuff/x": EVIL, "recipe": "../stuff"}, RECIPE_X, id="linked folder"),
+        pytest.param({"hydra/stuff/x": EVIL, "recipe": "hydra/stuff"}, RECIPE_X, id="link inside"),
+        pytest.param(
+            {"../evil": EVIL, "recipe/x": "defaults: [cnn, ../../evil]\n"}, RECIPE_X, id="up"
+        ),
+        pytest.param(
+            {"../evil": EVIL, "recipe/x": "defaults: [cnn, /../evil]\n"}, RECIPE_X, id="root, up"
+        ),
+        pytest.param(
+            {"../evil": EVIL, "recipe/x": "defaults: [cnn, /recipe: ../../evil]\n"},
+            RECIPE_X,
+            id="group, up",
+        ),
+        pytest.param(
+            {
+                "hydra/evil": EVIL,
+                "recipe/x": "defaults: [cnn, /recipe: '../hy${{oc.decode:dra}}/evil']\n",
+            },
+            RECIPE_X,
+            id="put together",
+        ),
+        pytest.param(
+            {"../evil": EVIL, "recipe/x": "defaults: [cnn, /{folder}/../evil]\n"},
+            RECIPE_X,
+            id="absolute, up",
+        ),
+        pytest.param(
+            {"../evil": EVIL, "recipe/x": "defaults: [cnn, /{folder.parent}/evil]\n"},
+            RECIPE_X,
+            id="absolute",
+        ),
+        pytest.param(
+            {"hydra/launcher/basic": "_target_: logging.FileHandler\n"}, SHIPPED, id="Hydra's own"
+        ),
+        pytest.param({"hydra/launcher/processes": BARE}, ["-m", *SHIPPED], id="in place of ours"),
+        pytest.param({"recipe/x": EVIL}, TWO, id="one of two jobs"),
+        pytest.param({"recipe/x": EVIL}, [*RECIPE_X, "--cfg=job"], id="shown"),
+    ],
+)
+@pytest.mark.parametrize("given", ["--config-dir={}", "hydra.searchpath=[{}]"])
+def test_every_way_to_hydras_settings(
+    tmp_path_factory, trace, files, arguments, given, monkeypatch, capsys
+):
+    """Text is written into a file, a bare name is where a link leads."""
+    folder = tmp_path_factory.mktemp("own") / "conf"  # no name with "hydra" in it
+    for name, text in files.items():
+        path = folder / (f"{name}.yaml" if "\n" in text else name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if "\n" in text:
+            path.write_text(text.format(trace=trace, folder=folder))
+        else:
+            path.symlink_to(text)
+    monkeypatch.chdir(folder.parent)
+    words = sorted([given.format(folder), *arguments], key=lambda word: word[0] != "-")
+    said = in_process(monkeypatch, capsys, *words)
+    assert "settings of Hydra's own" in said or "leads out of its folder" in said
+    assert not trace.exists()
+
+
 @pytest.mark.parametrize(
     "text",
     [
-        "# @package hydra\ncallbacks: {x: {_target_: builtins.print}}\n",
-        "# @package _global_.hydra.callbacks\nx: {_target_: builtins.print}\n",
-        "defaults: [{override /hydra/launcher: evil}]\n",
-        "defaults: [cnn@hydra.callbacks.x]\n",
-        "defaults: [{cnn@hydra.job: x}]\n",
+        "# @package _global_\ndefaults: [{override /hydra/job_logging: disabled}]\n",
+        "defaults: [{override /hydra/launcher: processes}]\n",
+        "defaults: [cnn, /model/cnn@hydra.callbacks.x]\n",
         "hydra: {job_logging: {}}\n",
-        "hydra.job: {}\n",
     ],
 )
-def test_every_way_to_hydras_settings(tmp_path, text, monkeypatch, capsys):
+def test_what_does_not_reach_hydras_settings_changes_nothing(tmp_path, text):
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
     (tmp_path / "recipe").mkdir()
     (tmp_path / "recipe" / "x.yaml").write_text(text)
-    said = in_process(monkeypatch, capsys, f"--config-dir={tmp_path}", "recipe=x")
-    assert "settings of Hydra's own" in said and "x.yaml" in said
+    search = f"hydra.searchpath=[{tmp_path}]"
+
+    def settings(*overrides: str) -> dict:
+        config = hydra_compose("train", [search, *overrides], return_hydra_config=True)
+        plain = OmegaConf.to_container(config.hydra, resolve=False)
+        return {k: v for k, v in plain.items() if k not in ("runtime", "overrides", "job")}
+
+    with guarded(), initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+        plain = settings()
+        with contextlib.suppress(HydraException):
+            assert settings("recipe=x") == plain
+
+
+def test_a_launcher_of_ones_own_that_is_asked_for(tmp_path):
+    """With files of its own below ``hydra/``, which came along with it."""
+    own = {"mine": "defaults: [base]\n", "base": "defaults: [site]\n", "site": "queue: x\n"}
+    (tmp_path / "hydra" / "launcher").mkdir(parents=True)
+    for name, text in own.items():
+        (tmp_path / "hydra" / "launcher" / f"{name}.yaml").write_text(text)
+    assert compose(["hydra/launcher=mine"], extra_dir=tmp_path) == compose([])
 
 
 @pytest.mark.parametrize("option", ["--config-path=x", "-cn=x", "--experimental-rerun=x.pickle"])

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "results"))
 from fakes import fc_and_spinal, findings, result
 
 from spinal_repro.cli.spinal import main
+from spinal_repro.cli.train import main as train
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
 from spinal_repro.results import figures
@@ -81,6 +82,13 @@ def test_tables(evil, style):
             not re.search(r"(?<!\\)[%#$_~^]", plain) and plain.count("&") - plain.count(r"\&") == 1
         )
         assert not re.search(r"\\(input|write|hline)", row)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\x0b", "\x85", "\u2028"])
+def test_definitions_in_latex_stay_comments(end):
+    columns = [Column("name", f"Name{end}\\input{{x}}", f"a name{end}\\write18{{id}}")]
+    notes, _, _ = render(columns, [{"name": "x"}], "latex").partition("\\begin")
+    assert "write18" in notes and all(line.startswith("%") for line in notes.splitlines())
 
 
 def test_numbers_that_are_text_are_not_formulas():
@@ -152,6 +160,13 @@ def test_status(evil, tmp_path, capsys):
 def test_what_is_complained_of_is_not_obeyed(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["status", str(tmp_path / SCREEN)])
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_what_training_complains_of_is_not_obeyed(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["spinal-train", f"dataset.title='{SCREEN}'"])
+    with pytest.raises(SystemExit):
+        train()
     assert "\x1b" not in capsys.readouterr().err
 
 

@@ -2,6 +2,7 @@
 
 import pytest
 from omegaconf import OmegaConf
+from omegaconf.basecontainer import BaseContainer
 from omegaconf.errors import OmegaConfBaseException
 
 from spinal_repro.config import compose, validate
@@ -73,3 +74,15 @@ def test_own_variables_are_read_and_the_resolver_is_put_back(monkeypatch):
 def test_references_in_a_circle(plain, text):
     with pytest.raises(UserError):
         validate(leaking(plain, text))
+
+
+@pytest.mark.parametrize("asked", ["hydra:runtime.cwd", "now:%Y", "python_version:micro"])
+def test_facts_of_the_machine_stay_there(plain, asked):
+    from hydra.core.utils import setup_globals
+
+    setup_globals()
+    kept = dict(BaseContainer._resolvers)
+    for trick in (f"${{{asked}}}", f"${{oc.decode:'${{{asked}}}'}}"):
+        with pytest.raises(UserError, match="differs by machine or moment"):
+            validate(leaking(plain, trick))
+    assert kept == BaseContainer._resolvers
