@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.preparation import Preparation
+from spinal_repro.preparation import Preparation, refuse_constants
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import (
     Component,
@@ -231,6 +231,7 @@ def _check_values(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
+    refuse_constants(recipe.mean or (), recipe.std or (), "recipe")
     for part in ("train", "eval"):
         Preparation.of(recipe, part)
     for epoch, lr in recipe.stages.items():
@@ -241,8 +242,6 @@ def _check_values(config: Config) -> None:
             )
     if recipe.head_epochs < 0:
         raise UserError(f"recipe.head_epochs must be 0 or more, got {recipe.head_epochs}")
-    if any(not value > 0 for value in recipe.std or ()):
-        raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
         raise UserError(
             f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "

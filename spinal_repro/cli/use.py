@@ -108,11 +108,9 @@ def print_evaluation(given: argparse.Namespace) -> None:
     Raises:
         UserError: where the run or its data are not there.
     """
-    from spinal_repro.environment import autocast
-    from spinal_repro.inference import load_run, part_of
+    from spinal_repro.inference import evaluate, load_run, part_of
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
     from spinal_repro.results.statistics import binomial_interval
-    from spinal_repro.training.evaluation import evaluate
 
     if given.confusion is not None and not given.confusion.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.confusion.resolve().parent} for --confusion")
@@ -120,8 +118,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     batches, same = part_of(trained, given.split, given.root)
     if not same:
         print("the data are not those of the run: other images, or another order", file=sys.stderr)
-    precision = trained.config.runtime.precision
-    result = evaluate(trained.model, batches, autocast(trained.device, precision))
+    result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
     counts = confusion(
         batches.labels.cpu().numpy(), result.predictions.numpy(), len(trained.classes)
