@@ -23,6 +23,7 @@ from spinal_repro.text import printable
 
 VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
 MAX_DEPTH = 50  # of nested values
+LARGEST = 2**32 - 1  # whole number, as of a seed in NumPy
 
 
 @contextmanager
@@ -89,20 +90,22 @@ def check_names(names: Mapping[str, str]) -> None:
             )
 
 
-def check_finite(value: Any, where: str = "") -> None:
-    """Refuse infinities and NaN wherever they stand in plain containers.
+def check_numbers(value: Any, where: str = "") -> None:
+    """Refuse infinities, NaN and endless whole numbers wherever they stand in plain containers.
 
     Raises:
         UserError: naming the first one.
     """
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{where} must lie between -{LARGEST:,} and {LARGEST:,}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} must be a finite number, got {value}")
     if isinstance(value, Mapping):
         for key, item in value.items():
-            check_finite(item, f"{where}.{key}" if where else str(key))
+            check_numbers(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for item in value:
-            check_finite(item, where)
+            check_numbers(item, where)
 
 
 def refuse_foreign_settings(folders: Iterable[Path]) -> None:
