@@ -19,11 +19,11 @@ from omegaconf.resolvers import oc
 from spinal_repro.errors import UserError
 from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import NAME
+from spinal_repro.seeds import LARGEST
 from spinal_repro.text import printable
 
 VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
 MAX_DEPTH = 50  # of nested values
-LARGEST = 2**32 - 1  # whole number, as of a seed in NumPy
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spinal_repro.errors import UserError
+from spinal_repro.files import write_atomic
 from spinal_repro.model import build_model
 from spinal_repro.pretrained import load_whole, read_tensors
 from spinal_repro.reading import parse_json
@@ -91,7 +93,9 @@ def _load_onnx(path: Path) -> Compute:
 
 
 def _write_program(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
-    torch.export.save(_exported(model, example), path, extra_files=dict(text))
+    buffer = BytesIO()  # writing to a full disk itself, PyTorch ends the process
+    torch.export.save(_exported(model, example), buffer, extra_files=dict(text))
+    write_atomic(path, buffer.getvalue())
 
 
 def _load_program(path: Path) -> Compute:
