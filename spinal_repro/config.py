@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.preparation import Preparation
+from spinal_repro.preparation import MAX_SIDE, Preparation, refuse_constants
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import (
     Component,
@@ -27,8 +27,10 @@ from spinal_repro.schema import (
     schema_keys,
 )
 from spinal_repro.text import printable
-from spinal_repro.untrusted import check_finite, check_names, own_variables
+from spinal_repro.untrusted import check_names, check_numbers, own_variables
 
+MAX_CHANNELS, MAX_OUTPUTS = 1024, 100_000
+MAX_THREADS = 4096  # with a million, PyTorch crashes
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 
 
@@ -125,6 +127,8 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         stages = plain["recipe"]["stages"].items()  # JSON has made text of the epochs
         plain["recipe"]["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages}
 
+    check_numbers(plain)
+
     def section(name: str, schema: type) -> Any:
         node = plain.get(name)
         if not isinstance(node, dict):
@@ -156,7 +160,6 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     if printable(config.dataset.title) != config.dataset.title:
         raise UserError(f"dataset.title has control characters: {config.dataset.title!r}")
     _check_values(config)
-    check_finite(plain)
     return config
 
 
@@ -218,9 +221,26 @@ def _check_values(config: Config) -> None:
     for key, value in positive.items():
         if value is not None and not value > 0:
             raise UserError(f"{key} must be above 0, got {value}")
-    for key, value in {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay}.items():
+    natural = {
+        "recipe.momentum": recipe.momentum,
+        "recipe.weight_decay": recipe.weight_decay,
+        "recipe.head_epochs": recipe.head_epochs,
+        "protocol.split_seed": protocol.split_seed,
+    }
+    for key, value in natural.items():
         if not value >= 0:
-            raise UserError(f"recipe.{key} must not be negative, got {value}")
+            raise UserError(f"{key} must be 0 or more, got {value}")
+    bounded = {
+        "dataset.image_size": (dataset.image_size, MAX_SIDE),
+        "dataset.channels": (dataset.channels, MAX_CHANNELS),
+        "dataset.num_classes": (dataset.num_classes, MAX_OUTPUTS),
+        "dataset.num_outputs": (dataset.num_outputs, MAX_OUTPUTS),
+        "runtime.threads": (runtime.threads, MAX_THREADS),
+        "runtime.jobs": (runtime.jobs, MAX_THREADS),
+    }
+    for key, (number, most) in bounded.items():
+        if isinstance(number, int) and number > most:
+            raise UserError(f"{key} must be at most {most:,}, got {number:,}")
     if not 0 <= recipe.label_smoothing < 1:
         raise UserError(f"recipe.label_smoothing must lie in [0, 1), got {recipe.label_smoothing}")
     if (recipe.mean is None) != (recipe.std is None):
@@ -233,6 +253,7 @@ def _check_values(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
+    refuse_constants(recipe.mean or (), recipe.std or (), "recipe")
     for part in ("train", "eval"):
         Preparation.of(recipe, part)
     for epoch, lr in recipe.stages.items():
@@ -241,10 +262,6 @@ def _check_values(config: Config) -> None:
                 f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
                 f"got {epoch}: {lr}"
             )
-    if recipe.head_epochs < 0:
-        raise UserError(f"recipe.head_epochs must be 0 or more, got {recipe.head_epochs}")
-    if any(not value > 0 for value in recipe.std or ()):
-        raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
         raise UserError(
             f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "

@@ -33,7 +33,7 @@ def check_record(record: Mapping[str, Any], recount: Recount) -> list[str]:
         record: As read.
         recount: Counts the model of a configuration.
     """
-    missing = [key for key in NEEDED if key not in record]
+    missing = [key for key in NEEDED if record.get(key) is None]
     if missing:
         return [f"it lacks {', '.join(missing)}"]
     wrong = list(_not_finite(record))

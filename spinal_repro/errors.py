@@ -10,6 +10,9 @@ EXIT_BUSY = 69  # another process trains this run
 EXIT_INTERRUPTED = 75  # stopped by a signal; the same command continues
 
 
+SHOWN = 200  # characters of the name of a file
+
+
 class UserError(ValueError):
     """Something the user can mend: says what was wrong, what was expected and how to fix it.
 
@@ -20,6 +23,17 @@ class UserError(ValueError):
     """
 
     exit_code = EXIT_FAILED
+
+
+def in_words(error: BaseException) -> str:
+    """An error as a user is told of it: without a traceback, files by their names."""
+    if isinstance(error, OSError) and error.strerror:
+        name = str(error.filename or "")
+        short = name if len(name) <= SHOWN else f"{name[:SHOWN]}... ({len(name):,} characters)"
+        return f"{short}: {error.strerror}" if name else error.strerror
+    if isinstance(error, MemoryError):
+        return f"it takes more memory than there is{f': {error}' if str(error) else ''}"
+    return str(error) or type(error).__name__
 
 
 def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:

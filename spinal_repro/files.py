@@ -1,5 +1,6 @@
 """Writing files so that they are there whole or not at all, and telling when they are damaged."""
 
+import errno
 import hashlib
 import json
 import os
@@ -30,7 +31,10 @@ def write_atomic(path: Path, content: Content, keep: Path | None = None) -> None
 
     Raises:
         OSError: with the name of the file, e.g. where the disk is full; the old one is as it was.
+            Also where the name is that of a folder, a pipe or a device, which stay what they are.
     """
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file, and is not replaced", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         _write(partial, content)

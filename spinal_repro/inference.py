@@ -1,6 +1,7 @@
 """Using a trained model from its run folder alone, with the transforms it was trained with."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,8 +12,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spinal_repro.data.folder import SUFFIXES
@@ -24,11 +23,14 @@ from spinal_repro.environment import autocast, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.memory import keep_freed_memory
 from spinal_repro.model import build_model
-from spinal_repro.pretrained import refuse_not_finite
+from spinal_repro.preparation import refuse_constants
+from spinal_repro.pretrained import load_whole, read_tensors
 from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.records import RECORD, read_record, stored_config
 from spinal_repro.schema import Config
+from spinal_repro.training.evaluation import Evaluation
+from spinal_repro.training.evaluation import evaluate as run_over
 
 BATCH = 64
 
@@ -82,14 +84,7 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     untrained = dataclasses.replace(config.model, options=options)
     model = build_model(config.dataset, untrained, config.head, image_size=config.input_size)
     path = folder / "best.safetensors"
-    try:
-        tensors = load_file(path)
-        model.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise UserError(
-            f"the weights {path} do not fit the run's config: {str(error).splitlines()[0]}"
-        ) from error
-    refuse_not_finite(tensors, str(path))
+    load_whole(model, read_tensors(path), str(path))
     mean, std = _normalisation(record, config, folder)
     names = list((record.get("data") or {}).get("classes") or ())
     if len(names) > config.dataset.outputs:
@@ -132,10 +127,10 @@ def _normalisation(
             or any(type(value) not in (int, float) for value in values)
         ):
             raise UserError(f"{folder / RECORD} does not say the {key} to normalise with")
-        found.append([float(value) for value in values])
-    if any(not value > 0 for value in found[1]):
-        raise UserError(f"{folder / RECORD} has a std that is not above 0: {found[1]}")
-    return found[0], found[1]
+        found.append(values)
+    mean, std = found
+    refuse_constants(mean, std, str(folder / RECORD))
+    return [float(value) for value in mean], [float(value) for value in std]
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -167,6 +162,9 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
 
     Yields:
         For each file, in order: probabilities ``[C]`` of the classes, or why it cannot be read.
+
+    Raises:
+        UserError: where the model computes NaN or infinities.
     """
     config = trained.config
     preparation, channels = config.preparation("eval"), config.dataset.channels
@@ -191,8 +189,10 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
             if good:
                 images = torch.from_numpy(np.stack(good)).to(trained.device).float() / 255
                 with torch.inference_mode(), context():
-                    logits = trained.model((images - mean) / std)
-                answers = iter(logits.float().softmax(dim=1).cpu())
+                    logits = trained.model((images - mean) / std).float()
+                if not bool(torch.isfinite(logits).all()):
+                    raise _overflowed(trained)
+                answers = iter(logits.softmax(dim=1).cpu())
             for given in pixels:
                 yield given if isinstance(given, str) else next(answers)
 
@@ -250,3 +250,27 @@ def run_place(folder: Path, config: Config) -> Path:
     """
     place = folder.resolve()
     return place.parents[2] if place.parts[-3:] == config.run_dir.parts[-3:] else place
+
+
+def evaluate(trained: Trained, batches: Batches) -> Evaluation:
+    """Run the model over a part, as the run did.
+
+    Args:
+        trained: From `load_run`.
+        batches: From `part_of`.
+
+    Raises:
+        UserError: where the model computes NaN or infinities.
+    """
+    precision = trained.config.runtime.precision
+    result = run_over(trained.model, batches, autocast(trained.device, precision))
+    if not math.isfinite(result.loss):
+        raise _overflowed(trained)
+    return result
+
+
+def _overflowed(trained: Trained) -> UserError:
+    return UserError(
+        f"the model of {trained.folder} computes NaN or infinities: its weights or its "
+        f"normalisation are not those of a training that went well; train it anew"
+    )

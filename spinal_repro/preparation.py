@@ -1,5 +1,6 @@
 """How stored images are brought to one size, as a recipe says it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,6 +9,32 @@ from spinal_repro.registry import merge_onto
 
 if TYPE_CHECKING:
     from spinal_repro.schema import RecipeConfig
+
+
+MAX_SIDE = 4096  # of an image, in pixels
+FLOAT32 = (1.2e-38, 3.4e38)  # what it holds in full precision, in round figures
+
+
+def refuse_constants(mean: Sequence[float], std: Sequence[float], where: str) -> None:
+    """Refuse what pixels cannot be normalised with in float32.
+
+    Args:
+        mean: Of pixels in [0, 1], one or one a channel.
+        std: As mean.
+        where: What says them, for the message.
+
+    Raises:
+        UserError: for a std that is not above 0, and for what float32 does not hold.
+    """
+    least, most = FLOAT32
+    if any(not value > 0 for value in std):
+        raise UserError(f"std in {where} must be above 0, got {list(std)}")
+    for key, values, lowest in (("mean", mean, -most), ("std", std, least)):
+        if any(not lowest <= value <= most for value in values):
+            raise UserError(
+                f"{key} in {where} must be what float32 holds ({lowest} to {most}), "
+                f"got {str(list(values))[:60]}"
+            )
 
 
 @dataclass(frozen=True)
@@ -38,15 +65,18 @@ class Preparation:
         where = f"recipe.prepare.{part}"
         made = cls(**merge_onto(cls, recipe.prepare.get(part) or {}, where=where))
         sizes = made.resize if isinstance(made.resize, list) else [made.resize]
-        whole = all(isinstance(size, int) and size > 0 for size in sizes)
+        whole = all(isinstance(size, int) and 0 < size <= MAX_SIDE for size in sizes)
         if made.resize is not None and not (whole and len(sizes) in (1, 2)):
-            raise UserError(f"{where}.resize must be N or [HEIGHT, WIDTH], got {made.resize}")
+            raise UserError(
+                f"{where}.resize must be N or [HEIGHT, WIDTH], each from 1 to {MAX_SIDE}, "
+                f"got {made.resize}"
+            )
         if len(set(sizes)) == 2 and made.crop is None:
             raise UserError(
                 f"{where}.resize {made.resize} is not square; give {where}.crop as well"
             )
-        if made.crop is not None and made.crop < 1:
-            raise UserError(f"{where}.crop must be above 0, got {made.crop}")
+        if made.crop is not None and not 0 < made.crop <= MAX_SIDE:
+            raise UserError(f"{where}.crop must lie between 1 and {MAX_SIDE}, got {made.crop}")
         one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
         return made
 

@@ -136,18 +136,45 @@ def _check_zip(path: Path) -> None:
             raise UserError(f"{path} is damaged: the sum of {wrong} in it is wrong")
 
 
-def refuse_not_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+def load_whole(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Load all the weights of a model, as a run has saved them.
+
+    Raises:
+        UserError: naming the first tensor that is missing, unexpected, of another shape or kind,
+            or not finite.
+    """
+    expected = model.state_dict()
+    for name in {**expected, **tensors}:
+        there, here = (_described(found.get(name)) for found in (tensors, expected))
+        if there != here:
+            raise UserError(
+                f"the weights {source} do not fit the run's config: '{name}' is {there} in them "
+                f"and {here} in the model that the config describes"
+            )
+    refuse_not_finite(tensors, expected, source)
+    model.load_state_dict(tensors)
+
+
+def refuse_not_finite(
+    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
+) -> None:
     """Refuse weights that hold NaN or infinities: whatever they compute is none either.
+
+    Args:
+        tensors: As read; each is looked at as what it becomes in the model.
+        expected: Those of the model, by the same names.
+        source: Where they are from.
 
     Raises:
         UserError: naming the first such tensor and how much of it is not finite.
     """
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            count = int((~torch.isfinite(tensor)).sum())
+        finite = torch.isfinite(tensor.to(expected[name].dtype))
+        if not bool(finite.all()):
             raise UserError(
-                f"{source} holds NaN or infinities: {count:,} of the {tensor.numel():,} values of "
-                f"'{name}'; it was saved from a training that had failed"
+                f"{source} holds NaN or infinities: {int((~finite).sum()):,} of the "
+                f"{tensor.numel():,} values of '{name}', as {_dtype(expected[name])}; it was saved "
+                f"from a training that had failed, or by another program"
             )
 
 
@@ -201,16 +228,34 @@ def _load(
             f"{source} does not fit this model: {len(matched)} of {len(expected)} tensors match, "
             f"{', '.join(wrong)}; check model.name and dataset.image_size"
         )
-    refuse_not_finite(matched, source)
+    refuse_not_finite(matched, expected, source)
     target.load_state_dict(matched, strict=False)
     return WeightReport(source, sha256, len(matched), missing, unexpected)
 
 
 def _alike(given: Tensor, expected: Tensor) -> bool:
     """Whether a tensor can stand for another: shape, real or whole numbers, plainly stored."""
-    plain = given.layout == torch.strided and given.device.type != "meta"
-    kind = given.is_floating_point() == expected.is_floating_point()
-    return given.shape == expected.shape and kind and plain and not given.is_quantized
+    return _described(given) == _described(expected)
+
+
+def _described(tensor: Tensor | None) -> str:
+    """What a tensor that stands for another has in common with it: its shape and kind."""
+    if tensor is None:
+        return "not there"
+    plain = tensor.layout == torch.strided and tensor.device.type != "meta"
+    if not plain or tensor.is_quantized:
+        return "stored in another way"
+    if tensor.is_floating_point():
+        kind = "real numbers"
+    elif tensor.is_complex() or tensor.dtype == torch.bool:
+        kind = f"{_dtype(tensor)} numbers"
+    else:
+        kind = "whole numbers"
+    return f"{list(tensor.shape)} {kind}"
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _first_line(error: Exception) -> str:

@@ -65,11 +65,24 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
     Raises:
         UserError: where it cannot be read or is no such JSON.
     """
-    content = read_file(path, limit)
+    return parse_json(read_file(path, limit), _name(path))
+
+
+def parse_json(content: bytes | str, what: str) -> Any:
+    """JSON with finite numbers only.
+
+    Args:
+        content: The text.
+        what: Where it is from, for the message.
+
+    Raises:
+        UserError: where it is no such JSON.
+    """
     try:
-        return json.loads(content.decode(), parse_constant=_refuse, parse_float=_finite)
+        text = content.decode() if isinstance(content, bytes) else content
+        return json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{_name(path)} cannot be read: {_said(error)}") from error
+        raise UserError(f"{what} cannot be read: {_said(error)}") from error
 
 
 def _refuse(constant: str) -> NoReturn:

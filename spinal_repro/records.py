@@ -147,6 +147,8 @@ def describe(folder: Path) -> dict[str, Any]:
     row: dict[str, Any] = {"run": f"{cell}/{protocol}/{seed}", "state": "unreadable"}
     try:
         status = read_json(folder / STATUS)
+        if not isinstance(status, Mapping) or not isinstance(status.get("state"), str):
+            raise UserError(f"{STATUS} does not say what the run is doing")
         row |= {"state": status["state"], "epochs": status.get("epochs", "")}
         if row["state"] == "running" and not is_alive(status):
             row["state"] = "interrupted"
@@ -164,13 +166,16 @@ def describe(folder: Path) -> dict[str, Any]:
             }
             row.pop("message", None)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        row |= {"state": "unreadable", "reduced": f"{type(error).__name__}: {error}"}
+        why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        row |= {"state": "unreadable", "reduced": why}
     return row
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:
     """Whether the process that wrote a status still runs; on another machine, taken to be so."""
-    pid = int(status["pid"])
+    pid = status.get("pid")
+    if type(pid) is not int or not 0 < pid < 2**31:  # below 1 are groups, of which one is ours
+        return False
     if status.get("host", platform.node()) != platform.node():
         return True
     try:

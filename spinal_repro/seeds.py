@@ -8,6 +8,7 @@ needs no saved random state; one that continues inside it, the state of dropout'
 
 import hashlib
 
+LARGEST = 2**32 - 1  # seed, as in NumPy; no number of a configuration is larger
 STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr", "samples")
 
 

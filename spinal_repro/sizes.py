@@ -61,7 +61,7 @@ def sizes(overrides: Sequence[str] = ()) -> Sizes:
             set, each model has the one of `DATASETS`.
 
     Raises:
-        UserError: where a single model, or a single composition, cannot be built.
+        UserError: where nothing that is named can be built.
     """
     named = {key: value for key, _, value in (o.partition("=") for o in overrides)}
     rest = [o for o in overrides if o.partition("=")[0] not in ("model", "head", "dataset")]
@@ -77,20 +77,18 @@ def sizes(overrides: Sequence[str] = ()) -> Sizes:
         try:
             base = counter(compose([*_without_head_options(given), f"head={BASELINE}"]))
         except UserError as error:
-            if len(models) == 1:
-                raise
             found.refused.append((model, "any head", str(error)))
             continue
         for head in heads:
             try:
                 counts = counter(compose([*given, f"head={head}"]))
             except UserError as error:
-                if len(models) == len(heads) == 1:
-                    raise
                 found.refused.append((model, head, str(error)))
                 continue
             row = {"dataset": dataset, "model": model, "head": head}
             found.rows.append(row | counts.to_dict() | _changes(counts, base))
+    if not found.rows and found.refused:
+        raise UserError(found.refused[0][-1])
     return found
 
 

@@ -20,6 +20,7 @@ from omegaconf.resolvers import oc
 from spinal_repro.errors import UserError
 from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import NAME
+from spinal_repro.seeds import LARGEST
 
 VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
 LOCAL = ("hydra", "now", "python_version")  # resolvers that no configuration may use
@@ -102,20 +103,22 @@ def check_names(names: Mapping[str, str]) -> None:
             )
 
 
-def check_finite(value: Any, where: str = "") -> None:
-    """Refuse infinities and NaN wherever they stand in plain containers.
+def check_numbers(value: Any, where: str = "") -> None:
+    """Refuse infinities, NaN and endless whole numbers wherever they stand in plain containers.
 
     Raises:
         UserError: naming the first one.
     """
+    if isinstance(value, int) and abs(value) > LARGEST:
+        raise UserError(f"{where} must lie between -{LARGEST:,} and {LARGEST:,}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} must be a finite number, got {value}")
     if isinstance(value, Mapping):
         for key, item in value.items():
-            check_finite(item, f"{where}.{key}" if where else str(key))
+            check_numbers(item, f"{where}.{key}" if where else str(key))
     elif isinstance(value, list):
         for item in value:
-            check_finite(item, where)
+            check_numbers(item, where)
 
 
 def refuse_unreadable(folders: Iterable[Path]) -> None:

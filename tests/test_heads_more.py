@@ -208,7 +208,7 @@ def test_new_layers_learn(kind, options):
 
 
 def test_deepen_refuses_no_layers():
-    with pytest.raises(ValueError, match="layers must be 1 or more"):
+    with pytest.raises(ValueError, match="layers must lie between 1"):
         SpinalHead(8, 2).deepen(0)
 
 

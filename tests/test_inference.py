@@ -134,12 +134,16 @@ def test_other_images_are_not_passed_off_as_those_of_the_run(
         (["eval", "nowhere"], "no folder of a finished run"),
         (["eval", "{run}", "--root", "nowhere"], r"data\.root"),
         (["eval", "{run}", "--confusion", "no/where.png"], "no folder"),
+        (["eval", "{run}", "--confusion", "x.weird"], "ends in .png, not x.weird"),
+        (["eval", "{run}", "--confusion", "/dev/full"], "ends in .png, not /dev/full"),
+        (["eval", "{run}", "--confusion", "folder.png"], "folder.png is none"),
         (["predict", "{run}", "{image}", "--top", "0"], "1 or more"),
         (["predict", "{run}", "{image}", "--device", "tpu"], "no device"),
     ],
 )
 def test_refusals(trained_folder, tmp_path, monkeypatch, capsys, arguments, message):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder.png").mkdir()
     image = tmp_path / "inside/one.png"
     image.parent.mkdir()
     Image.new("RGB", (40, 40)).save(image)

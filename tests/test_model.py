@@ -251,3 +251,29 @@ def test_unknown_names_and_options_name_the_nearest():
         build_model(dataset(), FLATTEN, Component("spinal", {"widht": 3}))
     with pytest.raises(UserError, match="no option of model 'cnn' 'depth'"):
         build_model(dataset(), Component("cnn", {"depth": 3}), CNN_FC)
+
+
+@pytest.mark.parametrize(
+    ("head", "asked"),
+    [
+        (Component("spinal", {"width": 2**31, "layers": 4}), r"head spinal \(width=2147483648"),
+        (Component("fc", {"hidden": [2**32 - 1] * 2}), "head fc .* 1 x 28 x 28 px and 10 outputs"),
+    ],
+)
+def test_sizes_that_no_memory_holds_are_named(head, asked):
+    with pytest.raises(UserError, match=rf"model flatten with {asked}.* cannot be built") as error:
+        build_model(dataset(), FLATTEN, head)
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        Component("spinal", {"width": 2, "layers": 1001}),
+        Component("progressive", {"layers": 10**6}),
+        Component("fc", {"hidden": [1] * 1001}),
+    ],
+)
+def test_more_layers_than_anybody_waits_for(head):
+    with pytest.raises(UserError, match=r"layers must lie between . and 1000, got 1"):
+        build_model(dataset(), FLATTEN, head)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spinal_repro.errors import UserError
 from spinal_repro.paper import Cell, load_cells
 from spinal_repro.results.tables import FORMATS, Column, render
 
@@ -37,12 +38,9 @@ def add_parser(commands: Any) -> None:
         command.add_argument(
             "--runs",
             type=Path,
-            default=Path(os.environ.get("SPINAL_RUNS", "runs")),
             help="folder of run folders (default: SPINAL_RUNS, or ./runs)",
         )
-        command.add_argument(
-            "--records", type=Path, default=RECORDS, help=f"committed records (default: {RECORDS})"
-        )
+        command.add_argument("--records", type=Path, help=f"committed records (default: {RECORDS})")
 
 
 def _count(text: str) -> int:
@@ -74,7 +72,7 @@ def print_list(given: argparse.Namespace) -> None:
         UserError: where no cell matches the pattern, and for broken records.
     """
     cells = load_cells(given.pattern)
-    done = finished(cells, (given.runs, given.records))
+    done = finished(cells, _folders(given))
     rows = []
     for cell in cells:
         first = cell.published[0] if cell.published else None
@@ -90,13 +88,26 @@ def print_list(given: argparse.Namespace) -> None:
     print(render(LIST_COLUMNS, rows, given.format))
 
 
+def _folders(given: argparse.Namespace) -> list[Path]:
+    """Where runs and records lie; their usual places need not be there, others must.
+
+    Raises:
+        UserError: where a folder that was named is not there.
+    """
+    for option, folder in (("--runs", given.runs), ("--records", given.records)):
+        if folder is not None and not folder.is_dir():
+            raise UserError(f"there is no folder {folder} for {option}")
+    runs = given.runs or Path(os.environ.get("SPINAL_RUNS", "runs"))
+    return [folder for folder in (runs, given.records or RECORDS) if folder.is_dir()]
+
+
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
     """Seeds finished as each cell says, by its name and by protocol."""
     from spinal_repro.records import read_records
     from spinal_repro.results.cells import match
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
-    records = read_records([folder for folder in folders if folder.is_dir()], without=("history",))
+    records = read_records(folders, without=("history",))
     for result in match(cells, records) if records else ():
         if result.cell.best_of:
             continue
@@ -143,7 +154,7 @@ def print_plan(given: argparse.Namespace) -> None:
         UserError: where no cell matches the pattern, and for broken records.
     """
     cells = load_cells(given.pattern)
-    done = finished(cells, (given.runs, given.records))
+    done = finished(cells, _folders(given))
     rows, refused = [], []
     timings: Any = {}
     for cell in cells:

@@ -11,7 +11,7 @@ from typing import Any
 from spinal_repro import __version__
 from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
-from spinal_repro.errors import UserError
+from spinal_repro.errors import UserError, in_words
 from spinal_repro.results.tables import FORMATS, Column, render
 from spinal_repro.sweep.shares import usable_cores
 from spinal_repro.text import printable
@@ -24,8 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     try:
         given.command(given)
-    except UserError as error:
-        print(f"spinal: {printable(str(error), keep=LINE_FEED)}", file=sys.stderr)
+    except (UserError, OSError, MemoryError) as error:
+        print(f"spinal: {printable(in_words(error), keep=LINE_FEED)}", file=sys.stderr)
         sys.exit(2)
 
 
@@ -208,11 +208,11 @@ def print_regression(given: argparse.Namespace) -> None:
     start = time.perf_counter()
     rows = _regressions(given)
     summary = summarise(rows, published())
+    print(render(COLUMNS, summary, given.format), flush=True)
     if given.out is not None:
         settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
         seconds = round(time.perf_counter() - start, 1)
         write_json(given.out, regression_record(settings, rows, summary, seconds))
-    print(render(COLUMNS, summary, given.format))
 
 
 def _regressions(given: argparse.Namespace) -> list[dict[str, Any]]:

@@ -21,7 +21,14 @@ from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.launch import Jobs, elsewhere, requeued
 from spinal_repro.cli.sweep import named, run_together, with_launcher
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
-from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, unknown
+from spinal_repro.errors import (
+    EXIT_FAILED,
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    UserError,
+    in_words,
+    unknown,
+)
 from spinal_repro.foreign import FILE, guarded
 from spinal_repro.schema import schema_keys
 from spinal_repro.text import printable
@@ -69,6 +76,8 @@ def _main(arguments: Sequence[str]) -> int:
             jobs.append((what, ""))
 
     def together(raws: list[DictConfig], overrides: Sequence[Sequence[str]]) -> list[float | None]:
+        if not raws:
+            raise UserError("this sweep has no runs: one of its lists or ranges is empty")
         ended, whole = run_together(raws, named([_describe(raw) for raw in raws], overrides))
         jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
         if not whole:
@@ -99,10 +108,8 @@ def _main(arguments: Sequence[str]) -> int:
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         _complain(explain(error))
         return EXIT_USAGE
-    except OSError as error:
-        if not sweeping:
-            raise
-        _complain(str(error))  # the jobs' own errors are caught above: this is the sweep folder
+    except OSError as error:  # a folder or file that was named; a run's own are caught below it
+        _complain(in_words(error))
         return EXIT_USAGE
     except KeyboardInterrupt as error:
         if sweeping:

@@ -102,26 +102,37 @@ def _predictions(rows: Sequence[tuple[str, list[str], list[float]]], style: str)
     return render(columns, plain, style)
 
 
+def _check_picture(path: Path) -> None:
+    """See that a picture can be written, before anything is computed.
+
+    Raises:
+        UserError: where it could not, or would be of another kind than its name says.
+    """
+    if path.suffix.lower() != ".png":
+        raise UserError(f"--confusion draws a PNG: give a name that ends in .png, not {path}")
+    if not path.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {path.resolve().parent} for --confusion")
+    if path.exists() and not path.is_file():
+        raise UserError(f"--confusion needs a file, and {path} is none")
+
+
 def print_evaluation(given: argparse.Namespace) -> None:
     """Print the accuracy of a run's model on one split, and a row a class.
 
     Raises:
         UserError: where the run or its data are not there.
     """
-    from spinal_repro.environment import autocast
-    from spinal_repro.inference import load_run, part_of
+    from spinal_repro.inference import evaluate, load_run, part_of
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
     from spinal_repro.results.statistics import binomial_interval
-    from spinal_repro.training.evaluation import evaluate
 
-    if given.confusion is not None and not given.confusion.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {given.confusion.resolve().parent} for --confusion")
+    if given.confusion is not None:
+        _check_picture(given.confusion)
     trained = load_run(given.run, given.device)
     batches, same = part_of(trained, given.split, given.root)
     if not same:
         print("the data are not those of the run: other images, or another order", file=sys.stderr)
-    precision = trained.config.runtime.precision
-    result = evaluate(trained.model, batches, autocast(trained.device, precision))
+    result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
     counts = confusion(
         batches.labels.cpu().numpy(), result.predictions.numpy(), len(trained.classes)

@@ -166,7 +166,7 @@ def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
         extra_dir: A folder with configuration groups of one's own, which come first.
 
     Raises:
-        UserError: for a record that is not valid.
+        UserError: for a record that is not valid, and where the folder is not there.
     """
     entries = {}
     for folder in _folders(extra_dir):
@@ -192,6 +192,8 @@ def find_entry(name: str, extra_dir: Path | None = None) -> Entry:
 
 
 def _folders(extra_dir: Path | None) -> list[Path]:
+    if extra_dir is not None and not extra_dir.is_dir():
+        raise UserError(f"there is no folder {extra_dir} of configuration of your own")
     return [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
 
 

@@ -67,7 +67,7 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
         check_idx(folder / name)
     try:
         arrays = [torch.from_numpy(read_idx(folder / name)) for name in names]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
     train_images, train_labels, test_images, test_labels = arrays
     return Dataset(

@@ -29,8 +29,9 @@ def check_idx(path: Path) -> tuple[int, ...]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     mend = f"delete {path} and fetch it again with data.download=true"
+    begins = f"it starts with {head.hex()}" if head else "it is empty"
     if len(head) < 4 or head[:2] != b"\0\0" or head[2] not in _IDX_TYPES or not 1 <= dims <= 4:
-        raise UserError(f"{path.name} is not an idx file (it starts with {head.hex()}); {mend}")
+        raise UserError(f"{path.name} is not an idx file ({begins}); {mend}")
     if len(sizes) < 4 * dims:
         raise UserError(f"{path.name} is cut short in its header; {mend}")
     shape = tuple(int.from_bytes(sizes[4 * i : 4 * i + 4], "big") for i in range(dims))

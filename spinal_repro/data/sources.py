@@ -66,6 +66,7 @@ Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
 
+MAX_ENLARGED = 256  # side of scikit-learn's digits, which are all in memory, in pixels
 # those that need torchvision, which is slow to import, last
 MODULES = ("folder", "idx", "cifar", "svhn")
 
@@ -182,7 +183,11 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
     raw = load_digits()
     small = torch.from_numpy(raw.images).float().mul(255 / 16).unsqueeze(1)
-    assert config.image_size is not None
+    if config.image_size is None or config.image_size > MAX_ENLARGED:
+        raise UserError(
+            f"the digits are enlarged to dataset.image_size, at most {MAX_ENLARGED} px, "
+            f"got {'null' if config.image_size is None else config.image_size}"
+        )
     size = (config.image_size, config.image_size)
     large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)
     images = large.round().to(torch.uint8)

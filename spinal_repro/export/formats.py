@@ -6,19 +6,22 @@ trained. Inputs are called ``images`` (``[N, C, H, W]`` float32, normalised), ou
 
 import dataclasses
 import importlib.util
-import json
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spinal_repro.errors import UserError
+from spinal_repro.files import write_atomic
 from spinal_repro.model import build_model
+from spinal_repro.pretrained import load_whole, read_tensors
+from spinal_repro.reading import parse_json
 from spinal_repro.records import stored_config
 
 Compute = Callable[[Tensor], Tensor]
@@ -90,7 +93,9 @@ def _load_onnx(path: Path) -> Compute:
 
 
 def _write_program(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
-    torch.export.save(_exported(model, example), path, extra_files=dict(text))
+    buffer = BytesIO()  # writing to a full disk itself, PyTorch ends the process
+    torch.export.save(_exported(model, example), buffer, extra_files=dict(text))
+    write_atomic(path, buffer.getvalue())
 
 
 def _load_program(path: Path) -> Compute:
@@ -110,17 +115,18 @@ def load_safetensors(path: str | Path) -> nn.Module:
         path: A file that `spinal export --to safetensors` has written; it needs no run folder.
 
     Raises:
-        UserError: where the file is another one.
+        UserError: where the file is another one, or damaged.
     """
+    tensors = read_tensors(Path(path))
     with safe_open(path, framework="pt") as file:
         text = file.metadata() or {}
     if "config" not in text:
         raise UserError(f"{path} was not written by `spinal export --to safetensors`")
-    config = stored_config(json.loads(text["config"]))
+    config = stored_config(parse_json(text["config"], str(path)))
     bare = {key: v for key, v in config.model.options.items() if key != "pretrained"}
     component = dataclasses.replace(config.model, options=bare)
     model = build_model(config.dataset, component, config.head, image_size=config.input_size)
-    model.load_state_dict(load_file(path))
+    load_whole(model, tensors, str(path))
     return model.eval()
 
 

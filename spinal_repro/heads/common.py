@@ -6,6 +6,7 @@ from torch import nn
 from spinal_repro.errors import unknown
 from spinal_repro.registry import Registry
 
+MAX_LAYERS = 1000
 HEADS: Registry[nn.Module] = Registry("head")
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -34,6 +35,12 @@ def check_counts(**counts: int) -> None:
     for name, value in counts.items():
         if value < 1:
             raise ValueError(f"{name} must be 1 or more, got {value}")
+
+
+def check_layers(layers: int, least: int = 1) -> None:
+    """Refuse numbers of layers that are too small, or that nobody waits for."""
+    if not least <= layers <= MAX_LAYERS:
+        raise ValueError(f"layers must lie between {least} and {MAX_LAYERS}, got {layers}")
 
 
 def check_probability(name: str, value: float) -> None:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from spinal_repro.heads.common import (
     HEADS,
     check_counts,
+    check_layers,
     check_probability,
     make_activation,
     make_dropout,
@@ -45,6 +46,7 @@ class FCHead(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(in_features=in_features, num_classes=num_classes)
+        check_layers(len(hidden), least=0)
         for width in hidden:
             check_counts(hidden=width)
         if len(dropout) not in (0, len(hidden) + 1):

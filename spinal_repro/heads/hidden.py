@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from spinal_repro.heads.common import check_counts
+from spinal_repro.heads.common import MAX_LAYERS, check_counts, check_layers
 from spinal_repro.heads.spinal import SpinalStack
 
 
@@ -39,9 +39,10 @@ class SpinalHidden(SpinalStack):
         activation: str = "relu",
         shared: bool = False,
     ) -> None:
-        check_counts(out_features=out_features, layers=layers)
+        check_counts(out_features=out_features)
+        check_layers(layers)
         if out_features % layers:
-            fits = [n for n in range(1, out_features + 1) if out_features % n == 0]
+            fits = [n for n in range(1, min(out_features, MAX_LAYERS) + 1) if out_features % n == 0]
             near = sorted(sorted(fits, key=lambda n: abs(n - layers))[:2])
             raise ValueError(
                 f"{layers} layers cannot share {out_features} outputs evenly; "

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from spinal_repro.heads.common import (
     HEADS,
     check_counts,
+    check_layers,
     check_probability,
     make_dropout,
     make_layer,
@@ -51,7 +52,8 @@ class ProgressiveSpinalHead(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        check_counts(in_features=in_features, num_classes=num_classes, width=width, layers=layers)
+        check_counts(in_features=in_features, num_classes=num_classes, width=width)
+        check_layers(layers)
         check_probability("dropout", dropout)
         check_probability("layer_dropout", layer_dropout)
         self.in_features, self.width = in_features, width
@@ -91,7 +93,7 @@ class ProgressiveSpinalHead(nn.Module):
         Raises:
             ValueError: for fewer layers than 1.
         """
-        check_counts(layers=layers)
+        check_layers(layers)
         linear = self.output[-1]
         assert isinstance(linear, nn.Linear)
         for _ in range(layers):

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from spinal_repro.heads.common import (
     HEADS,
     check_counts,
+    check_layers,
     check_probability,
     make_dropout,
     make_layer,
@@ -55,7 +56,8 @@ class SpinalStack(nn.Module):
         order: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        check_counts(in_features=in_features, width=width, layers=layers, splits=splits)
+        check_counts(in_features=in_features, width=width, splits=splits)
+        check_layers(layers)
         check_probability("dropout", dropout)
         _check_order(order, layers, shared)
         self.in_features, self.width, self.num_layers = in_features, width, 0
@@ -202,7 +204,7 @@ class SpinalHead(SpinalStack):
         Raises:
             ValueError: for fewer layers than 1.
         """
-        check_counts(layers=layers)
+        check_layers(layers)
         linear = self.output[-1]
         assert isinstance(linear, nn.Linear)
         for _ in range(layers):

@@ -1,6 +1,7 @@
 """What a classifier takes for what: counts, a row a class, and a picture."""
 
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinal_repro.errors import UserError
+from spinal_repro.files import write_atomic
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.results.tables import Column
 from spinal_repro.text import printable
@@ -70,7 +72,8 @@ def draw_confusion(
     """Write the picture of a confusion matrix: shares of each row, counts where they fit.
 
     Raises:
-        UserError: where matplotlib is not installed or the file cannot be written.
+        UserError: where matplotlib is not installed.
+        OSError: where the file cannot be written.
     """
     try:
         import matplotlib
@@ -102,7 +105,6 @@ def _draw_confusion(
             colour = "black" if shares[row, column] > 55 else "white"
             text = str(counts[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    try:
-        figure.savefig(path, dpi=120)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}") from error
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    write_atomic(path, picture.getvalue())

@@ -11,6 +11,7 @@ from yaml import YAMLError
 
 from spinal_repro.config import compose, config_dir
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.reading import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import Config
 
@@ -115,9 +116,10 @@ def load_space(name: str) -> Space:
     """
     folder = config_dir() / "search"
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
-    if not path.is_file():
+    if not path.exists():
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         raise unknown("search", name, known)
+    read_yaml(path)  # refuses what never ends; OmegaConf's reader takes 1e-4 for a number
     try:
         plain = OmegaConf.to_container(OmegaConf.load(path))
     except (OSError, YAMLError, OmegaConfBaseException) as error:

@@ -171,3 +171,11 @@ def test_counts_of_cells_usage(arguments, message, capsys, tmp_path, monkeypatch
         main(["params", *arguments])
     assert stop.value.code == 2 and message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("override", ["a=b=c", "", "head.widht=3"])
+def test_where_nothing_is_counted_the_reason_is_said(capsys, override):
+    with pytest.raises(SystemExit, match="2"):
+        main(["params", override])
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("spinal: ")

@@ -117,3 +117,72 @@ def test_status_of_nothing_needs_neither_torch_nor_pandas(tmp_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, f"no runs in {tmp_path}\n")
+
+
+LONG = "x" * 5000
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["status", LONG],
+        ["predict", "run", LONG],
+        ["eval", LONG],
+        ["replay", LONG],
+        ["data", "info", LONG],
+        ["data", "verify", "mnist", "--root", LONG],
+        ["data", "import", "mnist", LONG],
+        ["search", "--space", f"{LONG}.yaml"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_name_that_no_file_can_have(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    said = capsys.readouterr().err
+    assert "name too long" in said and len(said.splitlines()) == 1 and len(said) < 500
+
+
+def test_a_table_is_shown_before_it_is_written(tmp_path, capsys):
+    command = ["regression", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--out"]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, str(tmp_path)])
+    out, err = capsys.readouterr()
+    assert "Variance" in out and "it is no regular file" in err and "Traceback" not in err
+
+
+@pytest.mark.parametrize("seed", ["-1", str(2**70)])
+def test_a_seed_that_is_none(seed, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "show", "digits", "--seed", seed])
+    assert "must lie between 0 and 4,294,967,295" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["data", "list", "--config-dir"],
+        ["paper", "list", "--records"],
+        ["paper", "list", "--runs"],
+    ],
+    ids=" ".join,
+)
+def test_a_folder_that_is_named_must_be_there(command, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, str(tmp_path / "nowhere")])
+    assert f"there is no folder {tmp_path / 'nowhere'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("status", ["null", "[]", "{}", '{"state": null}', '{"state": 3}'])
+def test_a_status_that_says_nothing(runs, capsys, status):
+    (add_run(runs, "a/paper-2/s0") / "status.json").write_text(status)
+    main(["status", str(runs)])
+    out = capsys.readouterr().out
+    assert "unreadable" in out and "does not say what the run is doing" in out
+
+
+@pytest.mark.parametrize("pid", [-1, 0, None, "1", True, 2**70])
+def test_a_number_that_no_process_has_is_not_running(runs, capsys, pid):
+    write_status(add_run(runs, "a/paper-2/s0"), "running", pid=pid)
+    main(["status", str(runs)])
+    assert rows(capsys)["a/paper-2/s0"] == ["interrupted"]

@@ -97,6 +97,9 @@ def assert_one_message(result: Result, folder: Path, *named: str) -> None:
         (["recipe.lr=[1"], ["'[1'"]),
         (["mnist"], ["mnist"]),
         (["--config-dir=nowhere", "dataset=digits"], ["nowhere"]),
+        (["-m", "seed=range(0)"], ["this sweep has no runs"]),
+        (["runtime.threads=1000000"], ["runtime.threads must be at most 4,096"]),
+        (["data.limit=10000000000000000000000"], ["data.limit must lie between"]),
     ],
     ids=" ".join,
 )

@@ -581,3 +581,10 @@ def test_check_idx_reads_the_kind_from_the_name(tmp_path: Path) -> None:
             else:
                 with pytest.raises(UserError, match=f"{name} holds {array.ndim}-dimensional"):
                     check_idx(path)
+
+
+@pytest.mark.parametrize("side", [None, 257])
+def test_digits_are_enlarged_to_what_memory_holds(side):
+    config = dataclasses.replace(compose(["dataset=digits"]).dataset, image_size=side)
+    with pytest.raises(UserError, match=r"enlarged to dataset\.image_size, at most 256 px, got"):
+        load_dataset(config, "unused")

@@ -233,3 +233,15 @@ def test_a_file_of_others_is_no_model(tmp_path):
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="not written by"):
         load_safetensors(tmp_path / "other.safetensors")
+
+
+def test_a_program_is_written_whole_or_not_at_all(trained, tmp_path, monkeypatch):
+    """Writing to a full disk itself, PyTorch ends the process."""
+
+    def full(path, content):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(formats_module, "write_atomic", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        export_run(trained, "torch_export", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

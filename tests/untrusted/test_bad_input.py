@@ -226,6 +226,10 @@ def edited(folder: Path, change: str) -> str:
         record["data"]["classes"] = ["a"] * 11
     elif change == "std":
         record["data"]["normalisation"]["std"] = [0.0]
+    elif change == "small std":  # 0 in float32
+        record["data"]["normalisation"]["std"] = [1e-300]
+    elif change == "large mean":
+        record["data"]["normalisation"]["mean"] = [10**400]
     elif change == "no std":
         del record["data"]["normalisation"]
     elif change == "other run":
@@ -234,6 +238,16 @@ def edited(folder: Path, change: str) -> str:
         weights = {key: tensor[:-1] for key, tensor in weights.items()}
     elif change == "nan":
         weights[name][..., 0] = torch.nan
+    elif change == "too large for float32":
+        weights[name] = weights[name].double() * 1e300
+    elif change == "float8 nan":
+        weights[name] = torch.full_like(weights[name], torch.nan).to(torch.float8_e4m3fn)
+    elif change in ("complex64", "int64", "bool"):
+        weights[name] = weights[name].to(getattr(torch, change))
+    elif change == "no tensors":
+        weights = {}
+    elif change == "one tensor more":
+        weights["more"] = torch.ones(1)
     elif change == "version":
         config = config.replace("schema_version: 1", "schema_version: 2")
     elif change == "reference":
@@ -246,10 +260,19 @@ def edited(folder: Path, change: str) -> str:
               folder / "best.safetensors")  # fmt: skip
     return {
         "classes": "names 11 classes",
-        "std": "std that is not above 0",
+        "std": "std in .* must be above 0",
         "no std": "does not say the mean",
         "other run": "is not the configuration of",
-        "outputs": "do not fit the run's config",
+        "small std": "std in .* must be what float32 holds",
+        "large mean": "mean in .* must be what float32 holds",
+        "outputs": r"do not fit .*weight' is \[9, 784\] real numbers in them and \[10, 784\]",
+        "no tensors": "do not fit .* is not there in them and",
+        "one tensor more": "do not fit .*'more' is .* in them and not there in the model",
+        "complex64": f"do not fit .*'{name}' is .* complex64 numbers in them",
+        "int64": f"do not fit .*'{name}' is .* whole numbers in them",
+        "bool": f"do not fit .*'{name}' is .* bool numbers in them",
+        "too large for float32": f"NaN or infinities: .*'{name}', as float32",
+        "float8 nan": f"NaN or infinities: .*'{name}'",
         "nan": f"NaN or infinities: .*'{name}'",
         "version": "a newer spinal_repro wrote it",
         "reference": "refers to something else",
@@ -259,8 +282,10 @@ def edited(folder: Path, change: str) -> str:
 
 @pytest.mark.parametrize(
     "change",
-    ["classes", "std", "no std", "other run", "outputs", "nan", "version", "reference", "hydra"],
-)
+    ["classes", "std", "small std", "large mean", "no std", "other run", "outputs", "no tensors",
+     "one tensor more", "nan", "too large for float32", "float8 nan", "complex64", "int64", "bool",
+     "version", "reference", "hydra"],
+)  # fmt: skip
 def test_a_run_folder_whose_files_do_not_belong_together(finished, tmp_path, change):
     from spinal_repro.inference import load_run
 
@@ -270,3 +295,37 @@ def test_a_run_folder_whose_files_do_not_belong_together(finished, tmp_path, cha
     message = edited(copy, change)
     with pytest.raises(UserError, match=message):
         load_run(copy, "cpu")
+
+
+@pytest.mark.parametrize("reader", ["run", "export", "pretrained"])
+def test_weights_that_are_a_pipe(finished, tmp_path, reader):
+    from spinal_repro.export import load_safetensors
+    from spinal_repro.inference import load_run
+    from spinal_repro.pretrained import read_tensors
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    path = copy / "best.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    read = {"run": lambda p: load_run(p.parent, "cpu"), "export": load_safetensors}
+    with pytest.raises(UserError, match=r"there is no file .*best"):
+        read.get(reader, read_tensors)(path)
+
+
+def test_a_model_that_computes_infinities_says_nothing(finished, tmp_path):
+    """Every weight is finite, what they add up to is not."""
+    from safetensors.torch import load_file, save_file
+
+    from spinal_repro.inference import evaluate, load_run, part_of, predict
+
+    copy = tmp_path / "run"
+    shutil.copytree(finished, copy)
+    path = copy / "best.safetensors"
+    save_file({k: torch.full_like(t, 3e38) for k, t in load_file(path).items()}, path)
+    trained = load_run(copy, "cpu")
+    Image.new("L", (28, 28), 255).save(tmp_path / "white.png")
+    with pytest.raises(UserError, match="computes NaN or infinities"):
+        list(predict(trained, [tmp_path / "white.png"]))
+    with pytest.raises(UserError, match="computes NaN or infinities"):
+        evaluate(trained, part_of(trained, "test")[0])
