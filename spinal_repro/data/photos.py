@@ -24,7 +24,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -32,6 +31,7 @@ from tqdm import tqdm
 
 from spinal_repro.data.kept import load_images, write_sum
 from spinal_repro.errors import UserError
+from spinal_repro.locks import alone
 from spinal_repro.preparation import Preparation
 
 MAX_PIXELS = 180_000_000  # of a resized image; Pillow decodes no more than 179 million
@@ -115,13 +115,13 @@ class Photos:
         """Decode into the cache, or wait for who is at it; None where that cannot be."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.with_name(f".{path.stem}.lock")):
+            with alone(path.with_name(f".{path.stem}.lock"), f"decoding images into {path}"):
                 if anew or not path.is_file():
                     for left in path.parent.glob(f".{path.stem}.*.partial"):  # by who was killed
                         left.unlink()
                     self._write(path, shape, preparation)
                 return load_images(path, shape)
-        except (OSError, NotImplementedError) as error:
+        except OSError as error:
             print(
                 f"decoded images cannot be kept in {path.parent} ({error}); decoding them for "
                 f"each batch, which is slower",

@@ -5,17 +5,15 @@ Everything is put together in a hidden folder beside the data sets, then renamed
 
 import os
 import shutil
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from spinal_repro.data.archives import gunzip
 from spinal_repro.data.catalog import Entry, File
 from spinal_repro.data.verify import IMAGES, class_names, file_problem, image_files, problems
 from spinal_repro.errors import UserError
+from spinal_repro.locks import alone
 
 HIDDEN = ".spinal-data"
 # what people call the parts, compared in lower case
@@ -54,21 +52,15 @@ def staged(root: Path, key: str) -> Iterator[Stage]:
     """
     stage = Stage(root, key)
     (root / HIDDEN).mkdir(parents=True, exist_ok=True)
-    lock = FileLock(root / HIDDEN / f"{key}.lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"another process is writing {key} to {root}; waiting for it", file=sys.stderr)
-        lock.acquire()
-    try:
-        _wipe(stage)
-        stage.downloads.mkdir(parents=True, exist_ok=True)
-        yield stage
-    finally:
-        _wipe(stage)
-        if stage.downloads.is_dir() and not any(stage.downloads.iterdir()):
-            shutil.rmtree(stage.folder)
-        lock.release()
+    with alone(root / HIDDEN / f"{key}.lock", f"writing {key} to {root}"):
+        try:
+            _wipe(stage)
+            stage.downloads.mkdir(parents=True, exist_ok=True)
+            yield stage
+        finally:
+            _wipe(stage)
+            if stage.downloads.is_dir() and not any(stage.downloads.iterdir()):
+                shutil.rmtree(stage.folder)
 
 
 def _wipe(stage: Stage) -> None:

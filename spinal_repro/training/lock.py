@@ -1,18 +1,16 @@
 """One process a run: an operating system's lock, which ends with the process that holds it."""
 
-import errno
-import warnings
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, SoftFileLock, Timeout
+from filelock import FileLock, Timeout
 
 from spinal_repro.errors import EXIT_BUSY, UserError
 from spinal_repro.files import clean, make_folder, read_json
+from spinal_repro.locks import acquire
 from spinal_repro.records import STATUS
 
 LOCK = ".lock"
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 
 class BusyError(UserError):
@@ -65,7 +63,7 @@ class RunLock:
             return
         try:
             make_folder(self._folder)
-            self.absent = not self._acquire()
+            self.absent = not acquire(self._lock, timeout=0)
             if not self.absent:
                 self._file = (self._folder / LOCK).stat().st_ino
         except Timeout:
@@ -74,25 +72,6 @@ class RunLock:
             raise UserError(f"the run folder {self._folder} cannot be written: {error}") from error
         self.held = True
         clean(self._folder)
-
-    def _acquire(self) -> bool:
-        """Lock the folder; False where its file system has no locks.
-
-        There some versions of filelock go on with a file that stands for a lock. It would outlive
-        a process that is killed, so it counts as none and is given back.
-        """
-        try:
-            with warnings.catch_warnings(action="ignore"):  # of that; a run has its own words
-                self._lock.acquire(timeout=0)
-        except (OSError, NotImplementedError) as error:
-            number = error.errno if isinstance(error, OSError) else errno.ENOSYS
-            if number not in NO_LOCKS and not isinstance(self._lock, SoftFileLock):
-                raise
-            return False
-        if isinstance(self._lock, SoftFileLock):
-            self._lock.release()
-            return False
-        return True
 
     @property
     def lost(self) -> bool:
