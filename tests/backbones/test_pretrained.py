@@ -96,6 +96,16 @@ def test_old_files_without_counters_are_taken(whole, tmp_path):
                 lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
             )
         ),
+        (
+            lambda t: t.update(
+                {
+                    "bn1.num_batches_tracked": torch.quantize_per_tensor(
+                        torch.tensor(1.0), 0.1, 0, torch.qint8
+                    )
+                }
+            ),
+            "1 of another shape or kind",
+        ),
         (lambda t: t.pop("fc.weight"), None),
     ],
 )

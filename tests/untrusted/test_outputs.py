@@ -164,7 +164,7 @@ def test_what_is_complained_of_is_not_obeyed(tmp_path, capsys):
 
 
 def test_what_training_complains_of_is_not_obeyed(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["spinal-train", f"dataset.title='{SCREEN}'"])
+    monkeypatch.setattr(sys, "argv", ["spinal-train", f"--config-dir=no{SCREEN}", "dataset=digits"])
     with pytest.raises(SystemExit):
         train()
     assert "\x1b" not in capsys.readouterr().err
