@@ -128,9 +128,9 @@ def _normalisation(
         ):
             raise UserError(f"{folder / RECORD} does not say the {key} to normalise with")
         found.append(values)
-    refuse_constants(*found, str(folder / RECORD))
-    mean, std = ([float(value) for value in values] for values in found)
-    return mean, std
+    mean, std = found
+    refuse_constants(mean, std, str(folder / RECORD))
+    return [float(value) for value in mean], [float(value) for value in std]
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

@@ -598,12 +598,12 @@ def test_an_empty_idx_file_is_called_empty(tmp_path):
 
 
 def test_images_that_no_memory_holds(tmp_path):
-    """A sparse file of 47 TB, as long as its header says."""
+    """A sparse file of 5 TB, as long as its header says."""
     config = compose(["dataset=mnist"]).dataset
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for part in ("train", "t10k"):
-        for kind, sizes in (("images-idx3", (60_000, 28_000, 28_000)), ("labels-idx1", (60_000,))):
+        for kind, sizes in (("images-idx3", (60_000, 9_000, 9_000)), ("labels-idx1", (60_000,))):
             with (folder / f"{part}-{kind}-ubyte").open("wb") as file:
                 file.write(bytes([0, 0, 8, len(sizes)]))
                 file.write(b"".join(size.to_bytes(4, "big") for size in sizes))
