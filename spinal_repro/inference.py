@@ -143,7 +143,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     for path in paths:
         if path.is_dir():
             inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found += sorted(p for p in inside if p.name[0] != ".")
+            found += sorted(p for p in inside if p.name[0] != "." and not p.is_dir())
         elif path.is_file():
             found.append(path)
         else:

@@ -54,6 +54,7 @@ def both(*changes):
 
 SPOILT = {
     "a key is missing": (drop("history"), "lacks history"),
+    "nothing stands there": (spoil("timing", None), "lacks timing"),
     "several are": (drop("test", "git"), "lacks git, test"),
     "not a number": (
         spoil("history.3.train_loss", float("nan")),

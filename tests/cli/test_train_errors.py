@@ -97,7 +97,6 @@ def assert_one_message(result: Result, folder: Path, *named: str) -> None:
         (["recipe.lr=[1"], ["'[1'"]),
         (["mnist"], ["mnist"]),
         (["--config-dir=nowhere", "dataset=digits"], ["nowhere"]),
-        (["-m", "seed=range(0)"], ["this sweep has no runs"]),
         (["runtime.threads=1000000"], ["runtime.threads must be at most 4,096"]),
         (["data.limit=10000000000000000000000"], ["data.limit must lie between"]),
     ],
@@ -221,6 +220,13 @@ def test_a_sweep_with_a_typo_starts_nothing(spinal_train, clean):
 
 
 # The command as installed
+
+
+def test_a_sweep_of_nothing_is_no_success(spinal_train):
+    code, _, err = spinal_train("-m", "seed=range(0)")
+    assert code == 2 and err == (
+        "spinal-train: this sweep has no runs: one of its lists or ranges is empty\n"
+    )
 
 
 def in_a_process(command: list[str], folder: Path) -> Result:

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import gzip
+import math
 import subprocess
 import sys
 from collections.abc import Callable
@@ -588,3 +589,27 @@ def test_digits_are_enlarged_to_what_memory_holds(side):
     config = dataclasses.replace(compose(["dataset=digits"]).dataset, image_size=side)
     with pytest.raises(UserError, match=r"enlarged to dataset\.image_size, at most 256 px, got"):
         load_dataset(config, "unused")
+
+
+def test_an_empty_idx_file_is_called_empty(tmp_path):
+    (tmp_path / "x-idx1-ubyte").touch()
+    with pytest.raises(UserError, match=r"is not an idx file \(it is empty\)"):
+        check_idx(tmp_path / "x-idx1-ubyte")
+
+
+def test_images_that_no_memory_holds(tmp_path):
+    """A sparse file of 5 TB, as long as its header says."""
+    config = compose(["dataset=mnist"]).dataset
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind, sizes in (("images-idx3", (60_000, 9_000, 9_000)), ("labels-idx1", (60_000,))):
+            with (folder / f"{part}-{kind}-ubyte").open("wb") as file:
+                file.write(bytes([0, 0, 8, len(sizes)]))
+                file.write(b"".join(size.to_bytes(4, "big") for size in sizes))
+                try:
+                    file.truncate(file.tell() + math.prod(sizes))
+                except OSError:
+                    pytest.skip("this file system has no files of that size")
+    with pytest.raises(UserError, match="MNIST cannot be read from"):
+        load_dataset(config, tmp_path)
