@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import pytest
 from idx_files import write_dataset
 from stopping import SMALL, interrupted, outcome, signal_at, small
@@ -35,7 +36,10 @@ HOLD = (
 )
 
 
-@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+OLD = pytest.mark.skipif(filelock.__version__ < "4", reason="filelock 3 calls it a held lock")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, pytest.param(errno.ENOLCK, marks=OLD)])
 def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
     """The run says so and goes on, also after a kill; no file stands for a lock."""
     fcntl = pytest.importorskip("fcntl")
