@@ -26,6 +26,7 @@ from spinal_repro.schema import (
     RuntimeConfig,
     schema_keys,
 )
+from spinal_repro.seeds import LARGEST
 from spinal_repro.text import printable
 from spinal_repro.untrusted import check_names, check_numbers, own_variables
 
@@ -235,6 +236,7 @@ def _check_values(config: Config) -> None:
         "dataset.channels": (dataset.channels, MAX_CHANNELS),
         "dataset.num_classes": (dataset.num_classes, MAX_OUTPUTS),
         "dataset.num_outputs": (dataset.num_outputs, MAX_OUTPUTS),
+        "protocol.split_seed": (protocol.split_seed, LARGEST),
         "runtime.threads": (runtime.threads, MAX_THREADS),
         "runtime.jobs": (runtime.jobs, MAX_THREADS),
     }

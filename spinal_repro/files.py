@@ -62,7 +62,7 @@ def _write(path: Path, content: Content) -> None:
 
 def sync_file(path: Path) -> None:
     """Flush to disk what another library wrote."""
-    with path.open("rb") as file:
+    with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 

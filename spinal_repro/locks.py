@@ -42,23 +42,26 @@ def acquire(lock: BaseFileLock, timeout: float) -> bool:
 
 
 @contextmanager
-def alone(path: Path, doing: str) -> Iterator[None]:
+def alone(path: Path, doing: str) -> Iterator[bool]:
     """Context that one process at a time is in; the others wait, and say so.
 
     Args:
         path: The file to lock, in a folder that is there.
         doing: What the other process is at, for the message.
 
+    Yields:
+        Whether there was a lock to take; without, others may be in it too.
+
     Raises:
         OSError: where the folder cannot be written.
     """
     lock = FileLock(path)
     try:
-        acquire(lock, timeout=0)
+        held = acquire(lock, timeout=0)
     except Timeout:
         print(f"another process is {doing}; waiting for it", file=sys.stderr)
-        acquire(lock, FOREVER)
+        held = acquire(lock, FOREVER)
     try:
-        yield
+        yield held
     finally:
         lock.release()

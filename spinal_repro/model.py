@@ -1,6 +1,7 @@
 """A classifier is a backbone and a head; its size is counted, never typed."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from spinal_repro.pretrained import WeightReport, load_pretrained
 from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.seeds import stream_seed
 
+NO_ROOM = re.compile("alloc|memory|storage size|overflow", re.IGNORECASE)  # in PyTorch's words
 FREEZE = ("none", "backbone")
 
 
@@ -120,12 +122,12 @@ def build_model(
 def _in_words(
     dataset: DatasetConfig, model: Component, head: Component, size: int | None
 ) -> Iterator[None]:
-    """Say what was asked for where PyTorch cannot build it, for want of memory as a rule."""
+    """Say what was asked for where PyTorch has no memory for it; other errors are as they are."""
     try:
         yield
-    except NotImplementedError:  # what the meta device does not know, see sizes.py
-        raise
     except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, MemoryError) and not NO_ROOM.search(str(error)):
+            raise
         asked = ", ".join(f"{key}={value}" for key, value in head.options.items())
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise UserError(

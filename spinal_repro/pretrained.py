@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from spinal_repro.errors import UserError
 
 HERE = Path()
+COUNTER = "num_batches_tracked"  # of batch norm
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # torchvision's oldest DenseNet files number what are attributes now
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
@@ -145,6 +146,8 @@ def load_whole(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
     """
     expected = model.state_dict()
     for name in {**expected, **tensors}:
+        if name.endswith(COUNTER) and name not in tensors:  # old files lack them
+            continue
         there, here = (_described(found.get(name)) for found in (tensors, expected))
         if there != here:
             raise UserError(
@@ -152,7 +155,7 @@ def load_whole(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> 
                 f"and {here} in the model that the config describes"
             )
     refuse_not_finite(tensors, expected, source)
-    model.load_state_dict(tensors)
+    model.load_state_dict(tensors, strict=False)
 
 
 def refuse_not_finite(
@@ -212,7 +215,7 @@ def _load(
     shapes = [n for n in given if n in expected and n not in matched]
     missing = [n for n in expected if n not in given]
     unexpected = [n for n in given if n not in expected]
-    lost = [n for n in missing if not n.endswith("num_batches_tracked")]
+    lost = [n for n in missing if not n.endswith(COUNTER)]
     foreign = [n for n in unexpected if n not in classifier]
     if lost or foreign or shapes:
         wrong = [

@@ -8,7 +8,7 @@ needs no saved random state; one that continues inside it, the state of dropout'
 
 import hashlib
 
-LARGEST = 2**32 - 1  # seed, as in NumPy; no number of a configuration is larger
+LARGEST = 2**32 - 1  # seed that NumPy takes as it is; those of runs are hashed first
 STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr", "samples")
 
 

@@ -20,11 +20,11 @@ from omegaconf.resolvers import oc
 from spinal_repro.errors import UserError
 from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import NAME
-from spinal_repro.seeds import LARGEST
 
 VARIABLES = "SPINAL_"  # what environment variables start with that a configuration may read
 LOCAL = ("hydra", "now", "python_version")  # resolvers that no configuration may use
 MAX_DEPTH = 50  # of nested values
+MAX_INTEGER = 2**63 - 1  # what PyTorch and NumPy hold
 
 
 @contextmanager
@@ -109,8 +109,8 @@ def check_numbers(value: Any, where: str = "") -> None:
     Raises:
         UserError: naming the first one.
     """
-    if isinstance(value, int) and abs(value) > LARGEST:
-        raise UserError(f"{where} must lie between -{LARGEST:,} and {LARGEST:,}")
+    if isinstance(value, int) and abs(value) > MAX_INTEGER:
+        raise UserError(f"{where} must lie between -{MAX_INTEGER:,} and {MAX_INTEGER:,}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"{where} must be a finite number, got {value}")
     if isinstance(value, Mapping):

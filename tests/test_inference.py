@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.config import compose
@@ -189,3 +190,16 @@ def test_a_replay_fetches_nothing_and_keeps_nothing_where_it_is_told(tmp_path):
     told = replay._config(tmp_path)
     assert not told.data.download and Path(told.runs) == tmp_path
     assert told.identity() == config.identity()
+
+
+def test_weights_may_lack_the_counters_of_batch_norm(tmp_path):
+    """As files of others may; they are of no use in evaluation."""
+    overrides = ["head=fc", "head.hidden=[8]", "head.norm=true", "recipe.epochs=1", "data.limit=60"]
+    folder = run(compose([f"runs={tmp_path}", "runtime.progress=none", *overrides])).folder
+    path = folder / "best.safetensors"
+    tensors = load_file(path)
+    lacking = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    assert len(lacking) < len(tensors)
+    save_file(lacking, path)
+    model = load_run(folder, "cpu").model
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in lacking.items())

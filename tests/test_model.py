@@ -9,6 +9,7 @@ from torch import nn
 
 from spinal_repro.backbones import load_backbones
 from spinal_repro.errors import UserError
+from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, Counts, build_model, count
 from spinal_repro.schema import Component, DatasetConfig
 
@@ -277,3 +278,16 @@ def test_sizes_that_no_memory_holds_are_named(head, asked):
 def test_more_layers_than_anybody_waits_for(head):
     with pytest.raises(UserError, match=r"layers must lie between . and 1000, got 1"):
         build_model(dataset(), FLATTEN, head)
+
+
+def test_an_error_in_a_component_of_ones_own_is_shown_as_it_is(monkeypatch):
+    """With its traceback, and not as if memory had run out."""
+
+    def wrong(in_features: int, num_classes: int) -> nn.Module:
+        torch.zeros(3) @ torch.zeros(4)
+        return nn.Identity()
+
+    monkeypatch.setitem(HEADS._items, "wrong", wrong)
+    with pytest.raises(RuntimeError, match="size") as raised:
+        build_model(dataset(), FLATTEN, Component("wrong", {}))
+    assert not isinstance(raised.value, UserError)

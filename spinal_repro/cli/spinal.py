@@ -24,6 +24,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = _parser().parse_args(arguments)
     try:
         given.command(given)
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to flush
+        sys.exit(141)  # 128 and the number of SIGPIPE
     except (UserError, OSError, MemoryError) as error:
         print(f"spinal: {printable(in_words(error), keep=LINE_FEED)}", file=sys.stderr)
         sys.exit(2)

@@ -48,11 +48,6 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    if not {"-h", "--help"}.isdisjoint(arguments):
-        from spinal_repro.cli.help import help_text
-
-        print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
-        return 0
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
     jobs = Jobs()
     sweeping = any(a in ("-m", "--multirun") for a in arguments)
@@ -89,6 +84,11 @@ def _main(arguments: Sequence[str]) -> int:
     job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
 
     try:
+        if not {"-h", "--help"}.isdisjoint(arguments):
+            from spinal_repro.cli.help import help_text
+
+            print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
+            return 0
         if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
             raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
         arguments = expand(arguments, sweeping)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import stat
 import sys
@@ -115,10 +116,12 @@ class Photos:
         """Decode into the cache, or wait for who is at it; None where that cannot be."""
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with alone(path.with_name(f".{path.stem}.lock"), f"decoding images into {path}"):
+            with alone(
+                path.with_name(f".{path.stem}.lock"), f"decoding images into {path}"
+            ) as held:
                 if anew or not path.is_file():
-                    for left in path.parent.glob(f".{path.stem}.*.partial"):  # by who was killed
-                        left.unlink()
+                    if held:
+                        _remove_partial(path)
                     self._write(path, shape, preparation)
                 return load_images(path, shape)
         except OSError as error:
@@ -139,7 +142,7 @@ class Photos:
         if wanted > 0.8 * free:
             gigabytes = f"{wanted / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
             raise OSError(errno.ENOSPC, gigabytes)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+        partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
         reader = _Reader(self, preparation)
         try:
             target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
@@ -202,6 +205,12 @@ class Decoded:
     def gather(self, rows: Tensor) -> Tensor:
         """The images of some rows: ``[M, C, H, W]`` uint8, on the CPU."""
         return torch.from_numpy(self.reader.gather(rows.numpy()))
+
+
+def _remove_partial(path: Path) -> None:
+    """Remove what killed processes left of a cache; only for who alone is at it."""
+    for left in path.parent.glob(f".{path.stem}.*.partial"):
+        left.unlink()
 
 
 def read_image(path: Path, channels: int, preparation: Preparation) -> NDArray[np.uint8]:

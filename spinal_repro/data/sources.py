@@ -66,7 +66,7 @@ Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
 
-MAX_ENLARGED = 256  # side of scikit-learn's digits, which are all in memory, in pixels
+MAX_ENLARGED = 512  # side of scikit-learn's digits, which are all in memory, in pixels
 # those that need torchvision, which is slow to import, last
 MODULES = ("folder", "idx", "cifar", "svhn")
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import make_folder
-from spinal_repro.records import describe, write_status
+from spinal_repro.records import describe, is_alive, write_status
 from spinal_repro.schema import Config
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
 from spinal_repro.sweep.worker import PRELOADED, Found, in_other_hands, resolve_all, work
@@ -88,7 +88,7 @@ class _Running:
     def orphaned(self) -> bool:
         """Whether it is at work though the server that forked it, and would tell, is gone."""
         lost = not self.process.is_alive() and self.process.exitcode == NOT_TOLD
-        return lost and not self.silent
+        return lost and not self.silent and is_alive({"pid": self.process.pid})
 
 
 def start_context() -> Any:

@@ -97,9 +97,9 @@ class RunLock:
 def gone(folder: Path) -> UserError:
     """What to tell where a folder was removed under a run."""
     return UserError(
-        f"the run folder {folder} was removed while this run was at work, with all that it had "
-        f"saved; nothing more is written there. The same command starts anew, or goes on with what "
-        f"is there by then"
+        f"the run folder {folder} was removed while this run was at work, or its {LOCK} was; "
+        f"nothing more is written there. The same command goes on with what is there by then, or "
+        f"starts anew"
     )
 
 

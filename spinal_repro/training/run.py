@@ -41,7 +41,7 @@ from spinal_repro.training.report import (
     write_predictions,
 )
 from spinal_repro.training.selfcheck import self_check
-from spinal_repro.training.stop import Stop
+from spinal_repro.training.stop import AT_ONCE, Stop
 from spinal_repro.training.threads import begun_with, fastest_threads, settle_threads, with_threads
 
 
@@ -270,7 +270,8 @@ def _train(
 
         def save(state: State) -> None:
             if saver.stop.asked:
-                progress.warn(f"{saver.stop.asked}: saving; a second signal ends this at once")
+                asked = saver.stop.asked
+                progress.warn(f"{asked}: saving; one more, after {AT_ONCE:g} s, ends this at once")
             lock.check()
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)
             saver.saved()

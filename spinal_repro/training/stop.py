@@ -49,7 +49,7 @@ class Listener(ABC):
 
 
 class Stop(Listener):
-    """Context in which the first signal is noted and a second one ends the process at once.
+    """Context in which the first signal is noted and one after `AT_ONCE` ends the process.
 
     Attributes:
         asked: Name of the first signal; empty as long as there was none.

@@ -176,6 +176,6 @@ def test_counts_of_cells_usage(arguments, message, capsys, tmp_path, monkeypatch
 @pytest.mark.parametrize("override", ["a=b=c", "", "head.widht=3"])
 def test_where_nothing_is_counted_the_reason_is_said(capsys, override):
     with pytest.raises(SystemExit, match="2"):
-        main(["params", override])
+        main(["params", "model=cnn,vgg5", override])
     out, err = capsys.readouterr()
     assert out == "" and err.startswith("spinal: ")

@@ -1,5 +1,6 @@
 """``spinal status``: one row a run, whatever state its folder is in."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -186,3 +187,12 @@ def test_a_number_that_no_process_has_is_not_running(runs, capsys, pid):
     write_status(add_run(runs, "a/paper-2/s0"), "running", pid=pid)
     main(["status", str(runs)])
     assert rows(capsys)["a/paper-2/s0"] == ["interrupted"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+def test_a_reader_that_has_seen_enough_is_no_error():
+    command = [sys.executable, "-c", "from spinal_repro.cli.spinal import main; main()"]
+    command += ["paper", "list"]
+    listing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    listing.stdout.close()
+    assert listing.stderr.read() == b"" and listing.wait() == 141

@@ -3,6 +3,7 @@
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+from spinal_repro.data import photos as photos_module
 from spinal_repro.data.augment import HorizontalFlip
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
@@ -204,3 +206,20 @@ def test_images_in_memory_are_resized_with_each_batch(resize, crop):
     for image, plain in zip(ours, pixels, strict=True):
         expected = np.asarray(reference(Image.fromarray(plain)), np.float32)
         assert np.abs(image[0].numpy() - expected).max() <= 1.01
+
+
+def test_without_locks_nothing_of_others_is_removed(files, tmp_path, monkeypatch):
+    """Another process may be writing it."""
+
+    @contextmanager
+    def unlocked(*_given):
+        yield False
+
+    monkeypatch.setattr(photos_module, "alone", unlocked)
+    cache = tmp_path / "cache"
+    photos(files).prepared(SQUARE, cache)
+    (path,) = cache.glob("*.npy")
+    others = path.with_name(f".{path.name}.elsewhere.1.partial")
+    path.rename(others)
+    photos(files).prepared(SQUARE, cache)
+    assert others.is_file() and path.is_file()

@@ -48,13 +48,15 @@ def sweep(tmp_path) -> Iterator[subprocess.Popen[str]]:
         cwd=tmp_path, env={**kept, "OMP_NUM_THREADS": "1"}, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    wait(lambda: len(at_work(tmp_path)) == 2)
-    yield process
-    for status in at_work(tmp_path):
-        if is_alive(status):
-            os.kill(status["pid"], signal.SIGKILL)
-    process.kill()
-    process.communicate()
+    try:
+        wait(lambda: len(at_work(tmp_path)) == 2)
+        yield process
+    finally:
+        for status in at_work(tmp_path):
+            if is_alive(status):
+                os.kill(status["pid"], signal.SIGKILL)
+        process.kill()
+        process.communicate()
 
 
 def check_saved(folders: list[Path]) -> None:
