@@ -27,7 +27,13 @@ from spinal_repro.config import compose, config_dir
 from spinal_repro.data import fetch
 from spinal_repro.data.catalog import Entry, File, entry_for
 from spinal_repro.data.idx_files import check_idx
-from spinal_repro.data.sources import Dataset, ImageSet, load_dataset, load_sources
+from spinal_repro.data.sources import (
+    MAX_ENLARGED,
+    Dataset,
+    ImageSet,
+    load_dataset,
+    load_sources,
+)
 from spinal_repro.errors import UserError
 from spinal_repro.schema import DatasetConfig
 
@@ -584,10 +590,10 @@ def test_check_idx_reads_the_kind_from_the_name(tmp_path: Path) -> None:
                     check_idx(path)
 
 
-@pytest.mark.parametrize("side", [None, 257])
+@pytest.mark.parametrize("side", [None, MAX_ENLARGED + 1])
 def test_digits_are_enlarged_to_what_memory_holds(side):
     config = dataclasses.replace(compose(["dataset=digits"]).dataset, image_size=side)
-    with pytest.raises(UserError, match=r"enlarged to dataset\.image_size, at most 256 px, got"):
+    with pytest.raises(UserError, match=rf"dataset\.image_size, at most {MAX_ENLARGED} px, got"):
         load_dataset(config, "unused")
 
 
