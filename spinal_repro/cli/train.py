@@ -42,9 +42,9 @@ CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    with Stop():  # in effect while torch is imported, too
+    with Stop() as stop:  # in effect while torch is imported, too
         code = _main(sys.argv[1:])
-    sys.exit(code)
+    sys.exit(EXIT_INTERRUPTED if code and stop.asked else code)
 
 
 def _main(arguments: Sequence[str]) -> int:

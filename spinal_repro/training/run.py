@@ -98,7 +98,7 @@ def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
                     assist(folder, setup, saver)
                 ranks.wait()
         except BaseException as error:
-            said = explain(error, folder, lock, config.runtime.deterministic)
+            said = explain(stop.meant(error), folder, lock, config.runtime.deterministic)
             if said is error:
                 raise
             raise said from error

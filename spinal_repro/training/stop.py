@@ -13,6 +13,9 @@ SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name)
 AT_ONCE = 2.0  # seconds: launchers send a signal to a group and pass it on, a moment later, as well
 
 
+EARLY = "before there was anything to save"
+
+
 class Interrupted(KeyboardInterrupt):  # no error: the run goes on another time
     """A run was asked to stop and has saved where it stands."""
 
@@ -74,13 +77,27 @@ class Stop(Listener):
         """
         asked = self.asked if asked is None else asked
         if asked:
-            raise Interrupted(f"{asked}: stopped {where}; the same command continues")
+            raise _interrupted(asked, where)
+
+    def meant(self, error: BaseException) -> BaseException:
+        """What really ended a run: a signal, where other code made another error of it.
+
+        `Interrupted` is raised anywhere, also in libraries whose clearing up fails on what was
+        left half done.
+        """
+        if self.asked and not self.deferred and not isinstance(error, KeyboardInterrupt):
+            return _interrupted(self.asked, EARLY)
+        return error
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:
             self.asked, self._when = signal.Signals(number).name, time.monotonic()
             if not self.deferred:
-                self.check("before there was anything to save")
+                self.check(EARLY)
         elif time.monotonic() - self._when > AT_ONCE:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def _interrupted(asked: str, where: str) -> Interrupted:
+    return Interrupted(f"{asked}: stopped {where}; the same command continues")

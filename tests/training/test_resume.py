@@ -278,3 +278,30 @@ def test_a_checkpoint_without_checksum_is_still_read(tmp_path, monkeypatch):
     torch.save(saved, last)
     parts = run(config)
     assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_a_signal_that_a_library_makes_an_error_of_is_still_one(tmp_path, monkeypatch):
+    """Where clearing up fails on what the signal left half done, e.g. a list of OmegaConf."""
+    load = run_module.load_dataset
+
+    def half_done(*given: Any) -> Any:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        except KeyboardInterrupt:
+            raise UserError("classes: 'NoneType' object has no attribute") from None
+        return load(*given)
+
+    config = small(tmp_path)
+    config.run_dir.mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "load_dataset", half_done)
+        with pytest.raises(Interrupted, match="SIGTERM: stopped before there was anything to save"):
+            run(config)
+    assert read_json(config.run_dir / "status.json")["state"] == "interrupted"
+    with pytest.raises(UserError, match="no such data"), monkeypatch.context() as patch:
+        patch.setattr(run_module, "load_dataset", missing)
+        run(config)
+
+
+def missing(*_given: Any) -> None:
+    raise UserError("no such data")
