@@ -11,8 +11,6 @@ from typing import Any, Self
 NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 SIGNALS = tuple(getattr(signal, name) for name in NAMES if hasattr(signal, name))
 AT_ONCE = 2.0  # seconds: launchers send a signal to a group and pass it on, a moment later, as well
-
-
 EARLY = "before there was anything to save"
 
 
