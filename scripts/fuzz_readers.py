@@ -25,7 +25,7 @@ from torch import nn
 
 from spinal_repro.config import compose
 from spinal_repro.data import archives, cifar, kept
-from spinal_repro.data.photos import read_image
+from spinal_repro.data.decoding import read_image
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.preparation import Preparation

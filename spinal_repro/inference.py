@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from spinal_repro.data.decoding import read_image
 from spinal_repro.data.folder import SUFFIXES
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import read_image
 from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.environment import autocast, resolve_device

@@ -34,7 +34,8 @@ def run_together(raws: Sequence[DictConfig], names: Sequence[str]) -> tuple[list
     Returns:
         The jobs as they ended, and whether all of them were started.
     """
-    from spinal_repro.sweep.supervisor import Job, resolve, supervise
+    from spinal_repro.sweep.jobs import Job
+    from spinal_repro.sweep.supervisor import resolve, supervise
 
     jobs = []
     for raw, name in zip(raws, names, strict=True):

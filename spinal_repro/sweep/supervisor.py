@@ -19,49 +19,15 @@ from types import FrameType
 from typing import Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import make_folder
-from spinal_repro.records import describe, is_alive, write_status
-from spinal_repro.schema import Config
+from spinal_repro.records import is_alive
+from spinal_repro.sweep.jobs import Job, note, waiting_jobs
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
-from spinal_repro.sweep.worker import PRELOADED, Found, in_other_hands, resolve_all, work
+from spinal_repro.sweep.worker import PRELOADED, Found, resolve_all, work
 from spinal_repro.training.stop import AT_ONCE, SIGNALS, Listener
 
 GRACE = 30.0  # seconds between this program's request to stop and the end of a job
 LOOK_EVERY = 0.5  # seconds between looks at the clock and at signals
 NOT_TOLD = 255  # what multiprocessing says where the server ended before it could tell a code
-
-
-@dataclass
-class Job:
-    """One run of a sweep.
-
-    Attributes:
-        what: For people.
-        config: As composed; None where it is refused.
-        folder: Of the run; None as long as it is not known.
-        state: As in ``status.json``.
-        message: Why it did not finish, in one line; or what came out.
-        accuracy: On the selecting split, at the selected epoch.
-    """
-
-    what: str
-    config: Config | None = None
-    folder: Path | None = None
-    state: str = "waiting"
-    message: str = ""
-    accuracy: float | None = None
-
-    @property
-    def can_go_on(self) -> bool:
-        """Whether nothing is wrong but that the sweep was stopped."""
-        return self.state in ("waiting", "interrupted")
-
-    @property
-    def why_not(self) -> str:
-        """Why it is not done; empty if it is."""
-        if self.state == "done":
-            return ""
-        return self.message if self.state == "failed" else f"{self.state} {self.message}"
 
 
 @dataclass
@@ -171,7 +137,7 @@ def supervise(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
     Returns:
         Whether all were started: False after a signal; the rest stay waiting.
     """
-    waiting, free = _noted(jobs, on_end), list(shares.slots)
+    waiting, free = waiting_jobs(jobs, on_end), list(shares.slots)
     running: list[_Running] = []
     with _Asked() as asked:
         try:
@@ -194,20 +160,6 @@ def supervise(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
         finally:
             _stop(running, at_once=False)  # none is left, unless nobody can be told any more
         return not asked.times
-
-
-def _noted(jobs: Sequence[Job], on_end: Callable[[Job], None]) -> list[Job]:
-    """The jobs whose folders say that they wait; where that cannot be written, one has failed."""
-    noted = []
-    for job in jobs:
-        try:
-            _note(job)
-        except UserError as error:
-            job.state, job.message = "failed", str(error)
-            on_end(job)
-        else:
-            noted.append(job)
-    return noted
 
 
 class _Asked(Listener):
@@ -316,7 +268,7 @@ def _end(one: _Running, stopped: bool) -> None:
     job.accuracy = told.get("accuracy")
     if not one.told or one.verdict:
         try:
-            _note(job, pid)
+            note(job, pid)
         except UserError as error:
             job.message = f"{job.message}; {error}"
     one.process.close()
@@ -329,21 +281,3 @@ def _from_code(code: int | None) -> dict[str, str]:
         guess = "; if nobody did that, memory ran out" if name == "SIGKILL" else ""
         return {"state": "killed", "message": f"by {name}{guess}"}
     return {"state": "failed", "message": f"its process ended with code {code}, see its output.txt"}
-
-
-def _note(job: Job, *pids: int | None) -> None:
-    """Write a job's state into its folder, unless another process is at work there.
-
-    Raises:
-        UserError: where the folder cannot be written.
-    """
-    assert job.folder is not None
-    if in_other_hands(job.folder, *(pid for pid in pids if pid is not None)):
-        return
-    try:
-        make_folder(job.folder)
-        message = {"message": job.message} if job.message else {}
-        epochs = describe(job.folder).get("epochs", "")
-        write_status(job.folder, job.state, epochs=epochs, **message)
-    except OSError as error:
-        raise UserError(f"the run folder {job.folder} cannot be written: {error}") from error

@@ -14,8 +14,9 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from spinal_repro.data import photos as photos_module
 from spinal_repro.data.augment import HorizontalFlip
+from spinal_repro.data.decoding import read_image
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import Photos, read_image
+from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.errors import UserError
 from spinal_repro.preparation import Preparation

@@ -12,8 +12,9 @@ from spinal_repro.config import compose
 from spinal_repro.files import read_json, write_json
 from spinal_repro.records import describe, write_status
 from spinal_repro.sweep import supervisor
+from spinal_repro.sweep.jobs import Job
 from spinal_repro.sweep.shares import Shares
-from spinal_repro.sweep.supervisor import Job, supervise
+from spinal_repro.sweep.supervisor import supervise
 from spinal_repro.sweep.worker import keep_to_itself
 
 # What a job does is the name of its folder. Importable by the process of a job.

@@ -13,8 +13,9 @@ from PIL import Image
 
 from spinal_repro import versions
 from spinal_repro.config import compose
+from spinal_repro.data.decoding import read_image
 from spinal_repro.data.kept import load_images, write_sum
-from spinal_repro.data.photos import Photos, read_image
+from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.preparation import Preparation
