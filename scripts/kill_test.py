@@ -16,7 +16,6 @@ import json
 import os
 import random
 import signal
-import sys
 import tempfile
 import time
 import traceback
@@ -132,8 +131,7 @@ def sitting(config: Config, point: str, count: int, after: float) -> str:
             code = EXIT_INTERRUPTED
         except BaseException:
             traceback.print_exc()
-        finally:
-            sys.stderr.flush()
+        finally:  # with no call before it, in which one more signal could raise
             os._exit(code)
     deadline = time.monotonic() + (after if point and point not in POINTS else LONGEST)
     while True:

@@ -127,10 +127,12 @@ def write_status(folder: Path, state: str, **details: Any) -> None:
 
 def explained(error: BaseException) -> dict[str, str]:
     """What a status says of an error: its message, and the traceback unless a user can mend it."""
-    told = {"message": f"{type(error).__name__}: {error}"}
-    if isinstance(error, Exception) and not isinstance(error, UserError):
-        told["traceback"] = "".join(traceback.format_exception(error))
-    return told
+    if isinstance(error, UserError) or not isinstance(error, Exception):
+        return {"message": str(error) or type(error).__name__}
+    return {
+        "message": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+    }
 
 
 def run_folders(runs: Path) -> Iterator[Path]:

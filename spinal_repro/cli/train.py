@@ -42,9 +42,7 @@ CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    with Stop() as stop:  # in effect while torch is imported, too
-        code = _main(sys.argv[1:])
-    sys.exit(EXIT_INTERRUPTED if code and stop.asked else code)
+    sys.exit(_main(sys.argv[1:]))
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -57,7 +55,8 @@ def _main(arguments: Sequence[str]) -> int:
         nonlocal exit_code
         what = _describe(raw)
         try:
-            _train(raw)
+            with Stop():  # in effect while torch is imported, too
+                _train(raw)
         except UserError as error:
             _complain(str(error))
             exit_code = EXIT_FAILED if sweeping else error.exit_code
@@ -84,24 +83,25 @@ def _main(arguments: Sequence[str]) -> int:
     job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
 
     try:
-        if not {"-h", "--help"}.isdisjoint(arguments):
-            from spinal_repro.cli.help import help_text
+        with Stop():
+            if not {"-h", "--help"}.isdisjoint(arguments):
+                from spinal_repro.cli.help import help_text
 
-            print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
-            return 0
-        if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
-            raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
-        arguments = expand(arguments, sweeping)
-        refuse_unreadable(_extra_dirs(arguments))
-        check_overrides(arguments)
-        if sweeping:
-            arguments = with_launcher(arguments)
-        sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
-        start = hydra_main(
-            version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
-        )(job)
-        with guarded(), elsewhere(arguments, jobs, _extra_dirs(arguments)):
-            start()
+                print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
+                return 0
+            if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
+                raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
+            arguments = expand(arguments, sweeping)
+            refuse_unreadable(_extra_dirs(arguments))
+            check_overrides(arguments)
+            if sweeping:
+                arguments = with_launcher(arguments)
+            sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
+            start = hydra_main(
+                version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
+            )(job)
+            with guarded(), elsewhere(arguments, jobs, _extra_dirs(arguments)):
+                start()
     except UserError as error:
         _complain(str(error))
         return EXIT_USAGE

@@ -14,7 +14,7 @@ from typing import Any
 from spinal_repro.errors import UserError
 from spinal_repro.records import RECORD, STATUS, describe, explained, is_alive, write_status
 from spinal_repro.schema import Config
-from spinal_repro.training.stop import SIGNALS
+from spinal_repro.training.stop import SIGNALS, Stop
 
 PRELOADED = ("spinal_repro.training.run",)  # once, by the server that forks the jobs
 OUTPUT = "output.txt"  # in a run's folder: what its process printed
@@ -69,17 +69,18 @@ def work(
     """
     try:
         keep_to_itself()
-        with suppress(OSError):  # the run says what is wrong with its folder
-            _print_to(folder / OUTPUT)
-        if device is not None:  # before anything asks for a device
-            os.environ["CUDA_VISIBLE_DEVICES"] = device
-        import torch
+        with Stop():
+            with suppress(OSError):  # the run says what is wrong with its folder
+                _print_to(folder / OUTPUT)
+            if device is not None:  # before anything asks for a device
+                os.environ["CUDA_VISIBLE_DEVICES"] = device
+            import torch
 
-        from spinal_repro.training.report import summary
-        from spinal_repro.training.run import run
+            from spinal_repro.training.report import summary
+            from spinal_repro.training.run import run
 
-        torch.set_num_threads(threads)
-        record = run(config).record
+            torch.set_num_threads(threads)
+            record = run(config).record
     except BaseException as error:
         answer.send(_ended(folder, error))
         raise SystemExit(1) from error
@@ -95,9 +96,8 @@ def work(
 def _ended(folder: Path, error: BaseException) -> dict[str, Any]:
     """How a run ended that did not finish; its status says so too, where it can be written."""
     told = explained(error)
-    message = str(error) if isinstance(error, UserError) else told["message"]
     if not isinstance(error, Exception):  # asked to stop
-        return {"state": "interrupted", "message": message}
+        return {"state": "interrupted", "message": told["message"]}
     with suppress(OSError):
         if "traceback" in told:
             print(told["traceback"], file=sys.stderr, flush=True)
@@ -105,7 +105,7 @@ def _ended(folder: Path, error: BaseException) -> dict[str, Any]:
         if not in_other_hands(folder, os.getpid()):
             epochs = describe(folder).get("epochs", "")
             write_status(folder, "failed", epochs=epochs, **told)
-    return {"state": "failed", "message": message}
+    return {"state": "failed", "message": told["message"]}
 
 
 def in_other_hands(folder: Path, *ours: int) -> bool:

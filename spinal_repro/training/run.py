@@ -62,12 +62,13 @@ def run(config: Config) -> Outcome:
     Raises:
         UserError: for anything in configuration, data or folder that the user can mend.
     """
-    device = distributed.own_device(resolve_device(config.runtime.device))
-    with distributed.joined(device) as ranks:
-        return _run(resolved(config), device, ranks)
+    with Stop() as stop:
+        device = distributed.own_device(resolve_device(config.runtime.device))
+        with distributed.joined(device) as ranks:
+            return _run(resolved(config), device, ranks, stop)
 
 
-def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
+def _run(config: Config, device: torch.device, ranks: Ranks, stop: Stop) -> Outcome:
     folder = config.run_dir
     if ranks.agreed((folder / RECORD).is_file(), f"whether {folder} is finished"):
         tidy(folder)  # a kill may have come between
@@ -76,7 +77,6 @@ def _run(config: Config, device: torch.device, ranks: Ranks) -> Outcome:
     config = settle_threads(config, folder)
     check_tracker(config.tracker)
     with (
-        Stop() as stop,
         deterministic(config.runtime.deterministic, device),
         RunLock(folder, ranks.first) as lock,
     ):

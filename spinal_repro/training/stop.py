@@ -52,10 +52,13 @@ class Listener(ABC):
 class Stop(Listener):
     """Context in which the first signal is noted and one after `AT_ONCE` ends the process.
 
+    As long as there is nothing to save, the first one raises `Interrupted`, wherever the program
+    is: also in libraries that make another error of it, or whose clearing up fails on what was
+    left half done. Any error that leaves the context after such a signal is `Interrupted` again.
+
     Attributes:
         asked: Name of the first signal; empty as long as there was none.
-        deferred: Whether a first signal is only noted; otherwise it raises `Interrupted`, since
-            there is nothing to save yet.
+        deferred: Whether a first signal is only noted, since there is something to save.
     """
 
     def __init__(self) -> None:
@@ -78,14 +81,20 @@ class Stop(Listener):
             raise _interrupted(asked, where)
 
     def meant(self, error: BaseException) -> BaseException:
-        """What really ended a run: a signal, where other code made another error of it.
-
-        `Interrupted` is raised anywhere, also in libraries whose clearing up fails on what was
-        left half done.
-        """
+        """What really ended what is inside: the signal, where other code made an error of it."""
         if self.asked and not self.deferred and not isinstance(error, KeyboardInterrupt):
             return _interrupted(self.asked, EARLY)
         return error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        super().__exit__(kind, error, tb)
+        if error is not None and (meant := self.meant(error)) is not error:
+            raise meant from error
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if not self.asked:

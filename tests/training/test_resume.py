@@ -1,7 +1,5 @@
 """Stopped anywhere and issued again: the same to the bit. What is damaged is noticed."""
 
-import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -130,28 +128,6 @@ def test_the_command_says_that_it_can_go_on(tmp_path, monkeypatch, capsys):
     assert cli._main(arguments) == 0
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
-def test_a_second_signal_ends_the_process(name):
-    code = (
-        "import signal, time\n"
-        "from spinal_repro.sweep.supervisor import LOOK_EVERY\n"
-        "from spinal_repro.training.stop import AT_ONCE, Stop\n"
-        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
-        "with Stop() as stop:\n"
-        "    stop.deferred = True\n"
-        f"    signal.raise_signal(signal.{name})\n"
-        "    time.sleep(LOOK_EVERY)\n"
-        f"    signal.raise_signal(signal.{name})\n"  # passed on by a launcher: not counted
-        "    print(stop.asked, flush=True)\n"
-        "    time.sleep(AT_ONCE + 0.1)\n"
-        f"    signal.raise_signal(signal.{name})\n"
-        "    print('still here')\n"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (-getattr(signal, name), f"{name}\n"), done.stderr
-
-
 def flip(path: Path, place: float = 0.5) -> None:
     data = bytearray(path.read_bytes())
     data[int(len(data) * place)] ^= 4
@@ -278,30 +254,3 @@ def test_a_checkpoint_without_checksum_is_still_read(tmp_path, monkeypatch):
     torch.save(saved, last)
     parts = run(config)
     assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
-
-
-def test_a_signal_that_a_library_makes_an_error_of_is_still_one(tmp_path, monkeypatch):
-    """Where clearing up fails on what the signal left half done, e.g. a list of OmegaConf."""
-    load = run_module.load_dataset
-
-    def half_done(*given: Any) -> Any:
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        except KeyboardInterrupt:
-            raise UserError("classes: 'NoneType' object has no attribute") from None
-        return load(*given)
-
-    config = small(tmp_path)
-    config.run_dir.mkdir(parents=True)
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "load_dataset", half_done)
-        with pytest.raises(Interrupted, match="SIGTERM: stopped before there was anything to save"):
-            run(config)
-    assert read_json(config.run_dir / "status.json")["state"] == "interrupted"
-    with pytest.raises(UserError, match="no such data"), monkeypatch.context() as patch:
-        patch.setattr(run_module, "load_dataset", missing)
-        run(config)
-
-
-def missing(*_given: Any) -> None:
-    raise UserError("no such data")

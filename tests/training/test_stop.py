@@ -1,0 +1,146 @@
+"""Signals before there is anything to save, whatever libraries make of them, and second ones."""
+
+import multiprocessing
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import pytest
+from stopping import SMALL, small
+
+from spinal_repro.cli import train as cli
+from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.files import read_json
+from spinal_repro.sweep import worker
+from spinal_repro.training import run as run_module
+from spinal_repro.training.run import run
+from spinal_repro.training.stop import Interrupted
+
+EARLY = "SIGTERM: stopped before there was anything to save; the same command continues"
+LINES = 300  # of Python, at which a signal comes; about one in six of those that there are
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="signals as POSIX has them")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT", "SIGUSR1"])
+def test_a_second_signal_ends_the_process(name):
+    code = (
+        "import signal, time\n"
+        "from spinal_repro.sweep.supervisor import LOOK_EVERY\n"
+        "from spinal_repro.training.stop import AT_ONCE, Stop\n"
+        f"signal.signal(signal.{name}, signal.SIG_DFL)\n"
+        "with Stop() as stop:\n"
+        "    stop.deferred = True\n"
+        f"    signal.raise_signal(signal.{name})\n"
+        "    time.sleep(LOOK_EVERY)\n"
+        f"    signal.raise_signal(signal.{name})\n"  # passed on by a launcher: not counted
+        "    print(stop.asked, flush=True)\n"
+        "    time.sleep(AT_ONCE + 0.1)\n"
+        f"    signal.raise_signal(signal.{name})\n"
+        "    print('still here')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (-getattr(signal, name), f"{name}\n"), done.stderr
+
+
+class Begun(BaseException):
+    """There is something to train."""
+
+
+def begin(*_: Any) -> None:
+    raise Begun
+
+
+@contextmanager
+def traced(on_line: Callable[[str, int], None]) -> Iterator[None]:
+    """Call with file and number of each line of Python before it runs."""
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        if event == "line":
+            on_line(frame.f_code.co_filename, frame.f_lineno)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
+def test_a_signal_at_any_line_while_the_configuration_is_resolved(tmp_path, monkeypatch):
+    """OmegaConf, which does that, fails in clearing up what it leaves half done."""
+    config, resolved, lines, made = small(tmp_path), run_module.resolved, set(), set()
+    target: Any = None
+
+    def on_line(*line: Any) -> None:
+        nonlocal target
+        if target is None:
+            lines.add(line)
+        elif line == target:
+            target = "sent"
+            signal.raise_signal(signal.SIGTERM)
+
+    def watched(given: Any) -> Any:
+        with traced(on_line):
+            return resolved(given)
+
+    monkeypatch.setattr(run_module, "resolved", watched)
+    monkeypatch.setattr(run_module, "_run", begin)
+    with pytest.raises(Begun):
+        run(config)
+    assert len(lines) > 2 * LINES
+    for target in random.Random(0).sample(sorted(lines), LINES):
+        with pytest.raises(Interrupted) as told:
+            run(config)
+        assert target == "sent" and str(told.value) == EARLY
+        made.add(type(told.value.__cause__))
+    assert UserError in made, "no library made another error of it"
+
+
+def broken(*_: Any) -> None:
+    """As a library whose clearing up fails on what the signal left half done."""
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    except KeyboardInterrupt:
+        raise UserError("classes: 'NoneType' object has no attribute") from None
+
+
+def missing(*_: Any) -> None:
+    raise UserError("no such data")
+
+
+def test_a_signal_that_a_library_makes_an_error_of_is_still_one(tmp_path, monkeypatch):
+    config = small(tmp_path)
+    config.run_dir.mkdir(parents=True)
+    monkeypatch.setattr(run_module, "load_dataset", broken)
+    with pytest.raises(Interrupted, match=EARLY):
+        run(config)
+    assert read_json(config.run_dir / "status.json")["state"] == "interrupted"
+    monkeypatch.setattr(run_module, "load_dataset", missing)
+    with pytest.raises(UserError, match="no such data"):
+        run(config)
+
+
+@pytest.mark.parametrize("place", ["expand", "validate", "check_overrides"])
+def test_the_command_tells_it_as_one(tmp_path, monkeypatch, capsys, place):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, place, broken)
+    monkeypatch.setattr(sys, "argv", ["spinal-train"])
+    assert cli._main([*SMALL, "hydra.run.dir=."]) == EXIT_INTERRUPTED
+    assert capsys.readouterr().err == f"spinal-train: {EARLY}\n"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux alone")
+def test_a_job_tells_it_as_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "resolved", broken)
+    config, context = small(tmp_path), multiprocessing.get_context("fork")
+    receive, send = context.Pipe(duplex=False)
+    job = context.Process(target=worker.work, args=(config, config.run_dir, 1, None, send))
+    job.start()
+    assert receive.recv() == {"state": "interrupted", "message": EARLY}
+    job.join()
