@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 @pytest.fixture(autouse=True)
 def quiet_machine() -> None:
-    """One thread a test, and no Hydra state left over from another one."""
+    """One thread a test, and no Hydra state left over from another one.
+
+    Ctrl-C is heard, though shells tell what they run in the background to ignore it.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     GlobalHydra.instance().clear()
 
