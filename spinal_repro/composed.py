@@ -54,7 +54,10 @@ def _sum(config: Any) -> str:
 @functools.cache
 def _folder() -> Path:
     """The folder for the configurations as they are now."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:  # this user has no home
+        cache = Path(os.devnull)  # in which nothing can be written
     digest = hashlib.sha256()
     for module in (config, schema):
         digest.update(Path(str(module.__file__)).read_bytes())

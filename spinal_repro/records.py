@@ -186,12 +186,21 @@ def is_alive(status: Mapping[str, Any]) -> bool:
         return False
     except PermissionError:
         pass
+    about = _stat(pid)
+    if about and about[0] in "ZX":  # ended, though its parent has not asked how
+        return False
     return status.get("started") in (None, _started(pid))  # else the number has been given anew
 
 
 def _started(pid: int) -> int | None:
     """When a process of this machine began, in ticks since the system did; None if not told."""
+    about = _stat(pid)
+    return int(about[19]) if about else None
+
+
+def _stat(pid: int) -> list[str]:
+    """What Linux tells of a process, from its state on; nothing where nobody tells."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return None
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,14 +11,29 @@ from hydra.core.global_hydra import GlobalHydra
 
 
 @pytest.fixture(autouse=True)
-def quiet_machine() -> None:
+def quiet_machine(monkeypatch) -> None:
     """One thread a test, and no Hydra state left over from another one.
 
-    Ctrl-C is heard, though shells tell what they run in the background to ignore it.
+    Ctrl-C is heard, though shells tell what they run in the background to ignore it; servers on
+    this machine are reached by no proxy; a user's settings do not matter.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.set_num_threads(1)
     GlobalHydra.instance().clear()
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "*")
+    for name in ("SPINAL_OFFLINE", "SPINAL_MIRROR", "SPINAL_DATA", "SPINAL_RUNS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def finite_memory() -> Iterator[None]:
+    """What no memory holds is refused at once, also where the system promises more than it has."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (2**40, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture

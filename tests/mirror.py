@@ -46,7 +46,7 @@ def serving() -> Iterator[Mirror]:
         def do_GET(self) -> None:
             path, wanted = self.path.lstrip("/"), self.headers.get("Range")
             mirror.asked.append((path, wanted))
-            mirror.gate.wait(20)
+            mirror.gate.wait(25)
             if mirror.status.get(path):
                 self.send_error(mirror.status[path].pop(0))
                 return

@@ -56,7 +56,7 @@ def signal_at(monkeypatch, name: str, calls: list[int]) -> list[str]:
 
 def outcome(folder: Path, record: dict[str, Any]) -> dict[str, Any]:
     """What must be the same."""
-    kept = {key: value for key, value in record.items() if key not in TIMES}
+    kept = {key: value for key, value in record.items() if key not in (*TIMES, "git")}
     weights = {
         name: tensor.numpy().tobytes()
         for name, tensor in load_file(folder / "best.safetensors").items()

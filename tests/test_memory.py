@@ -12,14 +12,13 @@ from spinal_repro.memory import keep_freed_memory
 torch.set_num_threads(1)
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-def faults():
-    for _ in range(20):  # the heap grows at first, until the freed blocks suffice
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-        x = torch.ones(16 * 2**20)  # 64 MiB
-        del x
-        after = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    return after - before
-print(faults())
+counts = []
+for _ in range(20):  # the heap grows at first, until the freed blocks suffice
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(16 * 2**20)  # 64 MiB
+    del x
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(counts[10:]))
 """
 
 
@@ -29,5 +28,8 @@ def test_large_tensors_cost_no_page_faults_after_a_while():
         command = [sys.executable, "-c", CHILD, mode]
         return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
-    assert faults("kept") < 32  # of 16,384 pages of 4 KiB, or 32 of 2 MiB
-    assert faults("as it comes") >= 32
+    as_it_comes = faults("as it comes")
+    if as_it_comes == 0:
+        pytest.skip("this system counts no page faults")
+    assert as_it_comes >= 32  # 16,384 pages of 4 KiB, or 32 of 2 MiB
+    assert faults("kept") < 32

@@ -261,7 +261,7 @@ def test_unknown_names_and_options_name_the_nearest():
         (Component("fc", {"hidden": [2**32 - 1] * 2}), "head fc .* 1 x 28 x 28 px and 10 outputs"),
     ],
 )
-def test_sizes_that_no_memory_holds_are_named(head, asked):
+def test_sizes_that_no_memory_holds_are_named(head, asked, finite_memory):
     with pytest.raises(UserError, match=rf"model flatten with {asked}.* cannot be built") as error:
         build_model(dataset(), FLATTEN, head)
     assert len(str(error.value).splitlines()) == 1

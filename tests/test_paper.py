@@ -423,9 +423,15 @@ def test_a_composed_cell_is_a_configuration_again():
     assert config == compose([f"paper={config.cell}"]).portable()
 
 
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch):
+def homeless() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize("cache", ["file", ""])
+def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch, cache):
     (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache) if cache else "")
+    monkeypatch.setattr(Path, "home", homeless)  # as for a user whom the system does not know
     composed._folder.cache_clear()
     assert composed.composed_cell("mnist/cnn_fc")["cell"] == "mnist/cnn_fc"
     composed._folder.cache_clear()

@@ -11,7 +11,9 @@ from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
 from spinal_repro.records import (
     SCHEMA_VERSION,
+    _started,
     describe,
+    is_alive,
     read_record,
     read_records,
     run_folders,
@@ -158,3 +160,16 @@ def test_records_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(UserError, match=r"x\.json has schema version None"):
         read_records([tmp_path])
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks Linux")
+def test_a_process_that_nobody_waits_for_has_ended(tmp_path):
+    """As where the first process of a container takes in those of dead parents and sleeps."""
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    status = {"pid": process.pid, "started": _started(process.pid)}
+    assert status["started"] and is_alive(status)
+    process.stdin.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not is_alive(status)
+    process.wait()
+    assert not is_alive(status)

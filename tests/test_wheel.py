@@ -33,14 +33,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(installed: Path, cwd: Path, *command: str) -> subprocess.CompletedProcess[str]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("SPINAL_", "PYTHON"))}
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPINAL_", "PYTHON"))}
     return subprocess.run(
         [str(installed / command[0]), *command[1:]],
         cwd=cwd,
-        env=environment,
+        env={**kept, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
     )
 
 

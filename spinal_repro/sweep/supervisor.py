@@ -8,11 +8,12 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver, resource_tracker
+from multiprocessing import connection, forkserver, resource_tracker, util
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -27,6 +28,7 @@ from spinal_repro.training.stop import AT_ONCE, SIGNALS, Listener
 
 GRACE = 30.0  # seconds between this program's request to stop and the end of a job
 LOOK_EVERY = 0.5  # seconds between looks at the clock and at signals
+MAX_TEMP = 70  # characters of the folder for temporary files; a socket in it may have 107
 NOT_TOLD = 255  # what multiprocessing says where the server ended before it could tell a code
 
 
@@ -66,6 +68,7 @@ def start_context() -> Any:
     """
     if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
+    _place_sockets()
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", *PRELOADED])
     resource_tracker.ensure_running()  # first: where it has to be started, it lets signals through
@@ -75,6 +78,17 @@ def start_context() -> Any:
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     return context
+
+
+def _place_sockets() -> None:
+    """Have multiprocessing make its folder, once and for all, where names of sockets fit."""
+    usual = tempfile.tempdir
+    if len(tempfile.gettempdir()) > MAX_TEMP:
+        tempfile.tempdir = "/tmp"
+    try:
+        util.get_temp_dir()
+    finally:
+        tempfile.tempdir = usual
 
 
 def resolve(jobs: Sequence[Job]) -> tuple[Shares, list[Job]]:

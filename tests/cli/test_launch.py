@@ -98,7 +98,7 @@ def test_a_job_that_is_stopped_is_queued_again_and_finishes(sweep, tmp_path, cap
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     thread = signal_when_trained(tmp_path / "runs")
     arguments = ["hydra/launcher=submitit_local", "model=flatten", "head=linear"]
-    assert sweep(*arguments, "data.limit=100", "recipe.epochs=100", *SMALL[2:]) == 0
+    assert sweep(*arguments, "data.limit=100", "recipe.epochs=200", *SMALL[2:]) == 0
     thread.join()
     assert "1 of 1 runs finished" in capsys.readouterr().out
     (folder,) = run_folders(tmp_path / "runs")

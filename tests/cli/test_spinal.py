@@ -193,6 +193,8 @@ def test_a_number_that_no_process_has_is_not_running(runs, capsys, pid):
 def test_a_reader_that_has_seen_enough_is_no_error():
     command = [sys.executable, "-c", "from spinal_repro.cli.spinal import main; main()"]
     command += ["paper", "list"]
-    listing = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    listing.stdout.close()
-    assert listing.stderr.read() == b"" and listing.wait() == 141
+    reader, writer = os.pipe()
+    os.close(reader)
+    listing = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (listing.stderr, listing.returncode) == (b"", 141)

@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -149,10 +151,18 @@ def test_a_second_signal_ends_what_does_not_stop(job, monkeypatch):
         assert deaf.folder is not None
         while not (deaf.folder / "deaf").exists():
             time.sleep(0.05)
-        for _ in range(2):
-            os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(0.8)
+        os.kill(os.getpid(), signal.SIGTERM)
+        first.wait()
+        time.sleep(0.8)
+        os.kill(os.getpid(), signal.SIGTERM)
 
+    stop, first = supervisor._stop, threading.Event()
+
+    def stopped(*given, **named) -> None:
+        stop(*given, **named)
+        first.set()
+
+    monkeypatch.setattr(supervisor, "_stop", stopped)
     thread = threading.Thread(target=insist)
     thread.start()
     assert not run([deaf])
@@ -171,3 +181,21 @@ def test_a_run_in_other_hands_keeps_its_status(job):
     assert busy.state == "killed"
     assert status(busy) == theirs
     assert describe(busy.folder)["epochs"] == "3/8"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="jobs are forked on Linux alone")
+def test_a_long_name_of_the_folder_for_temporary_files(tmp_path):
+    """As batch systems have it; the names of sockets in it would be too long."""
+    place = tmp_path / ("job" * 40)
+    place.mkdir()
+    code = (
+        "from spinal_repro.sweep.supervisor import start_context\n"
+        "process = start_context().Process(target=print, args=('in',))\n"
+        "process.start()\n"
+        "process.join()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "TMPDIR": str(place)},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.stdout, done.returncode) == ("in\n", 0), done.stderr

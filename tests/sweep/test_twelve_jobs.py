@@ -47,7 +47,8 @@ YAML = "defaults: [digits, _self_]\nname: faulty\nsource: faulty\noptions: {job:
 COMMAND = (
     "-m", "--config-dir", "mine", "dataset=faulty", "dataset.options.job=range(0,12)",
     "data.root=faults", "data.limit=40", "recipe.epochs=1", "recipe.batch_size=20",
-    "runtime.device=cpu", "runtime.jobs=3", "runtime.time_limit='${limit:${dataset.options.job}}'",
+    "runtime.device=cpu", "runtime.jobs=3", "runtime.threads=1",
+    "runtime.time_limit='${limit:${dataset.options.job}}'",
 )  # fmt: skip
 
 
@@ -66,7 +67,7 @@ def sweep(script: Path) -> tuple[int, str, str]:
     done = subprocess.run(
         [sys.executable, script.name, *COMMAND],
         cwd=script.parent, env={**kept, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True,
-        timeout=600,
+        timeout=3600,
     )  # fmt: skip
     return done.returncode, done.stdout, done.stderr
 

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import struct
+import time
 from pathlib import Path
 
 import pytest
@@ -140,7 +141,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     listener.setblocking(False)
     for name in ("WANDB_BASE_URL", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
         monkeypatch.setenv(name, f"http://127.0.0.1:{listener.getsockname()[1]}")
-    for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING", "WANDB_DIR"):
+    for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING", "WANDB_DIR", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     config = small(tmp_path, "tracker=wandb")
     save, calls = run_module.save_checkpoint, []
@@ -154,6 +155,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     monkeypatch.setattr(run_module, "save_checkpoint", save_then_die)
     with pytest.raises(Killed):
         run(config)
+    time.sleep(1.1)  # wandb names its folders by the second
     record = run(config).record
     wandb.teardown()  # its service writes behind
 

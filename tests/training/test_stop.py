@@ -142,5 +142,6 @@ def test_a_job_tells_it_as_one(tmp_path, monkeypatch):
     receive, send = context.Pipe(duplex=False)
     job = context.Process(target=worker.work, args=(config, config.run_dir, 1, None, send))
     job.start()
+    send.close()
     assert receive.recv() == {"state": "interrupted", "message": EARLY}
     job.join()

@@ -3,6 +3,7 @@
 import errno
 import itertools
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -74,7 +75,9 @@ def test_a_folder_that_is_removed_meanwhile(tmp_path, monkeypatch, again):
                 (folder / ".lock").touch()
 
     monkeypatch.setattr(run_module, "write_status", note)
-    with pytest.raises(UserError, match=f"{folder} was removed while this run was at work"):
+    with pytest.raises(
+        UserError, match=rf"{re.escape(str(folder))} was removed while this run was at work"
+    ):
         run(config)
     assert [path.name for path in folder.glob("*")] == [".lock"] * again
 
@@ -115,7 +118,7 @@ def small_disk(tmp_path) -> Iterator[Path]:
     """A file system of 2 MB."""
     place = tmp_path / "disk"
     place.mkdir()
-    if os.name != "posix" or os.geteuid() != 0:
+    if os.name != "posix" or os.geteuid() != 0 or shutil.which("mount") is None:
         pytest.skip("mounting a tmpfs needs root")
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(place)], capture_output=True
@@ -245,10 +248,7 @@ def test_clocks_that_jump_and_no_git(tmp_path, monkeypatch):
     interrupted(config, monkeypatch, 4)
     parts = run(config)
     assert parts.record["git"] == {"commit": "unknown", "modified": None}
-    mine, other = outcome(parts.folder, parts.record), outcome(whole.folder, whole.record)
-    for each in (mine, other):
-        del each["record"]["git"]
-    assert mine == other
+    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
 
 
 def test_what_a_killed_writer_left_is_removed(tmp_path, monkeypatch):
