@@ -1,11 +1,32 @@
 """Text from elsewhere, made fit to be shown: file names, titles and records may hold anything."""
 
+import os
+import sys
 import unicodedata
+from contextlib import suppress
 
 # control characters, lone surrogates, and what turns the direction of a line around
 _HIDDEN = ("Cc", "Cs", "Zl", "Zp")
 _TURNING = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets compute when a cell starts with it
+
+
+def tell(line: str, error: bool = False) -> None:
+    """Print a line at once, on standard output or standard error, or lose it.
+
+    The file that takes them may be on a full disk, and who reads them may be gone: training goes
+    on.
+    """
+    with suppress(OSError):
+        print(line, file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def close_output() -> None:
+    """Lose what standard output cannot take, lest the exit code of this process tell of that."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def printable(text: str, keep: str = "") -> str:

@@ -18,6 +18,9 @@ def quiet_machine(monkeypatch) -> None:
     this machine are reached by no proxy; a user's settings do not matter.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     torch.set_num_threads(1)
     GlobalHydra.instance().clear()
     for name in ("no_proxy", "NO_PROXY"):

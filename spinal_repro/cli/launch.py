@@ -8,7 +8,6 @@ import importlib.util
 import os
 import platform
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Sequence
@@ -27,6 +26,7 @@ from spinal_repro.config import compose
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
 from spinal_repro.schema import Config
+from spinal_repro.text import tell
 
 KEY = "hydra/launcher"
 OWN = ("basic", "processes")  # these check and report by themselves
@@ -89,7 +89,7 @@ def elsewhere(arguments: Sequence[str], jobs: Jobs, extra_dirs: Sequence[Path]) 
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     jobs.folder = Path(configs[0].runs).absolute() / ".sweeps" / name
     jobs.folder.mkdir(parents=True, exist_ok=True)
-    print(f"{len(configs)} jobs checked; {launcher} runs them", flush=True)
+    tell(f"{len(configs)} jobs checked; {launcher} runs them")
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException, OSError):
@@ -181,7 +181,7 @@ def requeued() -> Iterator[None]:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
         if asked and not isinstance(error, SystemExit):
-            print(f"{error or 'stopped'}; requeued", file=sys.stderr, flush=True)
+            tell(f"{error or 'stopped'}; requeued", error=True)
             requeue(number, None)
         raise
     finally:

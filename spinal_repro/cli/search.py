@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.errors import UserError
+from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.training.stop import Stop
 
 
 def add_parser(commands: Any) -> None:
@@ -60,10 +61,11 @@ def print_search(given: argparse.Namespace) -> None:
     study = Study(journal, name, space, fixed)
     print(f"study {name} in {journal}", flush=True)
     try:
-        study.run(given.trials, lambda line: print(line, flush=True), given.take_over)
+        with Stop():
+            study.run(given.trials, lambda line: print(line, flush=True), given.take_over)
     except KeyboardInterrupt:
         print("interrupted; the same command continues, from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(EXIT_INTERRUPTED)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best
     if best is None:

@@ -14,7 +14,7 @@ from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError, in_words
 from spinal_repro.results.tables import FORMATS, Column, render
 from spinal_repro.sweep.shares import usable_cores
-from spinal_repro.text import printable
+from spinal_repro.text import close_output, printable
 
 LINE_FEED = "\n"
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.command(given)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is left to flush
+        close_output()
         sys.exit(141)  # 128 and the number of SIGPIPE
     except (UserError, OSError, MemoryError) as error:
         print(f"spinal: {printable(in_words(error), keep=LINE_FEED)}", file=sys.stderr)

@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 
 from spinal_repro.config import validate
 from spinal_repro.errors import UserError
+from spinal_repro.text import tell
 
 
 def with_launcher(arguments: Sequence[str]) -> list[str]:
@@ -49,15 +50,15 @@ def run_together(raws: Sequence[DictConfig], names: Sequence[str]) -> tuple[list
     shares, left = resolve(jobs)
     for job in jobs:
         if job.state == "done":
-            print(f"already finished: {job.folder}")
+            tell(f"already finished: {job.folder}")
     if left:
-        print(f"{len(left)} of {len(jobs)} runs to do, {shares}", flush=True)
+        tell(f"{len(left)} of {len(jobs)} runs to do, {shares}")
     ended = len(jobs) - len(left)
 
     def on_end(job: Any) -> None:
         nonlocal ended
         ended += 1
-        print(f"[{ended}/{len(jobs)}] {job.state}: {job.what}: {job.message}", flush=True)
+        tell(f"[{ended}/{len(jobs)}] {job.state}: {job.what}: {job.message}")
 
     whole = supervise(left, shares, on_end)
     for job in jobs:

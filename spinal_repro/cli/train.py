@@ -31,8 +31,8 @@ from spinal_repro.errors import (
 )
 from spinal_repro.foreign import FILE, guarded
 from spinal_repro.schema import schema_keys
-from spinal_repro.text import printable
-from spinal_repro.training.stop import Stop
+from spinal_repro.text import close_output, printable, tell
+from spinal_repro.training.stop import Stop, listen_for_good
 from spinal_repro.untrusted import refuse_unreadable
 
 LINE_FEED = "\n"
@@ -42,7 +42,10 @@ CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    sys.exit(_main(sys.argv[1:]))
+    listen_for_good()
+    code = _main(sys.argv[1:])
+    close_output()
+    sys.exit(code)
 
 
 def _main(arguments: Sequence[str]) -> int:
@@ -76,7 +79,7 @@ def _main(arguments: Sequence[str]) -> int:
         jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
         if not whole:
             left = [job.state for job in ended if job.can_go_on]
-            print(f"{left.count('interrupted')} interrupted, {left.count('waiting')} waiting")
+            tell(f"{left.count('interrupted')} interrupted, {left.count('waiting')} waiting")
             raise KeyboardInterrupt
         return [job.accuracy for job in ended]
 
@@ -112,7 +115,7 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(in_words(error))
         return EXIT_USAGE
     except KeyboardInterrupt as error:
-        if sweeping:
+        if sweeping and jobs:
             _report(jobs)
         _complain(str(error) or "interrupted; the same command continues")
         return EXIT_INTERRUPTED
@@ -124,9 +127,9 @@ def _main(arguments: Sequence[str]) -> int:
 def _report(jobs: Sequence[tuple[str, str]]) -> None:
     """How the jobs of a sweep ended, the failed ones by name."""
     failed = [(what, why) for what, why in jobs if why]
-    print(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
+    tell(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
     for what, why in failed:
-        print(printable(f"failed: {what}: {why}", keep=LINE_FEED), file=sys.stderr)
+        tell(printable(f"failed: {what}: {why}", keep=LINE_FEED), error=True)
 
 
 def _train(raw: DictConfig) -> None:
@@ -138,9 +141,9 @@ def _train(raw: DictConfig) -> None:
     with requeued():
         outcome = run(config)
     if outcome.was_done and os.environ.get("RANK", "0") == "0":
-        print(f"already finished: {outcome.folder}")
+        tell(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
-            print(line)
+            tell(line)
 
 
 def _describe(raw: DictConfig) -> str:
@@ -153,7 +156,7 @@ def _describe(raw: DictConfig) -> str:
 def _complain(message: str) -> None:
     rank = os.environ.get("RANK", "0")  # of torchrun
     name = "spinal-train" if rank == "0" else f"spinal-train (process {rank})"
-    print(f"{name}: {printable(message, keep=LINE_FEED)}", file=sys.stderr)
+    tell(f"{name}: {printable(message, keep=LINE_FEED)}", error=True)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

@@ -24,7 +24,7 @@ from spinal_repro.records import is_alive
 from spinal_repro.sweep.jobs import Job, note, waiting_jobs
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
 from spinal_repro.sweep.worker import PRELOADED, Found, resolve_all, work
-from spinal_repro.training.stop import AT_ONCE, SIGNALS, Listener
+from spinal_repro.training.stop import AT_ONCE, SIGNALS, Listener, heard
 
 GRACE = 30.0  # seconds between this program's request to stop and the end of a job
 LOOK_EVERY = 0.5  # seconds between looks at the clock and at signals
@@ -116,6 +116,9 @@ def resolve(jobs: Sequence[Job]) -> tuple[Shares, list[Job]]:
             f"the process that looks at the {len(wanted)} jobs ended with code "
             f"{process.exitcode}; see above"
         ) from None
+    except BaseException:  # nobody will ask for it
+        process.kill()
+        raise
     process.join()
     found, num_devices = answer
     left: dict[Path, Job] = {}
@@ -153,6 +156,7 @@ def supervise(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
     """
     waiting, free = waiting_jobs(jobs, on_end), list(shares.slots)
     running: list[_Running] = []
+    heard()
     with _Asked() as asked:
         try:
             while (waiting and not asked.times) or running:

@@ -40,6 +40,8 @@ class Found:
 def resolve_all(configs: list[Config], answer: Connection) -> None:
     """Tell the parent, which has no torch, what each configuration stands for.
 
+    It hears no signals: the parent, which does, ends it.
+
     Sends:
         A list of `Found`, and the number of CUDA devices.
     """
@@ -47,7 +49,7 @@ def resolve_all(configs: list[Config], answer: Connection) -> None:
 
     from spinal_repro.training.run import resolved
 
-    keep_to_itself()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where the others are not blocked, they end it
     found = []
     for config in configs:
         try:
@@ -56,7 +58,8 @@ def resolve_all(configs: list[Config], answer: Connection) -> None:
             found.append(Found(folder, device, (folder / RECORD).is_file()))
         except (UserError, OSError) as error:
             found.append(Found(refusal=str(error)))
-    answer.send((found, torch.cuda.device_count()))
+    with suppress(BrokenPipeError):  # the parent was killed
+        answer.send((found, torch.cuda.device_count()))
 
 
 def work(

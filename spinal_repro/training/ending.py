@@ -1,5 +1,6 @@
 """When a run saves inside an epoch, and what it leaves and says when it does not finish."""
 
+import shlex
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -136,4 +137,4 @@ def _not_finite(error: NonFiniteLossError, folder: Path, lock: RunLock) -> UserE
     with suppress(OSError):
         if lock.held:
             write_json(folder / FAILURE, {**what, "message": str(error)})
-    return UserError(f"{error}. To repeat that batch: spinal replay {folder}")
+    return UserError(f"{error}. To repeat that batch: spinal replay {shlex.quote(str(folder))}")

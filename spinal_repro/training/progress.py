@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from spinal_repro.text import tell
 from spinal_repro.training.loop import State
 
 
@@ -86,17 +87,19 @@ class Progress:
         """A line for the log file and, unless silent, for standard output."""
         self._logger.info(line)
         if self.mode == "bar":
-            tqdm.write(line)
+            with suppress(OSError):
+                tqdm.write(line)
         elif self.mode == "lines":
-            print(line, flush=True)
+            tell(line)
 
     def warn(self, line: str) -> None:
         """A line that is always shown, on standard error, and kept in the log file."""
         self._logger.warning(line)
         if self.mode == "bar":
-            tqdm.write(line, file=sys.stderr)
+            with suppress(OSError):
+                tqdm.write(line, file=sys.stderr)
         else:
-            print(line, file=sys.stderr, flush=True)
+            tell(line, error=True)
 
     def on_batch(self, count: int, running: dict[str, float] | None) -> None:
         """Advance by a batch."""

@@ -1,5 +1,6 @@
 """Signals that ask a run to stop: it finishes its step, saves, and says that it can go on."""
 
+import atexit
 import os
 import signal
 import threading
@@ -53,8 +54,9 @@ class Stop(Listener):
     """Context in which the first signal is noted and one after `AT_ONCE` ends the process.
 
     As long as there is nothing to save, the first one raises `Interrupted`, wherever the program
-    is: also in libraries that make another error of it, or whose clearing up fails on what was
-    left half done. Any error that leaves the context after such a signal is `Interrupted` again.
+    is: also in libraries that swallow it, make another error of it, or fail in clearing up what it
+    left half done. So any error that leaves the context after such a signal is `Interrupted`
+    again, and no other context begins: one inside another hands on what it was told.
 
     Attributes:
         asked: Name of the first signal; empty as long as there was none.
@@ -65,6 +67,11 @@ class Stop(Listener):
         super().__init__()
         self.asked, self.deferred = "", False
         self._when = 0.0
+        self._outer: Stop | None = None
+
+    def __enter__(self) -> Self:
+        self._outer = heard()
+        return super().__enter__()
 
     def check(self, where: str, asked: str | None = None) -> None:
         """Raise if there was a signal.
@@ -93,6 +100,9 @@ class Stop(Listener):
         tb: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, tb)
+        if self._outer is not None and self.asked:
+            outer = self._outer
+            outer.asked, outer.deferred, outer._when = self.asked, self.deferred, self._when
         if error is not None and (meant := self.meant(error)) is not error:
             raise meant from error
 
@@ -104,6 +114,36 @@ class Stop(Listener):
         elif time.monotonic() - self._when > AT_ONCE:
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
+
+
+def heard() -> Stop | None:
+    """The `Stop` that is in force; to be called before anything that would not know what it knows.
+
+    Raises:
+        Interrupted: where it was asked.
+    """
+    owners = (getattr(signal.getsignal(number), "__self__", None) for number in SIGNALS)
+    stop = next((owner for owner in owners if isinstance(owner, Stop)), None)
+    if stop is not None:
+        stop.check("between two runs" if stop.deferred else EARLY)
+    return stop
+
+
+def listen_for_good() -> None:
+    """Note signals, without effect, for as long as this process lives: what it does is done.
+
+    Launchers tell it twice, the second time perhaps while it ends, for which PyTorch needs a
+    second. In the last part of it Python listens no more; then they are ignored.
+    """
+    stop = Stop()
+    stop.deferred = True
+    stop.__enter__()
+    atexit.register(_ignore)
+
+
+def _ignore() -> None:
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _interrupted(asked: str, where: str) -> Interrupted:

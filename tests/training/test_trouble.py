@@ -267,3 +267,18 @@ def test_a_failing_command_exits_with_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
     assert cli._main(arguments) == EXIT_FAILED
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_output_that_nobody_can_take_stops_no_training(tmp_path):
+    """Standard output goes to a full disk, the run to one with room; issued twice."""
+    arguments = [f"runs={tmp_path}", *SMALL, "runtime.progress=lines", "hydra.run.dir=."]
+    for _ in range(2):
+        with Path("/dev/full").open("w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "spinal_repro.cli.train", *arguments],
+                cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+    (record,) = tmp_path.rglob("record.json")
+    assert "test accuracy" in (record.parent / "log.txt").read_text()
