@@ -195,12 +195,12 @@ def is_alive(status: Mapping[str, Any]) -> bool:
 def _started(pid: int) -> int | None:
     """When a process of this machine began, in ticks since the system did; None if not told."""
     about = _stat(pid)
-    return int(about[19]) if about else None
+    return int(about[19]) if len(about) > 19 else None
 
 
 def _stat(pid: int) -> list[str]:
     """What Linux tells of a process, from its state on; nothing where nobody tells."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
     except OSError:
         return []

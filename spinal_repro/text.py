@@ -24,7 +24,8 @@ def tell(line: str, error: bool = False) -> None:
 def close_output() -> None:
     """Lose what standard output cannot take, lest the exit code of this process tell of that."""
     try:
-        sys.stdout.flush()
+        if sys.stdout is not None:  # as where it was closed from the start
+            sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
