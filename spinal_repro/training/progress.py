@@ -47,7 +47,8 @@ class Progress:
     def __init__(
         self, log_file: Path, mode: str, *, epochs: int, done: int, images: int, select_on: str
     ) -> None:
-        self.mode = mode if mode != "auto" else ("bar" if sys.stderr and sys.stderr.isatty() else "lines")
+        seen = sys.stderr is not None and sys.stderr.isatty()
+        self.mode = mode if mode != "auto" else ("bar" if seen else "lines")
         self._epochs, self._images, self._select_on = epochs, images, select_on
         self._epoch = done + 1
         self._logger = logging.getLogger(f"spinal_repro.run.{log_file.parent}")
