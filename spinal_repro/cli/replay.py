@@ -1,4 +1,4 @@
-"""``spinal replay``: repeat the step at which a run stopped with a number that is none."""
+"""``spinal replay``: repeat the batch at which a run stopped with a number that is none."""
 
 import argparse
 from pathlib import Path
@@ -11,9 +11,10 @@ def add_parser(commands: Any) -> None:
     """Add the command to those of ``spinal``."""
     replay = commands.add_parser(
         "replay",
-        help="repeat the step at which a run's loss became infinite or NaN",
-        description="Train on from the last checkpoint, without writing anything, and name the "
-        "first module, gradient or weight that is not finite, with the images of its batch.",
+        help="repeat the batch at which a run's loss became infinite or NaN",
+        description="Train on from the last checkpoint, or test where all is trained, without "
+        "writing anything, and name the first module, gradient or weight that is not finite, "
+        "with the images of its batch.",
     )
     replay.add_argument("run", type=Path, help="its folder, see `spinal status`")
     replay.set_defaults(command=print_replay)
@@ -25,14 +26,18 @@ def print_replay(given: argparse.Namespace) -> None:
     Raises:
         UserError: where it is no run folder, or everything is finite this time.
     """
+    from spinal_repro.training.finite import KINDS
     from spinal_repro.training.replay import replay
 
     found = replay(given.run)
     if found is None:
         raise UserError(
-            "every number of the next epoch is finite this time: what stopped the run lay in the "
-            "machine or in an older version of the code; issue its command again"
+            "every number of the next epoch or test is finite this time: what stopped the "
+            "run lay in the machine or in an older version of the code; issue its command again"
         )
-    print(f"epoch {found.epoch}, step {found.step}, learning rate {found.lr:.3g}: {found.what}")
-    print(f"training images {', '.join(map(str, found.images))}")
+    place = f"epoch {found.epoch}, step {found.step}, learning rate {found.lr:.3g}"
+    if found.evaluation:
+        place = f"{found.evaluation}, batch {found.step}"
+    print(f"{place}: {found.what}")
+    print(f"{KINDS[found.part]} images {', '.join(map(str, found.images))}")
     print(f"of classes {', '.join(map(str, found.labels))}")

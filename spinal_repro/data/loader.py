@@ -188,6 +188,10 @@ class Batches:
         """
         return [int(i) for i in self._indices[self._rows_of(seed, epoch, step).numpy()]]
 
+    def images_at(self, start: int, stop: int) -> list[int]:
+        """The images at some positions in the split, as numbers in the published part."""
+        return [int(i) for i in self._indices[start:stop]]
+
     def labels_at(self, seed: int, epoch: int, step: int) -> list[int]:
         """The labels of `images`."""
         rows = self._rows_of(seed, epoch, step).to(self.labels.device)

@@ -6,8 +6,8 @@ from pathlib import Path
 from spinal_repro.errors import UserError
 from spinal_repro.training.checkpoint import Loaded, load_best, load_checkpoint
 from spinal_repro.training.ending import Saver
-from spinal_repro.training.evaluation import Evaluation, evaluate
-from spinal_repro.training.loop import State, fit
+from spinal_repro.training.evaluation import Evaluation
+from spinal_repro.training.loop import State, evaluate_checked, fit
 from spinal_repro.training.report import Setup
 
 
@@ -48,13 +48,21 @@ def test_both(
 
     Returns:
         Both; None for a run that does not read the test set.
+
+    Raises:
+        NonFiniteLossError: where a loss is not finite; the model has the weights that gave it.
     """
-    trainer = setup.trainer
-    if setup.test is None:
+    trainer, test = setup.trainer, setup.test
+    if test is None:
         return None
-    last = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks, look)
+
+    def final(epoch: int, which: str) -> Evaluation:
+        name = f"the final test of the {which} weights (epoch {epoch})"
+        return evaluate_checked(trainer, test, "test", epoch, name, look)
+
+    last = final(state.epoch, "last")
     load_best(folder, state, trainer.model)
-    selected = evaluate(trainer.model, setup.test, trainer.autocast, trainer.ranks, look)
+    selected = final(state.best_epoch, "best")
     _check_reload(state, selected)
     trainer.ranks.wait()  # all have read the best weights, which get their final name now
     return last, selected

@@ -130,7 +130,9 @@ def _not_finite(error: NonFiniteLossError, folder: Path, lock: RunLock) -> UserE
     """The same with the command that repeats it; ``failure.json`` has all images of the batches."""
     what = {
         "epoch": error.epoch,
+        "evaluation": error.evaluation,
         "step": error.step,
+        "part": error.part,
         "images": error.images,
         "images_of_step_before": error.before,
     }

@@ -1,4 +1,4 @@
-"""Looking for numbers that are none: in the losses of an epoch, and in what is saved."""
+"""Looking for numbers that are none: in losses and evaluations, and in what is saved."""
 
 from collections.abc import Callable, Sequence
 
@@ -6,21 +6,27 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spinal_repro.data.loader import Batches
 from spinal_repro.errors import UserError
+from spinal_repro.training.evaluation import Evaluation
 
 FAILURE = "failure.json"
 SHOWN = 8  # images named in a message; the file has all
 ADVICE = "a smaller recipe.lr or runtime.precision=fp32 may help"
+KINDS = {"train": "training", "val": "validation", "test": "test"}  # of images, by part
 
 
 class NonFiniteLossError(UserError):
     """The loss, a gradient or a weight became infinite or not a number.
 
     Attributes:
-        epoch: From 1.
-        step: From 1.
+        what: What it was that did.
+        epoch: From 1; of an evaluation, the one that its weights are from.
+        step: From 1; of an evaluation, its batch.
         images: The batch's images, as numbers in the published part they are from.
         before: Those of the step before, where its gradient may be to blame; else empty.
+        part: That the images are from: ``train``, ``val`` or ``test``.
+        evaluation: Which one it was, in words; empty for training.
     """
 
     def __init__(
@@ -31,18 +37,22 @@ class NonFiniteLossError(UserError):
         steps: int,
         images: Sequence[int],
         before: Sequence[int] = (),
+        part: str = "train",
+        evaluation: str = "",
     ) -> None:
-        blame = f", or already in the gradient of step {step - 1} ({_named(before)})"
+        blame = f", or already in the gradient of step {step - 1} ({_named(before, part)})"
+        place = f"batch {step} of {steps} in" if evaluation else f"step {step} of {steps} in"
         super().__init__(
-            f"{what} at step {step} of {steps} in epoch {epoch} ({_named(images)})"
+            f"{what} at {place} {evaluation or f'epoch {epoch}'} ({_named(images, part)})"
             f"{blame if before else ''}; {ADVICE}"
         )
-        self.epoch, self.step, self.images, self.before = epoch, step, list(images), list(before)
+        self.what, self.epoch, self.step, self.part = what, epoch, step, part
+        self.images, self.before, self.evaluation = list(images), list(before), evaluation
 
 
-def _named(images: Sequence[int]) -> str:
+def _named(images: Sequence[int], part: str) -> str:
     """The first few of them."""
-    return f"training images {', '.join(map(str, images[:SHOWN]))}" + (
+    return f"{KINDS[part]} images {', '.join(map(str, images[:SHOWN]))}" + (
         ", ..." if len(images) > SHOWN else ""
     )
 
@@ -70,6 +80,32 @@ def check_losses(losses: Tensor, epoch: int, images: Images) -> None:
         what = f"the loss is {losses[step - 1].item()}"
         before = images(step - 1) if step > 1 else ()
         raise NonFiniteLossError(what, epoch, step, len(losses), images(step), before)
+
+
+def check_evaluation(
+    found: Evaluation, batches: Batches, part: str, epoch: int, evaluation: str
+) -> None:
+    """Refuse an evaluation whose loss is not finite: its accuracy must select nothing.
+
+    A loss is not finite where any logit is NaN or +inf, or that of the right class -inf. One of
+    another class that is -inf says "never this one", which is an answer, and no error in training.
+
+    Args:
+        found: The evaluation.
+        batches: Of its split.
+        part: Its name.
+        epoch: That the weights are from.
+        evaluation: Which one, in words.
+
+    Raises:
+        NonFiniteLossError: naming the batch with which the sum of the losses was none any more.
+    """
+    if found.spoiled is not None:
+        start, stop = found.spoiled
+        raise NonFiniteLossError(
+            f"the loss is {found.loss}", epoch, start // batches.batch_size + 1, len(batches),
+            batches.images_at(start, stop), part=part, evaluation=evaluation,
+        )  # fmt: skip
 
 
 def check_weights(

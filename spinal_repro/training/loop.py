@@ -19,7 +19,7 @@ from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.distributed import ALONE, Ranks
 from spinal_repro.training.evaluation import Evaluation, evaluate
-from spinal_repro.training.finite import check_losses, check_weights
+from spinal_repro.training.finite import check_evaluation, check_losses, check_weights
 from spinal_repro.training.optim import EpochResult, LrRule
 from spinal_repro.training.partway import Partway, Timed
 
@@ -104,6 +104,10 @@ def fit(
             then with running figures; says whether to save.
         reload_best: Puts the model back to the best weights so far; called where a stage opens.
         save: Called with the state inside an epoch where ``on_batch`` says so.
+
+    Raises:
+        NonFiniteLossError: naming the first step or evaluated batch whose loss is none, before
+            ``on_epoch`` is called for that epoch.
     """
     count, ranks = trainer.train.num_images, trainer.ranks
 
@@ -119,11 +123,8 @@ def fit(
         on_save = functools.partial(save, state)
         loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
         trained = time.perf_counter()
-        selected = evaluate(trainer.model, trainer.select, trainer.autocast, ranks, look)
-        watched = {}
-        if trainer.watch is not None:
-            on_test = evaluate(trainer.model, trainer.watch, trainer.autocast, ranks, look)
-            watched = _figures("test", on_test)
+        selected, on_test = evaluate_epoch(trainer, epoch, look)
+        watched = {} if on_test is None else _figures("test", on_test)
         evaluated = time.perf_counter()
 
         state.history.append(
@@ -164,6 +165,49 @@ def fit(
             state.best_epoch, state.best_correct = epoch, selected.correct
         state.epoch, state.partway = epoch, None
         on_epoch(state, is_best)
+
+
+def evaluate_epoch(
+    trainer: Trainer, epoch: int, look: Callable[[], None] = lambda: None
+) -> tuple[Evaluation, Evaluation | None]:
+    """The part that selects, and the one that is watched if there is one, after an epoch.
+
+    Raises:
+        NonFiniteLossError: where a loss is not finite.
+    """
+    on, after = trainer.select_on, f"after epoch {epoch}"
+    name = "the validation" if on == "val" else "the test"
+    selected = evaluate_checked(trainer, trainer.select, on, epoch, f"{name} {after}", look)
+    if trainer.watch is None:
+        return selected, None
+    name = f"the watched test {after}"
+    return selected, evaluate_checked(trainer, trainer.watch, "test", epoch, name, look)
+
+
+def evaluate_checked(
+    trainer: Trainer,
+    batches: Batches,
+    part: str,
+    epoch: int,
+    name: str,
+    look: Callable[[], None] = lambda: None,
+) -> Evaluation:
+    """One evaluation whose loss is finite.
+
+    Args:
+        trainer: Of the model.
+        batches: Of the split.
+        part: Its name.
+        epoch: That the model's weights are from.
+        name: Of the evaluation, in words.
+        look: Called after each batch.
+
+    Raises:
+        NonFiniteLossError: where it is not, on all processes.
+    """
+    found = evaluate(trainer.model, batches, trainer.autocast, trainer.ranks, look)
+    check_evaluation(found, batches, part, epoch, name)
+    return found
 
 
 def _figures(part: str, found: Evaluation) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from spinal_repro.training import run as run_module
 from spinal_repro.training.distributed import ALONE, Ranks, own_device
 from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loop import training_loss
+from spinal_repro.training.replay import replay
 from spinal_repro.training.run import run
 from spinal_repro.training.stop import Interrupted
 
@@ -211,3 +212,18 @@ def test_torchrun_told_to_end_stops_all_after_the_epoch_and_goes_on(tmp_path):
     assert code == 0, output
     record = json.loads((folder / "record.json").read_text())
     assert record["selection"]["epoch"] > 2, "the best weights were made after the stop"
+
+
+def test_an_evaluation_that_is_not_finite_ends_both(tmp_path):
+    """Both say the same of it, issued again as well; one process repeats it."""
+    more = ["model=flatten", "recipe.batch_size=201", "recipe.optimizer=adam", "recipe.lr=1e37"]
+    folder = compose([f"runs={tmp_path}", *SETTINGS, *more]).run_dir
+    said = "the loss is nan at batch 1 of 3 in the validation after epoch 1 (validation images"
+    for _ in range(2):
+        code, output = torchrun(tmp_path, *more)
+        assert code != 0 and output.count(said) == 2, output
+        assert "ValueError" not in output and "lost another one" not in output
+        assert not (folder / "last.pt").exists()
+    found = replay(folder)
+    assert found.images == json.loads((folder / "failure.json").read_text())["images"]
+    assert found.what.startswith("the output of head")

@@ -1,10 +1,11 @@
 """Numbers that are none, deterministic operations, and the check against the CPU."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
 import torch
-from stopping import small
+from stopping import signal_at, small
 from torch import nn
 
 from spinal_repro.cli.spinal import main as spinal
@@ -12,10 +13,12 @@ from spinal_repro.environment import deterministic
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json
 from spinal_repro.model import build_model
-from spinal_repro.training import finite, loop, selfcheck
+from spinal_repro.training import assist, checkpoint, finite, loop, selfcheck
 from spinal_repro.training import run as run_module
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.replay import replay
 from spinal_repro.training.run import run
+from spinal_repro.training.stop import Interrupted
 
 CPU = torch.device("cpu")
 
@@ -149,6 +152,156 @@ def test_nothing_that_is_not_finite_is_ever_saved(tmp_path, monkeypatch, where):
 def test_a_model_without_weights_is_finite():
     none = SimpleNamespace(state={})
     finite.check_weights(nn.Identity(), none, 1, 1, 1, lambda step: [])
+
+
+# Evaluations
+
+LINEAR = ["dataset=digits", "model=flatten", "head=linear", "recipe.batch_size=96"]  # a step each
+OVERFLOWING = 57  # position in the test part: in its second batch of 40
+
+
+def said_again(config) -> str:
+    """What a run says that is stopped, the same each time, with nothing changed."""
+    said, left = [], []
+    for _ in range(2):
+        with pytest.raises(UserError, match="To repeat that batch: spinal replay") as stopped:
+            run(config)
+        said.append(str(stopped.value))
+        saved = config.run_dir / "last.pt"
+        left.append(saved.read_bytes() if saved.exists() else b"")
+    assert said[0] == said[1] and left[0] == left[1]
+    return said[0]
+
+
+@pytest.mark.parametrize(
+    ("lr", "what"),
+    [
+        ("1e37", "the output of head"),
+        ("1e35", "the loss is inf, of outputs that are finite"),  # their sum is not
+    ],
+)
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_an_evaluation_that_is_not_finite_is_named_and_repeated(tmp_path, epoch, lr, what, capsys):
+    """In the first of three epochs, in one between and in the last."""
+    more = f"recipe.stages={{{epoch}: {lr}}}" if epoch > 1 else f"recipe.lr={lr}"
+    config = small(tmp_path, *LINEAR, "recipe.optimizer=adam", more)
+    where = f"the validation after epoch {epoch}"
+    said = said_again(config)
+    failure = read_json(config.run_dir / "failure.json")
+    assert (failure["epoch"], failure["part"], failure["evaluation"]) == (epoch, "val", where)
+    named = ", ".join(map(str, failure["images"][:8]))
+    place = f"at batch {failure['step']} of 3 in {where} (validation images {named}, ...)"
+    assert place in said
+    assert not (config.run_dir / "record.json").exists()
+    if epoch > 1:  # what is saved is the epoch before
+        assert checkpoint._read(config.run_dir / "last.pt")["state"]["epoch"] == epoch - 1
+        assert "inf" not in (config.run_dir / "metrics.csv").read_text()
+    else:
+        assert not (config.run_dir / "last.pt").exists()
+    before = {path: path.read_bytes() for path in config.run_dir.iterdir()}
+
+    found = replay(config.run_dir)
+    assert found.what.startswith(what), found.what
+    assert (found.evaluation, found.step, found.images) == (
+        where, failure["step"], failure["images"]
+    )  # fmt: skip
+    spinal(["replay", str(config.run_dir)])
+    printed = capsys.readouterr().out
+    assert f"{where}, batch {found.step}: {found.what}\nvalidation images {named}" in printed
+    assert {path: path.read_bytes() for path in config.run_dir.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("more", "where"),
+    [
+        ("protocol=heldout", "the final test of the last weights (epoch 3)"),
+        ("protocol.watch_test=true", "the watched test after epoch 1"),
+        ("protocol=paper", "the test after epoch 1"),
+    ],
+)
+def test_a_test_image_that_overflows(tmp_path, monkeypatch, more, where):
+    """Everything else is finite, so that the final test is the first to meet it."""
+    prepare = run_module._prepare
+
+    def spoiled(*given):
+        setup = prepare(*given)
+        setup.test._pixels = setup.test._pixels.float()
+        setup.test._pixels[OVERFLOWING] = math.inf
+        return setup
+
+    monkeypatch.setattr(run_module, "_prepare", spoiled)
+    config = small(tmp_path, *LINEAR, more)
+    assert f"at batch 2 of 3 in {where} (test images" in said_again(config)
+    test = prepare(config, CPU).test
+    found = replay(config.run_dir)
+    assert found.what.startswith("the output of backbone") and found.evaluation == where
+    assert found.images == read_json(config.run_dir / "failure.json")["images"]
+    assert found.images == test.images_at(40, 80) and len(set(found.images)) == 40
+    assert found.labels == test.labels[40:80].tolist() and found.part == "test"
+    assert not (config.run_dir / "predictions.npz").exists()
+
+    monkeypatch.setattr(run_module, "_prepare", prepare)  # the machine is mended
+    assert replay(config.run_dir) is None
+    assert run(config).record["test"]["last"]["count"] == 96
+    assert not (config.run_dir / "failure.json").exists()
+    with pytest.raises(UserError, match="nothing to repeat: it is finished"):
+        replay(config.run_dir)
+
+
+def test_the_best_weights_alone_fail_the_final_test(tmp_path, monkeypatch):
+    load = assist.load_best
+
+    def spoiled(folder, state, model):
+        load(folder, state, model)
+        for parameter in model.parameters():
+            parameter.data.fill_(3e38)
+
+    monkeypatch.setattr(assist, "load_best", spoiled)
+    config = small(tmp_path, *LINEAR)
+    said = said_again(config)
+    found = replay(config.run_dir)
+    assert found.evaluation == f"the final test of the best weights (epoch {found.epoch})"
+    assert f"at batch 1 of 3 in {found.evaluation}" in said and found.step == 1
+
+
+def test_a_run_saved_inside_an_evaluation_that_is_not_finite(tmp_path, monkeypatch):
+    """It was stopped before the loss was looked at; the epoch's training is not repeated."""
+    config = small(tmp_path, *LINEAR, "recipe.optimizer=adam", "recipe.lr=1e37")
+    with monkeypatch.context() as patch:
+        signal_at(patch, "look", [1])
+        with pytest.raises(Interrupted, match=r"after step 1 of 1 in epoch 1"):
+            run(config)
+    assert "in the validation after epoch 1" in said_again(config)
+    assert replay(config.run_dir).evaluation == "the validation after epoch 1"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("right", [True, False])
+def test_which_logits_are_refused(tmp_path, value, right):
+    """All that are not finite but one: -inf for another class is an answer, "never this one"."""
+    batches = run_module._prepare(small(tmp_path, *LINEAR), CPU).trainer.select
+    spoilt = 45
+    labels = iter(batches.labels.split(batches.batch_size))
+    done = []
+
+    class Given(nn.Module):
+        def forward(self, images):
+            logits = nn.functional.one_hot(next(labels), 10).float()
+            place = spoilt - sum(done)
+            if 0 <= place < len(images):
+                own = int(logits[place].argmax())
+                logits[place, own if right else own - 1] = value
+            done.append(len(images))
+            return logits
+
+    found = evaluate(Given(), batches, torch.no_grad)
+    if value == -math.inf and not right:
+        assert found.accuracy == 1 and math.isfinite(found.loss) and found.spoiled is None
+        finite.check_evaluation(found, batches, "val", 1, "it")
+        return
+    assert found.spoiled == (40, 80) and not math.isfinite(found.loss)
+    with pytest.raises(finite.NonFiniteLossError, match="at batch 2 of 3 in it"):
+        finite.check_evaluation(found, batches, "val", 1, "it")
 
 
 # Deterministic operations
