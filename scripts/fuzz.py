@@ -41,6 +41,7 @@ class Reader:
         read: Reads one; raises what ``refusals`` names where it refuses.
         same: Whether what was read of these bytes is right.
         refusals: Errors that refuse.
+        crafted: Makes bytes that are whole and say something wrong, for half of the inputs.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Reader:
     read: Read
     same: Callable[[bytes, Any], bool]
     refusals: tuple[type[BaseException], ...]
+    crafted: Callable[[random.Random], bytes] | None = None
 
 
 @dataclass
@@ -113,7 +115,10 @@ def fuzz(reader: Reader, inputs: int, seed: int = 0) -> Tally:
     for sample in reader.samples:
         assert reader.same(sample, reader.read(sample)), f"{reader.name}: a good file is misread"
     for _ in range(inputs):
-        data = damaged(reader.samples, chance)
+        if reader.crafted is not None and chance.random() < 0.5:
+            data = reader.crafted(chance)
+        else:
+            data = damaged(reader.samples, chance)
         tally.inputs += 1
         try:
             with time_limit(LIMIT), warnings.catch_warnings():

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 import yaml
 from fuzz import Reader
+from fuzz_checkpoint import checkpoint
 from PIL import Image
 from safetensors.torch import save
 from torch import nn
@@ -32,8 +33,6 @@ from spinal_repro.preparation import Preparation
 from spinal_repro.pretrained import read_tensors
 from spinal_repro.reading import read_json, read_yaml
 from spinal_repro.records import read_record, stored_config
-from spinal_repro.training.checkpoint import load_checkpoint, save_checkpoint
-from spinal_repro.training.loop import State
 
 RECORD = Path(__file__).parent.parent / "results/records/mnist/cnn_fc-paper-eb7f4acf-s0.json"
 READERS: dict[str, Callable[[Path], Reader]] = {}
@@ -204,41 +203,7 @@ def pth(folder: Path) -> Reader:
     return Reader("pth", samples, _from(path, read_tensors), same, (UserError,))
 
 
-@_reader("checkpoint")
-def checkpoint(folder: Path) -> Reader:
-    """``last.pt`` of a run folder; what is continued from must be what was saved."""
-    place = folder / "run"
-    place.mkdir()
-
-    def made() -> tuple[nn.Module, torch.optim.Optimizer]:
-        torch.manual_seed(0)
-        model = nn.Linear(4, 2)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.5)
-        model(torch.ones(3, 4)).sum().backward()
-        optimizer.step()
-        return model, optimizer
-
-    model, optimizer = made()
-    entry = {"epoch": 1, "lr": 0.1, "train_loss": 0.5, "val_accuracy": 0.5}
-    state = State(0.1, epoch=1, history=[entry], timing=[{"epoch": 1}], best_epoch=1)
-    save_checkpoint(place, model, optimizer, state, is_best=True)
-    sample = (place / "last.pt").read_bytes()
-    saved = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-    def read(path: Path) -> Any:
-        fresh, other = made()
-        with torch.no_grad():
-            fresh.weight.zero_()
-        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-            found = load_checkpoint(path.parent, fresh, other)
-        assert found is not None
-        return found.state, fresh.state_dict()
-
-    def same(data: bytes, found: Any) -> bool:
-        state_found, weights = found
-        return state_found == state and all(torch.equal(weights[n], saved[n]) for n in saved)
-
-    return Reader("checkpoint", [sample], _from(place / "last.pt", read), same, (UserError,))
+_reader("checkpoint")(checkpoint)
 
 
 @_reader("cifar")

@@ -113,7 +113,7 @@ def refuse_other_shapes(record: Mapping[str, Any], what: str, whole: bool = True
         UserError: naming the first parts that are missing or of another kind.
     """
     spec = REGRESSION if record.get("kind") == "regression" else RUN
-    wrong = list(_problems(record, spec, "", whole))
+    wrong = list(problems(record, spec, "", whole))
     if not wrong and spec is RUN:
         wrong = list(_against_itself(record))
     if wrong:
@@ -130,12 +130,20 @@ def refuse_other_counts(counts: Any, what: str) -> None:
     Raises:
         UserError: naming the first parts that are missing or of another kind.
     """
-    wrong = list(_problems(counts, {"*": COUNTS}, "", True))
+    wrong = list(problems(counts, {"*": COUNTS}, "", True))
     if wrong:
         raise UserError(f"{what} cannot be read: {'; '.join(wrong[:3])}")
 
 
-def _problems(value: Any, spec: Spec, where: str, whole: bool) -> Iterator[str]:
+def problems(value: Any, spec: Spec, where: str, whole: bool) -> Iterator[str]:
+    """What is wrong with a value, one part after another.
+
+    Args:
+        value: As read.
+        spec: What it should be.
+        where: What it is called; empty for the outermost.
+        whole: Whether parts that are missing matter as well.
+    """
     if isinstance(spec, Kind):
         if not spec.fits(value):
             yield f"{where} is {_short(value)}, not {spec.called}"
@@ -144,7 +152,7 @@ def _problems(value: Any, spec: Spec, where: str, whole: bool) -> Iterator[str]:
             yield f"{where} is {_short(value)}, not a list"
             return
         for index, item in enumerate(value):
-            yield from _problems(item, spec[0], f"{where}[{index}]", whole)
+            yield from problems(item, spec[0], f"{where}[{index}]", whole)
     elif not isinstance(value, Mapping):
         yield f"{where or 'it'} is {_short(value)}, not a group"
     else:
@@ -158,11 +166,11 @@ def _entries(value: Mapping[str, Any], spec: dict[str, Any], where: str, whole: 
             if whole and not key.endswith("?"):
                 yield f"it lacks {where}{name}"
         elif not (key.endswith("?") and value[name] is None):
-            yield from _problems(value[name], spec[key], f"{where}{name}", whole)
+            yield from problems(value[name], spec[key], f"{where}{name}", whole)
     if "*" in spec:
         for name in value:
             if name not in named:
-                yield from _problems(value[name], spec["*"], f"{where}{name}", whole)
+                yield from problems(value[name], spec["*"], f"{where}{name}", whole)
 
 
 def _against_itself(record: Mapping[str, Any]) -> Iterator[str]:
@@ -177,5 +185,5 @@ def _against_itself(record: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
+    text = " ".join(repr(value).split())  # a tensor's has lines
     return text if len(text) <= 40 else f"{text[:40]}..."

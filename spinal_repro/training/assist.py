@@ -19,7 +19,7 @@ def continued(folder: Path, setup: Setup) -> tuple[State, Loaded | None]:
             images or pretrained weights are others than those that the run began with.
     """
     trainer = setup.trainer
-    loaded = load_checkpoint(folder, trainer.model, trainer.optimizer)
+    loaded = load_checkpoint(folder, trainer)
     state = State(trainer.recipe.lr) if loaded is None else loaded.state
     _refuse_other_origin(folder, state.made_of, setup.made_of)
     state.made_of = setup.made_of

@@ -23,9 +23,9 @@ from torch.optim import Optimizer
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import DamagedError, read_sealed, write_atomic, write_sealed
+from spinal_repro.training.checkpoint_shape import read_state, refuse_other_tensors
 from spinal_repro.training.finite import FAILURE
-from spinal_repro.training.loop import State
-from spinal_repro.training.partway import Partway
+from spinal_repro.training.loop import State, Trainer
 
 LAST, PREVIOUS, DAMAGED, BEST = "last.pt", "previous.pt", "damaged.pt", "best.safetensors"
 PLAIN = b"PK"  # how checkpoints began that had no checksum
@@ -71,10 +71,11 @@ def save_checkpoint(
             path.unlink()
 
 
-def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Loaded | None:
+def load_checkpoint(folder: Path, trainer: Trainer) -> Loaded | None:
     """Put model and optimizer where the run stopped, or a checkpoint earlier if that is damaged.
 
-    A checkpoint counts as damaged, too, where the best weights that it refers to are.
+    A checkpoint counts as damaged, too, where the best weights that it refers to are, and where
+    it says what this run cannot have written.
 
     Returns:
         Where to continue; None where there is no checkpoint.
@@ -82,17 +83,20 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: Optimizer) -> Loa
     Raises:
         UserError: where all checkpoints are damaged, or are those of another model.
     """
-    damaged = ""
+    model, optimizer, damaged = trainer.model, trainer.optimizer, ""
     for path in (folder / LAST, folder / PREVIOUS):
         if not path.is_file():
             continue
         try:
             saved = _read(path)
             _check_fit(path, saved["model"], model)
-            state = _state(saved["state"])
+            refuse_other_tensors(saved, trainer)
+            state = read_state(saved["state"], trainer)
             if state.best_epoch:
                 _read_best(folder, state)
-            optimizer.load_state_dict(saved["optimizer"])
+            # momentum and the like are the recipe's, whatever a file says
+            own = optimizer.state_dict()["param_groups"]
+            optimizer.load_state_dict({**saved["optimizer"], "param_groups": own})
             model.load_state_dict(saved["model"])
             return Loaded(state, path, damaged)
         except UserError:
@@ -153,11 +157,6 @@ def _read(path: Path) -> dict[str, Any]:
     start = 0 if plain else bytes(content[:20]).index(b"\n") + 1
     saved = torch.load(io.BytesIO(content[start:]), map_location="cpu", weights_only=True)
     return dict(saved)
-
-
-def _state(saved: Mapping[str, Any]) -> State:
-    partway = saved.get("partway")
-    return State(**{**saved, "partway": None if partway is None else Partway(**partway)})
 
 
 def _check_fit(path: Path, saved: Mapping[str, Tensor], model: nn.Module) -> None:

@@ -153,21 +153,29 @@ def test_a_damaged_checkpoint_falls_back(tmp_path, monkeypatch, capsys, what, st
 
 def test_damaged_where_it_brought_new_best_weights(tmp_path):
     """Those of the checkpoint before are still there to fall back to."""
-    model = torch.nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    weights = []
+    trainer = run_module._prepare(small(tmp_path, "model=flatten"), torch.device("cpu")).trainer
+    model, optimizer = trainer.model, trainer.optimizer
+    state, weights = State(0.1), []
     for epoch in (1, 2, 3):
-        torch.nn.init.constant_(model.weight, epoch)
-        weights.append(model.weight.detach().clone())
-        state = State(0.1, epoch=epoch, best_epoch=epoch)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(epoch)
+        weights.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        losses = dict.fromkeys(("lr", "train_loss", "train_accuracy", "val_loss"), 0.5)
+        figures = {"epoch": epoch, **losses, "val_accuracy": epoch / 96, "val_correct": epoch}
+        times = dict.fromkeys(("train_seconds", "eval_seconds", "images_per_second"), 1.0)
+        state.history.append(figures)
+        state.timing.append({"epoch": epoch, **times})
+        state.epoch = state.best_epoch = state.best_correct = epoch
         checkpoint.save_checkpoint(tmp_path, model, optimizer, state, is_best=True)
     flip(tmp_path / "last.pt")
-    loaded = checkpoint.load_checkpoint(tmp_path, model, optimizer)
+    loaded = checkpoint.load_checkpoint(tmp_path, trainer)
     assert loaded is not None and loaded.damaged and loaded.state.epoch == 2
-    assert model.weight.equal(weights[1])
-    torch.nn.init.zeros_(model.weight)
+    assert all(tensor.equal(weights[1][name]) for name, tensor in model.state_dict().items())
+    with torch.no_grad():
+        next(model.parameters()).zero_()
     checkpoint.load_best(tmp_path, loaded.state, model)
-    assert model.weight.equal(weights[1])
+    assert all(tensor.equal(weights[1][name]) for name, tensor in model.state_dict().items())
     assert len(list(tmp_path.glob("best-*"))) == 2  # and no others
 
 

@@ -16,6 +16,7 @@ import yaml
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
+from stopping import small
 from torch import nn
 from torchvision import datasets as tv
 
@@ -30,6 +31,7 @@ from spinal_repro.pretrained import load_pretrained, read_tensors
 from spinal_repro.reading import read_yaml
 from spinal_repro.records import stored_config
 from spinal_repro.training.checkpoint import load_checkpoint
+from spinal_repro.training.run import _prepare
 
 
 class Evil:
@@ -72,9 +74,9 @@ def test_a_checkpoint_with_code_in_it(tmp_path, trace):
     torch.save({"model": Evil(trace), "optimizer": {}, "state": {}}, path)
     torch.load(path, weights_only=False)
     assert ran(trace), "the naive way runs it"
-    model = nn.Linear(2, 2)
+    trainer = _prepare(small(tmp_path), torch.device("cpu")).trainer
     with pytest.raises(UserError, match=r"last\.pt"):
-        load_checkpoint(tmp_path, model, torch.optim.SGD(model.parameters(), lr=0.1))
+        load_checkpoint(tmp_path, trainer)
     assert not ran(trace)
 
 
