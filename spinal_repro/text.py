@@ -17,14 +17,16 @@ def tell(line: str, error: bool = False) -> None:
     The file that takes them may be on a full disk, and who reads them may be gone: training goes
     on.
     """
-    with suppress(OSError):
-        print(line, file=sys.stderr if error else sys.stdout, flush=True)
+    stream = sys.stderr if error else sys.stdout
+    if stream is not None:  # as where it was closed from the start
+        with suppress(OSError):
+            print(line, file=stream, flush=True)
 
 
 def close_output() -> None:
     """Lose what standard output cannot take, lest the exit code of this process tell of that."""
     try:
-        if sys.stdout is not None:  # as where it was closed from the start
+        if sys.stdout is not None:
             sys.stdout.flush()
     except OSError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.text import tell
 from spinal_repro.training.stop import Stop
 
 
@@ -59,10 +60,10 @@ def print_search(given: argparse.Namespace) -> None:
     name = given.study or f"{label}-{Path(given.space).stem}"
     journal = given.journal or Path(config.runs) / ".search" / name / "journal.log"
     study = Study(journal, name, space, fixed)
-    print(f"study {name} in {journal}", flush=True)
+    tell(f"study {name} in {journal}")
     try:
         with Stop():
-            study.run(given.trials, lambda line: print(line, flush=True), given.take_over)
+            study.run(given.trials, tell, given.take_over)
     except KeyboardInterrupt:
         print("interrupted; the same command continues, from the last checkpoint", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)

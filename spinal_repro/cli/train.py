@@ -58,7 +58,7 @@ def _main(arguments: Sequence[str]) -> int:
         nonlocal exit_code
         what = _describe(raw)
         try:
-            with Stop():  # in effect while torch is imported, too
+            with requeued(), Stop():  # in effect while torch is imported, too
                 _train(raw)
         except UserError as error:
             _complain(str(error))
@@ -138,8 +138,7 @@ def _train(raw: DictConfig) -> None:
     from spinal_repro.training.report import summary
     from spinal_repro.training.run import run
 
-    with requeued():
-        outcome = run(config)
+    outcome = run(config)
     if outcome.was_done and os.environ.get("RANK", "0") == "0":
         tell(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):

@@ -1,9 +1,8 @@
 """What all processes of a run do alike, and what those do that leave writing to the first."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
-from spinal_repro.errors import UserError
 from spinal_repro.training.checkpoint import Loaded, load_best, load_checkpoint
 from spinal_repro.training.ending import Saver
 from spinal_repro.training.evaluation import Evaluation
@@ -19,9 +18,8 @@ def continued(folder: Path, setup: Setup) -> tuple[State, Loaded | None]:
             images or pretrained weights are others than those that the run began with.
     """
     trainer = setup.trainer
-    loaded = load_checkpoint(folder, trainer)
+    loaded = load_checkpoint(folder, trainer, setup.made_of)
     state = State(trainer.recipe.lr) if loaded is None else loaded.state
-    _refuse_other_origin(folder, state.made_of, setup.made_of)
     state.made_of = setup.made_of
     partway, ranks = state.partway, trainer.ranks
     ranks.agreed((state.epoch, partway and partway.step), f"how far {folder} is")
@@ -30,15 +28,6 @@ def continued(folder: Path, setup: Setup) -> tuple[State, Loaded | None]:
         partway.correct.zero_()
         partway.random = {}
     return state, loaded
-
-
-def _refuse_other_origin(folder: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
-    changed = [what for what in then if then[what] != now.get(what)]
-    if changed:
-        raise UserError(
-            f"the {' and the '.join(changed)} are others than those that the run in {folder} began "
-            f"with; put those back, or delete the folder to start this run anew"
-        )
 
 
 def test_both(

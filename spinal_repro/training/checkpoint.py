@@ -23,7 +23,11 @@ from torch.optim import Optimizer
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import DamagedError, read_sealed, write_atomic, write_sealed
-from spinal_repro.training.checkpoint_shape import read_state, refuse_other_tensors
+from spinal_repro.training.checkpoint_shape import (
+    origin,
+    read_state,
+    refuse_other_tensors,
+)
 from spinal_repro.training.finite import FAILURE
 from spinal_repro.training.loop import State, Trainer
 
@@ -71,17 +75,24 @@ def save_checkpoint(
             path.unlink()
 
 
-def load_checkpoint(folder: Path, trainer: Trainer) -> Loaded | None:
+def load_checkpoint(
+    folder: Path, trainer: Trainer, made_of: Mapping[str, str] | None = None
+) -> Loaded | None:
     """Put model and optimizer where the run stopped, or a checkpoint earlier if that is damaged.
 
     A checkpoint counts as damaged, too, where the best weights that it refers to are, and where
     it says what this run cannot have written.
 
+    Args:
+        folder: Of the run.
+        trainer: What it is trained with.
+        made_of: Hashes of what it is trained on now; None where that does not matter.
+
     Returns:
         Where to continue; None where there is no checkpoint.
 
     Raises:
-        UserError: where all checkpoints are damaged, or are those of another model.
+        UserError: where all checkpoints are damaged, or are those of another model or other data.
     """
     model, optimizer, damaged = trainer.model, trainer.optimizer, ""
     for path in (folder / LAST, folder / PREVIOUS):
@@ -90,6 +101,8 @@ def load_checkpoint(folder: Path, trainer: Trainer) -> Loaded | None:
         try:
             saved = _read(path)
             _check_fit(path, saved["model"], model)
+            if made_of is not None:
+                _check_origin(folder, origin(saved["state"]), made_of)
             refuse_other_tensors(saved, trainer)
             state = read_state(saved["state"], trainer)
             if state.best_epoch:
@@ -175,6 +188,20 @@ def _check_fit(path: Path, saved: Mapping[str, Tensor], model: nn.Module) -> Non
                 f"{here} in this run (another number of classes, or another architecture); "
                 f"delete the folder {path.parent} to start this run anew"
             )
+
+
+def _check_origin(folder: Path, then: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuse to go on with other data, which is no damage either.
+
+    Raises:
+        UserError: naming what is another.
+    """
+    changed = [what for what in then if then[what] != now.get(what)]
+    if changed:
+        raise UserError(
+            f"the {' and the '.join(changed)} are others than those that the run in {folder} began "
+            f"with; put those back, or delete the folder to start this run anew"
+        )
 
 
 def _best_path(folder: Path, epoch: int) -> Path:

@@ -3,7 +3,6 @@
 A right checksum says that a file is as somebody wrote it, not that this program did.
 """
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -75,6 +74,12 @@ def read_state(saved: Any, trainer: Trainer) -> State:
     if "partway" in given:
         given["partway"] = Partway(**_given(given["partway"]))
     return State(**given)
+
+
+def origin(saved: Any) -> dict[str, str]:
+    """What the run of a checkpoint was trained on, as far as it says so in texts."""
+    found = saved.get("made_of") if isinstance(saved, Mapping) else None
+    return dict(found) if isinstance(found, dict) and TEXTS.fits(found) else {}
 
 
 def refuse_other_tensors(saved: Mapping[str, Any], trainer: Trainer) -> None:
@@ -177,9 +182,6 @@ def _against_itself(saved: Mapping[str, Any], trainer: Trainer) -> Iterator[str]
         if [row["epoch"] for row in saved[name]] != list(range(1, epoch + 1)):
             yield f"{name} is not that of {epoch} epochs"
             return
-    rows = [row.keys() for row in saved["timing"]]
-    if not all(row <= later for row, later in itertools.pairwise(rows)):
-        yield "timing has less to say of a later epoch"
     # the first of the best epochs, of those that count (see `open_epoch`)
     begun, since = epoch + (partway is not None), 1
     if trainer.recipe.best_of_last_stage:

@@ -157,8 +157,9 @@ def metrics_csv(state: State) -> str:
     """The history and timing as CSV, one row an epoch."""
     text = io.StringIO()
     rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
-    # the last row has every column, also where an older version began the run
-    writer = csv.DictWriter(text, list(rows[-1]), lineterminator="\n")
+    # another version that had a part in the run may have written other columns
+    columns = dict.fromkeys(name for row in reversed(rows) for name in row)
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

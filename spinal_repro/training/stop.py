@@ -130,10 +130,10 @@ def heard() -> Stop | None:
 
 
 def listen_for_good() -> None:
-    """Note signals, without effect, for as long as this process lives: what it does is done.
+    """Be in force for as long as this process lives: what comes after all other contexts is noted.
 
-    Launchers tell it twice, the second time perhaps while it ends, for which PyTorch needs a
-    second. In the last part of it Python listens no more; then they are ignored.
+    Launchers tell a process twice, the second time perhaps while it ends, for which PyTorch needs
+    a second. In the last part of that Python listens no more, and signals are ignored.
     """
     stop = Stop()
     stop.deferred = True

@@ -137,7 +137,6 @@ ENDED = {
     ),
     "best_other": at("state", "best_epoch", be=lambda best: best % 3 + 1),
     "history_not_right": at("state", "history", 1, "val_correct", be=97),
-    "timing_has_less_later": without("state", "timing", 2, "processes"),
     "timing_order": at("state", "timing", be=lambda rows: rows[::-1]),
 }  # fmt: skip
 

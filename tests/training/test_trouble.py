@@ -236,6 +236,18 @@ def test_data_that_change_between_two_sittings(tmp_path, monkeypatch, which, wha
     assert len(run(config).record["history"]) == 3
 
 
+def test_other_numbers_of_images_are_other_data_and_no_damage(tmp_path, monkeypatch):
+    """Where the configuration leaves the number open: the checkpoint is as good as it was."""
+    words = ["dataset=mnist", "dataset.train_size=null", "dataset.test_size=null"]
+    published, root = compose(["dataset=mnist"]).dataset, tmp_path / "data"
+    write_dataset(root, published, 90, 30)
+    config = small(tmp_path / "runs", *words, "data.limit=null", f"data.root={root}")
+    interrupted(config, monkeypatch, 1)
+    write_dataset(root, published, 300, 30)
+    with pytest.raises(UserError, match=r"the training images and .* are others .*put those"):
+        run(config)
+
+
 def test_clocks_that_jump_and_no_git(tmp_path, monkeypatch):
     """The date jumps back and forth by years; the clock of durations stands still."""
     whole = run(small(tmp_path / "whole"))
