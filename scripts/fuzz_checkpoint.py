@@ -196,9 +196,13 @@ def checkpoint(folder: Path) -> Reader:
     def same(data: bytes, found: Any) -> bool:
         state, weights, memory = found
         said = said_by(data)
+        # null is as good as not there
         given = {name: value for name, value in said["state"].items() if value is not None}
+        given["timing"] = [
+            {k: v for k, v in row.items() if v is not None} for row in given["timing"]
+        ]
         shown = {name: dataclasses.asdict(state)[name] for name in given}
-        if isinstance(given.get("partway"), dict):  # null is as good as not there
+        if isinstance(given.get("partway"), dict):
             given["partway"] = {k: v for k, v in given["partway"].items() if v is not None}
             shown["partway"] = {name: shown["partway"][name] for name in given["partway"]}
         return (

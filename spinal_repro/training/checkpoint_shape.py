@@ -70,7 +70,7 @@ def read_state(saved: Any, trainer: Trainer) -> State:
     """
     _refuse(problems(saved, _spec(trainer), "", True))
     _refuse(_against_itself(saved, trainer))
-    given = _given(saved)
+    given = {**_given(saved), "timing": [_given(row) for row in saved["timing"]]}
     if "partway" in given:
         given["partway"] = Partway(**_given(given["partway"]))
     return State(**given)
