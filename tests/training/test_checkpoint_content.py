@@ -39,18 +39,6 @@ def at(*place: Any, be: Any) -> Change:
     return change
 
 
-def test_a_column_of_timing_that_is_null_is_as_good_as_not_there(tmp_path, monkeypatch):
-    config = small(tmp_path, *NET)
-    folder = interrupted(config, monkeypatch, 5)
-    saved = checkpoint._read(folder / "last.pt")
-    at("state", "timing", 0, "data_share", be=None)(saved)
-    sealed = io.BytesIO()
-    torch.save(saved, sealed)
-    write_sealed(folder / "last.pt", [b"best 000001\n", sealed.getbuffer()])
-    rows = run(config).record["timing"]
-    assert "data_share" not in rows[0] and "data_share" in rows[1]
-
-
 def without(*place: Any) -> Change:
     """Takes away what is at a place."""
 
@@ -244,3 +232,15 @@ def test_what_an_older_version_did_not_write_is_no_damage(tmp_path, monkeypatch)
     torch.save(saved, last)
     parts = run(config)
     assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+
+
+def test_a_column_of_timing_that_is_null_is_as_good_as_not_there(tmp_path, monkeypatch):
+    config = small(tmp_path, *NET)
+    folder = interrupted(config, monkeypatch, 5)
+    saved = checkpoint._read(folder / "last.pt")
+    at("state", "timing", 0, "data_share", be=None)(saved)
+    sealed = io.BytesIO()
+    torch.save(saved, sealed)
+    write_sealed(folder / "last.pt", [b"best 000001\n", sealed.getbuffer()])
+    rows = run(config).record["timing"]
+    assert "data_share" not in rows[0] and "data_share" in rows[1]
