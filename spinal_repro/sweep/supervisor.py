@@ -4,16 +4,13 @@ It imports no torch and touches no device. Jobs are forked from a server that ha
 once and has computed nothing, so that its threads and devices are untouched.
 """
 
-import multiprocessing
 import os
 import signal
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing import connection, forkserver, resource_tracker, util
+from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import FrameType
@@ -22,13 +19,13 @@ from typing import Any
 from spinal_repro.errors import UserError
 from spinal_repro.records import is_alive
 from spinal_repro.sweep.jobs import Job, note, waiting_jobs
+from spinal_repro.sweep.processes import start_context
 from spinal_repro.sweep.shares import Shares, share, usable_cores, visible_devices
-from spinal_repro.sweep.worker import PRELOADED, Found, resolve_all, work
-from spinal_repro.training.stop import AT_ONCE, SIGNALS, Listener, heard
+from spinal_repro.sweep.worker import Found, resolve_all, work
+from spinal_repro.training.stop import AT_ONCE, Listener, heard
 
 GRACE = 30.0  # seconds between this program's request to stop and the end of a job
 LOOK_EVERY = 0.5  # seconds between looks at the clock and at signals
-MAX_TEMP = 70  # characters of the folder for temporary files; a socket in it may have 107
 NOT_TOLD = 255  # what multiprocessing says where the server ended before it could tell a code
 
 
@@ -57,38 +54,6 @@ class _Running:
         """Whether it is at work though the server that forked it, and would tell, is gone."""
         lost = not self.process.is_alive() and self.process.exitcode == NOT_TOLD
         return lost and not self.silent and is_alive({"pid": self.process.pid})
-
-
-def start_context() -> Any:
-    """How processes are started: forked from a clean server, where forking is safe.
-
-    The server runs afterwards, deaf to signals that ask to stop: they go to whole groups of
-    processes, and it tells how jobs end, so it has to outlive them. Each job, which inherits what
-    is held back, listens again (`keep_to_itself`).
-    """
-    if sys.platform != "linux":
-        return multiprocessing.get_context("spawn")
-    _place_sockets()
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", *PRELOADED])
-    resource_tracker.ensure_running()  # first: where it has to be started, it lets signals through
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        forkserver.ensure_running()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-    return context
-
-
-def _place_sockets() -> None:
-    """Have multiprocessing make its folder, once and for all, where names of sockets fit."""
-    usual = tempfile.tempdir
-    if len(tempfile.gettempdir()) > MAX_TEMP:
-        tempfile.tempdir = "/tmp"
-    try:
-        util.get_temp_dir()
-    finally:
-        tempfile.tempdir = usual
 
 
 def resolve(jobs: Sequence[Job]) -> tuple[Shares, list[Job]]:

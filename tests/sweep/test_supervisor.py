@@ -1,5 +1,6 @@
 """The parent of a sweep, with jobs that do what jobs should not."""
 
+import multiprocessing
 import os
 import shutil
 import signal
@@ -47,7 +48,7 @@ def misbehave(config, folder, threads, device, answer):
 def job(tmp_path, monkeypatch):
     monkeypatch.setattr(supervisor, "work", misbehave)
     # no torch is needed here: a plain new process a job
-    context = supervisor.multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("fork")
     monkeypatch.setattr(supervisor, "start_context", lambda: context)
 
     def make(name: str, minutes: float | None = None) -> Job:
@@ -189,7 +190,7 @@ def test_a_long_name_of_the_folder_for_temporary_files(tmp_path):
     place = tmp_path / ("job" * 40)
     place.mkdir()
     code = (
-        "from spinal_repro.sweep.supervisor import start_context\n"
+        "from spinal_repro.sweep.processes import start_context\n"
         "process = start_context().Process(target=print, args=('in',))\n"
         "process.start()\n"
         "process.join()\n"
