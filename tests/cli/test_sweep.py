@@ -7,7 +7,7 @@ import pytest
 
 from spinal_repro.cli.train import EXIT_FAILED, _main
 from spinal_repro.records import describe, run_folders
-from spinal_repro.sweep import supervisor
+from spinal_repro.sweep import processes
 from spinal_repro.sweep.worker import PRELOADED
 
 SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.device=cpu"]
@@ -16,7 +16,7 @@ SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.d
 @pytest.fixture(autouse=True)
 def preloaded(monkeypatch) -> None:
     """The process that forks jobs imports what the digits need, once."""
-    monkeypatch.setattr(supervisor, "PRELOADED", (*PRELOADED, "sklearn.datasets"))
+    monkeypatch.setattr(processes, "PRELOADED", (*PRELOADED, "sklearn.datasets"))
 
 
 def sweep(monkeypatch, tmp_path: Path, *arguments: str) -> int:
