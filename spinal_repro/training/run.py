@@ -272,7 +272,7 @@ def _train(
             tracking.on_epoch(state.history, state.timing)
             if state.epoch == epochs or saver.due_after_epoch():
                 checkpoint(state)
-            saver.stop_here(state)
+                saver.stop_here(state)  # nowhere else, lest epochs be lost
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
             progress.on_batch(count, running)
