@@ -24,7 +24,7 @@ class Saver:
     an epoch only when the last one is ``seconds`` old. Several processes save after each epoch.
 
     Args:
-        stop: Whether there was a signal.
+        stop: Whether there was a signal, or the deadline has passed.
         seconds: Between two checkpoints; None for none before the end.
         ranks: The processes of the run.
     """
