@@ -14,6 +14,9 @@ from spinal_repro.schema import Config
 from spinal_repro.training import run as run_module
 from spinal_repro.training.loop import Trainer
 
+# Read when cuBLAS starts, which is before the first deterministic run of these tests.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
 DEVICE = torch.device(os.environ.get("SPINAL_TEST_DEVICE", "cuda"))
 MISSING = DEVICE.type == "cuda" and not torch.cuda.is_available()
 MARKS = [

@@ -17,10 +17,15 @@ BETWEEN = 1e-5
 
 
 def errors() -> dict[str, float]:
-    """How far a convolution and a matrix product are off those in double precision."""
+    """How far a convolution and a matrix product are off those in double precision.
+
+    Laid out and as wide as tensor cores like it, so that they are the fastest where allowed.
+    """
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(16, 64, 32, 32, generator=generator).to(DEVICE)
-    kernel = torch.randn(64, 64, 3, 3, generator=generator).to(DEVICE)
+    images, kernel = (
+        torch.randn(shape, generator=generator).to(DEVICE, memory_format=torch.channels_last)
+        for shape in ((4, 256, 32, 32), (256, 256, 3, 3))
+    )
     left, right = (torch.randn(512, 512, generator=generator).to(DEVICE) for _ in range(2))
     with torch.no_grad():
         pairs = {

@@ -21,6 +21,7 @@ IMAGES = 8
 COLOUR = ("dataset.channels=3", "dataset.image_size=32")
 MODELS = {
     "cnn": ["model=cnn"],
+    "lenet5": ["model=lenet5"],
     "vgg5": ["model=vgg5"],
     "arch2": ["model=arch2", "head=arch2"],
     "cifar_cnn": ["model=cifar_cnn", *COLOUR],
@@ -38,7 +39,7 @@ HEADS = {
 }
 # How far the gradient of a tensor may be off, relative to its norm, or to a thousandth of the norm
 # of them all where its own is smaller: biases in front of batch norm have none but rounding.
-# In double precision the one step in single precision, the loss, leaves about 1e-7. In single
+# In double precision the one step in single precision, the loss, leaves up to 3e-7. In single
 # precision rounding alone (6e-8 an operation) leaves 1e-6 of the small nets; of the deep ones it
 # turns a ReLU or the choice of a max pooling here and there. Between single and double precision on
 # a CPU that is up to 4e-3, with inputs changed by 1e-6 up to 2e-2. A gradient that is missing, or
