@@ -96,7 +96,13 @@ class Batches:
         mine = self._share(start, stop)
         return mine.stop - mine.start, stop - start
 
-    def _chunks(self, parts: Sequence[slice], order: Tensor | None) -> Iterator[_Chunk]:
+    def _pinned(self, tensor: Tensor) -> Tensor:
+        """The same in memory that a GPU can copy from while the program goes on."""
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+
+    def _chunks(
+        self, parts: Sequence[slice], order: Tensor | None = None, cpu_order: Tensor | None = None
+    ) -> Iterator[_Chunk]:
         """Stored images in 0..255 ``[M, C, H, W]`` with their place in order.
 
         Images that are in memory come as whole batches, several at once where they are small;
@@ -106,13 +112,18 @@ class Batches:
             for part in self._joined(parts):
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
             return
-        rows = self._rows if order is None else self._rows[order.cpu()]
+        rows = self._rows if cpu_order is None else self._rows[cpu_order]
+        stored = self._decoded
+
+        def read(part: slice) -> Tensor:
+            return self._pinned(stored.gather(rows[part]))
+
         with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(self._decoded.gather, rows[part]) for part in parts[:1]]
+            ahead = [reader.submit(read, part) for part in parts[:1]]
             for number, part in enumerate(parts):
                 pixels = ahead.pop().result()
                 for coming in parts[number + 1 : number + 2]:
-                    ahead.append(reader.submit(self._decoded.gather, rows[coming]))
+                    ahead.append(reader.submit(read, coming))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
 
     def _joined(self, parts: Sequence[slice]) -> list[slice]:
@@ -149,7 +160,7 @@ class Batches:
         mine = self._share(0, self.num_images)
         starts = range(mine.start, mine.stop, self.batch_size)
         parts = [slice(start, min(start + self.batch_size, mine.stop)) for start in starts]
-        for part, pixels in self._chunks(parts, None):
+        for part, pixels in self._chunks(parts):
             yield from self._batches(self._normalise(pixels), self.labels[part])
 
     def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
@@ -194,7 +205,7 @@ class Batches:
         starts = range(skip * self.batch_size, count, self.batch_size)
         parts = [self._share(start, min(start + self.batch_size, count)) for start in starts]
         parts = [part if part.start < part.stop else slice(0, 1) for part in parts]
-        for part, pixels in self._chunks(parts, order):
+        for part, pixels in self._chunks(parts, order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield from self._batches(self._normalise(pixels), self.labels[order[part]])
@@ -208,9 +219,7 @@ class Batches:
         for augmentation in augmentations:
             drawn.append(augmentation.draw(count, size, generator))
             size = augmentation.size_after(size)
-        if self.device.type == "cuda":  # copies from pinned memory do not wait
-            return order.pin_memory(), [parameters.pin_memory() for parameters in drawn]
-        return order, drawn
+        return self._pinned(order), [self._pinned(parameters) for parameters in drawn]
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """Which images a step of an epoch sees, as numbers in the published part.

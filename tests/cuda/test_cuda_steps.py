@@ -127,9 +127,12 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     )  # fmt: skip
     steps = len(trainer.train)
     assert steps >= 10 and len(trainer.select) >= 10
-    train_epoch(trainer, 1, 0.001, lambda count, running: False)
-    with no_waiting(steps) as called:
-        train_epoch(trainer, 2, 0.001, lambda count, running: called())
+    train_epoch(trainer, 1, 0.001, lambda count, running: False)()
+    with no_waiting(steps + 1) as called:
+        finish = train_epoch(trainer, 2, 0.001, lambda count, running: called())
+        called()  # the end of the epoch does not wait, either
+    loss, _, _ = finish()
+    assert loss > 0
     evaluate(trainer.model, trainer.select, trainer.autocast)
     with no_waiting(len(trainer.select)) as called:
         evaluate(trainer.model, trainer.select, trainer.autocast, look=called)

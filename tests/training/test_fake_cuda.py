@@ -26,6 +26,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, build_model
+from spinal_repro.training import loop
 from spinal_repro.training import run as run_module
 from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loop import State, Trainer, open_epoch, train_epoch, training_loss
@@ -59,6 +60,12 @@ AUGMENTS = {
     "crop": {"size": 24},
 }  # fmt: skip
 MIXED = "device"  # is in what PyTorch says of two devices, in any version
+
+
+@pytest.fixture(autouse=True)
+def memory_that_is_not_pinned(monkeypatch):
+    """PyTorch has no pinned fake tensors."""
+    monkeypatch.setattr(Batches, "_pinned", lambda self, tensor: tensor)
 
 
 class Crossings(TorchDispatchMode):
@@ -247,6 +254,7 @@ def test_an_epoch_waits_for_the_device_after_its_last_step_alone(monkeypatch, ca
         "head alone, smoothed": ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
     }
     monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+    monkeypatch.setattr(loop, "LOOK_EVERY", float("inf"))
     during: list[list[str]] = []
     with fake(), Crossings() as crossings:
         trainer = trainer_on("meta", *overrides[case])
@@ -257,8 +265,9 @@ def test_an_epoch_waits_for_the_device_after_its_last_step_alone(monkeypatch, ca
             crossings.found.clear()
             return False
 
+        finish = train_epoch(trainer, 1, 0.1, on_batch)
         with pytest.raises(DataDependentOutputException):  # the losses of the epoch
-            train_epoch(trainer, 1, 0.1, on_batch)
+            finish()
     assert len(during) == 5 and during[1:] == [[]] * 4
 
 
