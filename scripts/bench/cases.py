@@ -1,6 +1,7 @@
 """What is trained: the five networks with both heads, on published or made-up images."""
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -94,12 +95,19 @@ def make_case(
             *(f"runtime.precision={precision}", f"runtime.device={device.type}"),
         ]
     )
+    return Case(config, *_images(MODELS[model], data), device)
+
+
+@functools.cache
+def _images(dataset: str, data: str | None) -> tuple[Dataset, str]:
+    """Images, and whether they are published ones or noise; read once for all networks."""
+    config = compose([f"dataset={dataset}"])
     if data is not None:
         try:
-            return Case(config, load_dataset(config.dataset, Path(data)), "published", device)
+            return load_dataset(config.dataset, Path(data)), "published"
         except UserError as error:
-            print(f"made-up images instead of {config.dataset.name}: {error}")
-    return Case(config, _noise(config), "noise", device)
+            print(f"made-up images instead of {dataset}: {error}")
+    return _noise(config), "noise"
 
 
 def _noise(config: Config) -> Dataset:

@@ -1,5 +1,6 @@
 """Training: the plain loop, the bare step on one batch, and our loop; and augmentation alone."""
 
+import contextlib
 import dataclasses
 import resource
 import tempfile
@@ -35,18 +36,23 @@ def bare_step(case: Case, trainer: Trainer) -> Callable[[], None]:
     return step
 
 
-def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict[str, Any]]:
+def compare_loops(
+    cases: list[Case], at_least: float, repeats: int, epoch_seconds: float | None = None
+) -> list[dict[str, Any]]:
     """One network and head at every precision, all contestants in turn.
 
     Args:
-        cases: The same but for the precision, fp32 first.
+        cases: The same but for the precision.
         at_least: Seconds of each contestant in each round, about.
         repeats: Rounds.
+        epoch_seconds: Seconds of our loop in each round, if other than ``at_least``.
 
     Returns:
         A row for each case. Rates are images a second. ``loop`` leaves evaluation and checkpoint
         out; ``whole`` has them in the proportion of a whole epoch of the data set: all images of
-        train once, of test once, one checkpoint.
+        train once, of test once, one checkpoint. ``epoch`` has the shares of such an epoch; on a
+        GPU, which works while the loop already makes the next batch, ``batches`` is the time in
+        which the loop made batches, and ``steps`` all other time of training.
     """
     first = cases[0]
     device, batch = first.device, first.batch_size
@@ -60,24 +66,26 @@ def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict
         started = clock(device)
         step()
         # few steps make what is done once an epoch look large; a real epoch has hundreds
-        steps = max(4 if at_least >= 1 else 1, int(at_least / (clock(device) - started)))
-        details[key] = {"evaluation": [], "checkpoint": []}
-        contestants[f"{BARE} {key}"] = _bare(step, steps, batch, device)
-        contestants[f"loop {key}"] = _loop(case, steps, details[key])
+        seconds, least = clock(device) - started, 4 if at_least >= 1 else 1
+        steps = [max(least, int(s / seconds)) for s in (at_least, epoch_seconds or at_least)]
+        details[key] = {"batches": [], "evaluation": [], "checkpoint": []}
+        contestants[f"{BARE} {key}"] = _bare(step, steps[0], batch, device)
+        contestants[f"loop {key}"] = _loop(case, steps[1], details[key])
     contestants[REFERENCE] = _plain(first, at_least)
     measured = take_turns(contestants, repeats)
     rows = []
     for case in cases:
         key = case.config.runtime.precision
+        bare, loop = measured[f"{BARE} {key}"], measured[f"loop {key}"]
         train, test = SIZES[case.config.dataset.name]
         parts = {name: values[1:] for name, values in details[key].items()}
-        bare, loop = measured[f"{BARE} {key}"], measured[f"loop {key}"]
-        whole = [
-            seconds + evaluation * test / train + checkpoint / train
-            for seconds, evaluation, checkpoint in zip(
-                loop, parts["evaluation"], parts["checkpoint"], strict=True
-            )
-        ]
+        epoch = {
+            "steps": [a - b for a, b in zip(loop, parts["batches"], strict=True)],
+            "batches": parts["batches"],
+            "evaluation": [seconds * test / train for seconds in parts["evaluation"]],
+            "checkpoint": [seconds / train for seconds in parts["checkpoint"]],
+        }
+        whole = [sum(seconds) for seconds in zip(*epoch.values(), strict=True)]
         rows.append(
             {
                 "model": case.config.model.name,
@@ -93,6 +101,7 @@ def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict
                     "evaluation": rates(parts["evaluation"]),
                 },
                 "checkpoint_seconds": sorted(parts["checkpoint"])[len(whole) // 2],
+                "epoch": {name: sum(values) / sum(whole) for name, values in epoch.items()},
                 "loop_to_reference": ratio(measured[REFERENCE], loop),
                 "loop_to_bare": ratio(bare, loop),
                 "whole_to_bare": ratio(bare, whole),
@@ -129,18 +138,30 @@ def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
 
             one_epoch(trainer, state, on_epoch)
         timing = state.timing[-1]
+        seconds = float(timing["train_seconds"]) / images
+        details["batches"].append(timing["data_share"] * seconds)
         details["evaluation"].append(timing["eval_seconds"] / trainer.select.num_images)
         details["checkpoint"].append(written[-1])
-        return float(timing["train_seconds"]) / images
+        return seconds
 
     return contestant
 
 
+class _EpochEndedError(Exception):
+    """Leaves a run after an epoch."""
+
+
 def one_epoch(trainer: Trainer, state: State, on_epoch: Callable[[State, bool], None]) -> None:
-    """The next epoch, as a run does it."""
-    recipe = dataclasses.replace(trainer.recipe, epochs=state.epoch + 1)
+    """The next epoch of a run that has more to come: a run prepares the next one meanwhile."""
+    recipe = dataclasses.replace(trainer.recipe, epochs=state.epoch + 2)
     trainer = dataclasses.replace(trainer, recipe=recipe)
-    fit(trainer, state, on_epoch, lambda count, running: None, lambda state: None)
+
+    def leave(state: State, is_best: bool) -> None:
+        on_epoch(state, is_best)
+        raise _EpochEndedError
+
+    with contextlib.suppress(_EpochEndedError):
+        fit(trainer, state, leave, lambda count, running: None, lambda state: None)
 
 
 def _plain(case: Case, at_least: float) -> Any:
