@@ -46,7 +46,7 @@ def _names(part: str) -> list[str]:
     if len(refused) == len(found):
         raise UserError(f"none of the {len(found)} cells of '{part}' can be run: {refused[0]}")
     for refusal in refused:
-        print(f"spinal-train: left out: {refusal}", file=sys.stderr)
+        print(f"left out: {refusal}", file=sys.stderr)
     return [cell.name for cell in found if cell.refusal() is None]
 
 

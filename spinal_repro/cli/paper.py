@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spinal_repro.cli import paper_run
 from spinal_repro.errors import UserError
 from spinal_repro.paper import Cell, load_cells
 from spinal_repro.results.tables import FORMATS, Column, render
@@ -17,8 +18,8 @@ PROTOCOLS = ("paper", "heldout")
 
 
 def add_parser(commands: Any) -> None:
-    """Add the command with its own commands ``list`` and ``plan``."""
-    paper = commands.add_parser("paper", help="the published cells: list them, plan their runs")
+    """Add the command with its own commands ``list``, ``plan`` and ``run``."""
+    paper = commands.add_parser("paper", help="the published cells: list, plan and run them")
     actions = paper.add_subparsers(required=True, metavar="COMMAND")
     listing = actions.add_parser("list", help="every cell with its number and its state")
     listing.add_argument("pattern", nargs="?", default="*", help="e.g. mnist, 'mnist/*vgg5*'")
@@ -33,6 +34,7 @@ def add_parser(commands: Any) -> None:
     plan.add_argument("--protocol", choices=PROTOCOLS, help="default: that of each cell")
     plan.add_argument("--jobs", type=_count, default=1, help="runs at a time, each on its own GPU")
     plan.set_defaults(command=print_plan)
+    paper_run.add_parser(actions)
     for command in (listing, plan):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
         command.add_argument(

@@ -23,7 +23,7 @@ class Saver:
     Several processes save and stop between two epochs only, when all have come there.
 
     Args:
-        stop: Whether there was a signal.
+        stop: Whether there was a signal, or the deadline is over.
         minutes: Between two saves; None for no such rule.
         ranks: The processes of the run.
     """

@@ -1,6 +1,7 @@
 """One run from its configuration to its record."""
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,15 +55,25 @@ class Outcome:
     was_done: bool
 
 
-def run(config: Config) -> Outcome:
+def run(
+    config: Config,
+    deadline: float | None = None,
+    on_epoch: Callable[[State], float | None] | None = None,
+) -> Outcome:
     """Train one configuration, or continue it, or report it if it is finished.
 
     Under ``torchrun`` every process calls this, and all have the same outcome.
 
+    Args:
+        config: What to run.
+        deadline: When to stop with a checkpoint, as `time.monotonic` counts; None for never.
+        on_epoch: Called after each epoch; returns the deadline from then on.
+
     Raises:
         UserError: for anything in configuration, data or folder that the user can mend.
+        Interrupted: where it was stopped, by a signal or at the deadline, and has saved.
     """
-    with Stop() as stop:
+    with Stop(deadline, on_epoch) as stop:
         device = distributed.own_device(resolve_device(config.runtime.device))
         with distributed.joined(device) as ranks:
             return _run(resolved(config), device, ranks, stop)
@@ -262,6 +273,7 @@ def _train(
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
             progress.on_epoch(state)
             tracking.on_epoch(state.history, state.timing)
+            saver.stop.epoch_ended(state)
             saver.stop_here(state)
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
@@ -269,8 +281,7 @@ def _train(
             return saver.due()
 
         def save(state: State) -> None:
-            if saver.stop.asked:
-                asked = saver.stop.asked
+            if asked := saver.stop.signalled:
                 progress.warn(f"{asked}: saving; one more, after {AT_ONCE:g} s, ends this at once")
             lock.check()
             save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)

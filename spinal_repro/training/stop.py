@@ -1,4 +1,4 @@
-"""Signals that ask a run to stop: it finishes its step, saves, and says that it can go on."""
+"""What asks a run to stop, a signal or a deadline: it finishes its step, saves, and says so."""
 
 import atexit
 import os
@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any, Self
 
@@ -58,14 +59,26 @@ class Stop(Listener):
     left half done. So any error that leaves the context after such a signal is `Interrupted`
     again, and no other context begins: one inside another hands on what it was told.
 
+    A deadline only ever stops a run at the next step: it raises nothing by itself.
+
+    Args:
+        deadline: When to stop, as `time.monotonic` counts; None for never.
+        on_epoch: Called after each epoch with the state of the run; returns the deadline from
+            then on.
+
     Attributes:
-        asked: Name of the first signal; empty as long as there was none.
+        signalled: Name of the first signal; empty as long as there was none.
         deferred: Whether a first signal is only noted, since there is something to save.
     """
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        deadline: float | None = None,
+        on_epoch: Callable[[Any], float | None] | None = None,
+    ) -> None:
         super().__init__()
-        self.asked, self.deferred = "", False
+        self.signalled, self.deferred = "", False
+        self._deadline, self._on_epoch = deadline, on_epoch
         self._when = 0.0
         self._outer: Stop | None = None
 
@@ -73,12 +86,23 @@ class Stop(Listener):
         self._outer = heard()
         return super().__enter__()
 
+    @property
+    def asked(self) -> str:
+        """Why to stop: the name of the first signal, or the time limit; empty for no reason."""
+        late = self._deadline is not None and time.monotonic() > self._deadline
+        return self.signalled or ("time limit" if late else "")
+
+    def epoch_ended(self, state: Any) -> None:
+        """Let who began the run look at it after an epoch, and set another deadline."""
+        if self._on_epoch is not None:
+            self._deadline = self._on_epoch(state)
+
     def check(self, where: str, asked: str | None = None) -> None:
-        """Raise if there was a signal.
+        """Raise if the run is asked to stop.
 
         Args:
             where: The run stands, in words.
-            asked: The name of the signal, where another process may have had it.
+            asked: Why, where another process may have had the signal.
 
         Raises:
             Interrupted: saying where the run stands.
@@ -89,8 +113,8 @@ class Stop(Listener):
 
     def meant(self, error: BaseException) -> BaseException:
         """What really ended what is inside: the signal, where other code made an error of it."""
-        if self.asked and not self.deferred and not isinstance(error, KeyboardInterrupt):
-            return _interrupted(self.asked, EARLY)
+        if self.signalled and not self.deferred and not isinstance(error, KeyboardInterrupt):
+            return _interrupted(self.signalled, EARLY)
         return error
 
     def __exit__(
@@ -100,15 +124,16 @@ class Stop(Listener):
         tb: TracebackType | None,
     ) -> None:
         super().__exit__(kind, error, tb)
-        if self._outer is not None and self.asked:
+        if self._outer is not None and self.signalled:
             outer = self._outer
-            outer.asked, outer.deferred, outer._when = self.asked, self.deferred, self._when
+            outer.signalled, outer.deferred = self.signalled, self.deferred
+            outer._when = self._when
         if error is not None and (meant := self.meant(error)) is not error:
             raise meant from error
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if not self.asked:
-            self.asked, self._when = signal.Signals(number).name, time.monotonic()
+        if not self.signalled:
+            self.signalled, self._when = signal.Signals(number).name, time.monotonic()
             if not self.deferred:
                 self.check(EARLY)
         elif time.monotonic() - self._when > AT_ONCE:

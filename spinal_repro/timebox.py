@@ -1,0 +1,120 @@
+"""Which run comes next when time is limited: those that are expected to finish, pairs together.
+
+Nothing here trains or reads a clock, and torch is never imported.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from statistics import median
+from typing import Generic, TypeVar
+
+
+@dataclass
+class Job:
+    """One run of a cell.
+
+    Attributes:
+        cell: Its name.
+        seed: Its seed.
+        epochs: Of the whole run.
+        done: Epochs that its checkpoint has.
+        state: How it ended; empty as long as it was not tried.
+    """
+
+    cell: str
+    seed: int
+    epochs: int
+    done: int = 0
+    state: str = ""
+
+
+J = TypeVar("J", bound=Job)
+
+
+def in_order(cells: Mapping[str, str | None], seeds: Sequence[int]) -> list[tuple[str, int]]:
+    """Cells with seeds, where all cells of a pair have one seed before any has the next.
+
+    Args:
+        cells: Names, each with the cell that it is compared with.
+        seeds: In order.
+    """
+    groups: dict[str, list[str]] = {}
+    for cell, counterpart in cells.items():
+        name = counterpart if counterpart is not None and counterpart in cells else cell
+        groups.setdefault(name, []).append(cell)
+    return [(cell, seed) for group in groups.values() for seed in seeds for cell in group]
+
+
+@dataclass
+class TimeBox(Generic[J]):
+    """Runs and a deadline; every ``now`` is on the deadline's clock, in seconds.
+
+    What a cell takes is measured: seconds from the end of one epoch to the end of the next, so
+    the first epoch of a run, which warms up, is left out; and what its runs take besides.
+
+    Attributes:
+        jobs: In the order in which they are to be run.
+        deadline: When all work ends.
+        first: The first run that trained: it is continued to the deadline even if it cannot
+            finish, so that the same command, repeated, always comes further.
+    """
+
+    jobs: Sequence[J]
+    deadline: float
+    first: J | None = None
+    _epoch: dict[str, float] = field(default_factory=dict)  # seconds, by cell
+    _besides: dict[str, float] = field(default_factory=dict)
+    _ends: list[float] = field(default_factory=list)  # of the epochs of the run in progress
+    _judged: bool = False
+
+    def learn(self, cell: str, epochs: Sequence[float]) -> None:
+        """Take over what epochs of a finished run took on this machine, the first one first."""
+        self._epoch.setdefault(cell, median(epochs[1:] or epochs))
+
+    def needs(self, job: J) -> float | None:
+        """Seconds that the rest of a run is expected to take; None if nothing was measured."""
+        if job.cell not in self._epoch:
+            return None
+        left = (job.epochs - job.done) * self._epoch[job.cell]
+        return left + self._besides.get(job.cell, 0.0)
+
+    def next(self, now: float) -> J | None:
+        """The first run not tried yet that is expected to finish, or of which nothing is known."""
+        waiting = [job for job in self.jobs if not job.state] if now < self.deadline else []
+        fitting = [job for job in waiting if now + (self.needs(job) or 0.0) <= self.deadline]
+        if not fitting and self.first is None:  # better a part of a run than nothing
+            return waiting[0] if waiting else None
+        return fitting[0] if fitting else None
+
+    def begin(self, job: J, now: float) -> None:
+        """A run begins."""
+        self._ends, self._judged = [now], job.cell in self._epoch
+
+    def epoch_ended(self, job: J, done: int, now: float) -> bool:
+        """Note an epoch; whether to go on.
+
+        Args:
+            job: The run that began last.
+            done: Epochs that it has now.
+            now: When the epoch ended.
+        """
+        self.first = self.first or job
+        self._ends.append(now)
+        job.done = done
+        if len(self._ends) > 2:
+            self._epoch[job.cell] = median(b - a for a, b in pairwise(self._ends[1:]))
+        left = self.needs(job)
+        if self._judged or job is self.first or left is None:
+            return True
+        self._judged = True
+        return now + left <= self.deadline
+
+    def end(self, job: J, now: float) -> None:
+        """The run that began last ended; its ``state`` says how."""
+        epochs = len(self._ends) - 1
+        if epochs:
+            seconds = now - self._ends[0]
+            measured = self._epoch.setdefault(job.cell, seconds / epochs)
+            if job.state == "done":
+                self._besides[job.cell] = max(0.0, seconds - epochs * measured)
