@@ -90,7 +90,7 @@ def _sample(place: Path, trainer: Trainer, begun: Any, epochs: int, step: int) -
     state, steps = State(trainer.recipe.lr, made_of={"images": "x"}), 0
 
     def on_epoch(state: State, is_best: bool) -> None:
-        save_checkpoint(place, trainer.model, trainer.optimizer, state, is_best)
+        save_checkpoint(place, trainer.model, trainer.optimizer, state, trainer.model.state_dict())
         if state.epoch == epochs and not step:
             raise _Stop
 
@@ -100,7 +100,7 @@ def _sample(place: Path, trainer: Trainer, begun: Any, epochs: int, step: int) -
         return bool(step) and steps == epochs * len(trainer.train) + step
 
     def save(state: State) -> None:
-        save_checkpoint(place, trainer.model, trainer.optimizer, state, False)
+        save_checkpoint(place, trainer.model, trainer.optimizer, state)
         raise _Stop
 
     with contextlib.suppress(_Stop):

@@ -41,7 +41,7 @@ from spinal_repro.training.run import _prepare, run
 
 BASE = [
     "data.limit=120", "recipe.epochs=4", "recipe.batch_size=16", "runtime.progress=none",
-    "runtime.device=cpu", "runtime.threads=1",
+    "runtime.device=cpu", "runtime.threads=1", "runtime.save_every=0",
 ]  # fmt: skip
 # Dropout (fc), batch norm, augmentation, stages, every kind of rule and optimizer, both protocols.
 RUNS = [
@@ -49,7 +49,7 @@ RUNS = [
     ["head=spinal", "protocol=paper", "recipe.lr_rule={name: redraw}", "recipe.optimizer=adam"],
     ["head=fc", "head.norm=true", "recipe.stages={2: 0.01, 4: 0.001}", "runtime.precision=bf16"],
     ["head=spinal", "head.dropout=0.3", "recipe.stages={3: 1.0}", "recipe.best_of_last_stage=true",
-     "recipe.lr_rule={name: divide}", "runtime.save_every=0.001"],
+     "recipe.lr_rule={name: divide}", "runtime.save_every=0.05"],
     ["head=progressive", "recipe.lr_rule={name: redraw_late, start: 1}"],
 ]  # fmt: skip
 POINTS = ("step", "evaluation", "half a file", "flush", "before rename", "after rename")

@@ -161,7 +161,11 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     if printable(config.dataset.title) != config.dataset.title:
         raise UserError(f"dataset.title has control characters: {config.dataset.title!r}")
     _check_values(config)
-    return config
+    device = config.runtime.device.partition(":")[0]
+    if device == "auto":  # which decides the precision, and is found when the run begins
+        return config
+    runtime = dataclasses.replace(config.runtime, precision=config.runtime.on(device).precision)
+    return dataclasses.replace(config, runtime=runtime)
 
 
 def _component(group: str, node: Any) -> Component:
@@ -216,7 +220,6 @@ def _check_values(config: Config) -> None:
         "recipe.eval_batch_size": recipe.eval_batch_size,
         "recipe.lr": recipe.lr,
         "data.limit": config.data.limit,
-        "runtime.save_every": runtime.save_every,
         "runtime.time_limit": runtime.time_limit,
     }
     for key, value in positive.items():
@@ -227,9 +230,10 @@ def _check_values(config: Config) -> None:
         "recipe.weight_decay": recipe.weight_decay,
         "recipe.head_epochs": recipe.head_epochs,
         "protocol.split_seed": protocol.split_seed,
+        "runtime.save_every": runtime.save_every,
     }
     for key, value in natural.items():
-        if not value >= 0:
+        if value is not None and not value >= 0:
             raise UserError(f"{key} must be 0 or more, got {value}")
     bounded = {
         "dataset.image_size": (dataset.image_size, MAX_SIDE),
@@ -286,6 +290,6 @@ def _check_values(config: Config) -> None:
             raise UserError(f"runtime.{key} must be above 0, got {number}")
     if (protocol.select_on == "test" or protocol.watch_test) and not config.data.test:
         raise UserError("data.test=false needs protocol=heldout, which decides without it")
-    one_of("runtime.precision", runtime.precision, ("fp32", "bf16"))
+    one_of("runtime.precision", runtime.precision, ("auto", "fp32", "tf32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

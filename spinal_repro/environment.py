@@ -42,41 +42,48 @@ def resolve_device(name: str) -> torch.device:
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
-    """A factory of contexts that compute in the given precision; weights stay fp32."""
-    if precision == "fp32":
+    """A factory of contexts that compute in bf16 where that is the precision; weights stay fp32."""
+    if precision != "bf16":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
 
 
 @contextmanager
-def deterministic(wanted: bool, device: torch.device) -> Iterator[None]:
-    """Operations that give the same bits each time, or an error where PyTorch has none.
+def backend_settings(
+    device: torch.device, precision: str, deterministic: bool = False
+) -> Iterator[None]:
+    """PyTorch's global settings for a run; they are restored afterwards.
+
+    cuDNN times its algorithms for each shape of batch and takes the fastest, unless only
+    deterministic ones are allowed. Convolutions may use TF32, as is PyTorch's default, unless the
+    precision is ``fp32``; matrix products never do.
 
     Args:
-        wanted: Whether to change anything at all.
-        device: On what is computed.
+        device: Where the run is computed.
+        precision: ``fp32``, ``tf32`` or ``bf16``.
+        deterministic: Only operations that give the same bits each time; PyTorch raises a
+            RuntimeError at one that has no such variant.
 
     Raises:
-        UserError: on a device of which PyTorch promises nothing.
+        UserError: for ``deterministic`` on a device for which PyTorch does not support it.
     """
-    if not wanted:
-        yield
-        return
-    if device.type == "mps":
+    if deterministic and device.type == "mps":
         raise UserError(
-            "runtime.deterministic=true: PyTorch makes no such promise for mps; use "
+            "runtime.deterministic=true is not supported by PyTorch on mps; use "
             "runtime.device=cpu, or runtime.deterministic=false"
         )
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    cudnn = torch.backends.cudnn
-    before = torch.are_deterministic_algorithms_enabled(), cudnn.benchmark, cudnn.deterministic
-    torch.use_deterministic_algorithms(True)
-    cudnn.benchmark, cudnn.deterministic = False, True
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    cudnn, strict = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    torch.use_deterministic_algorithms(deterministic)
+    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+    cudnn.allow_tf32 = precision != "fp32"
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before[0])
-        _, cudnn.benchmark, cudnn.deterministic = before
+        torch.use_deterministic_algorithms(strict)
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before
 
 
 def compile_model(model: torch.nn.Module, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUSY = 69  # another process trains this run
-EXIT_INTERRUPTED = 75  # stopped by a signal; the same command continues
+EXIT_INTERRUPTED = 75  # stopped by a signal or a deadline; the same command continues
 SHOWN = 200  # characters of the name of a file
 
 

@@ -19,7 +19,7 @@ from spinal_repro.data.folder import SUFFIXES
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.environment import autocast, resolve_device
+from spinal_repro.environment import autocast, backend_settings, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.memory import keep_freed_memory
 from spinal_repro.model import build_model
@@ -180,7 +180,8 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
     mean, std = (
         torch.tensor(c, device=trained.device).view(-1, 1, 1) for c in (trained.mean, trained.std)
     )
-    context = autocast(trained.device, config.runtime.precision)
+    precision = config.runtime.precision
+    context = autocast(trained.device, precision)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             pixels = list(pool.map(read, paths[start : start + BATCH]))
@@ -188,7 +189,8 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
             answers: Iterator[Tensor] = iter(())
             if good:
                 images = torch.from_numpy(np.stack(good)).to(trained.device).float() / 255
-                with torch.inference_mode(), context():
+                settings = backend_settings(trained.device, precision)
+                with torch.inference_mode(), settings, context():
                     logits = trained.model((images - mean) / std).float()
                 if not bool(torch.isfinite(logits).all()):
                     raise _overflowed(trained)
@@ -263,7 +265,8 @@ def evaluate(trained: Trained, batches: Batches) -> Evaluation:
         UserError: where the model computes NaN or infinities.
     """
     precision = trained.config.runtime.precision
-    result = run_over(trained.model, batches, autocast(trained.device, precision))
+    with backend_settings(trained.device, precision):
+        result = run_over(trained.model, batches, autocast(trained.device, precision))
     if not math.isfinite(result.loss):
         raise _overflowed(trained)
     return result

@@ -155,12 +155,15 @@ class RuntimeConfig:
         jobs: Of a sweep, how many run at once; ``auto`` as many as there are cores or devices for.
         time_limit: Of a job of a sweep, in minutes.
         deterministic: Whether only operations are used that give the same bits each time.
-        save_every: Minutes after which a run is saved inside an epoch too.
+        precision: ``auto`` is ``tf32`` on CUDA and ``fp32`` elsewhere; ``tf32`` lets convolutions
+            use TF32, as is PyTorch's default, ``bf16`` is autocast.
+        save_every: Seconds between two checkpoints, which are written after epochs; 0 for one
+            after every epoch, null for one at the end.
         self_check: Whether a run, unless it is on the CPU in fp32, first compares one step with it.
     """
 
     device: str = "auto"
-    precision: str = "fp32"
+    precision: str = "auto"
     channels_last: bool = True
     compile: bool = field(default=False, metadata={"identity": "if set"})
     threads: int | str | None = field(default=None, metadata={"identity": False})
@@ -168,8 +171,27 @@ class RuntimeConfig:
     time_limit: float | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
     deterministic: bool = field(default=False, metadata={"identity": "if set"})
-    save_every: float | None = field(default=None, metadata={"identity": False})
+    save_every: float | None = field(default=15.0, metadata={"identity": False})
     self_check: bool = field(default=True, metadata={"identity": False})
+
+    def on(self, device: str) -> "RuntimeConfig":
+        """The same on a type of device, which decides what precision ``auto`` is.
+
+        Args:
+            device: ``cpu``, ``cuda`` or ``mps``.
+
+        Raises:
+            UserError: for ``tf32`` on anything but CUDA.
+        """
+        precision = self.precision
+        if precision == "auto":
+            precision = "tf32" if device == "cuda" else "fp32"
+        if precision == "tf32" and device != "cuda":
+            raise UserError(
+                f"runtime.precision=tf32 needs an NVIDIA GPU, and this run is on {device}; use "
+                f"runtime.precision=auto or fp32"
+            )
+        return dataclasses.replace(self, device=device, precision=precision)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from spinal_repro.training.stop import Interrupted
 TIMES = ("finished", "timing", "wall_seconds", "images_per_second")
 SMALL = [
     "data.limit=96", "recipe.epochs=3", "recipe.batch_size=32", "recipe.eval_batch_size=40",
-    "runtime.progress=none", "runtime.device=cpu",
+    "runtime.progress=none", "runtime.device=cpu", "runtime.save_every=0",
 ]  # fmt: skip
 
 

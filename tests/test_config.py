@@ -256,6 +256,8 @@ def test_what_cannot_be_composed_is_refused_in_one_line(override, named):
         ({"runtime__jobs": "many"}, r"runtime\.jobs must be a whole number or auto"),
         ({"runtime__time_limit": 0}, r"runtime\.time_limit must be above 0"),
         ({"runtime__precision": "fp16"}, r"runtime\.precision 'fp16'; did you mean 'bf16'"),
+        ({"runtime__precision": "tf32", "runtime__device": "cpu"}, "tf32 needs an NVIDIA GPU"),
+        ({"runtime__save_every": -1}, r"runtime\.save_every must be 0 or more"),
         ({"runtime__progress": "line"}, r"runtime\.progress 'line'; did you mean 'lines'"),
         ({"runtime__device": "cudda"}, r"runtime\.device 'cudda'; did you mean 'cuda'"),
         ({"protocol__select_on": "vall"}, r"protocol\.select_on 'vall'; did you mean 'val'"),
@@ -397,6 +399,19 @@ def test_identity_depends_on_what_can_change_a_result(mnist, settings):
     other = changed(mnist, **settings)
     assert other.identity() != mnist.identity()
     assert other.run_dir != mnist.run_dir
+
+
+@pytest.mark.parametrize(
+    ("device", "precision"),
+    [("cpu", "fp32"), ("mps", "fp32"), ("cuda", "tf32"), ("cuda:1", "tf32")],
+)
+def test_the_device_decides_what_precision_auto_is(mnist, device, precision):
+    """The run is the same as one that names that precision, and keeps its device."""
+    auto = changed(mnist, runtime__device=device)
+    assert auto.runtime.precision == precision and auto.runtime.device == device
+    named = changed(mnist, runtime__device=device, runtime__precision=precision)
+    assert auto.identity() == named.identity()
+    assert changed(mnist, runtime__device="auto").runtime.precision == "auto"  # found by the run
 
 
 def test_identity_depends_on_the_protocol():

@@ -335,7 +335,7 @@ def test_a_small_cell_trains(name, monkeypatch):
     recipe = dataclasses.replace(config.recipe, batch_size=8)
     config = dataclasses.replace(config, recipe=recipe)
     trainer = run_module._prepare(config, torch.device("cpu")).trainer
-    loss, *_ = train_epoch(trainer, 1, recipe.lr, lambda count, running: None)
+    loss, *_ = train_epoch(trainer, 1, recipe.lr, lambda count, running: None)()
     assert loss > 0
 
 

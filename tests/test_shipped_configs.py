@@ -110,6 +110,6 @@ def test_a_shipped_file_trains(file, tmp_path, monkeypatch):
         overrides.append("dataset.channels=3")
     monkeypatch.setattr(run_module, "load_dataset", fake)
     trainer = run_module._prepare(compose(overrides), torch.device("cpu")).trainer
-    loss, correct, _ = train_epoch(trainer, 1, trainer.recipe.lr, lambda count, running: None)
+    loss, correct, _ = train_epoch(trainer, 1, trainer.recipe.lr, lambda count, running: None)()
     assert loss > 0 and 0 <= correct <= IMAGES
     assert evaluate(trainer.model, trainer.select, trainer.autocast).count > 0

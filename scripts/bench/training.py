@@ -133,7 +133,8 @@ def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
 
             def on_epoch(state: State, is_best: bool) -> None:
                 started = clock(case.device)
-                save_checkpoint(Path(folder), trainer.model, trainer.optimizer, state, True)
+                weights = trainer.model.state_dict()
+                save_checkpoint(Path(folder), trainer.model, trainer.optimizer, state, weights)
                 written.append(clock(case.device) - started)
 
             one_epoch(trainer, state, on_epoch)

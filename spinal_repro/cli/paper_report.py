@@ -46,7 +46,7 @@ class Report:
         self._facts = {
             "Protocol": self._protocol,
             "Device": f"{machine['device']}, {self.device_name}",
-            "Precision": configs[0].runtime.precision,
+            "Precision": configs[0].runtime.on(machine["device"]).precision,
             "PyTorch": machine["torch"],
             "Reduced budget": "; ".join(reduced) or "none",
         }

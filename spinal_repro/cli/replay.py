@@ -32,8 +32,8 @@ def print_replay(given: argparse.Namespace) -> None:
     found = replay(given.run)
     if found is None:
         raise UserError(
-            "every number of the next epoch or test is finite this time: what stopped the "
-            "run lay in the machine or in an older version of the code; issue its command again"
+            "every loss, gradient and weight is finite this time: the cause was the machine or an "
+            "older version of the code; issue the command of the run again"
         )
     place = f"epoch {found.epoch}, step {found.step}, learning rate {found.lr:.3g}"
     if found.evaluation:

@@ -1,7 +1,7 @@
 """Batches made on the device, where images stay as uint8; those too many for it are read ahead."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from spinal_repro.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
 _Chunk = tuple[slice, Tensor]
+_Drawn = tuple[Tensor, list[Tensor]]
 
 # Pixels that are gathered, warped and normalised at once, several small batches in one go: a call
 # to PyTorch costs about as much as 64 digits. On a CPU as many as stay in its cache.
@@ -68,6 +69,7 @@ class Batches:
         self._shift = torch.tensor(mean, device=device).view(1, -1, 1, 1) * 255
         self._scale = 1 / (torch.tensor(std, device=device).view(1, -1, 1, 1) * 255)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._next: tuple[int, int, Future[_Drawn]] | None = None
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -154,7 +156,12 @@ class Batches:
         return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def epoch(
-        self, seed: int, epoch: int, augmentations: Sequence[Augmentation] = (), skip: int = 0
+        self,
+        seed: int,
+        epoch: int,
+        augmentations: Sequence[Augmentation] = (),
+        skip: int = 0,
+        draw_next: bool = False,
     ) -> Iterator[Batch]:
         """Every image once, shuffled and augmented, as the seed and the epoch number say.
 
@@ -162,14 +169,28 @@ class Batches:
         and the first ``skip`` batches are left out without changing the others. Of several
         processes, each makes its share of every batch; one whose share is empty makes a single
         image to go through the same motions with (see `sizes`).
+
+        Args:
+            seed: The run's.
+            epoch: From 1.
+            augmentations: Applied in order.
+            skip: Batches that are left out.
+            draw_next: Draw the random numbers of the next epoch in a thread, beside this epoch's
+                arithmetic.
         """
-        count, size = self.num_images, self.size
-        order = torch.randperm(count, generator=_generator(seed, "order", epoch)).to(self.device)
-        generator = _generator(seed, "augment", epoch)
-        drawn = []
-        for augmentation in augmentations:
-            drawn.append(augmentation.draw(count, size, generator).to(self.device))
-            size = augmentation.size_after(size)
+        if self._next is not None and self._next[:2] == (seed, epoch):
+            cpu_order, on_cpu = self._next[2].result()
+        else:
+            cpu_order, on_cpu = self._draw(seed, epoch, augmentations)
+        self._next = None
+        if draw_next:
+            pool = ThreadPoolExecutor(1)
+            drawing = pool.submit(self._draw, seed, epoch + 1, augmentations)
+            self._next = (seed, epoch + 1, drawing)
+            pool.shutdown(wait=False)
+        order = cpu_order.to(self.device, non_blocking=True)
+        drawn = [parameters.to(self.device, non_blocking=True) for parameters in on_cpu]
+        count = self.num_images
         starts = range(skip * self.batch_size, count, self.batch_size)
         parts = [self._share(start, min(start + self.batch_size, count)) for start in starts]
         parts = [part if part.start < part.stop else slice(0, 1) for part in parts]
@@ -177,6 +198,19 @@ class Batches:
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield from self._batches(self._normalise(pixels), self.labels[order[part]])
+
+    def _draw(self, seed: int, epoch: int, augmentations: Sequence[Augmentation]) -> _Drawn:
+        """Order ``[N]`` and parameters ``[N, ...]`` of each augmentation, on the CPU."""
+        count, size = self.num_images, self.size
+        order = torch.randperm(count, generator=_generator(seed, "order", epoch))
+        generator = _generator(seed, "augment", epoch)
+        drawn = []
+        for augmentation in augmentations:
+            drawn.append(augmentation.draw(count, size, generator))
+            size = augmentation.size_after(size)
+        if self.device.type == "cuda":  # copies from pinned memory do not wait
+            return order.pin_memory(), [parameters.pin_memory() for parameters in drawn]
+        return order, drawn
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """Which images a step of an epoch sees, as numbers in the published part.

@@ -50,13 +50,53 @@ class Loaded:
     damaged: str = ""
 
 
+class BestWeights:
+    """The best weights so far: a copy on the device until they are saved, then their file.
+
+    Args:
+        folder: Of the run.
+        model: The model that is trained.
+    """
+
+    def __init__(self, folder: Path, model: nn.Module) -> None:
+        self._folder, self._model = folder, model
+        self.unsaved: dict[str, Tensor] = {}
+
+    def keep(self) -> None:
+        """Copy the model's weights, which are the best so far."""
+        self.unsaved = {name: t.detach().clone() for name, t in self._model.state_dict().items()}
+
+    def load(self, state: State) -> None:
+        """Load the best weights into the model.
+
+        Raises:
+            UserError: where their file is missing or cannot be read.
+        """
+        if self.unsaved:
+            self._model.load_state_dict(self.unsaved)
+        else:
+            load_best(self._folder, state, self._model)
+
+
 def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: Optimizer, state: State, is_best: bool
+    folder: Path,
+    model: nn.Module,
+    optimizer: Optimizer,
+    state: State,
+    best: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write where a run stands, and its weights if they are the best so far."""
+    """Write the checkpoint of a run.
+
+    Args:
+        folder: Of the run.
+        model: As it is now.
+        optimizer: As it is now.
+        state: Where the run stands.
+        best: The best weights, where they have changed since the last checkpoint.
+    """
     before = _best_before(folder)
-    if is_best:
-        weights = _weights(model)
+    if best and state.best_epoch:  # a stage may have opened that forgets the best so far
+        weights = _serialised(best)
         state.best_sha256 = hashlib.sha256(weights).hexdigest()
         write_atomic(_best_path(folder, state.best_epoch), weights)
     buffer = io.BytesIO()
@@ -68,8 +108,8 @@ def save_checkpoint(
         },
         buffer,
     )
-    best = f"best {state.best_epoch:06d}\n".encode()
-    write_sealed(folder / LAST, [best, buffer.getbuffer()], keep=folder / PREVIOUS)
+    header = f"best {state.best_epoch:06d}\n".encode()
+    write_sealed(folder / LAST, [header, buffer.getbuffer()], keep=folder / PREVIOUS)
     for path in folder.glob("best-*.safetensors"):
         if path not in (_best_path(folder, state.best_epoch), _best_path(folder, before)):
             path.unlink()
@@ -239,8 +279,5 @@ def _read_best(folder: Path, state: State) -> dict[str, Tensor]:
     return load_file(path)
 
 
-def _weights(model: nn.Module) -> bytes:
-    tensors: dict[str, Tensor] = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()
-    }
-    return save(tensors)
+def _serialised(weights: Mapping[str, Tensor]) -> bytes:
+    return save({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()})

@@ -1,4 +1,4 @@
-"""When a run saves inside an epoch, and what it leaves and says when it does not finish."""
+"""When a run saves a checkpoint, and what it leaves and says when it does not finish."""
 
 import shlex
 import time
@@ -18,18 +18,19 @@ from spinal_repro.training.stop import Stop
 
 
 class Saver:
-    """Says after each batch whether to save, and ends a run that was asked to stop.
+    """Says when to save a checkpoint, and ends a run that was asked to stop.
 
-    Several processes save and stop between two epochs only, when all have come there.
+    A checkpoint takes as long as many epochs of a small network on a GPU, so it is written after
+    an epoch only when the last one is ``seconds`` old. Several processes save after each epoch.
 
     Args:
-        stop: Whether there was a signal, or the deadline is over.
-        minutes: Between two saves; None for no such rule.
+        stop: Whether there was a signal, or the deadline has passed.
+        seconds: Between two checkpoints; None for none before the end.
         ranks: The processes of the run.
     """
 
-    def __init__(self, stop: Stop, minutes: float | None, ranks: Ranks) -> None:
-        self.stop, self._minutes, self._ranks = stop, minutes, ranks
+    def __init__(self, stop: Stop, seconds: float | None, ranks: Ranks) -> None:
+        self.stop, self._seconds, self._ranks = stop, seconds, ranks
         self.saved()
 
     def saved(self) -> None:
@@ -37,12 +38,14 @@ class Saver:
         self._last = time.monotonic()
 
     def due(self) -> bool:
-        """Whether to save."""
-        if self._ranks.world > 1:
-            return False
-        if self.stop.asked:
+        """Whether to save and stop inside an epoch."""
+        return bool(self.stop.asked) and self._ranks.world == 1
+
+    def due_after_epoch(self) -> bool:
+        """Whether to save after an epoch that is not the last one."""
+        if self.stop.asked or self._ranks.world > 1:
             return True
-        return self._minutes is not None and time.monotonic() - self._last > 60 * self._minutes
+        return self._seconds is not None and time.monotonic() - self._last >= self._seconds
 
     def stop_here(self, state: State) -> None:
         """Stop if any process was asked to; of several, all come here after each epoch.

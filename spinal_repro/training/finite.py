@@ -108,27 +108,19 @@ def check_evaluation(
         )  # fmt: skip
 
 
-def check_weights(
-    model: nn.Module, optimizer: Optimizer, epoch: int, step: int, steps: int, images: Images
-) -> None:
-    """Refuse weights, buffers and optimizer state that are not finite: none are ever saved.
+def finite_weights(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """Whether weights, buffers and optimizer state are finite. Does not wait for the device.
 
-    A gradient that is not finite shows in the next step's loss, save after the last step.
+    A gradient that is not finite shows in the next step's loss, but for that of the last step.
 
-    Raises:
-        NonFiniteLossError: naming one of them.
+    Returns:
+        A bool ``[]`` on the device for each tensor, by its name.
     """
     found = model.state_dict()
     for number, state in enumerate(optimizer.state.values()):
         found |= {f"optimizer {key} {number}": value for key, value in state.items()}
-    floating = {
-        name: value
+    return {
+        name: torch.isfinite(value).all()
         for name, value in found.items()
         if isinstance(value, Tensor) and value.is_floating_point() and value.numel()
     }
-    device = next((value.device for value in floating.values()), torch.device("cpu"))
-    # one wait for all: the largest magnitude of a tensor with NaN is NaN
-    finite = [torch.isfinite(value).all().to(device) for value in floating.values()]
-    if finite and not torch.stack(finite).all():
-        name = next(n for n, good in zip(floating, finite, strict=True) if not good)
-        raise NonFiniteLossError(f"{name} is not finite", epoch, step, steps, images(step))

@@ -2,7 +2,7 @@
 
 import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,11 +19,16 @@ from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.distributed import ALONE, Ranks
 from spinal_repro.training.evaluation import Evaluation, evaluate
-from spinal_repro.training.finite import check_evaluation, check_losses, check_weights
+from spinal_repro.training.finite import (
+    NonFiniteLossError,
+    check_evaluation,
+    check_losses,
+    finite_weights,
+)
 from spinal_repro.training.optim import EpochResult, LrRule
-from spinal_repro.training.partway import Partway, Timed
+from spinal_repro.training.partway import Clock, Partway, Timed
 
-CHECK_EVERY = 50  # steps between looks at the loss; each look waits for the device
+LOOK_EVERY = 1.0  # seconds between looks at the running loss; each one waits for the device
 AUX_WEIGHT = 0.3  # of an auxiliary output's loss (GoogLeNet paper)
 
 
@@ -84,6 +89,7 @@ class Trainer:
 
 
 OnBatch = Callable[[int, dict[str, float] | None], bool | None]
+Finish = Callable[[], tuple[float, int, float]]
 
 
 def fit(
@@ -110,10 +116,7 @@ def fit(
             ``on_epoch`` is called for that epoch.
     """
     count, ranks = trainer.train.num_images, trainer.ranks
-
-    def look() -> None:
-        if on_batch(0, None):
-            save(state)
+    clock = Clock(trainer.train.device)
 
     for epoch in range(state.epoch + 1, trainer.recipe.epochs + 1):
         if state.partway is None:
@@ -121,11 +124,19 @@ def fit(
             state.partway = Partway.of(len(trainer.train), trainer.train.device)
         lr, partway = state.lr, state.partway
         on_save = functools.partial(save, state)
-        loss, correct, waited = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
-        trained = time.perf_counter()
-        selected, on_test = evaluate_epoch(trainer, epoch, look)
+        finish = train_epoch(trainer, epoch, lr, on_batch, partway, on_save)
+        trained = clock.now()
+
+        def look(finish: Finish = finish) -> None:
+            if on_batch(0, None):
+                finish()
+                save(state)
+
+        selected, on_test = evaluate_epoch(trainer, look)
+        evaluated = clock.now()
+        loss, correct, waited = finish()
+        check_epoch(trainer, epoch, selected, on_test)
         watched = {} if on_test is None else _figures("test", on_test)
-        evaluated = time.perf_counter()
 
         state.history.append(
             {
@@ -141,7 +152,7 @@ def fit(
             {
                 "epoch": epoch,
                 "train_seconds": partway.seconds,
-                "eval_seconds": evaluated - trained,
+                "eval_seconds": clock.seconds(trained, evaluated),
                 "images_per_second": count / partway.seconds,
                 "data_share": waited / partway.seconds,
                 "processes": ranks.world,
@@ -168,20 +179,29 @@ def fit(
 
 
 def evaluate_epoch(
-    trainer: Trainer, epoch: int, look: Callable[[], None] = lambda: None
+    trainer: Trainer, look: Callable[[], None] = lambda: None
 ) -> tuple[Evaluation, Evaluation | None]:
-    """The part that selects, and the one that is watched if there is one, after an epoch.
+    """The part that selects, and the one that is watched if there is one; losses may be NaN."""
+
+    def result(batches: Batches) -> Evaluation:
+        return evaluate(trainer.model, batches, trainer.autocast, trainer.ranks, look)
+
+    return result(trainer.select), None if trainer.watch is None else result(trainer.watch)
+
+
+def check_epoch(
+    trainer: Trainer, epoch: int, selected: Evaluation, watched: Evaluation | None
+) -> None:
+    """Refuse losses of `evaluate_epoch` that are not finite.
 
     Raises:
-        NonFiniteLossError: where a loss is not finite.
+        NonFiniteLossError: naming the evaluation and its batch.
     """
     on, after = trainer.select_on, f"after epoch {epoch}"
     name = "the validation" if on == "val" else "the test"
-    selected = evaluate_checked(trainer, trainer.select, on, epoch, f"{name} {after}", look)
-    if trainer.watch is None:
-        return selected, None
-    name = f"the watched test {after}"
-    return selected, evaluate_checked(trainer, trainer.watch, "test", epoch, name, look)
+    check_evaluation(selected, trainer.select, on, epoch, f"{name} {after}")
+    if watched is not None and trainer.watch is not None:
+        check_evaluation(watched, trainer.watch, "test", epoch, f"the watched test {after}")
 
 
 def evaluate_checked(
@@ -248,8 +268,8 @@ def train_epoch(
     on_batch: OnBatch,
     partway: Partway | None = None,
     on_save: Callable[[], None] = lambda: None,
-) -> tuple[float, int, float]:
-    """Train on every image once.
+) -> Finish:
+    """Train on every image once, without waiting for the device.
 
     Args:
         trainer: What to train and how.
@@ -260,11 +280,13 @@ def train_epoch(
         on_save: Called where ``on_batch`` says so, with ``partway`` up to date.
 
     Returns:
-        Mean loss and number of images right, over the epoch as it went, and the seconds spent
-        on making or waiting for batches.
+        A function that waits for the last step, checks the epoch and brings ``partway`` up to date.
+        It gives the mean loss and the number of images right, over the epoch as it went, and the
+        seconds spent on making or waiting for batches.
 
     Raises:
-        NonFiniteLossError: naming the first step whose loss, or in the end a weight, is none.
+        NonFiniteLossError: naming the first step whose loss is not finite. The returned function
+            raises it, too, and for weights after the last step.
     """
     model, optimizer, batches, ranks = (
         trainer.model,
@@ -282,17 +304,33 @@ def train_epoch(
     partway.restore(batches.device)
     losses, correct, done = partway.losses, partway.correct, partway.step  # of this process
     seen = min(done * batches.batch_size, batches.num_images)
-    began = time.perf_counter() - partway.seconds
-    stream = Timed(batches.epoch(trainer.seed, epoch, trainer.augmentations, done), partway.waited)
+    clock, before = Clock(batches.device), partway.seconds
+    began = clock.now()
+    more = epoch < trainer.recipe.epochs
+    stream = Timed(
+        batches.epoch(trainer.seed, epoch, trainer.augmentations, done, draw_next=more),
+        partway.waited,
+    )
     numbers = functools.partial(batches.images, trainer.seed, epoch)
 
-    def mark(step: int) -> Tensor:
-        total = ranks.total(losses)
-        check_losses(total, epoch, numbers)
-        check_weights(model, optimizer, epoch, step, len(losses), numbers)
-        partway.mark(step, began, stream.seconds)
-        return total
+    def done_so_far(step: int) -> Finish:
+        """What `train_epoch` returns, after any step."""
+        finite = finite_weights(model, optimizer)
+        figures, ended = _joined(ranks.total(losses), ranks.total(correct), finite), clock.now()
 
+        def finish() -> tuple[float, int, float]:
+            host = figures.cpu()
+            total, (right, *good) = host[: len(losses)], host[len(losses) :].tolist()
+            check_losses(total, epoch, numbers)
+            for name in (name for name, fine in zip(finite, good, strict=True) if not fine):
+                what = f"{name} is not finite"
+                raise NonFiniteLossError(what, epoch, step, len(losses), numbers(step))
+            partway.mark(step, before + clock.seconds(began, ended), stream.seconds)
+            return total.double().sum().item() / seen, int(right), stream.seconds
+
+        return finish
+
+    looked = time.monotonic()
     for step, (images, labels) in enumerate(stream, done):
         mine, whole = batches.sizes(step)
         with trainer.autocast():
@@ -306,16 +344,28 @@ def train_epoch(
         correct += (logits.detach().argmax(dim=1) == labels)[:mine].sum()
         seen += whole
         running = None
-        if (step + 1) % CHECK_EVERY == 0:
+        if ranks.world == 1 and time.monotonic() - looked >= LOOK_EVERY:
+            looked = time.monotonic()
             total, right = ranks.total(losses), ranks.total(correct)
             check_losses(total, epoch, numbers)
             running = {"loss": total.sum().item() / seen, "acc": right.item() / seen}
         if on_batch(whole, running):
-            mark(step + 1)
+            done_so_far(step + 1)()
             on_save()
     assert seen == batches.num_images
-    total, right = mark(len(losses)), ranks.total(correct)
-    return total.double().sum().item() / seen, int(right.item()), stream.seconds
+    return done_so_far(len(losses))
+
+
+def _joined(losses: Tensor, correct: Tensor, finite: Mapping[str, Tensor]) -> Tensor:
+    """The figures of an epoch as one tensor, so that one copy brings them to the host.
+
+    Args:
+        losses: One a step, float32.
+        correct: Images right, ``[]``; float32 holds it exactly up to 2^24.
+        finite: Flags ``[]`` by name.
+    """
+    flags = [flag.to(losses.device, losses.dtype) for flag in finite.values()]
+    return torch.cat([losses, torch.stack([correct.to(losses.dtype), *flags])])
 
 
 def training_loss(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,22 +51,49 @@ class Partway:
             elif kind == "mps":
                 torch.mps.set_rng_state(state)
 
-    def mark(self, step: int, began: float, waited: float) -> None:
+    def mark(self, step: int, seconds: float, waited: float) -> None:
         """Note that ``step`` steps are done.
 
         Args:
             step: Steps since the epoch began.
-            began: When it would have begun without interruption, by ``time.perf_counter``.
+            seconds: Of training in this epoch so far.
             waited: Seconds spent on making or waiting for batches.
         """
         self.step, self.waited = step, waited
-        self.seconds = max(time.perf_counter() - began, 1e-9)  # a rate is computed of it
+        self.seconds = max(seconds, 1e-9)  # a rate is computed of it
         device = self.losses.device
         self.random = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
             self.random["cuda"] = torch.cuda.get_rng_state(device)
         elif device.type == "mps":
             self.random["mps"] = torch.mps.get_rng_state()
+
+
+class Clock:
+    """Takes times without waiting for the device: on CUDA as events that it passes.
+
+    Args:
+        device: Whose work is timed.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def now(self) -> Any:
+        """The moment when all work asked for so far is done."""
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record()
+            return event
+        if self._device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter()
+
+    def seconds(self, first: Any, last: Any) -> float:
+        """Seconds from one moment to a later one; on CUDA both must have been reached."""
+        if self._device.type == "cuda":
+            return float(first.elapsed_time(last)) / 1000
+        return float(last - first)
 
 
 class Timed:

@@ -11,17 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.environment import deterministic, resolve_device
+from spinal_repro.environment import backend_settings, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.inference import run_place
-from spinal_repro.reading import read_yaml
+from spinal_repro.reading import read_json, read_yaml
 from spinal_repro.records import RECORD, stored_config
 from spinal_repro.schema import Config
 from spinal_repro.training import run as runs
 from spinal_repro.training.assist import continued, test_both
-from spinal_repro.training.checkpoint import load_best
-from spinal_repro.training.finite import NonFiniteLossError
-from spinal_repro.training.loop import Trainer, evaluate_epoch, open_epoch, train_epoch
+from spinal_repro.training.checkpoint import BestWeights
+from spinal_repro.training.finite import FAILURE, NonFiniteLossError
+from spinal_repro.training.loop import State, Trainer, fit
 from spinal_repro.training.report import Setup
 from spinal_repro.training.threads import settle_threads
 
@@ -58,15 +58,16 @@ class _Here(Exception):  # noqa: N818  # no error: what was looked for
 def replay(folder: Path) -> Found | None:
     """Train on from the last checkpoint, looking at every module, gradient and weight.
 
-    Then the epoch is evaluated, or tested where all are trained; where a loss is not finite, its
-    batch is repeated, looking at every module. Nothing is written. On the CPU a step is the same
-    to the bit as it was, and so is an evaluation in one process.
+    It trains up to the epoch that failed, with its evaluation, or repeats the final test where
+    all epochs are done; an evaluated batch whose loss is not finite is repeated, looking at every
+    module. Nothing is written. On the CPU a step is the same to the bit as it was, and so is an
+    evaluation in one process.
 
     Args:
         folder: A run folder.
 
     Returns:
-        The first number that is none; None where the next epoch, or the final test, has none.
+        The first number that is not finite; None where all are finite this time.
 
     Raises:
         UserError: where it is no run folder, or the run is finished.
@@ -76,32 +77,43 @@ def replay(folder: Path) -> Found | None:
         raise UserError(f"{folder} has nothing to repeat: it is finished")
     device = resolve_device(config.runtime.device)
     settle_threads(config, folder)
-    with deterministic(config.runtime.deterministic, device):
+    with backend_settings(device, config.runtime.precision, config.runtime.deterministic):
         setup = runs._prepare(config, device)
-        trainer = setup.trainer
         state, _ = continued(folder, setup)
-        epoch = state.epoch + 1
-        if epoch > config.recipe.epochs:
+        if state.epoch == config.recipe.epochs:
             try:
                 test_both(folder, setup, state)
             except NonFiniteLossError as error:
                 return _closely(error, setup, state.lr)
             return None
-        if state.partway is None:
-            open_epoch(trainer, state, epoch, lambda state: load_best(folder, state, trainer.model))
+        recipe = dataclasses.replace(config.recipe, epochs=_last_epoch(folder, state))
+        trainer = dataclasses.replace(setup.trainer, recipe=recipe)
+        best = BestWeights(folder, trainer.model)
         steps = _Steps(0 if state.partway is None else state.partway.step)
+
+        def on_epoch(state: State, is_best: bool) -> None:
+            steps.done = 0
+            if is_best:
+                best.keep()
+
         try:
-            with _watching(trainer, steps):
-                train_epoch(trainer, epoch, state.lr, steps.count, state.partway)
-            evaluate_epoch(trainer, epoch)
+            with _watching(trainer, training=True):
+                fit(trainer, state, on_epoch, steps.count, best.load)
         except _Here as here:
-            return _found(str(here), trainer, epoch, steps.done + 1, state.lr)
+            return _found(str(here), trainer, state.epoch + 1, steps.done + 1, state.lr)
         except NonFiniteLossError as error:
             if error.evaluation:
                 return _closely(error, setup, state.lr)
             # seen in the sums alone
-            return _found(str(error), trainer, epoch, error.step, state.lr)
+            return _found(str(error), trainer, error.epoch, error.step, state.lr)
     return None
+
+
+def _last_epoch(folder: Path, state: State) -> int:
+    """The epoch that failed, or the next one where the run did not say."""
+    path = folder / FAILURE
+    said = read_json(path).get("epoch") if path.is_file() else None
+    return max(said if isinstance(said, int) else 0, state.epoch + 1)
 
 
 def _found(what: str, trainer: Trainer, epoch: int, step: int, lr: float) -> Found:
@@ -117,7 +129,7 @@ def _closely(error: NonFiniteLossError, setup: Setup, lr: float) -> Found:
     images, labels = next(islice(batches.in_order(), error.step - 1, None))
     what = f"{error.what}, of outputs that are finite"
     try:
-        with torch.inference_mode(), trainer.autocast(), _watching(trainer, _Steps(0)):
+        with torch.inference_mode(), trainer.autocast(), _watching(trainer, training=False):
             _refuse(trainer.model(images), "the output of the model")
     except _Here as here:
         what = str(here)
@@ -134,18 +146,19 @@ class _Steps:
     done: int
 
     def count(self, images: int, running: dict[str, float] | None) -> bool:
-        self.done += 1
+        self.done += images > 0  # evaluation calls it with none
         return False
 
 
 @contextmanager
-def _watching(trainer: Trainer, steps: _Steps) -> Iterator[None]:
-    """Look at what modules give, at gradients before a step and at weights after it."""
+def _watching(trainer: Trainer, *, training: bool) -> Iterator[None]:
+    """Check outputs of modules in one mode, gradients before a step and weights after it."""
     names = {parameter: name for name, parameter in trainer.model.named_parameters()}
 
     def of(name: str) -> Any:
         def look(module: nn.Module, given: Any, output: Any) -> None:
-            for value in output if isinstance(output, tuple | list) else (output,):
+            values = output if isinstance(output, tuple | list) else (output,)
+            for value in values if trainer.model.training is training else ():
                 _refuse(value, f"the output of {name} ({type(module).__name__})")
 
         return look

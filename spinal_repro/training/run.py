@@ -13,7 +13,7 @@ from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.environment import autocast, compile_model, deterministic, resolve_device
+from spinal_repro.environment import autocast, backend_settings, compile_model, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_atomic
 from spinal_repro.heads import HEADS
@@ -24,7 +24,7 @@ from spinal_repro.schema import Config, RecipeConfig
 from spinal_repro.trackers import Tracking, check_tracker
 from spinal_repro.training import distributed
 from spinal_repro.training.assist import assist, continued, test_both
-from spinal_repro.training.checkpoint import finish, load_best, save_checkpoint, tidy
+from spinal_repro.training.checkpoint import BestWeights, finish, save_checkpoint, tidy
 from spinal_repro.training.distributed import ALONE, Ranks
 from spinal_repro.training.ending import Saver, explain, warnings
 from spinal_repro.training.lock import RunLock
@@ -88,7 +88,7 @@ def _run(config: Config, device: torch.device, ranks: Ranks, stop: Stop) -> Outc
     config = settle_threads(config, folder)
     check_tracker(config.tracker)
     with (
-        deterministic(config.runtime.deterministic, device),
+        backend_settings(device, config.runtime.precision, config.runtime.deterministic),
         RunLock(folder, ranks.first) as lock,
     ):
         try:
@@ -117,12 +117,13 @@ def _run(config: Config, device: torch.device, ranks: Ranks, stop: Stop) -> Outc
 
 
 def resolved(config: Config) -> Config:
-    """The same with what this machine and the data say: device, typed options, counted classes.
+    """The same with device, precision and classes as they are here, and typed options.
 
     The identity of a run is that of its resolved configuration.
 
     Raises:
-        UserError: for a device, a head or a folder of images that is not there.
+        UserError: for a device, a head or a folder of images that is not there, or a precision
+            that the device does not have.
     """
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
@@ -130,7 +131,7 @@ def resolved(config: Config) -> Config:
     return dataclasses.replace(
         config,
         dataset=counted(config.dataset, Path(config.data.root)),
-        runtime=dataclasses.replace(config.runtime, device=device.type),
+        runtime=config.runtime.on(device.type),
         head=dataclasses.replace(config.head, options=options),
     )
 
@@ -265,16 +266,25 @@ def _train(
             progress.on_batch(state.partway.step * config.recipe.batch_size, None)
         write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
 
-        def on_epoch(state: State, is_best: bool) -> None:
+        best = BestWeights(folder, trainer.model)
+
+        def checkpoint(state: State) -> None:
             lock.check()
-            save_checkpoint(folder, trainer.model, trainer.optimizer, state, is_best)
-            saver.saved()
+            save_checkpoint(folder, trainer.model, trainer.optimizer, state, best.unsaved)
+            best.unsaved = {}
             write_atomic(folder / "metrics.csv", metrics_csv(state))
             write_status(folder, "running", epochs=f"{state.epoch}/{epochs}")
+            saver.saved()
+
+        def on_epoch(state: State, is_best: bool) -> None:
+            if is_best:
+                best.keep()
             progress.on_epoch(state)
             tracking.on_epoch(state.history, state.timing)
             saver.stop.epoch_ended(state)
-            saver.stop_here(state)
+            if state.epoch == epochs or saver.due_after_epoch():
+                checkpoint(state)
+                saver.stop_here(state)  # nowhere else, lest epochs be lost
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
             progress.on_batch(count, running)
@@ -283,20 +293,15 @@ def _train(
         def save(state: State) -> None:
             if asked := saver.stop.signalled:
                 progress.warn(f"{asked}: saving; one more, after {AT_ONCE:g} s, ends this at once")
-            lock.check()
-            save_checkpoint(folder, trainer.model, trainer.optimizer, state, False)
-            saver.saved()
+            checkpoint(state)
             saver.stop_here(state)
-
-        def reload_best(state: State) -> None:
-            load_best(folder, state, trainer.model)
 
         def look() -> None:
             if saver.due():
                 saver.stop_here(state)
 
         saver.stop.deferred = True
-        fit(trainer, state, on_epoch, on_batch, reload_best, save)
+        fit(trainer, state, on_epoch, on_batch, best.load, save)
         tested = test_both(folder, setup, state, look)
         lock.check()
         if tested is not None:

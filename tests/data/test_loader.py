@@ -1,6 +1,7 @@
 """Batches: every image once, in an order and with draws that depend on seed and epoch only."""
 
 import math
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -223,6 +224,37 @@ def test_how_many_batches_are_made_at_once_changes_no_bit(
     for other in streams[1:]:
         for (images, labels), (others, other_labels) in zip(streams[0], other, strict=True):
             assert torch.equal(images, others) and torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_drawing_the_next_epoch_ahead_changes_no_bit(seed: int) -> None:
+    """Also where another epoch or another seed is asked for than the one that was drawn."""
+    images = noise(64)
+    ahead, plain = batches(images), batches(images)
+    asked = [(seed, 1), (seed, 2), (seed, 2), (seed, 4), (seed + 1, 5), (seed, 6), (seed, 7)]
+    for of, epoch in asked:
+        drawn = ahead.epoch(of, epoch, VGG5, draw_next=True)
+        for (mine, labels), (other, others) in zip(
+            drawn, plain.epoch(of, epoch, VGG5), strict=True
+        ):
+            assert torch.equal(mine, other) and torch.equal(labels, others)
+
+
+def test_an_epoch_drawn_ahead_is_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In another thread, while the epoch before is read; nothing is drawn after the last one."""
+    drawn: list[tuple[int, bool]] = []
+    draw = Batches._draw
+
+    def noted(self: Batches, seed: int, epoch: int, augmentations: list[Augmentation]) -> object:
+        drawn.append((epoch, threading.current_thread() is threading.main_thread()))
+        return draw(self, seed, epoch, augmentations)
+
+    monkeypatch.setattr(Batches, "_draw", noted)
+    made = batches(noise(64))
+    for epoch in (1, 2, 3):
+        for _ in made.epoch(0, epoch, VGG5, draw_next=epoch < 3):
+            pass
+    assert drawn == [(1, True), (2, False), (3, False)]
 
 
 def test_each_epoch_augments_anew() -> None:

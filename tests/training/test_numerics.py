@@ -9,7 +9,7 @@ from stopping import signal_at, small
 from torch import nn
 
 from spinal_repro.cli.spinal import main as spinal
-from spinal_repro.environment import deterministic
+from spinal_repro.environment import backend_settings
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json
 from spinal_repro.model import build_model
@@ -151,7 +151,7 @@ def test_nothing_that_is_not_finite_is_ever_saved(tmp_path, monkeypatch, where):
 
 def test_a_model_without_weights_is_finite():
     none = SimpleNamespace(state={})
-    finite.check_weights(nn.Identity(), none, 1, 1, 1, lambda step: [])
+    assert finite.finite_weights(nn.Identity(), none) == {}
 
 
 # Evaluations
@@ -333,12 +333,26 @@ def test_deterministic_is_kept_or_refused(tmp_path, monkeypatch):
 
 def test_deterministic_on_mps_is_refused():
     with (
-        pytest.raises(UserError, match="no such promise for mps"),
-        deterministic(True, torch.device("mps")),
+        pytest.raises(UserError, match="not supported by PyTorch on mps"),
+        backend_settings(torch.device("mps"), "fp32", deterministic=True),
     ):
         pass
-    with deterministic(False, torch.device("mps")):
+    with backend_settings(torch.device("mps"), "fp32"):
         assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_backend_settings_hold_for_a_run_and_are_restored(precision, deterministic):
+    """TF32 is off in fp32 alone; cuDNN chooses the fastest algorithm unless it must not."""
+    cudnn = torch.backends.cudnn
+    before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
+    with backend_settings(torch.device("cuda"), precision, deterministic):
+        assert cudnn.allow_tf32 is (precision != "fp32")
+        assert (cudnn.benchmark, cudnn.deterministic) == (not deterministic, deterministic)
+        assert torch.are_deterministic_algorithms_enabled() is deterministic
+    assert (cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32) == before
+    assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_only_deterministic_changes_the_identity(tmp_path):

@@ -1,7 +1,9 @@
 """Stopped anywhere and issued again: the same to the bit. What is damaged is noticed."""
 
+import itertools
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,9 +13,10 @@ from stopping import SMALL, interrupted, outcome, signal_at, small
 from spinal_repro.cli import train as cli
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.files import read_json
-from spinal_repro.training import checkpoint
+from spinal_repro.training import checkpoint, ending, loop
 from spinal_repro.training import run as run_module
 from spinal_repro.training.loop import State
+from spinal_repro.training.progress import Progress
 from spinal_repro.training.run import run
 from spinal_repro.training.stop import Interrupted
 
@@ -90,28 +93,60 @@ def test_stopped_in_the_last_evaluation(tmp_path, monkeypatch):
     assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
 
 
-def test_saved_inside_an_epoch_every_so_often(tmp_path, monkeypatch):
-    """With save_every, a kill costs minutes; the result stays the same."""
-    whole = run(small(tmp_path / "whole"))
-    config = small(tmp_path / "parts", "runtime.save_every=1e-9")
-    assert config.run_dir.name == "s0" and config.identity() == small(tmp_path).identity()
-    save, calls = run_module.save_checkpoint, []
+def epochs_take(monkeypatch, seconds: list[float]) -> None:
+    """Epochs that take so many seconds by the clock that decides on checkpoints."""
+    now = [0.0]
+    on_epoch = Progress.on_epoch
 
-    def save_then_die(*given: Any) -> None:
-        save(*given)
-        calls.append(given[3].partway)
-        if len(calls) == 2:
+    def finished(self: Progress, state: State) -> None:
+        on_epoch(self, state)
+        now[0] += seconds[state.epoch - 1]
+
+    monkeypatch.setattr(Progress, "on_epoch", finished)
+    monkeypatch.setattr(ending, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+
+@pytest.mark.parametrize(
+    ("save_every", "saved"), [("0", [1, 2, 3, 4, 5, 6]), ("20", [2, 4, 6]), ("null", [6])]
+)
+def test_checkpoints_are_written_every_so_many_seconds(tmp_path, monkeypatch, save_every, saved):
+    """An epoch takes ten seconds. The last one is saved in any case, and the best weights too."""
+    save, epochs = run_module.save_checkpoint, []
+
+    def noted(folder: Path, model: Any, optimizer: Any, state: State, best: Any) -> None:
+        save(folder, model, optimizer, state, best)
+        epochs.append(state.epoch)
+        assert checkpoint._best_path(folder, state.best_epoch).is_file()
+
+    epochs_take(monkeypatch, [10.0] * 6)
+    monkeypatch.setattr(run_module, "save_checkpoint", noted)
+    run(small(tmp_path, "recipe.epochs=6", f"runtime.save_every={save_every}"))
+    assert epochs == saved
+
+
+@pytest.mark.parametrize("stages", ["{}", "{4: 0.01}"])
+def test_epochs_after_the_last_checkpoint_come_out_the_same(tmp_path, monkeypatch, stages):
+    """Killed in epoch 5, where only epoch 1 was saved: stages open from weights on the device."""
+    wanted = ("recipe.epochs=6", f"recipe.stages={stages}", "head=fc", "recipe.lr=0.05")
+    whole = run(small(tmp_path / "whole", *wanted))
+    config = small(tmp_path / "parts", *wanted, "runtime.save_every=5")
+    train, steps = loop.training_loss, itertools.count(1)
+
+    def step(*given: Any) -> Any:
+        if next(steps) == 4 * 3 + 2:
             raise Killed
+        return train(*given)
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "save_checkpoint", save_then_die)
+        epochs_take(patch, [10.0, 0, 0, 0, 0, 0])
+        patch.setattr(loop, "training_loss", step)
         with pytest.raises(Killed):
             run(config)
-    assert calls[1].step == 2
+    assert checkpoint._read(config.run_dir / "last.pt")["state"]["epoch"] == 1
     parts = run(config)
     found, expected = (outcome(o.folder, o.record) for o in (parts, whole))
     for each in (found, expected):
-        del each["record"]["config"]["runtime"]
+        del each["record"]["config"]["runtime"]["save_every"]
     assert found == expected
 
 
@@ -167,7 +202,7 @@ def test_damaged_where_it_brought_new_best_weights(tmp_path):
         state.history.append(figures)
         state.timing.append({"epoch": epoch, **times})
         state.epoch = state.best_epoch = state.best_correct = epoch
-        checkpoint.save_checkpoint(tmp_path, model, optimizer, state, is_best=True)
+        checkpoint.save_checkpoint(tmp_path, model, optimizer, state, model.state_dict())
     flip(tmp_path / "last.pt")
     loaded = checkpoint.load_checkpoint(tmp_path, trainer)
     assert loaded is not None and loaded.damaged and loaded.state.epoch == 2

@@ -31,6 +31,7 @@ def small(tmp_path: Path, *overrides: str) -> Config:
             "recipe.epochs=3",
             "runtime.progress=none",
             "runtime.device=cpu",
+            "runtime.save_every=0",
             *overrides,
         ]
     )

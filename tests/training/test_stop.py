@@ -6,13 +6,14 @@ import random
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 import pytest
-from stopping import SMALL, small
+from stopping import SMALL, outcome, small
 
 from spinal_repro.cli import train as cli
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
@@ -217,3 +218,27 @@ def test_signals_while_the_process_ends_change_no_code(name, code):
     """PyTorch takes a second for that, in which Python has given up its own handlers."""
     done = subprocess.run([sys.executable, "-c", ENDING.format(name=name, code=code)])
     assert done.returncode == code
+
+
+def test_a_deadline_that_is_over_stops_at_the_first_step_and_one_set_later_after_an_epoch(tmp_path):
+    whole, config = small(tmp_path / "whole"), small(tmp_path / "cut")
+    with pytest.raises(Interrupted, match="time limit: stopped after step 1 of 3 in epoch 1"):
+        run(config, deadline=time.monotonic())
+    seen: list[int] = []
+
+    def look(state: Any) -> float | None:
+        seen.append(state.epoch)
+        return 0.0 if state.epoch == 2 else None
+
+    with pytest.raises(Interrupted, match="time limit: stopped after epoch 2"):
+        run(config, on_epoch=look)
+    assert seen == [1, 2]
+    assert read_json(config.run_dir / "status.json")["state"] == "interrupted"
+    record = run(config, deadline=time.monotonic() + 600).record
+    assert outcome(config.run_dir, record) == outcome(whole.run_dir, run(whole).record)
+
+
+def test_an_error_after_the_deadline_is_still_that_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_module, "load_dataset", missing)
+    with pytest.raises(UserError, match="no such data"):
+        run(small(tmp_path), deadline=time.monotonic())

@@ -87,9 +87,12 @@ def homography(start: Tensor, end: Tensor) -> Tensor:
     upper = torch.stack([x, y, one, zero, zero, zero, -u * x, -u * y], dim=-1)
     lower = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
     equations, values = torch.cat([upper, lower], dim=1), torch.cat([u, v], dim=1)
-    solution, singular = torch.linalg.solve_ex(equations, values)
+    solution, _ = torch.linalg.solve_ex(equations, values)
+    sides = end.roll(-1, 1) - end
+    after = sides.roll(-1, 1)
+    areas = sides[..., 0] * after[..., 1] - sides[..., 1] * after[..., 0]  # of every three corners
     identity = values.new_tensor([1, 0, 0, 0, 1, 0, 0, 0])
-    return torch.where(singular.bool().unsqueeze(1), identity, solution)
+    return torch.where((areas == 0).any(dim=1, keepdim=True), identity, solution)
 
 
 @AUGMENTATIONS.register("rotation")

@@ -1,0 +1,247 @@
+"""``spinal paper run``: what is done in the time there is, and that nothing of it is lost."""
+
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from idx_files import write_dataset
+from stopping import outcome, signal_at
+
+from spinal_repro.cli.paper_run import _planned
+from spinal_repro.cli.spinal import _parser, main
+from spinal_repro.config import compose
+from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from spinal_repro.records import read_record, run_folders
+from spinal_repro.training import loop
+from spinal_repro.training import run as run_module
+
+SIZES = ("dataset.train_size=96", "dataset.test_size=40")
+QUICK = ("recipe.batch_size=32", "runtime.device=cpu", "runtime.progress=none")
+PAIR = ("mnist/cnn_spinal8", "mnist/cnn_fc")
+STEPS = 3  # an epoch
+
+
+class Ended(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+    def state(self, cell: str, seed: int) -> str:
+        """What the table says at the end of a line, and the epochs."""
+        (line,) = (x for x in self.out.splitlines() if x.split()[:2] == [cell, str(seed)])
+        return line.split(maxsplit=2)[2]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys) -> Callable[..., Ended]:
+    """The command on a small MNIST of 96 and 40 images, two epochs unless told otherwise."""
+    write_dataset(tmp_path / "data", compose(["dataset=mnist"]).dataset, 96, 40)
+    monkeypatch.setenv("SPINAL_DATA", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+    def spinal(*words: str, minutes: float = 9.0) -> Ended:
+        with pytest.raises(SystemExit) as stop:
+            main(["paper", "run", *SIZES, *QUICK, *words, f"--minutes={minutes}"])
+        return Ended(int(stop.value.code or 0), *capsys.readouterr())
+
+    return spinal
+
+
+class Clock:
+    """Time that passes faster: every training step takes some seconds more, by the cell."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds: dict[str, float] = {}
+        self.trained: list[tuple[str, int]] = []  # cell and seed of each step
+        self._late, self._now = 0.0, ("", 0)
+        monotonic, train, one_run = time.monotonic, loop.training_loss, run_module.run
+
+        def run(config: Any, *given: Any) -> Any:
+            self._now = config.cell, config.seed
+            return one_run(config, *given)
+
+        def training_loss(*given: Any) -> Any:
+            self._late += self.seconds.get(self._now[0], 0.0)
+            self.trained.append(self._now)
+            return train(*given)
+
+        monkeypatch.setattr(time, "monotonic", lambda: monotonic() + self._late)
+        monkeypatch.setattr(run_module, "run", run)
+        monkeypatch.setattr(loop, "training_loss", training_loss)
+
+    def runs(self) -> list[tuple[str, int]]:
+        """What was trained, in order."""
+        return list(dict.fromkeys(self.trained))
+
+
+@pytest.fixture
+def clock(monkeypatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def whole(command: Callable[..., Ended], *words: str) -> dict[str, Any]:
+    """The same runs without interruption, in a folder of their own: what must be the same."""
+    assert command(*words, "--runs=whole").code == 0
+    return outcomes(Path("whole"))
+
+
+def outcomes(runs: Path) -> dict[str, Any]:
+    found = {}
+    for folder in run_folders(runs):
+        record = read_record(folder / "record.json")
+        found["/".join(folder.parts[-3:])] = outcome(folder, record)
+    return found
+
+
+def summary(archive: str = "runs/paper-run.zip") -> str:
+    with zipfile.ZipFile(archive) as file:
+        assert file.testzip() is None
+        return file.read("summary.md").decode()
+
+
+def test_pairs_seed_by_seed_and_an_archive_that_is_accepted(command, clock, tmp_path, capsys):
+    words = (*PAIR, "recipe.epochs=2", "--seeds=1,0", "--out=out.zip")
+    ended = command(*words)
+    assert ended.code == 0 and "4 of 4 runs finished, 0 failed" in ended.out
+    assert clock.runs() == [(cell, seed) for seed in (1, 0) for cell in PAIR]
+    text = summary("out.zip")
+    assert "highest accuracy on the TEST set" in text and "2 of 8 epochs" in text
+    assert text.count("| 2/2 |") == 4 and "to continue" not in text
+    for path in Path("runs").rglob("record.json"):
+        accuracy = read_record(path)["test"]["selected"]["accuracy"]
+        assert f"| {100 * accuracy:.2f} |" in text
+    zipfile.ZipFile("out.zip").extractall("there")
+    main(["records", "add", *map(str, Path("there").glob("records/*/*.json")), "--out=added"])
+    added = {str(p.relative_to("added")): p.read_bytes() for p in Path("added").rglob("*.json")}
+    sent = {str(p.relative_to("there/records")): p.read_bytes()
+            for p in Path("there/records").rglob("*.json")}  # fmt: skip
+    assert len(added) == 4 and added == sent
+    capsys.readouterr()
+    again = command(*words)
+    assert again.code == 0 and len(clock.trained) == 4 * 2 * STEPS, "trained twice"
+    assert again.out.count("already finished") == 4
+
+
+def test_the_run_at_the_deadline_is_saved_and_the_same_command_continues(command, clock):
+    words = (*PAIR, "recipe.epochs=3", "--seeds=0")
+    clock.seconds[PAIR[0]] = 60.0
+    ended = command(*words, minutes=4.5)
+    assert ended.code == EXIT_INTERRUPTED and clock.trained == [(PAIR[0], 0)] * 5
+    assert ended.state(PAIR[0], 0).startswith("1/3") and "stopped at the deadline" in ended.out
+    assert ended.state(PAIR[1], 0).split(maxsplit=1) == ["0/3", "not started: not measured yet"]
+    text = summary()
+    assert "0 of 2 runs finished" in text and "recipe.epochs=3" in text and "--minutes=4.5" in text
+    clock.seconds.clear()
+    assert command(*words, minutes=4.5).code == 0
+    assert clock.trained[5:] == [(PAIR[0], 0)] * 4 + [(PAIR[1], 0)] * 9
+    cut = outcomes(Path("runs"))
+    assert len(cut) == 2 and cut == whole(command, *words)
+
+
+def test_what_cannot_finish_gives_way_and_repeated_the_command_gets_everything_done(command, clock):
+    slow, quick = PAIR
+    words = (quick, slow, "recipe.epochs=6", "--seeds=0-1")
+    clock.seconds[slow] = 50.0  # 15 minutes a run
+    ended = command(*words)
+    assert ended.code == EXIT_INTERRUPTED
+    assert clock.runs() == [(quick, 0), (slow, 0), (quick, 1)]
+    assert ended.state(slow, 0).startswith("2/6") and "would not have" in ended.state(slow, 0)
+    assert ended.state(slow, 1).endswith("not started: needs about 15.0 min")
+    assert ended.state(quick, 1).endswith("done")
+    codes = []
+    while not codes or (codes[-1] != 0 and len(codes) < 6):
+        before = len(clock.trained)
+        codes.append(command(*words).code)
+        assert len(clock.trained) > before
+    assert codes[-1] == 0 and set(codes[:-1]) == {EXIT_INTERRUPTED} and len(codes) > 2
+    assert len(clock.trained) == 4 * 6 * STEPS, "something was trained twice"
+    clock.seconds.clear()
+    assert outcomes(Path("runs")) == whole(command, *words)
+
+
+def test_a_run_that_fails_stops_no_other(command, clock):
+    ended = command("mnist/kmnist_cnn_fc", PAIR[1], "recipe.epochs=1", "--seeds=0-1")
+    assert ended.code == EXIT_FAILED and "2 of 4 runs finished, 2 failed" in ended.out
+    assert clock.runs() == [(PAIR[1], 0), (PAIR[1], 1)]
+    for seed in (0, 1):
+        assert "failed: " in ended.state("mnist/kmnist_cnn_fc", seed)
+        assert ended.state(PAIR[1], seed).endswith("done")
+    assert summary().count("| failed: ") == 2
+
+
+@pytest.mark.parametrize("step", [2, 4, 8])
+def test_a_signal_saves_and_ends_with_table_and_archive(command, monkeypatch, step):
+    words = (*PAIR, "recipe.epochs=2")
+    with monkeypatch.context() as patch:
+        sent = signal_at(patch, "train", [step])
+        ended = command(*words)
+    assert ended.code == EXIT_INTERRUPTED and sent == ["SIGTERM"]
+    done = step // (2 * STEPS)  # runs
+    assert "stopped by SIGTERM" in ended.state(PAIR[done], 0)
+    assert "stopped by SIGTERM" in summary() and f"{done} of 2 runs finished" in summary()
+    assert command(*words).code == 0
+    assert outcomes(Path("runs")) == whole(command, *words)
+
+
+def test_a_signal_before_anything_is_started(command, monkeypatch):
+    monkeypatch.setattr(run_module, "resolved", lambda _: signal.raise_signal(signal.SIGTERM))
+    ended = command(*PAIR)
+    assert ended.code == EXIT_INTERRUPTED and "SIGTERM" in ended.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mnist/vgg_spinal"], "did you mean 'mnist/vgg5_spinal'"),
+        (["nothing/*"], "no cell matches"),
+        ([PAIR[0], "others/mura_vgg16_fc"], "cannot be run here"),
+        (["regression"], "none of the 16 cells"),
+        ([*PAIR, "recipe.epoch=2"], "recipe.epochs"),
+        ([*PAIR, "recipe.epochs=-2"], "recipe.epochs"),
+        ([*PAIR, "seed=3"], "--seeds"),
+        ([], "name a cell"),
+        ([*PAIR, "--seeds=4-1"], "4-1"),
+        ([*PAIR, "--seeds=a"], "--seeds"),
+        ([*PAIR, "--out=nowhere/out.zip"], "--out"),
+        ([*PAIR, "runtime.device=cuda:99"], "runtime.device"),
+    ],
+)
+def test_a_wrong_command_line_starts_nothing(command, words, message):
+    ended = command(*words)
+    assert ended.code == 2 and message in ended.err and "Traceback" not in ended.err
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("minutes", [0, -1, "nan", "inf"])
+def test_time_is_above_nothing_and_below_infinity(command, minutes):
+    assert command(*PAIR, minutes=minutes).code == 2
+
+
+def test_cells_that_cannot_be_run_are_left_out_of_patterns_and_tables(capsys):
+    words = ["notebooks/stl10_vit_*", "mnist/cnn_fc", "--seeds=7,0-1", "--minutes=1"]
+    runs = _planned(_parser().parse_args(["paper", "run", *words]))
+    cells = ("notebooks/stl10_vit_fc", "notebooks/stl10_vit_spinal40", "mnist/cnn_fc")
+    assert {run.cell for run in runs} == set(cells)
+    assert [run.seed for run in runs if run.cell == cells[0]] == [7, 0, 1]
+    assert "left out: the cell notebooks/stl10_vit_spinal_background" in capsys.readouterr().err
+
+
+def test_a_time_slot_on_real_data(real_data, tmp_path):
+    """The whole process keeps to its time; a run as long as this one would take days."""
+    code = "from spinal_repro.cli.spinal import main; main()"
+    words = ["mnist/vgg5_*", "protocol=heldout", "recipe.epochs=100000", "runtime.device=cpu"]
+    words += [f"data.root={real_data}", "data.limit=200", f"--runs={tmp_path}", "--minutes=0.25"]
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-c", code, "paper", "run", *words], capture_output=True, text=True
+    )
+    assert done.returncode == EXIT_INTERRUPTED and time.monotonic() - began < 40
+    assert "stopped at the deadline" in done.stdout
+    assert list(tmp_path.rglob("last.pt")) and "heldout" in summary(str(tmp_path / "paper-run.zip"))
