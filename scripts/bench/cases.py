@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from spinal_repro.config import compose
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
-from spinal_repro.environment import autocast
+from spinal_repro.environment import autocast, backend_settings
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.schema import Config
@@ -47,6 +48,10 @@ class Case:
     def batch_size(self) -> int:
         """That of the recipe."""
         return self.config.recipe.batch_size
+
+    def settings(self) -> AbstractContextManager[None]:
+        """PyTorch's global settings as a run has them."""
+        return backend_settings(self.device, self.config.runtime.precision)
 
     def trainer(self, images: int) -> Trainer:
         """A fresh trainer on the first images of train, with a share of test as large."""

@@ -96,7 +96,7 @@ def git(*arguments: str) -> str:
     """What git says of this checkout.
 
     Raises:
-        UserError: outside a checkout, and where there is no git.
+        UserError: outside a checkout.
     """
     try:
         command = ["git", "-C", str(ROOT), *arguments]
