@@ -30,11 +30,7 @@ MIB = 2**20
 
 
 def add_wheels(folder: Path) -> None:
-    """Build the wheels of this project and of what nodes lack; needs a package index.
-
-    Raises:
-        UserError: where pip fails.
-    """
+    """Build the wheels of this project and of what nodes lack; needs a package index."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [text for text in project["dependencies"] if text.startswith(MISSING)]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
@@ -93,11 +89,7 @@ def add_sources(folder: Path) -> None:
 
 
 def git(*arguments: str) -> str:
-    """What git says of this checkout.
-
-    Raises:
-        UserError: outside a checkout.
-    """
+    """What git says of this checkout; a UserError outside one."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout

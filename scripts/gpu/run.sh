@@ -71,7 +71,8 @@ END
 
 cd "$pack/source" && touch "$out/tests.txt"
 export PYTHONDONTWRITEBYTECODE=1
-part tests $((limit / 12)) python3 -m pytest -n 0 -p no:cacheprovider -m cuda tests/cuda
+part tests $((limit / 12)) python3 -m pytest -v -n 0 -p no:cacheprovider \
+    -m cuda tests/cuda
 seconds=$((limit / 6 < 600 ? limit / 6 : 600))
 read -ra models <<< "$MODELS"
 part benchmark "$seconds" python3 scripts/benchmark.py --parts loops profiles --device "$device" \
