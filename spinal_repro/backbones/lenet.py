@@ -35,23 +35,25 @@ class _Subsample(nn.Module):
 class _TableConv(nn.Module):
     """5x5 convolution from 6 to 16 maps in which only the connections of the table exist."""
 
+    _places: Tensor
+
     def __init__(self) -> None:
         super().__init__()
         pairs = [(out, map_in) for out, maps in enumerate(CONNECTIONS) for map_in in maps]
-        rows, columns = torch.tensor(pairs, device="cpu").T.tolist()
-        self._rows, self._columns = rows, columns
+        places = [out * 6 + map_in for out, map_in in pairs]
+        self.register_buffer("_places", torch.tensor(places), persistent=False)
         self.weight = nn.Parameter(torch.empty(len(pairs), 5, 5))
         self.bias = nn.Parameter(torch.zeros(len(CONNECTIONS)))
         with torch.no_grad():
-            for index, out in enumerate(rows):
+            for index, (out, _) in enumerate(pairs):
                 bound = (len(CONNECTIONS[out]) * 25) ** -0.5
                 nn.init.uniform_(self.weight[index], -bound, bound)
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[N, 6, H, W]`` to ``[N, 16, H - 4, W - 4]``."""
-        full = self.weight.new_zeros(len(CONNECTIONS), 6, 5, 5)
-        full[self._rows, self._columns] = self.weight
-        return F.conv2d(x, full, self.bias)
+        none = self.weight.new_zeros(len(CONNECTIONS) * 6, 5, 5)
+        full = none.index_copy(0, self._places, self.weight)
+        return F.conv2d(x, full.view(-1, 6, 5, 5), self.bias)
 
 
 @BACKBONES.register("lenet5")

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+import torch
+
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
 from spinal_repro.records import describe, explained, write_status
@@ -115,6 +117,12 @@ def explain(
         found = UserError(
             f"{error.filename or folder}: {error.strerror or error}; everything saved before is "
             f"intact. Once that is mended, the same command continues"
+        )
+    elif isinstance(error, torch.OutOfMemoryError):
+        what = ". ".join(str(error).split(". ")[:3])  # advice on PyTorch's allocator follows
+        found = UserError(
+            f"{what}. Lower recipe.batch_size or recipe.eval_batch_size; where other programs "
+            f"fill the device, wait for them: the same command continues"
         )
     elif deterministic and isinstance(error, RuntimeError) and "deterministic" in str(error):
         found = UserError(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import filelock
 import pytest
+import torch
 from idx_files import write_dataset
 from stopping import SMALL, interrupted, outcome, signal_at, small
 
@@ -22,6 +23,7 @@ from spinal_repro.config import compose
 from spinal_repro.environment import git_revision
 from spinal_repro.errors import EXIT_BUSY, EXIT_FAILED, UserError
 from spinal_repro.files import read_json
+from spinal_repro.model import Classifier
 from spinal_repro.records import write_status
 from spinal_repro.training.lock import BusyError
 from spinal_repro.training.run import run
@@ -279,6 +281,38 @@ def test_a_failing_command_exits_with_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
     assert cli._main(arguments) == EXIT_FAILED
+
+
+OUT_OF_MEMORY = (  # as PyTorch says it
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.10 GiB of "
+    "which 10.19 MiB is free. Process 7 has 79.09 GiB memory in use. If reserved but unallocated "
+    "memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True"
+)
+
+
+def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, capsys):
+    """In the second epoch; with memory again, the same command continues."""
+    config = small(tmp_path, "runtime.save_every=1e-9")
+    forward, calls = Classifier.forward, itertools.count()
+
+    def fails(self, images):
+        if self.training and next(calls) == 4:
+            raise torch.OutOfMemoryError(OUT_OF_MEMORY)
+        return forward(self, images)
+
+    arguments = [f"runs={tmp_path}", *SMALL, "runtime.save_every=1e-9", "hydra.run.dir=."]
+    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+    with monkeypatch.context() as patch:
+        patch.setattr(Classifier, "forward", fails)
+        assert cli._main(arguments) == EXIT_FAILED
+    said = capsys.readouterr().err
+    (line,) = said.splitlines()
+    assert line.startswith("spinal-train: CUDA out of memory. Tried to allocate 20.00 MiB. ")
+    assert "recipe.batch_size" in line and "ALLOC_CONF" not in line and "Traceback" not in line
+    status = read_json(config.run_dir / "status.json")
+    assert status["state"] == "failed" and "traceback" not in status
+    assert len(run(config).record["history"]) == 3
+    assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")

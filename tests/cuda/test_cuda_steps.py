@@ -1,0 +1,143 @@
+"""One step on the device is the step that the CPU takes, and no step waits for the device."""
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+import torch
+from on_device import DEVICE, MARKS, cuda_only, prepared, small
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from spinal_repro.config import compose
+from spinal_repro.data import loader
+from spinal_repro.model import build_model
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loop import train_epoch, training_loss
+
+pytestmark = MARKS
+IMAGES = 8
+COLOUR = ("dataset.channels=3", "dataset.image_size=32")
+MODELS = {
+    "cnn": ["model=cnn"],
+    "lenet5": ["model=lenet5"],
+    "vgg5": ["model=vgg5"],
+    "arch2": ["model=arch2", "head=arch2"],
+    "cifar_cnn": ["model=cifar_cnn", *COLOUR],
+    "vgg11_bn": ["model=vgg11_bn", *COLOUR],
+    "resnet18_thin": ["model=resnet18_thin", *COLOUR],
+    "densenet": ["model=densenet", "model.depth=22", *COLOUR],
+    "torchvision": ["model=torchvision", "model.name=resnet18", *COLOUR],
+    "timm": ["model=timm", "model.name=test_efficientnet", *COLOUR],
+}
+HEADS = {
+    "linear": ["head=linear"],
+    "spinal": ["head=spinal", "head.norm=true"],
+    "progressive": ["head=progressive"],
+    "shared": ["head=spinal", "head.shared=true", "head.layers=8"],
+}
+# How far the gradient of a tensor may be off, relative to its norm, or to a thousandth of the norm
+# of them all where its own is smaller: biases in front of batch norm have none but rounding.
+# In double precision the one step in single precision, the loss, leaves up to 3e-7. In single
+# precision rounding alone (6e-8 an operation) leaves 1e-6 of the small nets; of the deep ones it
+# turns a ReLU or the choice of a max pooling here and there. Between single and double precision on
+# a CPU that is up to 4e-3, with inputs changed by 1e-6 up to 2e-2. A gradient that is missing, or
+# of another batch, is off by 1 or more.
+TOLERANCES = {torch.float64: 1e-5, torch.float32: 5e-2}
+LOSS_TOLERANCE = 1e-5
+
+
+@pytest.fixture
+def without_tf32() -> Iterator[None]:
+    switches = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = [switch.allow_tf32 for switch in switches]
+    for switch in switches:
+        switch.allow_tf32 = False
+    yield
+    for switch, value in zip(switches, before, strict=True):
+        switch.allow_tf32 = value
+
+
+def step(
+    model: nn.Module, images: Tensor, labels: Tensor, device: torch.device
+) -> tuple[float, dict[str, Tensor]]:
+    """Loss and gradients of a copy of a model on a device, laid out as a run lays it out."""
+    twin = copy.deepcopy(model).to(device, images.dtype, memory_format=torch.channels_last).train()
+    batch = images.to(device, memory_format=torch.channels_last)
+    _, loss = training_loss(twin(batch), labels.to(device), 0.0)
+    loss.backward()
+    return loss.item(), {n: p.grad.cpu().double() for n, p in twin.named_parameters()}
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
+@pytest.mark.parametrize("case", [*MODELS, *HEADS])
+@pytest.mark.usefixtures("without_tf32")
+def test_one_step_is_that_of_the_cpu(case, dtype):
+    overrides = {**MODELS, **HEADS}[case]
+    config = compose(["dataset=digits", "model=cnn", "head=fc", *overrides])
+    dataset, size = config.dataset, config.input_size
+    model = build_model(dataset, config.model, config.head, image_size=size)
+    for module in model.modules():
+        if isinstance(module, _DropoutNd):
+            module.p = 0.0
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(IMAGES, dataset.channels, size, size, dtype=dtype, generator=generator)
+    labels = torch.randint(0, dataset.outputs, (IMAGES,), generator=generator)
+    model = model.to(dtype)
+    plain_loss, plain = step(model, images, labels, torch.device("cpu"))
+    loss, found = step(model, images, labels, DEVICE)
+    assert loss == pytest.approx(plain_loss, rel=LOSS_TOLERANCE)
+    whole = sum(float(gradient.norm()) ** 2 for gradient in plain.values()) ** 0.5
+    assert whole > 0 and plain.keys() == found.keys()
+    for name, gradient in plain.items():
+        size = max(float(gradient.norm()), 1e-3 * whole)
+        error = float((found[name] - gradient).norm()) / size
+        assert error <= TOLERANCES[dtype], name
+
+
+@contextmanager
+def no_waiting(batches: int) -> Iterator[Callable[[], None]]:
+    """Waiting for the device raises from the first to the last call of what is given."""
+    calls = 0
+
+    def called() -> None:
+        nonlocal calls
+        calls += 1
+        torch.cuda.set_sync_debug_mode("error" if calls < batches else "default")
+
+    try:
+        yield called
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert calls == batches
+
+
+@cuda_only
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
+    """Images come in several portions; the first steps of all choose kernels and may wait."""
+    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 3 * 8 * 28**2)
+    momentum = {"sgd": 0.9, "adam": 0.0}[optimizer]
+    trainer = prepared(
+        small(
+            tmp_path, "recipe.batch_size=8", "recipe.eval_batch_size=8", "recipe.lr=0.001",
+            f"recipe.optimizer={optimizer}", f"recipe.momentum={momentum}",
+        )
+    )  # fmt: skip
+    steps = len(trainer.train)
+    assert steps >= 10 and len(trainer.select) >= 10
+    train_epoch(trainer, 1, 0.001, lambda count, running: False)
+    with no_waiting(steps) as called:
+        train_epoch(trainer, 2, 0.001, lambda count, running: called())
+    evaluate(trainer.model, trainer.select, trainer.autocast)
+    with no_waiting(len(trainer.select)) as called:
+        evaluate(trainer.model, trainer.select, trainer.autocast, look=called)
+
+
+@cuda_only
+def test_waiting_in_a_step_would_be_noticed():
+    value = torch.ones((), device=DEVICE)
+    with pytest.raises(RuntimeError, match="synchronizing"), no_waiting(2) as called:
+        called()
+        value.item()

@@ -1,0 +1,321 @@
+"""Tensors on the CPU that meet those of a GPU, and steps that wait for it, found without one.
+
+Tensors of PyTorch's FakeTensorMode have a device and a shape and no numbers: an operation on two
+devices raises, and so does looking at a number. ``cuda`` is the device of forward passes, batches
+and optimizers. Backward passes need PyTorch to find a real GPU, so they are on ``meta``, which is
+as different from the CPU.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses import fake_tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from spinal_repro.config import compose
+from spinal_repro.data import loader
+from spinal_repro.data.augment import AUGMENTATIONS, Augmentation, build_augmentations
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.sources import ImageSet
+from spinal_repro.heads import HEADS
+from spinal_repro.model import Classifier, build_model
+from spinal_repro.training import run as run_module
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loop import State, Trainer, open_epoch, train_epoch, training_loss
+from spinal_repro.training.optim import build_optimizer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+COLOUR = ("dataset.channels=3", "dataset.image_size=32")
+CASES = {
+    "cnn": ["model=cnn", "head=fc"],
+    "flatten": ["model=flatten", "head=linear"],
+    "lenet5": ["model=lenet5", "head=fc"],
+    "vgg5": ["model=vgg5", "head=spinal"],
+    "arch2": ["model=arch2", "head=arch2"],
+    "cifar_cnn": ["model=cifar_cnn", "head=fc", *COLOUR],
+    "vgg11_bn": ["model=vgg11_bn", "head=spinal", *COLOUR],
+    "vgg_a_lrn": ["model=vgg_a_lrn", "head=linear", *COLOUR],
+    "resnet18_thin": ["model=resnet18_thin", "head=spinal", *COLOUR],
+    "densenet": ["model=densenet", "model.depth=22", "head=fc", *COLOUR],
+    "bn_inception": ["model=bn_inception", "head=fc", *COLOUR],
+    "torchvision": ["model=torchvision", "model.name=resnet18", "head=fc", *COLOUR],
+    "grey torchvision": ["model=torchvision", "model.name=resnet18", "head=fc"],
+    "auxiliary": ["model=googlenet", "head=spinal", *COLOUR, "dataset.image_size=64"],
+    "timm": ["model=timm", "model.name=test_vit", "head=fc", *COLOUR],
+    "progressive": ["model=cnn", "head=progressive", "head.norm=true"],
+    "shared": ["model=cnn", "head=spinal", "head.shared=true", "head.layers=8"],
+    "dropout": ["model=cnn", "head=spinal", "head.dropout=0.5", "head.norm=true"],
+}
+AUGMENTS = {
+    "perspective": {}, "rotation": {"degrees": 10}, "resized_crop": {"size": 24}, "hflip": {},
+    "affine": {"degrees": 10, "translate": [0.1, 0.1]}, "vflip": {}, "pad_crop": {},
+    "crop": {"size": 24},
+}  # fmt: skip
+MIXED = "device"  # is in what PyTorch says of two devices, in any version
+
+
+class Crossings(TorchDispatchMode):
+    """Counts operations that read or write on two devices; numbers without dimensions may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        tensors = [t for t in tree_leaves((args, kwargs, result)) if isinstance(t, Tensor)]
+        if len({tensor.device.type for tensor in tensors if tensor.dim()}) > 1:
+            self.found.append(str(func))
+        return result
+
+
+class Drawn(Augmentation):
+    """The same augmentation; what it draws, on the CPU, are real numbers."""
+
+    def __init__(self, inner: Augmentation) -> None:
+        self.inner = inner
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        with fake_tensor.unset_fake_temporarily():
+            real = torch.Generator().manual_seed(0)
+            return self.inner.draw(count, size, real)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return self.inner.apply(images, parameters)
+
+    def size_after(self, size: int) -> int:
+        return self.inner.size_after(size)
+
+
+@contextmanager
+def fake() -> Iterator[None]:
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        yield
+
+
+def _gpu() -> str:
+    try:
+        with fake():
+            torch.zeros(1).to("cuda")
+    except RuntimeError:
+        return "meta"
+    return "cuda"
+
+
+GPU = _gpu()
+
+
+def moved(model: Classifier, device: str) -> Classifier:
+    """The model on a fake device; ``Module.to`` cannot exchange real parameters for fake ones."""
+    for module in model.modules():
+        for name, value in module._parameters.items():
+            if value is not None:
+                fresh = nn.Parameter(value.detach().to(device), value.requires_grad)
+                module._parameters[name] = fresh
+        for name, value in module._buffers.items():
+            if value is not None:
+                module._buffers[name] = value.to(device)
+    return model
+
+
+def built(case: str) -> tuple[Classifier, tuple[int, ...]]:
+    config = compose(["dataset=digits", *CASES[case]])
+    size = config.input_size
+    model = build_model(config.dataset, config.model, config.head, image_size=size)
+    return model, (4, config.dataset.channels, size, size)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_models_stay_on_the_device(case):
+    model, shape = built(case)
+    with fake(), Crossings() as crossings:
+        moved(model, GPU)
+        crossings.found.clear()
+        images = torch.rand(shape, device=GPU)
+        labels = torch.zeros(len(images), dtype=torch.int64, device=GPU)
+        with torch.autocast("cuda", torch.bfloat16, enabled=case == "cnn" and GPU == "cuda"):
+            output = model.train()(images)
+        _, loss = training_loss(output, labels, 0.1)
+        with torch.inference_mode():
+            logits = model.eval()(images)
+        assert loss.device.type == logits.device.type == GPU
+        assert crossings.found == []
+
+        moved(model, "meta").train()
+        crossings.found.clear()
+        _, loss = training_loss(model(images.to("meta")), labels.to("meta"), 0.1)
+        crossings.found.clear()
+        loss.backward()
+        assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
+        assert crossings.found == []
+
+
+def test_every_head_and_augmentation_is_among_these():
+    named = {word for overrides in CASES.values() for word in overrides}
+    assert {f"head={name}" for name in HEADS.names()} <= named
+    assert set(AUGMENTS) == set(AUGMENTATIONS.names())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_optimizers_stay_on_the_device(optimizer):
+    recipe = compose([f"recipe.optimizer={optimizer}", "recipe.momentum=0"]).recipe
+    if optimizer == "sgd":
+        recipe = dataclasses.replace(recipe, momentum=0.9)
+    model, _ = built("cnn")
+    with fake(), Crossings() as crossings:
+        on_device = moved(model, GPU)
+        made = build_optimizer(recipe, on_device.parameters())
+        for group in made.param_groups:  # PyTorch's fused SGD knows no fake tensors
+            group["fused"] = optimizer == "adam" and GPU == "cuda"
+        crossings.found.clear()
+        for _ in range(2):
+            for parameter in on_device.parameters():
+                parameter.grad = torch.zeros_like(parameter)
+            made.step()
+            made.zero_grad()
+        memory = [t for state in made.state.values() for t in state.values()]
+        memory = [t for t in memory if t.dim() or GPU == "cuda"]  # counts may be on the CPU
+        assert memory and all(t.device.type == GPU for t in memory)
+    assert crossings.found == []
+
+
+def digits(count: int = 40) -> ImageSet:
+    return ImageSet(torch.zeros(count, 1, 28, 28, dtype=torch.uint8), torch.arange(count) % 10)
+
+
+def batches(device: str, images: ImageSet, **options: object) -> Batches:
+    settings = {"batch_size": 8, "mean": [0.1], "std": [0.3], **options}
+    indices = np.arange(len(images.labels))[::-1].copy()
+    return Batches(images, indices, device=torch.device(device), **settings)  # type: ignore[arg-type]
+
+
+def crossings_after_the_first(stream: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> list[str]:
+    """What crosses between the first batch and the last one."""
+    with Crossings() as crossings:
+        for number, (images, labels) in enumerate(stream()):
+            assert images.device.type == labels.device.type == GPU
+            if not number:
+                crossings.found.clear()
+        assert number == 4
+    return crossings.found
+
+
+@pytest.mark.parametrize("resize", [None, (32, 32)])
+@pytest.mark.parametrize("augment", [[name] for name in AUGMENTS] + [["affine", "hflip"]], ids=str)
+def test_batches_stay_on_the_device(monkeypatch, augment, resize):
+    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)  # each batch on its own
+    entries = [{"name": name, **AUGMENTS[name]} for name in augment]
+    augmentations: Sequence[Augmentation] = [Drawn(a) for a in build_augmentations(entries)]
+    with fake():
+        made = batches(GPU, digits(), resize=resize, crop=28 if resize else None)
+        assert crossings_after_the_first(lambda: made.epoch(0, 1, augmentations)) == []
+        assert crossings_after_the_first(made.in_order) == []
+
+
+def trainer_on(device: str, *overrides: str) -> Trainer:
+    """What trains on a fake device; to be called and used in `fake`."""
+    with fake_tensor.unset_fake_temporarily():
+        config = compose(
+            ["data.limit=40", "recipe.batch_size=8", "recipe.eval_batch_size=8", "head=fc",
+             "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", "runtime.device=cpu",
+             *overrides]
+        )  # fmt: skip
+        real = run_module._prepare(config, torch.device("cpu")).trainer
+    model = moved(real.model, device)
+    return dataclasses.replace(
+        real,
+        model=model,
+        optimizer=build_optimizer(config.recipe, model.parameters()),
+        train=batches(device, digits()),
+        select=batches(device, digits()),
+        augmentations=[Drawn(augmentation) for augmentation in real.augmentations],
+    )
+
+
+@pytest.mark.parametrize("case", ["momentum", "adam", "head alone, smoothed"])
+def test_an_epoch_waits_for_the_device_after_its_last_step_alone(monkeypatch, case):
+    overrides = {
+        "momentum": ["recipe.optimizer=sgd", "recipe.momentum=0.9"],
+        "adam": ["recipe.optimizer=adam"],
+        "head alone, smoothed": ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
+    }
+    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+    during: list[list[str]] = []
+    with fake(), Crossings() as crossings:
+        trainer = trainer_on("meta", *overrides[case])
+        open_epoch(trainer, State(0.1), 1, lambda state: None)
+
+        def on_batch(count: int, running: object) -> bool:
+            during.append(list(crossings.found))
+            crossings.found.clear()
+            return False
+
+        with pytest.raises(DataDependentOutputException):  # the losses of the epoch
+            train_epoch(trainer, 1, 0.1, on_batch)
+    assert len(during) == 5 and during[1:] == [[]] * 4
+
+
+def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone():
+    looks: list[int] = []
+    with fake(), Crossings() as crossings:
+        trainer = trainer_on(GPU)
+
+        def look() -> None:
+            looks.append(len(crossings.found))
+
+        with pytest.raises(DataDependentOutputException):
+            evaluate(trainer.model, trainer.select, trainer.autocast, look=look)
+    assert len(looks) == 5 and len(set(looks)) == 1
+
+
+# that the tests above can fail
+
+
+class Wrong(Augmentation):
+    """Adds a constant that stands on the CPU."""
+
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        return torch.zeros(count)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return images + torch.ones(28)
+
+
+class Slow(Wrong):
+    """Brings a constant to the device with every batch."""
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return images + torch.ones(28).to(images.device)
+
+
+class Waiting(Wrong):
+    """Looks at a number of every batch."""
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        return images if parameters.max() > 0 else images + 1
+
+
+def test_mistakes_are_found():
+    with fake():
+        made = batches(GPU, digits())
+        with pytest.raises(RuntimeError, match=MIXED):
+            next(made.epoch(0, 1, [Drawn(Wrong())]))
+        with pytest.raises(DataDependentOutputException):
+            next(made.epoch(0, 1, [Drawn(Waiting())]))
+        model = torch.nn.Linear(3, 2)
+        with pytest.raises(RuntimeError, match=MIXED):
+            model(torch.rand(4, 3, device="meta"))
+
+
+def test_a_transfer_in_every_batch_is_found(monkeypatch):
+    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+    with fake():
+        made = batches(GPU, digits())
+        assert len(crossings_after_the_first(lambda: made.epoch(0, 1, [Drawn(Slow())]))) == 4
