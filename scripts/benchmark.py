@@ -8,6 +8,7 @@ ratios are taken round by round. ``spinal tables`` puts the JSON into docs/speed
 
     python scripts/benchmark.py [--quick] [--data DIR] [--out results/benchmark.json]
     python scripts/benchmark.py --parts loops --models cnn vgg5 --heads fc --repeats 7
+    python scripts/benchmark.py --parts loops profiles --minutes 1.5 --out benchmark.json
 """
 
 import argparse
@@ -15,7 +16,7 @@ import json
 import multiprocessing
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,30 +27,50 @@ from bench.profiling import compiling, shares
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, evaluation_batches, peak_memory
 
-from spinal_repro.environment import describe_environment, git_revision, has_bf16, resolve_device
+from spinal_repro.environment import describe_environment, git_revision, resolve_device
 from spinal_repro.files import write_json
 from spinal_repro.memory import keep_freed_memory
 
 Rows = list[dict[str, Any]]
 
 
-def loops(given: argparse.Namespace) -> Rows:
+def loops(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Plain loop, bare step and our loop, for every network, head and precision."""
-    rows: Rows = []
+    left = len(given.models) * len(given.heads)
     for model in given.models:
         for head in given.heads:
+            seconds = _seconds(given, left)
+            if not all(seconds):
+                print(f"{model} {head}: not measured, the {given.minutes:g} minutes are over")
+                return
+            left -= 1
             cases = [make_case(model, head, p, given.at, given.data) for p in given.precisions]
-            rows += compare_loops(cases, given.seconds, given.repeats)
-            for row in rows[-len(cases) :]:
+            for row in compare_loops(cases, seconds[0], given.repeats, seconds[1]):
                 print(
                     f"{model} {head} {row['precision']}: "
                     + ", ".join(f"{k} {v['median']:,.0f}/s" for k, v in row["rates"].items())
                     + f"; c/a {row['loop_to_reference']['median']:.2f}"
                     + f", c/b {row['loop_to_bare']['median']:.3f}"
-                    + f", with evaluation {row['whole_to_bare']['median']:.3f}",
+                    + f", with evaluation {row['whole_to_bare']['median']:.3f}; epoch: "
+                    + ", ".join(f"{name} {share:.1%}" for name, share in row["epoch"].items()),
                     flush=True,
                 )
-    return rows
+                yield row
+
+
+def _seconds(given: argparse.Namespace, left: int) -> tuple[float, float]:
+    """Seconds of each contestant, and of our loop, in a round of the next network.
+
+    Under ``--minutes`` the time left is shared out equally over the networks left and one share
+    for other parts; our loop gets three times as much as the others, because what it does once an
+    epoch looks larger in a few steps than it is.
+    """
+    if given.minutes is None:
+        return given.seconds, given.seconds
+    share = max(0.0, given.deadline - time.monotonic()) / (left + 1)
+    measuring = 0.6 * share / (given.repeats + 1)  # the rest builds models and warms up
+    seconds = min(given.seconds, measuring / (4 * len(given.precisions) + 1))
+    return seconds, 3 * seconds
 
 
 def augment(given: argparse.Namespace) -> Rows:
@@ -81,11 +102,14 @@ def commands(given: argparse.Namespace) -> Rows:
     return startup(2 if given.quick else given.repeats)
 
 
-def profiles(given: argparse.Namespace) -> Rows:
+def profiles(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Where the bare step spends its time."""
-    kinds = [(model, precision) for model in given.models for precision in given.precisions]
-    cases = [make_case(model, "spinal", p, given.at, given.data) for model, p in kinds]
-    return [shares(case, 2 if given.quick else 10) for case in cases]
+    for model in given.models:
+        for precision in given.precisions:
+            if given.minutes is not None and time.monotonic() > given.deadline:
+                return
+            case = make_case(model, "spinal", precision, given.at, given.data)
+            yield shares(case, 2 if given.quick else 10)
 
 
 def compilation(given: argparse.Namespace) -> Rows:
@@ -112,13 +136,15 @@ def _memory(model: str, head: str, precision: str, device: str) -> float:
     return peak_memory(make_case(model, head, precision, torch.device(device), None), 4)
 
 
-PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
+PARTS: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     function.__name__: function
     for function in (
         *(loops, augment, heads, scaling, evaluation, profiles, commands, memory, compilation),
     )
 }
 QUICK = ("loops", "augment", "heads", "commands")
+SETTINGS = ("quick", "repeats", "seconds", "minutes")
+PRECISIONS = ("fp32", "tf32", "bf16")
 
 
 def _arguments() -> argparse.Namespace:
@@ -128,11 +154,19 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all; quick: cnn vgg5")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--repeats", type=int, help="rounds (default: 7; quick: 2)")
+    parser.add_argument("--repeats", type=int, help="rounds (default: 7; --quick, --minutes: 2)")
     parser.add_argument("--seconds", type=float, help="of each in a round (default: 5; quick: 0.3)")
     parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--device", default="auto", help="as runtime.device")
-    parser.add_argument("--bf16", action="store_true", help="also where it is emulated")
+    parser.add_argument(
+        "--precisions",
+        nargs="+",
+        choices=PRECISIONS,
+        help="default: tf32 and bf16 on CUDA, else fp32",
+    )
+    parser.add_argument(
+        "--minutes", type=float, help="time for all parts: shortens loops, and ends profiles early"
+    )
     parser.add_argument(
         "--data",
         default=os.environ.get("SPINAL_DATA"),
@@ -143,9 +177,12 @@ def _arguments() -> argparse.Namespace:
     given.at = resolve_device(given.device)
     given.parts = given.parts or list(QUICK if given.quick else PARTS)
     given.models = given.models or (["cnn", "vgg5"] if given.quick else list(MODELS))
-    given.repeats = given.repeats or (2 if given.quick else 7)
+    given.repeats = given.repeats or (2 if given.quick or given.minutes else 7)
+    given.deadline = time.monotonic() + 60 * (given.minutes or 0)
     given.seconds = given.seconds or (0.3 if given.quick else 5.0)
-    given.precisions = ["fp32", "bf16"] if given.bf16 or has_bf16(given.at) else ["fp32"]
+    given.precisions = given.precisions or (
+        ["tf32", "bf16"] if given.at.type == "cuda" else ["fp32"]
+    )
     return given
 
 
@@ -156,21 +193,24 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     measured: dict[str, Any] = {}
+    machine = {**describe_environment(given.at), "git": git_revision()}
     if given.out is not None and given.out.is_file():
         measured = json.loads(given.out.read_text())
     for name in given.parts:
         started, before = time.perf_counter(), os.getloadavg()
-        rows = PARTS[name](given)
-        measured[name] = {
-            "rows": rows,
-            "machine": {**describe_environment(given.at), "git": git_revision()},
-            "settings": {key: getattr(given, key) for key in ("quick", "repeats", "seconds")},
-            "load": {"before": before[0], "after": os.getloadavg()[0]},
-            "wall_seconds": round(time.perf_counter() - started, 1),
-        }
+        rows: Rows = []
+        for row in PARTS[name](given):
+            rows.append(row)
+            measured[name] = {
+                "rows": rows,
+                "machine": machine,
+                "settings": {key: getattr(given, key) for key in SETTINGS},
+                "load": {"before": before[0], "after": os.getloadavg()[0]},
+                "wall_seconds": round(time.perf_counter() - started, 1),
+            }
+            if given.out is not None:
+                write_json(given.out, measured)
         print(f"{name}: {len(rows)} rows in {time.perf_counter() - started:.0f} s", flush=True)
-        if given.out is not None:
-            write_json(given.out, measured)
     if given.out is None:
         print(json.dumps(measured, indent=1))
 

@@ -138,7 +138,14 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_revision() -> dict[str, Any]:
-    """Commit of the checkout this package lies in; ``unknown`` outside one."""
+    """Commit of this package: ``SPINAL_COMMIT`` if it is set, else of the checkout it lies in.
+
+    The variable holds ``<hash>`` or ``<hash>+modified``, for a package that was built from a
+    checkout on another machine. Without either the commit is ``unknown``.
+    """
+    if given := os.environ.get("SPINAL_COMMIT"):
+        commit, _, modified = given.partition("+")
+        return {"commit": commit, "modified": modified != ""}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(Path(__file__).parent), *arguments]

@@ -25,7 +25,8 @@ def quiet_machine(monkeypatch) -> None:
     GlobalHydra.instance().clear()
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "*")
-    for name in ("SPINAL_OFFLINE", "SPINAL_MIRROR", "SPINAL_DATA", "SPINAL_RUNS"):
+    ours = ("SPINAL_OFFLINE", "SPINAL_MIRROR", "SPINAL_DATA", "SPINAL_RUNS", "SPINAL_COMMIT")
+    for name in ours:
         monkeypatch.delenv(name, raising=False)
 
 

@@ -1,9 +1,9 @@
-"""Compiling in place."""
+"""Compiling in place, and the commit that records name."""
 
 import pytest
 import torch
 
-from spinal_repro.environment import compile_model
+from spinal_repro.environment import compile_model, git_revision
 from spinal_repro.errors import UserError
 from spinal_repro.heads import SpinalHead
 
@@ -31,3 +31,9 @@ def test_a_missing_compiler_is_said_before_training(monkeypatch):
     monkeypatch.setattr(cpp_builder, "get_cpp_compiler", none)
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
         compile_model(torch.nn.Linear(2, 2), CPU)
+
+
+@pytest.mark.parametrize(("suffix", "modified"), [("", False), ("+modified", True)])
+def test_the_commit_can_be_given(monkeypatch, suffix, modified):
+    monkeypatch.setenv("SPINAL_COMMIT", "0123456789abcdef" + suffix)
+    assert git_revision() == {"commit": "0123456789abcdef", "modified": modified}

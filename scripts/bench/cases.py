@@ -1,6 +1,8 @@
 """What is trained: the five networks with both heads, on published or made-up images."""
 
 import dataclasses
+import functools
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from spinal_repro.config import compose
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
-from spinal_repro.environment import autocast
+from spinal_repro.environment import autocast, backend_settings
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.schema import Config
@@ -46,6 +48,10 @@ class Case:
     def batch_size(self) -> int:
         """That of the recipe."""
         return self.config.recipe.batch_size
+
+    def settings(self) -> AbstractContextManager[None]:
+        """PyTorch's global settings as a run has them."""
+        return backend_settings(self.device, self.config.runtime.precision)
 
     def trainer(self, images: int) -> Trainer:
         """A fresh trainer on the first images of train, with a share of test as large."""
@@ -94,12 +100,19 @@ def make_case(
             *(f"runtime.precision={precision}", f"runtime.device={device.type}"),
         ]
     )
+    return Case(config, *_images(MODELS[model], data), device)
+
+
+@functools.cache
+def _images(dataset: str, data: str | None) -> tuple[Dataset, str]:
+    """Images, and whether they are published ones or noise; read once for all networks."""
+    config = compose([f"dataset={dataset}"])
     if data is not None:
         try:
-            return Case(config, load_dataset(config.dataset, Path(data)), "published", device)
+            return load_dataset(config.dataset, Path(data)), "published"
         except UserError as error:
-            print(f"made-up images instead of {config.dataset.name}: {error}")
-    return Case(config, _noise(config), "noise", device)
+            print(f"made-up images instead of {dataset}: {error}")
+    return _noise(config), "noise"
 
 
 def _noise(config: Config) -> Dataset:

@@ -26,12 +26,13 @@ KINDS = {
 def shares(case: Case, steps: int) -> dict[str, Any]:
     """Shares of the time of the bare step by kind of operation; what is called inside counts."""
     step = bare_step(case, case.trainer(case.batch_size))
-    step()
     on_gpu = case.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
-    with profile(activities=activities) as profiler:
-        for _ in range(steps):
-            step()
+    with case.settings():
+        step()
+        with profile(activities=activities) as profiler:
+            for _ in range(steps):
+                step()
     found = dict.fromkeys([*KINDS, "the rest"], 0.0)
     for event in profiler.key_averages():
         seconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total

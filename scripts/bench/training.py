@@ -1,5 +1,6 @@
 """Training: the plain loop, the bare step on one batch, and our loop; and augmentation alone."""
 
+import contextlib
 import dataclasses
 import resource
 import tempfile
@@ -35,18 +36,23 @@ def bare_step(case: Case, trainer: Trainer) -> Callable[[], None]:
     return step
 
 
-def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict[str, Any]]:
+def compare_loops(
+    cases: list[Case], at_least: float, repeats: int, epoch_seconds: float | None = None
+) -> list[dict[str, Any]]:
     """One network and head at every precision, all contestants in turn.
 
     Args:
-        cases: The same but for the precision, fp32 first.
+        cases: The same but for the precision.
         at_least: Seconds of each contestant in each round, about.
         repeats: Rounds.
+        epoch_seconds: Seconds of our loop in each round, if other than ``at_least``.
 
     Returns:
         A row for each case. Rates are images a second. ``loop`` leaves evaluation and checkpoint
         out; ``whole`` has them in the proportion of a whole epoch of the data set: all images of
-        train once, of test once, one checkpoint.
+        train once, of test once, and checkpoints as often as runs save. ``epoch`` has the shares
+        of such an epoch; ``batches`` is the time in which the loop made batches, and ``steps``
+        all other time of training (a GPU may still be making batches then).
     """
     first = cases[0]
     device, batch = first.device, first.batch_size
@@ -55,29 +61,27 @@ def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict
     for case in cases:
         key = case.config.runtime.precision
         step = bare_step(case, case.trainer(batch))
-        for _ in range(2):
+        with case.settings():
+            for _ in range(2):
+                step()
+            started = clock(device)
             step()
-        started = clock(device)
-        step()
+            seconds = clock(device) - started
         # few steps make what is done once an epoch look large; a real epoch has hundreds
-        steps = max(4 if at_least >= 1 else 1, int(at_least / (clock(device) - started)))
-        details[key] = {"evaluation": [], "checkpoint": []}
-        contestants[f"{BARE} {key}"] = _bare(step, steps, batch, device)
-        contestants[f"loop {key}"] = _loop(case, steps, details[key])
+        least = 4 if at_least >= 1 else 1
+        steps = [max(least, int(s / seconds)) for s in (at_least, epoch_seconds or at_least)]
+        details[key] = {"batches": [], "evaluation": [], "checkpoint": []}
+        contestants[f"{BARE} {key}"] = _bare(case, step, steps[0])
+        contestants[f"loop {key}"] = _loop(case, steps[1], details[key])
     contestants[REFERENCE] = _plain(first, at_least)
     measured = take_turns(contestants, repeats)
     rows = []
     for case in cases:
         key = case.config.runtime.precision
-        train, test = SIZES[case.config.dataset.name]
-        parts = {name: values[1:] for name, values in details[key].items()}
         bare, loop = measured[f"{BARE} {key}"], measured[f"loop {key}"]
-        whole = [
-            seconds + evaluation * test / train + checkpoint / train
-            for seconds, evaluation, checkpoint in zip(
-                loop, parts["evaluation"], parts["checkpoint"], strict=True
-            )
-        ]
+        parts = {name: values[1:] for name, values in details[key].items()}
+        epoch = _of_an_epoch(case, loop, parts)
+        whole = [sum(seconds) for seconds in zip(*epoch.values(), strict=True)]
         rows.append(
             {
                 "model": case.config.model.name,
@@ -93,6 +97,7 @@ def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict
                     "evaluation": rates(parts["evaluation"]),
                 },
                 "checkpoint_seconds": sorted(parts["checkpoint"])[len(whole) // 2],
+                "epoch": {name: sum(values) / sum(whole) for name, values in epoch.items()},
                 "loop_to_reference": ratio(measured[REFERENCE], loop),
                 "loop_to_bare": ratio(bare, loop),
                 "whole_to_bare": ratio(bare, whole),
@@ -101,12 +106,31 @@ def compare_loops(cases: list[Case], at_least: float, repeats: int) -> list[dict
     return rows
 
 
-def _bare(step: Callable[[], None], steps: int, batch: int, device: torch.device) -> Any:
+def _of_an_epoch(
+    case: Case, loop: list[float], parts: dict[str, list[float]]
+) -> dict[str, list[float]]:
+    """Seconds for each image of train in an epoch of the whole data set, by part and round."""
+    train, test = SIZES[case.config.dataset.name]
+    every = case.config.runtime.save_every or 0.0
+    evaluation = [seconds * test / train for seconds in parts["evaluation"]]
+    epochs = [train * (a + b) for a, b in zip(loop, evaluation, strict=True)]
+    saves = [min(1.0, seconds / every) if every else 1.0 for seconds in epochs]
+    written = zip(parts["checkpoint"], saves, strict=True)
+    return {
+        "steps": [a - b for a, b in zip(loop, parts["batches"], strict=True)],
+        "batches": parts["batches"],
+        "evaluation": evaluation,
+        "checkpoint": [seconds * share / train for seconds, share in written],
+    }
+
+
+def _bare(case: Case, step: Callable[[], None], steps: int) -> Any:
     def contestant() -> float:
-        started = clock(device)
-        for _ in range(steps):
-            step()
-        return (clock(device) - started) / (steps * batch)
+        with case.settings():
+            started = clock(case.device)
+            for _ in range(steps):
+                step()
+            return (clock(case.device) - started) / (steps * case.batch_size)
 
     return contestant
 
@@ -120,7 +144,7 @@ def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
     written: list[float] = []
 
     def contestant() -> float:
-        with tempfile.TemporaryDirectory() as folder:
+        with case.settings(), tempfile.TemporaryDirectory() as folder:
 
             def on_epoch(state: State, is_best: bool) -> None:
                 started = clock(case.device)
@@ -130,18 +154,30 @@ def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
 
             one_epoch(trainer, state, on_epoch)
         timing = state.timing[-1]
+        seconds = float(timing["train_seconds"]) / images
+        details["batches"].append(timing["data_share"] * seconds)
         details["evaluation"].append(timing["eval_seconds"] / trainer.select.num_images)
         details["checkpoint"].append(written[-1])
-        return float(timing["train_seconds"]) / images
+        return seconds
 
     return contestant
 
 
+class _EpochEndedError(Exception):
+    """Leaves a run after an epoch."""
+
+
 def one_epoch(trainer: Trainer, state: State, on_epoch: Callable[[State, bool], None]) -> None:
-    """The next epoch, as a run does it."""
-    recipe = dataclasses.replace(trainer.recipe, epochs=state.epoch + 1)
+    """The next epoch of a run that has more to come: a run prepares the next one meanwhile."""
+    recipe = dataclasses.replace(trainer.recipe, epochs=state.epoch + 2)
     trainer = dataclasses.replace(trainer, recipe=recipe)
-    fit(trainer, state, on_epoch, lambda count, running: None, lambda state: None)
+
+    def leave(state: State, is_best: bool) -> None:
+        on_epoch(state, is_best)
+        raise _EpochEndedError
+
+    with contextlib.suppress(_EpochEndedError):
+        fit(trainer, state, leave, lambda count, running: None, lambda state: None)
 
 
 def _plain(case: Case, at_least: float) -> Any:
@@ -197,9 +233,10 @@ def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, 
     def contestant(size: int) -> Callable[[], float]:
         def work() -> float:
             trainer.select.batch_size = size
-            started = clock(case.device)
-            evaluate(trainer.model, trainer.select, trainer.autocast)
-            return (clock(case.device) - started) / trainer.select.num_images
+            with case.settings():
+                started = clock(case.device)
+                evaluate(trainer.model, trainer.select, trainer.autocast)
+                return (clock(case.device) - started) / trainer.select.num_images
 
         return work
 
@@ -210,7 +247,8 @@ def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, 
 def peak_memory(case: Case, steps: int) -> float:
     """Most memory of this process (of the GPU, where there is one) in MB after some steps."""
     trainer = case.trainer(steps * case.batch_size)
-    one_epoch(trainer, State(case.config.recipe.lr), lambda state, is_best: None)
+    with case.settings():
+        one_epoch(trainer, State(case.config.recipe.lr), lambda state, is_best: None)
     if case.device.type == "cuda":
         return torch.cuda.max_memory_allocated(case.device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -71,12 +71,17 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
+def _shares(value: Mapping[str, float]) -> str:
+    return " / ".join(f"{100 * share:.1f}" for share in value.values())
+
+
 _WHAT = (Column("model", "Model"), Column("head", "Head"), Column("precision", "Precision"))
 _US, _RATIO = _spread(0), _spread(2)
 COLUMNS: dict[str, Sequence[Column]] = {
     "loops": (
         *_WHAT,
-        Column("rates", "a", "images/s of the plain loop written from the recipes, fp32",
+        Column("rates", "a", "images/s of the plain loop written from the recipes, in PyTorch's "
+               "default precision",
                _of("reference")),
         Column("rates", "b", "images/s of the bare step on one batch that is ready", _of("bare")),
         Column("rates", "c", "images/s of our loop, data and augmentation included", _of("loop")),
@@ -85,6 +90,8 @@ COLUMNS: dict[str, Sequence[Column]] = {
         Column("loop_to_bare", "c/b", "", _spread(3)),
         Column("whole_to_bare", "c/b, whole", "with evaluation and checkpoint of an epoch",
                _spread(3)),
+        Column("epoch", "Epoch", "shares of its time in percent: steps, making batches, "
+               "evaluation, checkpoint", _shares),
         Column("images", "Images", "published ones, or noise of the same shape"),
     ),
     "augment": (

@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Tests, benchmark and published cells on a node with a GPU and without network.
+#
+#   bash run.sh [OUT] [--minutes 9] [--device cuda|cpu] [OVERRIDE...]
+#
+# OUT (default: gpu-out) gets log.txt, tests.txt, benchmark.json, records.zip and summary.md as they
+# are made. A part that fails does not stop the next one, and all end within the minutes. Overrides,
+# e.g. data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces),
+# SEEDS and MODELS (of the benchmark) choose others than those below.
+set -uo pipefail
+fail() { echo "run.sh: $*" >&2; exit 2; }
+
+CELLS=${CELLS:-mnist/vgg5_fc mnist/vgg5_spinal mnist/fashion_mnist_vgg5_fc mnist/fashion_mnist_vgg5_spinal}
+SEEDS=${SEEDS:-0-9}
+MODELS=${MODELS:-cnn vgg5 cifar_cnn resnet18_thin vgg16_bn}
+out='' minutes=9 device=cuda overrides=()
+while (($#)); do
+    case $1 in
+        --minutes) minutes=${2-} && shift && shift ;;
+        --device) device=${2-} && shift && shift ;;
+        -*) fail "unknown option $1; see the first lines of $0" ;;
+        *=*) overrides+=("$1") && shift ;;
+        *) [[ -z $out ]] || fail "two folders for the results: $out and $1" && out=$1 && shift ;;
+    esac
+done
+[[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || fail "--minutes must be a number, not '$minutes'"
+[[ $device == cuda || $device == cpu ]] || fail "--device must be cuda or cpu, not '$device'"
+limit=$(awk -v m="$minutes" 'BEGIN { print int(60 * m) }')
+out=${out:-gpu-out}
+mkdir -p "$out" || fail "$out cannot be made"
+out=$(cd "$out" && pwd)
+[[ ! -e $out/log.txt ]] || fail "$out has the results of an earlier call; name another folder"
+pack=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+work=$(mktemp -d)
+exec > >(tee "$out/log.txt") 2>&1
+log=$! running='' failed=''
+trap 'rm -rf "$work"; exec > /dev/null 2>&1; wait "$log"' EXIT
+trap '[[ -z $running ]] || { kill "$running"; wait "$running"; }; exit 143' INT TERM
+
+left() { echo $((limit - SECONDS)); }
+as_minutes() { awk -v s="$1" 'BEGIN { printf "%.2f", s / 60 }'; }
+# part NAME SECONDS COMMAND...: at most so long, and what it prints also goes to OUT/NAME.txt if
+# that is there; exit codes 5 (no tests) and 75 (something is left for another call) are fine
+part() {
+    local name=$1 seconds=$2 code began=$SECONDS copy=/dev/null
+    shift 2
+    ((seconds > 0)) || { echo "== $name: left out, the time is up"; return; }
+    [[ ! -e $out/$name.txt ]] || copy=$out/$name.txt
+    echo "== $name: at most $seconds s"
+    timeout --kill-after=5 "$seconds" "$@" > >(tee -a "$copy") 2>&1 &
+    running=$!
+    wait "$running"
+    code=$? running=''
+    echo "== $name: exit code $code after $((SECONDS - began)) s"
+    [[ $code == 0 || $code == 5 || $code == 75 ]] || failed+=" $name"
+}
+
+export PYTHONPATH=$work/lib PYTHONUNBUFFERED=1 SPINAL_OFFLINE=1 SPINAL_DATA=$work/data
+SPINAL_COMMIT=$(< "$pack/COMMIT") && export SPINAL_COMMIT
+echo "commit $SPINAL_COMMIT, $minutes minutes on $device, $(date -u +%FT%TZ)"
+cp -r "$pack/data" "$work/data"
+part install 120 python3 -m pip install --quiet --no-index --no-deps --no-warn-script-location \
+    --target "$work/lib" "$pack"/wheels/*.whl
+nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
+python3 - "$device" << 'END' || fail "nothing can be run here; --device cpu rehearses without a GPU"
+import platform, sys, torch, torchvision, spinal_repro, hydra
+print("Python", platform.python_version(), "PyTorch", torch.__version__, torchvision.__version__)
+sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available() and "PyTorch finds no GPU")
+END
+[[ $device == cuda ]] || export CUDA_VISIBLE_DEVICES=
+
+cd "$pack/source" && touch "$out/tests.txt"
+export PYTHONDONTWRITEBYTECODE=1
+part tests $((limit / 12)) python3 -m pytest -v -n 0 -p no:cacheprovider \
+    -m cuda tests/cuda
+seconds=$((limit / 6 < 600 ? limit / 6 : 600))
+read -ra models <<< "$MODELS"
+part benchmark "$seconds" python3 scripts/benchmark.py --parts loops profiles --device "$device" \
+    --models "${models[@]}" --minutes "$(as_minutes $((seconds * 5 / 6)))" --out "$out/benchmark.json"
+cd "$work" || exit
+read -ra cells <<< "$CELLS"
+part evidence "$(($(left) - 5))" python3 lib/bin/spinal paper run "${cells[@]}" \
+    "runtime.device=$device" "${overrides[@]}" --seeds "$SEEDS" \
+    --minutes "$(as_minutes $(($(left) - 15)))" --runs "$work/runs" --out "$out/records.zip"
+[[ -e $out/records.zip ]] &&
+    python3 -m zipfile -e "$out/records.zip" "$work/made" && cp "$work/made/summary.md" "$out"
+
+ls -l "$out"
+echo "${SECONDS} s of $limit s; failed:${failed:- nothing}"
+[[ -z $failed ]]

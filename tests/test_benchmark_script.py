@@ -1,0 +1,69 @@
+"""The benchmark measures what it says, keeps to its time and to what it has measured."""
+
+import itertools
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPTS = Path(__file__).parents[1] / "scripts"
+if not SCRIPTS.is_dir():
+    pytest.skip("scripts/ is in the repository, not in the source archive", allow_module_level=True)
+
+
+@pytest.fixture
+def benchmark(monkeypatch):
+    """The script, with data sets of a few images."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    import benchmark
+    from bench import cases, training
+
+    for module in (cases, training):
+        monkeypatch.setattr(module, "SIZES", {"mnist": (400, 200), "cifar10": (400, 200)})
+    yield benchmark
+    for name in [name for name in sys.modules if name.split(".")[0] in ("bench", "benchmark")]:
+        del sys.modules[name]
+
+
+def call(benchmark, monkeypatch, out, *arguments):
+    words = ["--parts", "loops", "--models", "cnn", "--device", "cpu", "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", *words, *arguments])
+    benchmark.main()
+
+
+def test_shares_of_an_epoch_are_of_a_whole(benchmark, monkeypatch, tmp_path):
+    out = tmp_path / "benchmark.json"
+    call(benchmark, monkeypatch, out, "--minutes", "0.05")
+    loops = json.loads(out.read_text())["loops"]
+    assert [row["head"] for row in loops["rows"]] == ["fc", "spinal"]
+    assert loops["settings"]["minutes"] == 0.05
+    for row in loops["rows"]:
+        assert row["precision"] == "fp32" and row["images"] == "noise"
+        assert list(row["epoch"]) == ["steps", "batches", "evaluation", "checkpoint"]
+        assert sum(row["epoch"].values()) == pytest.approx(1)
+        assert min(row["epoch"].values()) > 0
+
+
+def test_what_was_measured_is_kept_and_no_network_begins_after_its_time(
+    benchmark, monkeypatch, tmp_path, capsys
+):
+    out = tmp_path / "benchmark.json"
+
+    def measured(cases, *settings):
+        if cases[0].config.head.name == "spinal":
+            raise KeyboardInterrupt
+        spread = {"median": 1.0, "low": 1.0, "high": 1.0}
+        ratios = ("loop_to_reference", "loop_to_bare", "whole_to_bare")
+        yield {"precision": "fp32", "rates": {}, "epoch": {}, **dict.fromkeys(ratios, spread)}
+
+    monkeypatch.setattr(benchmark, "compare_loops", measured)
+    with pytest.raises(KeyboardInterrupt):
+        call(benchmark, monkeypatch, out)
+    assert len(json.loads(out.read_text())["loops"]["rows"]) == 1
+
+    out.unlink()
+    clock = itertools.count(step=61.0)
+    monkeypatch.setattr(benchmark.time, "monotonic", lambda: next(clock))
+    call(benchmark, monkeypatch, out, "--minutes", "1")
+    assert not out.exists() and "cnn fc: not measured" in capsys.readouterr().out
