@@ -76,13 +76,15 @@ def backend_settings(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     cudnn, strict = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-    torch.use_deterministic_algorithms(deterministic)
+    if deterministic != strict:  # the call imports PyTorch's compiler, which takes seconds
+        torch.use_deterministic_algorithms(deterministic)
     cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
     cudnn.allow_tf32 = precision != "fp32"
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(strict)
+        if deterministic != strict:
+            torch.use_deterministic_algorithms(strict)
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before
 
 

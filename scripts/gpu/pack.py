@@ -23,8 +23,8 @@ from spinal_repro.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "COMMIT"
-# nodes with PyTorch seldom have these; the last one is published as source alone
-MISSING = ("hydra-core", "omegaconf")
+# nodes with PyTorch lack these or have an old filelock; the last one is published as source alone
+MISSING = ("hydra-core", "omegaconf", "filelock")
 ANTLR = "antlr4-python3-runtime==4.9.3"
 MIB = 2**20
 
