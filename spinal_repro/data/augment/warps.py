@@ -88,8 +88,12 @@ def homography(start: Tensor, end: Tensor) -> Tensor:
     lower = torch.stack([zero, zero, zero, x, y, one, -v * x, -v * y], dim=-1)
     equations, values = torch.cat([upper, lower], dim=1), torch.cat([u, v], dim=1)
     solution, singular = torch.linalg.solve_ex(equations, values)
+    # rounding can hide it from the solver; of whole pixels these areas are exact
+    before, after = end.roll(1, dims=1) - end, end.roll(-1, dims=1) - end
+    areas = before[..., 0] * after[..., 1] - before[..., 1] * after[..., 0]
+    none = singular.bool() | (areas == 0).any(dim=1)
     identity = values.new_tensor([1, 0, 0, 0, 1, 0, 0, 0])
-    return torch.where(singular.bool().unsqueeze(1), identity, solution)
+    return torch.where(none.unsqueeze(1), identity, solution)
 
 
 @AUGMENTATIONS.register("rotation")
