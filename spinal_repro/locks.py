@@ -2,41 +2,43 @@
 
 import errno
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 FOREVER = -1
 
 
+def file_lock(path: Path) -> BaseFileLock:
+    """A lock that the operating system keeps.
+
+    Never a file that stands for one, which would outlive a process that is killed.
+
+    Args:
+        path: The file to lock.
+    """
+    return FileLock(path, fallback_to_soft=False)
+
+
 def acquire(lock: BaseFileLock, timeout: float) -> bool:
     """Take a lock; False where its file system has none.
 
-    There some versions of filelock go on with a file that stands for a lock. It would outlive
-    a process that is killed, so it counts as none and is given back.
-
     Args:
         lock: To take.
-        timeout: Seconds to wait for whoever has it, or `FOREVER`.
+        timeout: Seconds to wait for the process that has it, or `FOREVER`.
 
     Raises:
         Timeout: where another process still has it.
         OSError: where its folder cannot be written.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of that; callers have their own words
-            lock.acquire(timeout=timeout)
-    except (OSError, NotImplementedError) as error:
-        number = error.errno if isinstance(error, OSError) else errno.ENOSYS
-        if number not in NO_LOCKS and not isinstance(lock, SoftFileLock):
+        lock.acquire(timeout=timeout)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
             raise
-        return False
-    if isinstance(lock, SoftFileLock):
-        lock.release()
         return False
     return True
 
@@ -55,7 +57,7 @@ def alone(path: Path, doing: str) -> Iterator[bool]:
     Raises:
         OSError: where the folder cannot be written.
     """
-    lock = FileLock(path)
+    lock = file_lock(path)
     try:
         held = acquire(lock, timeout=0)
     except Timeout:

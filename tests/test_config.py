@@ -199,9 +199,9 @@ def test_typos_behind_a_plus_name_the_nearest():
     [
         ("head=spinall", "spinall"),
         ("datset=mnist", "datset"),
-        ("recipe.lr=abc", "recipe: lr: .*'abc'.*[Ff]loat"),
-        ("recipe.epochs=1.5", "recipe: epochs: .*'1.5'.*[Ii]nteger"),
-        ("data.download=maybe", "data: download: .*'maybe'.*bool"),
+        ("recipe.lr=abc", "recipe: lr: .*'abc'"),
+        ("recipe.epochs=1.5", "recipe: epochs: .*'1.5'"),
+        ("data.download=maybe", "data: download: .*'maybe'"),
         ("recipe.mean=0.5", "recipe: mean"),
         ("recipe.std=[[1]]", "recipe.std must be a list of numbers"),
         ("recipe.lr_rule=redraw", "recipe: lr_rule"),

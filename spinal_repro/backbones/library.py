@@ -162,7 +162,8 @@ def torchvision_backbone(
     Raises:
         UserError: for an unknown name, or images that the network cannot process.
     """
-    from torchvision import models
+    with torch.device("cpu"):  # of PyTorch 2.6, whose import computes and fails on "meta"
+        from torchvision import models
 
     _known("torchvision", name, models.list_models(module=models))
     options: dict[str, Any] = {}
@@ -197,7 +198,8 @@ def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbo
     Raises:
         UserError: for an unknown name, or images that the network cannot process.
     """
-    import timm
+    with torch.device("cpu"):  # it imports torchvision
+        import timm
 
     _known("timm", name, timm.list_models())
     settings = timm.get_pretrained_cfg(name)

@@ -87,7 +87,7 @@ class SpinalStack(nn.Module):
         tiled = features if repeats == 1 else features.repeat(1, repeats)
         outputs: list[Tensor] = []
         for k, index in enumerate(self.order):
-            part = tiled[:, k * size : (k + 1) * size]
+            part = tiled[..., k * size : (k + 1) * size]
             layer = self.layers[index]
             outputs.append(layer(torch.cat([part, outputs[-1]], dim=1) if k else part))
         return torch.cat(outputs, dim=1)

@@ -70,9 +70,15 @@ def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[
 
 
 def _t(freedom: int, level: float) -> float:
-    from scipy.special import stdtrit  # late: no run needs it, and importing it takes a while
+    """Student's t that encloses a share of ``level``.
 
-    return float(stdtrit(freedom, (1 + level) / 2))
+    By the incomplete beta function: before SciPy 1.17, `stdtrit` is right to 8 or 10 digits alone,
+    and the tables would depend on the version.
+    """
+    from scipy.special import betaincinv  # late: no run needs it, and importing it takes a while
+
+    share = float(betaincinv(freedom / 2, 0.5, 1 - level))  # freedom / (freedom + t^2)
+    return math.sqrt(freedom * (1 - share) / share)
 
 
 def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:

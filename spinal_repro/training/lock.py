@@ -3,11 +3,11 @@
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from spinal_repro.errors import EXIT_BUSY, UserError
 from spinal_repro.files import clean, make_folder, read_json
-from spinal_repro.locks import acquire
+from spinal_repro.locks import acquire, file_lock
 from spinal_repro.records import STATUS
 
 LOCK = ".lock"
@@ -36,7 +36,7 @@ class RunLock:
 
     def __init__(self, folder: Path, owner: bool = True) -> None:
         self.held = self.absent = False
-        self._owner, self._folder, self._lock = owner, folder, FileLock(folder / LOCK)
+        self._owner, self._folder, self._lock = owner, folder, file_lock(folder / LOCK)
         self._file: int | None = None  # the number of the file that is locked
 
     def __enter__(self) -> "RunLock":

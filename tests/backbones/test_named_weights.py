@@ -58,9 +58,10 @@ def server(published, tmp_path, monkeypatch) -> Iterator[Server]:
     url = f"http://localhost:{made.http.server_port}/{NAME}-{digest}.pth"
     entry = ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
     monkeypatch.setattr(entry, "_value_", dataclasses.replace(entry.value, url=url))
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
-    monkeypatch.setattr("torch.hub._hub_dir", None)
+    kept = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "torch")
     yield made
+    torch.hub.set_dir(kept)
     made.http.shutdown()
 
 

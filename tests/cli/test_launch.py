@@ -159,22 +159,25 @@ def test_the_launcher_for_a_gpu_partition_is_what_sbatch_takes(tmp_path, monkeyp
     """An array job, one GPU each, with a signal before the end and requeueing."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     from hydra import compose, initialize_config_dir
-    from submitit.slurm import slurm
+    from submitit import SlurmExecutor
 
     with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
         cfg = compose("train", ["hydra/launcher=slurm_gpu"], return_hydra_config=True)
     launcher = OmegaConf.to_container(cfg.hydra.launcher)
     assert isinstance(launcher, dict) and launcher["max_num_timeout"] > 0
-    (tmp_path / "srun").write_text("#!/bin/sh\n")
-    (tmp_path / "srun").chmod(0o755)
+    sbatch = f'#!/bin/sh\ncp "$1" {tmp_path}/submitted\necho Submitted batch job 1\n'
+    for name, text in {"srun": "#!/bin/sh\n", "sbatch": sbatch}.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    executor = slurm.SlurmExecutor(tmp_path)
+    executor = SlurmExecutor(tmp_path)
     names = {"gpus_per_node", "cpus_per_task", "array_parallelism", "signal_delay_s"}
     executor.update_parameters(
         time=launcher["timeout_min"],
         additional_parameters=launcher["additional_parameters"],
         **{name: launcher[name] for name in names},
     )
-    text = slurm._make_sbatch_string("run", tmp_path, map_count=40, **executor.parameters)
+    executor.map_array(abs, range(40))
+    text = (tmp_path / "submitted").read_text()
     flags = {line.removeprefix("#SBATCH --") for line in text.splitlines() if "#SBATCH" in line}
     assert {"requeue", "gpus-per-node=1", "array=0-39%16", "signal=USR2@180"} <= flags

@@ -1,5 +1,6 @@
 """``spinal status``: one row a run, whatever state its folder is in."""
 
+import errno
 import os
 import subprocess
 import sys
@@ -141,7 +142,9 @@ def test_a_name_that_no_file_can_have(arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     said = capsys.readouterr().err
-    assert "name too long" in said and len(said.splitlines()) == 1 and len(said) < 500
+    assert (
+        os.strerror(errno.ENAMETOOLONG) in said and len(said.splitlines()) == 1 and len(said) < 500
+    )
 
 
 def test_a_table_is_shown_before_it_is_written(tmp_path, capsys):

@@ -117,7 +117,7 @@ def test_when_all_mirrors_fail_one_message_says_what_each_said(server, tmp_path)
     with pytest.raises(UserError) as caught:
         fetch(idx_entry(server.url, "http://127.0.0.1:9/"), tmp_path)
     message = str(caught.value)
-    assert "HTTP 403" in message and "127.0.0.1:9" in message and "refused" in message
+    assert "HTTP 403" in message and "127.0.0.1:9" in message
     assert "spinal data import tiny PATH" in message
     assert_nothing(tmp_path)
 
@@ -388,12 +388,12 @@ def test_two_processes_fetch_at_once(server, tmp_path):
     logs = [(tmp_path / f"{number}.log").open("w+") for number in range(2)]
     running = [subprocess.Popen(command, stdout=log, stderr=log, text=True) for log in logs]
     said = ["", ""]
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (server.asked and any("waiting" in s for s in said)):
         time.sleep(0.05)
         said = [(tmp_path / f"{number}.log").read_text() for number in range(2)]
     server.gate.set()
-    assert [process.wait(timeout=60) for process in running] == [0, 0], said
+    assert [process.wait(timeout=300) for process in running] == [0, 0], said
     for log in logs:
         log.close()
     assert sum("waiting for it" in text for text in said) == 1, said

@@ -96,7 +96,7 @@ def test_a_batch_of_cifar_with_code_in_it(tmp_path, trace, monkeypatch):
     monkeypatch.setattr(tv.CIFAR10, "meta", meta)
     tv.CIFAR10(tmp_path)
     assert ran(trace), "torchvision's own class runs it"
-    with pytest.raises(UserError, match=r"no file of CIFAR: it names pathlib\.Path\.touch|getattr"):
+    with pytest.raises(UserError, match="no file of CIFAR: it names "):
         load_dataset(compose(["dataset=cifar10"]).dataset, tmp_path)
     assert not ran(trace)
 
@@ -142,7 +142,7 @@ def test_a_configuration_that_makes_objects(tmp_path, trace):
     assert trace.is_dir(), "the naive way runs it"
     trace.rmdir()
     path.write_text(evil)
-    with pytest.raises(UserError, match="could not determine a constructor"):
+    with pytest.raises(UserError, match=r"config\.yaml cannot be read"):
         read_yaml(path)
     assert not trace.exists()
 
