@@ -13,7 +13,7 @@ OPTIONS = {"width": 6, "layers": 4}
 
 def build(library, name, **arguments):
     """A network without memory: where its classifier is does not depend on its weights."""
-    timm = pytest.importorskip("timm")  # importing it on "meta" fails with PyTorch 2.6
+    timm = pytest.importorskip("timm")  # importing it on "meta" fails with PyTorch 2.7
     with torch.device("meta"):
         if library == "timm":
             return timm.create_model(name, **arguments)

@@ -162,7 +162,7 @@ def torchvision_backbone(
     Raises:
         UserError: for an unknown name, or images that the network cannot process.
     """
-    with torch.device("cpu"):  # of PyTorch 2.6, whose import computes and fails on "meta"
+    with torch.device("cpu"):  # with PyTorch 2.7 this import fails on "meta"
         from torchvision import models
 
     _known("torchvision", name, models.list_models(module=models))
