@@ -76,15 +76,17 @@ def backend_settings(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     cudnn, strict = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-    if deterministic != strict:  # the call imports PyTorch's compiler, which takes seconds
-        torch.use_deterministic_algorithms(deterministic)
-    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
+    changes = deterministic and not strict  # the call imports PyTorch's compiler: seconds
+    if changes:
+        torch.use_deterministic_algorithms(True)
+    cudnn.deterministic = deterministic or strict
+    cudnn.benchmark = not cudnn.deterministic
     cudnn.allow_tf32 = precision != "fp32"
     try:
         yield
     finally:
-        if deterministic != strict:
-            torch.use_deterministic_algorithms(strict)
+        if changes:
+            torch.use_deterministic_algorithms(False)
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before
 
 

@@ -180,8 +180,8 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
     mean, std = (
         torch.tensor(c, device=trained.device).view(-1, 1, 1) for c in (trained.mean, trained.std)
     )
-    precision = config.runtime.precision
-    context = autocast(trained.device, precision)
+    runtime = config.runtime
+    context = autocast(trained.device, runtime.precision)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             pixels = list(pool.map(read, paths[start : start + BATCH]))
@@ -189,7 +189,9 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
             answers: Iterator[Tensor] = iter(())
             if good:
                 images = torch.from_numpy(np.stack(good)).to(trained.device).float() / 255
-                settings = backend_settings(trained.device, precision)
+                settings = backend_settings(
+                    trained.device, runtime.precision, runtime.deterministic
+                )
                 with torch.inference_mode(), settings, context():
                     logits = trained.model((images - mean) / std).float()
                 if not bool(torch.isfinite(logits).all()):
@@ -264,9 +266,9 @@ def evaluate(trained: Trained, batches: Batches) -> Evaluation:
     Raises:
         UserError: where the model computes NaN or infinities.
     """
-    precision = trained.config.runtime.precision
-    with backend_settings(trained.device, precision):
-        result = run_over(trained.model, batches, autocast(trained.device, precision))
+    runtime = trained.config.runtime
+    with backend_settings(trained.device, runtime.precision, runtime.deterministic):
+        result = run_over(trained.model, batches, autocast(trained.device, runtime.precision))
     if not math.isfinite(result.loss):
         raise _overflowed(trained)
     return result

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.environment import autocast, resolve_device
+from spinal_repro.environment import autocast, backend_settings, resolve_device
 from spinal_repro.model import build_model
 from spinal_repro.schema import Config
 from spinal_repro.training.loop import training_loss
@@ -96,9 +96,10 @@ def _measure(config: Config) -> tuple[float, float]:
         with torch.no_grad(), precision():
             model(seen)
 
-    train = _seconds(step, device) / count
-    model.eval()
-    return train, _seconds(look, device) / count
+    with backend_settings(device, config.runtime.on(device.type).precision):
+        train = _seconds(step, device) / count
+        model.eval()
+        return train, _seconds(look, device) / count
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:

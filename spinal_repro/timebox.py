@@ -19,7 +19,8 @@ class Job:
         seed: Its seed.
         epochs: Of the whole run.
         done: Epochs that its checkpoint has.
-        state: How it ended; empty as long as it was not tried.
+        state: How it ended; empty as long as it may still be started or continued.
+        put_off: Whether it was begun, and is too long for the time left.
     """
 
     cell: str
@@ -27,6 +28,7 @@ class Job:
     epochs: int
     done: int = 0
     state: str = ""
+    put_off: bool = False
 
 
 J = TypeVar("J", bound=Job)
@@ -56,17 +58,16 @@ class TimeBox(Generic[J]):
     Attributes:
         jobs: In the order in which they are to be run.
         deadline: When all work ends.
-        first: The first run that trained: it is continued to the deadline even if it cannot
-            finish, so that the same command, repeated, always comes further.
+        trained: Whether any run has trained. Until then a run is started even if it cannot
+            finish, so that the same command, repeated, makes progress each time.
     """
 
     jobs: Sequence[J]
     deadline: float
-    first: J | None = None
+    trained: bool = False
     _epoch: dict[str, float] = field(default_factory=dict)  # seconds, by cell
     _besides: dict[str, float] = field(default_factory=dict)
     _ends: list[float] = field(default_factory=list)  # of the epochs of the run in progress
-    _judged: bool = False
 
     def learn(self, cell: str, epochs: Sequence[float]) -> None:
         """Take over what epochs of a finished run took on this machine, the first one first."""
@@ -80,35 +81,43 @@ class TimeBox(Generic[J]):
         return left + self._besides.get(job.cell, 0.0)
 
     def next(self, now: float) -> J | None:
-        """The first run not tried yet that is expected to finish, or of which nothing is known."""
+        """The run to train next, or None.
+
+        That is the first one that is expected to finish or of which nothing is known. Where there
+        is none, one that has begun is continued to the deadline.
+        """
         waiting = [job for job in self.jobs if not job.state] if now < self.deadline else []
-        fitting = [job for job in waiting if now + (self.needs(job) or 0.0) <= self.deadline]
-        if not fitting and self.first is None:  # better a part of a run than nothing
-            return waiting[0] if waiting else None
-        return fitting[0] if fitting else None
+        fitting = [job for job in waiting if self._may_fit(job, now)]
+        begun = [job for job in waiting if job.done]
+        others = [] if self.trained else waiting  # better a part of a run than nothing
+        return next(iter([*fitting, *begun, *others]), None)
+
+    def _may_fit(self, job: J, now: float) -> bool:
+        return not job.put_off and now + (self.needs(job) or 0.0) <= self.deadline
 
     def begin(self, job: J, now: float) -> None:
-        """A run begins."""
-        self._ends, self._judged = [now], job.cell in self._epoch
+        """A run begins, or is continued."""
+        self._ends = [now]
 
     def epoch_ended(self, job: J, done: int, now: float) -> bool:
-        """Note an epoch; whether to go on.
+        """Note an epoch; whether to continue, or to put the run off for one that may fit.
 
         Args:
             job: The run that began last.
             done: Epochs that it has now.
             now: When the epoch ended.
         """
-        self.first = self.first or job
+        self.trained = True
         self._ends.append(now)
         job.done = done
         if len(self._ends) > 2:
             self._epoch[job.cell] = median(b - a for a, b in pairwise(self._ends[1:]))
         left = self.needs(job)
-        if self._judged or job is self.first or left is None:
+        if left is None or job.put_off or self._may_fit(job, now):
             return True
-        self._judged = True
-        return now + left <= self.deadline
+        rest = (other for other in self.jobs if other is not job and not other.state)
+        job.put_off = any(self._may_fit(other, now) for other in rest)
+        return not job.put_off
 
     def end(self, job: J, now: float) -> None:
         """The run that began last ended; its ``state`` says how."""

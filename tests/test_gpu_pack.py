@@ -138,12 +138,15 @@ def node(tmp_path):
     python.write_text(
         '#!/bin/sh\necho "$SPINAL_COMMIT $*" >> "$CALLS"\ncase "$*" in\n'
         '*"-m pytest"*) echo tested; exit "$TESTS";;\n*benchmark.py*) exec sleep "$SLEEP";;\n'
-        '*"paper run"*) exit "$EVIDENCE";;\nesac\n'
+        '*"paper run"*) for word; do [ "$last" != --out ] || touch "$word"; last=$word; done\n'
+        'exit "$EVIDENCE";;\n'
+        '*"-m zipfile"*) mkdir -p "$5"; echo "1 of 9 runs finished, $FAILED failed." > '
+        '"$5/summary.md";;\nesac\n'
     )
     python.chmod(0o755)
 
-    def call(*arguments, tests=0, sleep=0, evidence=75):
-        settings = {"TESTS": tests, "SLEEP": sleep, "EVIDENCE": evidence}
+    def call(*arguments, tests=0, sleep=0, evidence=75, failed=0):
+        settings = {"TESTS": tests, "SLEEP": sleep, "EVIDENCE": evidence, "FAILED": failed}
         return subprocess.run(
             ["bash", str(folder / "run.sh"), *arguments],
             cwd=tmp_path,
@@ -165,20 +168,32 @@ def test_all_parts_run_in_order_and_name_the_commit(node, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
     assert all(call.startswith("0123abc ") for call in calls)
-    wanted = ["-m pip install", "- cpu", "-m cuda", "--parts loops profiles", "data.limit=9"]
+    wanted = ["-m pip install", "- cpu", "-m cuda", "--parts loops profiles", "data.limit=9", "-e"]
     assert len(calls) == len(wanted)
     for call, part in zip(calls, wanted, strict=True):
         assert part in call
-    assert "runtime.device=cpu data.limit=9 recipe.epochs=2 --seeds" in calls[-1]
+    assert "runtime.device=cpu data.limit=9 recipe.epochs=2 --seeds" in calls[-2]
+    assert (tmp_path / "out" / "summary.md").read_text().startswith("1 of 9")
     assert (tmp_path / "out" / "tests.txt").read_text() == "tested\n"
     assert done.stdout == (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_part_that_fails_or_hangs_does_not_stop_the_next(node, tmp_path):
-    done = node("out", "--minutes", "0.25", "--device", "cpu", tests=1, sleep=60)
+    done = node("out", "--minutes", "0.5", "--device", "cpu", tests=1, sleep=60)
     assert done.returncode == 1
     assert done.stdout.endswith("failed: tests benchmark\n"), done.stdout
-    assert "paper run" in (tmp_path / "calls").read_text().splitlines()[-1]
+    assert "paper run" in (tmp_path / "calls").read_text().splitlines()[-2]
+
+
+def test_runs_that_failed_are_told_though_others_are_left(node):
+    done = node("out", "--device", "cpu", failed=2)
+    assert done.returncode == 1 and done.stdout.endswith("failed: runs\n"), done.stdout
+
+
+def test_what_has_no_time_left_is_left_out(node, tmp_path):
+    done = node("out", "--minutes", "0.2", "--device", "cpu")
+    assert done.returncode == 0 and "evidence: left out" in done.stdout
+    assert "paper run" not in (tmp_path / "calls").read_text()
 
 
 @pytest.mark.parametrize(

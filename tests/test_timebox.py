@@ -25,7 +25,7 @@ def simulated(jobs: list[Job], seconds: float, cost: dict[str, float], start: fl
                 break
             now += cost[job.cell]
             if not box.epoch_ended(job, job.done + 1, now):
-                job.state = "given up"
+                job.state = ""
                 break
         box.end(job, now)
     return now
@@ -79,15 +79,27 @@ def test_a_later_run_that_fits_is_taken():
     assert box.next(100.0) is None
 
 
-def test_a_run_that_turns_out_too_long_gives_way_unless_it_is_the_first():
+def test_a_run_that_turns_out_too_long_gives_way_to_those_that_fit():
     jobs = [Job("short", 0, 10), Job("long", 0, 100), Job("short", 1, 10), Job("long", 1, 100)]
-    assert simulated(jobs, 100.0, {"short": 1.0, "long": 5.0}) == 10 + 2 * 5 + 10
+    assert simulated(jobs, 100.0, {"short": 1.0, "long": 5.0}) == 100.0
+    left = (100 - 2 * 10) // 5
     assert [(job.state, job.done) for job in jobs] == [
-        ("done", 10), ("given up", 2), ("done", 10), ("", 0),
+        ("done", 10), ("stopped", left), ("done", 10), ("", 0),
     ]  # fmt: skip
     jobs = [Job("long", 0, 100), Job("short", 0, 10)]
     assert simulated(jobs, 100.0, {"short": 1.0, "long": 5.0}) == 100.0
-    assert [(job.state, job.done) for job in jobs] == [("stopped", 20), ("", 0)]
+    left = (100 - 10) // 5
+    assert [(job.state, job.done) for job in jobs] == [("stopped", left), ("done", 10)]
+
+
+def test_a_run_alone_is_not_put_off():
+    jobs = [Job("short", 0, 10), Job("long", 0, 100), Job("long", 1, 100)]
+    box = TimeBox(jobs, 100.0)
+    jobs[0].state = "done"
+    box.begin(jobs[1], 10.0)
+    assert [box.epoch_ended(jobs[1], done, 10 + 5.0 * done) for done in (1, 2, 3)] == [True] * 3
+    jobs[1].state = "stopped"
+    assert box.next(95.0) is None, "none is started that cannot finish"
 
 
 @pytest.mark.parametrize("seconds", [6.0, 11.0, 40.0])

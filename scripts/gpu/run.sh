@@ -6,7 +6,8 @@
 # OUT (default: gpu-out) gets log.txt, tests.txt, benchmark.json, records.zip and summary.md as they
 # are made. A part that fails does not stop the next one, and all end within the minutes. Overrides,
 # e.g. data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces),
-# SEEDS and MODELS (of the benchmark) choose others than those below.
+# SEEDS and MODELS (of the benchmark) choose others than those below. RUNS is a folder that keeps
+# checkpoints for another call (default: a temporary one).
 set -uo pipefail
 fail() { echo "run.sh: $*" >&2; exit 2; }
 
@@ -32,6 +33,7 @@ out=$(cd "$out" && pwd)
 [[ ! -e $out/log.txt ]] || fail "$out has the results of an earlier call; name another folder"
 pack=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work=$(mktemp -d)
+runs=$(realpath -m "${RUNS:-$work/runs}")
 exec > >(tee "$out/log.txt") 2>&1
 log=$! running='' failed=''
 trap 'rm -rf "$work"; exec > /dev/null 2>&1; wait "$log"' EXIT
@@ -47,7 +49,7 @@ part() {
     ((seconds > 0)) || { echo "== $name: left out, the time is up"; return; }
     [[ ! -e $out/$name.txt ]] || copy=$out/$name.txt
     echo "== $name: at most $seconds s"
-    timeout --kill-after=5 "$seconds" "$@" > >(tee -a "$copy") 2>&1 &
+    timeout --signal="${signal:-TERM}" --kill-after=5 "$seconds" "$@" > >(tee -a "$copy") 2>&1 &
     running=$!
     wait "$running"
     code=$? running=''
@@ -71,19 +73,21 @@ END
 
 cd "$pack/source" && touch "$out/tests.txt"
 export PYTHONDONTWRITEBYTECODE=1
-part tests $((limit / 12)) python3 -m pytest -v -n 0 -p no:cacheprovider \
+signal=INT part tests $((limit / 12)) python3 -m pytest -v -n 0 -p no:cacheprovider \
     -m cuda tests/cuda
 seconds=$((limit / 6 < 600 ? limit / 6 : 600))
 read -ra models <<< "$MODELS"
 part benchmark "$seconds" python3 scripts/benchmark.py --parts loops profiles --device "$device" \
     --models "${models[@]}" --minutes "$(as_minutes $((seconds * 5 / 6)))" --out "$out/benchmark.json"
-cd "$work" || exit
+mkdir -p "$runs" && cd "$runs/.." || exit
 read -ra cells <<< "$CELLS"
-part evidence "$(($(left) - 5))" python3 lib/bin/spinal paper run "${cells[@]}" \
-    "runtime.device=$device" "${overrides[@]}" --seeds "$SEEDS" \
-    --minutes "$(as_minutes $(($(left) - 15)))" --runs "$work/runs" --out "$out/records.zip"
+seconds=$(($(left) - 15))
+part evidence $((seconds > 0 ? seconds + 10 : 0)) python3 "$work/lib/bin/spinal" paper run \
+    "${cells[@]}" "runtime.device=$device" "${overrides[@]}" --seeds "$SEEDS" \
+    --minutes "$(as_minutes "$seconds")" --runs "${runs##*/}" --out "$out/records.zip"
 [[ -e $out/records.zip ]] &&
     python3 -m zipfile -e "$out/records.zip" "$work/made" && cp "$work/made/summary.md" "$out"
+[[ ! -e $out/summary.md ]] || grep -q ' 0 failed' "$out/summary.md" || failed+=' runs'
 
 ls -l "$out"
 echo "${SECONDS} s of $limit s; failed:${failed:- nothing}"

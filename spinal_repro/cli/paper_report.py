@@ -65,11 +65,11 @@ class Report:
         return sum(run.state != "done" for run in self._box.jobs) - self.failed
 
     @property
-    def standing(self) -> str:
-        """How many runs are finished, and what to do about the others."""
+    def standing(self) -> list[str]:
+        """How many runs are finished, and the command that continues the others."""
         count = len(self._box.jobs)
-        text = f"{count - self.left - self.failed} of {count} runs finished, {self.failed} failed"
-        return f"{text}; to continue: {self._command}" if self.left or self.failed else text
+        text = f"{count - self.left - self.failed} of {count} runs finished, {self.failed} failed."
+        return [text, f"To continue: {self._command}"] if self.left or self.failed else [text]
 
     def table(self, style: str) -> str:
         """One row a run, with what each column means."""
@@ -99,13 +99,13 @@ class Report:
         elif not run.state.startswith("failed"):
             needs = self._box.needs(run)
             known = "not measured yet" if needs is None else f"needs about {needs / 60:.1f} min"
-            row["state"] = f"{run.state or 'not started'}: {known}"
+            row["state"] = f"{run.state or ('stopped' if run.done else 'not started')}: {known}"
         return row
 
     def write(self) -> None:
         """Write the archive as things stand."""
         facts = [f"- {key}: {escape_markdown(value)}" for key, value in self._facts.items()]
-        lines = ["# Runs of published cells", "", f"{self.standing}".replace("; to", ".\n\nTo")]
+        lines = ["# Runs of published cells", *(f"\n{line}" for line in self.standing)]
         buffer = io.BytesIO()
         with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
             text = "\n".join([*lines, "", *facts, "", self.table("markdown"), ""])

@@ -85,7 +85,8 @@ def run_cells(given: argparse.Namespace) -> None:
         tell(f"spinal paper run: {error}", error=True)
         sys.exit(EXIT_INTERRUPTED)
     tell(report.table("table"))
-    tell(f"\n{report.standing}; records and summary: {report.archive}")
+    for line in ("", *report.standing, f"Records and summary: {report.archive}"):
+        tell(line)
     sys.exit(EXIT_INTERRUPTED if report.left else EXIT_FAILED if report.failed else 0)
 
 
@@ -163,7 +164,7 @@ def _do(run: Run, box: TimeBox[Run], stop: Stop) -> None:
         run.timing = state.timing
         if box.epoch_ended(run, state.epoch, time.monotonic()):
             return box.deadline
-        why = "stopped, it would not have finished"
+        why = ""  # put off: it may be continued when nothing else fits
         return 0.0
 
     box.begin(run, time.monotonic())

@@ -111,7 +111,7 @@ def check_evaluation(
 def finite_weights(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
     """Whether weights, buffers and optimizer state are finite. Does not wait for the device.
 
-    A gradient that is not finite shows in the next step's loss, but for that of the last step.
+    A gradient that is not finite shows in the next step's loss; after the last step it shows here.
 
     Returns:
         A bool ``[]`` on the device for each tensor, by its name.

@@ -83,7 +83,7 @@ class Clock:
         """The moment when all work asked for so far is done."""
         if self._device.type == "cuda":
             event = torch.cuda.Event(enable_timing=True)
-            event.record()
+            event.record(torch.cuda.current_stream(self._device))
             return event
         if self._device.type == "mps":
             torch.mps.synchronize()

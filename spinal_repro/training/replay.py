@@ -86,7 +86,8 @@ def replay(folder: Path) -> Found | None:
             except NonFiniteLossError as error:
                 return _closely(error, setup, state.lr)
             return None
-        recipe = dataclasses.replace(config.recipe, epochs=_last_epoch(folder, state))
+        last = min(_last_epoch(folder, state), config.recipe.epochs)
+        recipe = dataclasses.replace(config.recipe, epochs=last)
         trainer = dataclasses.replace(setup.trainer, recipe=recipe)
         best = BestWeights(folder, trainer.model)
         steps = _Steps(0 if state.partway is None else state.partway.step)

@@ -284,7 +284,7 @@ def _train(
             saver.stop.epoch_ended(state)
             if state.epoch == epochs or saver.due_after_epoch():
                 checkpoint(state)
-                saver.stop_here(state)  # nowhere else, lest epochs be lost
+                saver.stop_here(state)  # right after a checkpoint, so that no epoch is lost
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
             progress.on_batch(count, running)

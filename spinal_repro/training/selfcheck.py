@@ -83,7 +83,7 @@ def one_step(
         images: ``[N, C, H, W]``.
         labels: ``[N]``.
         device: Where to compute.
-        precision: ``fp32`` or ``bf16``.
+        precision: ``fp32``, ``tf32`` or ``bf16``; whether TF32 is used, `backend_settings` decides.
     """
     twin = copy.deepcopy(model).to(device).eval()
     for module in twin.modules():

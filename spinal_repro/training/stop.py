@@ -93,7 +93,7 @@ class Stop(Listener):
         return self.signalled or ("time limit" if late else "")
 
     def epoch_ended(self, state: Any) -> None:
-        """Let who began the run look at it after an epoch, and set another deadline."""
+        """Call ``on_epoch`` with the state; what it returns is the deadline from now on."""
         if self._on_epoch is not None:
             self._deadline = self._on_epoch(state)
 

@@ -112,7 +112,7 @@ def test_pairs_seed_by_seed_and_an_archive_that_is_accepted(command, clock, tmp_
     assert clock.runs() == [(cell, seed) for seed in (1, 0) for cell in PAIR]
     text = summary("out.zip")
     assert "highest accuracy on the TEST set" in text and "2 of 8 epochs" in text
-    assert text.count("| 2/2 |") == 4 and "to continue" not in text
+    assert text.count("| 2/2 |") == 4 and "To continue" not in text
     for path in Path("runs").rglob("record.json"):
         accuracy = read_record(path)["test"]["selected"]["accuracy"]
         assert f"| {100 * accuracy:.2f} |" in text
@@ -151,7 +151,8 @@ def test_what_cannot_finish_gives_way_and_repeated_the_command_gets_everything_d
     ended = command(*words)
     assert ended.code == EXIT_INTERRUPTED
     assert clock.runs() == [(quick, 0), (slow, 0), (quick, 1)]
-    assert ended.state(slow, 0).startswith("2/6") and "would not have" in ended.state(slow, 0)
+    assert ended.state(slow, 0).startswith("3/6"), "continued once nothing else fitted"
+    assert "stopped at the deadline" in ended.state(slow, 0)
     assert ended.state(slow, 1).endswith("not started: needs about 15.0 min")
     assert ended.state(quick, 1).endswith("done")
     codes = []

@@ -75,6 +75,7 @@ def test_tf32_is_that_of_convolutions(tmp_path, monkeypatch):
         pytest.skip("this GPU has no TF32")
     found, precision = observed(monkeypatch, small(tmp_path, "runtime.precision=tf32"))
     assert precision == "tf32" and found["least convolution"] > BETWEEN
+    assert found["product"] < BETWEEN
 
 
 @cuda_only
