@@ -280,11 +280,13 @@ def _train(
             if is_best:
                 best.keep()
             progress.on_epoch(state)
-            tracking.on_epoch(state.history, state.timing)
             saver.stop.epoch_ended(state)
-            if state.epoch == epochs or saver.due_after_epoch():
+            due = state.epoch == epochs or saver.due_after_epoch()
+            if due:
                 checkpoint(state)
-                saver.stop_here(state)  # right after a checkpoint, so that no epoch is lost
+            tracking.on_epoch(state.history, state.timing)
+            if due:  # only after a checkpoint, so that no epoch is lost
+                saver.stop_here(state)
 
         def on_batch(count: int, running: dict[str, float] | None) -> bool:
             progress.on_batch(count, running)

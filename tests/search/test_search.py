@@ -114,7 +114,7 @@ class Killed(BaseException):
 
 
 def test_a_lost_trial_is_issued_again_and_goes_on(tmp_path, space, monkeypatch):
-    fixed = [*FIXED, "recipe.epochs=2"]
+    fixed = [*FIXED, "recipe.epochs=2", "runtime.save_every=0"]
     save = run_module.save_checkpoint
 
     def save_then_die(*arguments):

@@ -28,7 +28,7 @@ def small(runs: Path, *overrides: str) -> Config:
     return compose(
         [
             f"runs={runs}", "data.limit=50", "recipe.epochs=4", "runtime.progress=none",
-            "runtime.device=cpu", "model=flatten", "recipe=cnn", *overrides,
+            "runtime.device=cpu", "runtime.save_every=0", "model=flatten", "recipe=cnn", *overrides,
         ]
     )  # fmt: skip
 

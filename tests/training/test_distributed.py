@@ -190,7 +190,7 @@ def test_killed_on_two_continued_on_one_finished_on_two(tmp_path, monkeypatch):
 
     # with the very weights: the predictions of two processes are those of one, in order
     setup = run_module._prepare(config, CPU)
-    run_module.load_best(folder, run_module.State(0.0), setup.trainer.model)
+    checkpoint.load_best(folder, run_module.State(0.0), setup.trainer.model)
     alone = evaluate(setup.trainer.model, setup.test, setup.trainer.autocast)
     predictions = np.load(folder / "predictions.npz")["selected"]
     assert np.array_equal(predictions, alone.predictions.numpy())
