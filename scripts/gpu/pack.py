@@ -109,7 +109,7 @@ def size(files: Iterable[Path]) -> int:
 
 
 def check_size(folder: Path, max_mib: float) -> str:
-    """The size of a pack and the tracked files of the repository, for people.
+    """The size of a pack and the tracked files of the repository.
 
     Raises:
         UserError: where it is above the limit.
@@ -127,7 +127,7 @@ def check_size(folder: Path, max_mib: float) -> str:
 
 
 def build(out: Path, data: Path, sets: Iterable[str], max_mib: float) -> str:
-    """Build the pack, replace the one that is there, and return its sizes for people.
+    """Build the pack, replace the one that is there, and return its sizes as text.
 
     Raises:
         UserError: where the folder holds something else, or a part fails.
