@@ -50,6 +50,8 @@ def _seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
         first, dash, last = part.partition("-")
+        if not (first.isdecimal() and (not dash or last.isdecimal())):
+            raise argparse.ArgumentTypeError(f"write seeds as 0-4 or 0,2,5, not {text}")
         found = range(int(first), int(last if dash else first) + 1)
         if not found:
             raise argparse.ArgumentTypeError(f"{part} has no seeds; write the smaller one first")
