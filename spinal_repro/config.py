@@ -292,4 +292,5 @@ def _check_values(config: Config) -> None:
         raise UserError("data.test=false needs protocol=heldout, which decides without it")
     one_of("runtime.precision", runtime.precision, ("auto", "fp32", "tf32", "bf16"))
     one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
+    one_of("runtime.debug", runtime.debug or "nonfinite", ("nonfinite",))
     one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

@@ -2,14 +2,16 @@
 
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from spinal_repro import __version__
 from spinal_repro.errors import UserError
@@ -39,6 +41,22 @@ def resolve_device(name: str) -> torch.device:
             f"runtime.device={name}, but there are {torch.cuda.device_count()} CUDA devices"
         )
     return device
+
+
+def set_threads(threads: int | None, folder: Path) -> int:
+    """Set the number of CPU threads: the one asked for, or that the run began with, or all.
+
+    Another number changes the last digits of sums, so a run that continues keeps its own.
+
+    Args:
+        threads: ``runtime.threads``.
+        folder: The run folder.
+    """
+    if threads is None:
+        with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
+            threads = yaml.safe_load((folder / "config.yaml").read_text())["runtime"]["threads"]
+    torch.set_num_threads(threads or torch.get_num_threads())
+    return torch.get_num_threads()
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
@@ -98,17 +116,12 @@ def compile_model(model: torch.nn.Module, device: torch.device) -> None:
     Raises:
         UserError: where the C++ compiler that PyTorch needs on a CPU is missing.
     """
-    if device.type == "cpu":
-        from torch._inductor.cpp_builder import get_cpp_compiler
-        from torch._inductor.exc import InvalidCxxCompiler
-
-        try:
-            get_cpp_compiler()
-        except InvalidCxxCompiler as error:
-            raise UserError(
-                "runtime.compile=true needs a C++ compiler (g++ or clang++) on a CPU, and none is "
-                "found; install one, name it in CXX, or leave runtime.compile out"
-            ) from error
+    names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
+    if device.type == "cpu" and not any(map(shutil.which, names)):
+        raise UserError(
+            "runtime.compile=true needs a C++ compiler (g++ or clang++) on a CPU, and none is "
+            "found; install one, name it in CXX, or leave runtime.compile out"
+        )
     mode = "reduce-overhead" if device.type == "cuda" else None
     model.compile(mode=mode, dynamic=False)
 

@@ -29,8 +29,8 @@ from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.records import RECORD, read_record, stored_config
 from spinal_repro.schema import Config
-from spinal_repro.training.evaluation import Evaluation
-from spinal_repro.training.evaluation import evaluate as run_over
+from spinal_repro.training.engine import Evaluation
+from spinal_repro.training.engine import evaluate as run_over
 
 BATCH = 64
 

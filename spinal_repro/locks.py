@@ -1,4 +1,4 @@
-"""Locks of the operating system: for one process at a time, and ended with it."""
+"""Locks of the operating system: they end with the process that holds them."""
 
 import errno
 import sys
@@ -8,62 +8,94 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
+from spinal_repro.errors import EXIT_BUSY, UserError
+from spinal_repro.files import clean, make_folder, read_json
+
+LOCK, STATUS = ".lock", "status.json"
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that have none
 FOREVER = -1
 
 
-def file_lock(path: Path) -> BaseFileLock:
-    """A lock that the operating system keeps.
+class BusyError(UserError):
+    """Another process trains this run."""
 
-    Never a file that stands for one, which would outlive a process that is killed.
+    exit_code = EXIT_BUSY
 
-    Args:
-        path: The file to lock.
+
+def _acquire(path: Path, timeout: float) -> BaseFileLock:
+    """Take a lock; on a file system without locks go on without.
+
+    Never a file that stands for a lock, which would outlive a process that is killed.
     """
-    return FileLock(path, fallback_to_soft=False)
-
-
-def acquire(lock: BaseFileLock, timeout: float) -> bool:
-    """Take a lock; False where its file system has none.
-
-    Args:
-        lock: To take.
-        timeout: Seconds to wait for the process that has it, or `FOREVER`.
-
-    Raises:
-        Timeout: where another process still has it.
-        OSError: where its folder cannot be written.
-    """
+    lock = FileLock(path, fallback_to_soft=False)
     try:
         lock.acquire(timeout=timeout)
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        return False
-    return True
+    return lock
 
 
 @contextmanager
-def alone(path: Path, doing: str) -> Iterator[bool]:
-    """Context that one process at a time is in; the others wait, and say so.
-
-    Args:
-        path: The file to lock, in a folder that is there.
-        doing: What the other process is at, for the message.
-
-    Yields:
-        Whether there was a lock to take; without, others may be in it too.
+def run_lock(folder: Path) -> Iterator[None]:
+    """Make a run folder and lock it; remove partial files of a killed process.
 
     Raises:
-        OSError: where the folder cannot be written.
+        BusyError: naming the process that has it.
+        UserError: if the folder cannot be written.
     """
-    lock = file_lock(path)
     try:
-        held = acquire(lock, timeout=0)
+        make_folder(folder)
+        lock = _acquire(folder / LOCK, timeout=0)
+        clean(folder)
+    except Timeout:
+        raise BusyError(
+            f"{_who(folder)} is training the run in {folder}; wait for it or stop it"
+        ) from None
+    except OSError as error:
+        raise UserError(f"the run folder {folder} cannot be written: {error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process is training the run in a folder."""
+    path = folder / LOCK
+    if not path.is_file():
+        return False
+    try:
+        _acquire(path, timeout=0).release()
+    except Timeout:
+        return True
+    except OSError:  # a folder of another user's
+        pass
+    return False
+
+
+def _who(folder: Path) -> str:
+    try:
+        status = read_json(folder / STATUS)
+        return f"process {status['pid']} on {status['host']}"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+@contextmanager
+def alone(path: Path, doing: str) -> Iterator[None]:
+    """Context that one process at a time is in; the others print that they wait.
+
+    Args:
+        path: The file to lock, in an existing folder.
+        doing: What the other process does, for the message.
+    """
+    try:
+        lock = _acquire(path, timeout=0)
     except Timeout:
         print(f"another process is {doing}; waiting for it", file=sys.stderr)
-        held = acquire(lock, FOREVER)
+        lock = _acquire(path, FOREVER)
     try:
-        yield held
+        yield
     finally:
         lock.release()

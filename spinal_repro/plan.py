@@ -13,7 +13,7 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.environment import autocast, backend_settings, resolve_device
 from spinal_repro.model import build_model
 from spinal_repro.schema import Config
-from spinal_repro.training.loop import training_loss
+from spinal_repro.training.engine import training_loss
 from spinal_repro.training.optim import build_optimizer
 
 STEPS = 2

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = RECORD_VERSION
 RECORD, STATUS = "record.json", "status.json"
+RETIRED = ("self_check",)  # settings of runtime that older records have, and that changed no result
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> Path:
@@ -104,6 +105,10 @@ def stored_config(config: Mapping[str, Any]) -> "Config":
     from spinal_repro.config import validate
 
     config = upgraded_config(config, "the configuration")
+    runtime = config.get("runtime")
+    if isinstance(runtime, Mapping):
+        kept = {key: value for key, value in runtime.items() if key not in RETIRED}
+        config = {**config, "runtime": kept}
     refuse_interpolations(config, "a stored configuration")
     if "hydra" in config:
         raise UserError("a stored configuration has no settings of Hydra's; leave out 'hydra'")

@@ -150,8 +150,8 @@ class RuntimeConfig:
     Attributes:
         compile: Whether the model is compiled, which rounds and drops out differently: a run with
             it is another one.
-        threads: Of the CPU; ``auto`` times a few steps with one and with all, null takes all (of
-            a sweep: an equal share).
+        threads: CPU threads; null for as many as the run began with, or all (of a sweep: an equal
+            share).
         jobs: Of a sweep, how many run at once; ``auto`` as many as there are cores or devices for.
         time_limit: Of a job of a sweep, in minutes.
         deterministic: Whether only operations are used that give the same bits each time.
@@ -159,20 +159,20 @@ class RuntimeConfig:
             use TF32, as is PyTorch's default, ``bf16`` is autocast.
         save_every: Seconds between two checkpoints, which are written after epochs; 0 for one
             after every epoch, null for one at the end.
-        self_check: Whether a run, unless it is on the CPU in fp32, first compares one step with it.
+        debug: ``nonfinite`` checks every layer, gradient and weight for NaN and Inf, which is slow.
     """
 
     device: str = "auto"
     precision: str = "auto"
     channels_last: bool = True
     compile: bool = field(default=False, metadata={"identity": "if set"})
-    threads: int | str | None = field(default=None, metadata={"identity": False})
+    threads: int | None = field(default=None, metadata={"identity": False})
     jobs: int | str = field(default="auto", metadata={"identity": False})
     time_limit: float | None = field(default=None, metadata={"identity": False})
     progress: str = field(default="auto", metadata={"identity": False})
     deterministic: bool = field(default=False, metadata={"identity": "if set"})
     save_every: float | None = field(default=15.0, metadata={"identity": False})
-    self_check: bool = field(default=True, metadata={"identity": False})
+    debug: str | None = field(default=None, metadata={"identity": False})
 
     def on(self, device: str) -> "RuntimeConfig":
         """The same on a type of device, which decides what precision ``auto`` is.

@@ -119,6 +119,10 @@ class TimeBox(Generic[J]):
         job.put_off = any(self._may_fit(other, now) for other in rest)
         return not job.put_off
 
+    def epoch_fits(self, job: J, now: float) -> bool:
+        """Whether another epoch is expected to end before the deadline."""
+        return now + self._epoch.get(job.cell, 0.0) <= self.deadline
+
     def end(self, job: J, now: float) -> None:
         """The run that began last ended; its ``state`` says how."""
         epochs = len(self._ends) - 1

@@ -33,7 +33,7 @@ class Report:
 
     def __init__(self, box: TimeBox[Run], given: argparse.Namespace) -> None:
         from spinal_repro.environment import describe_environment, resolve_device
-        from spinal_repro.training.report import selection_rule
+        from spinal_repro.outputs import selection_rule
 
         self._box = box
         configs = [run.config for run in box.jobs]

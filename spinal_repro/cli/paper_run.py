@@ -19,9 +19,9 @@ from spinal_repro.results.tables import one_line
 from spinal_repro.schema import Config
 from spinal_repro.text import tell
 from spinal_repro.timebox import TimeBox, in_order
-from spinal_repro.training.stop import Interrupted, Stop
 
 MARGIN = 5.0  # seconds before the time is up, for the last checkpoint and the archive
+DEADLINE = "stopped at the deadline"
 
 
 def add_parser(actions: Any) -> None:
@@ -76,15 +76,12 @@ def run_cells(given: argparse.Namespace) -> None:
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
     try:
-        with Stop() as stop:
-            runs = _planned(given)
-            stop.deferred = True
-            box = TimeBox(runs, started + seconds - min(MARGIN, seconds / 10))
-            report = Report(box, given)
-            _work(box, stop, report)
-            report.write()
-    except Interrupted as error:
-        tell(f"spinal paper run: {error}", error=True)
+        box = TimeBox(_planned(given), started + seconds - min(MARGIN, seconds / 10))
+        report = Report(box, given)
+        _work(box, report)
+        report.write()
+    except KeyboardInterrupt:
+        tell("spinal paper run: interrupted; the same command continues", error=True)
         sys.exit(EXIT_INTERRUPTED)
     tell(report.table("table"))
     for line in ("", *report.standing, f"Records and summary: {report.archive}"):
@@ -124,7 +121,7 @@ def _composed(overrides: list[str], runs: Path | None) -> tuple[Config, Config]:
     """
     from spinal_repro.cli.train import check_overrides
     from spinal_repro.config import compose
-    from spinal_repro.training.run import resolved
+    from spinal_repro.training.setup import resolved
 
     try:
         config = compose(overrides)
@@ -136,47 +133,69 @@ def _composed(overrides: list[str], runs: Path | None) -> tuple[Config, Config]:
     return config, resolved(config)
 
 
-def _work(box: TimeBox[Run], stop: Stop, report: Report) -> None:
+def _work(box: TimeBox[Run], report: Report) -> None:
     """Report what is finished, then run what fits until the deadline or a signal."""
     import torch
 
     threads = torch.get_num_threads()
     for run in box.jobs:
-        if (run.folder / RECORD).is_file() and not stop.signalled:
+        if (run.folder / RECORD).is_file():
             tell(f"already finished: {run.folder}")
-            _do(run, box, stop)
+            _do(run, box)
             if run.record and run.record["environment"].get("device_name") == report.device_name:
                 seconds = [epoch["train_seconds"] + epoch["eval_seconds"] for epoch in run.timing]
                 box.learn(run.cell, seconds)
-    while not stop.signalled and (fits := box.next(time.monotonic())):
+    while fits := box.next(time.monotonic()):
         torch.set_num_threads(threads)  # the run before may have had a number of its own
-        _do(fits, box, stop)
+        signalled = _do(fits, box)
         gc.collect()  # a run that did not finish leaves its model in cycles
         report.write()
+        if signalled:
+            return
 
 
-def _do(run: Run, box: TimeBox[Run], stop: Stop) -> None:
-    """One run, from where it stands to its end, or to where it has to stop."""
+def _do(run: Run, box: TimeBox[Run]) -> bool:
+    """One run, from where it stands to its end, or to where it has to stop.
+
+    Returns:
+        Whether a signal stopped it.
+    """
+    from spinal_repro.training.checkpoint import Interrupted
+    from spinal_repro.training.engine import Callback
+    from spinal_repro.training.engine import Run as Training
     from spinal_repro.training.run import run as train
 
-    why = "stopped at the deadline"
+    class Slot(Callback):
+        """Stops the run at the deadline, or for another one that may still finish."""
 
-    def on_epoch(state: Any) -> float:
-        nonlocal why
-        run.timing = state.timing
-        if box.epoch_ended(run, state.epoch, time.monotonic()):
-            return box.deadline
-        why = ""  # put off: it may be continued when nothing else fits
-        return 0.0
+        reason: str | None = None  # of the stop; "" where the run may be continued
 
+        def stop(self, training: Training, reason: str) -> None:
+            training.stop, self.reason = reason or "put off", reason
+
+        def on_step_end(self, training: Training, *_: object) -> None:
+            if time.monotonic() > box.deadline:
+                self.stop(training, DEADLINE)
+
+        def on_epoch_end(self, training: Training, is_best: bool) -> None:
+            now = time.monotonic()
+            run.timing = training.state.timing
+            if not box.epoch_ended(run, training.state.epoch, now):
+                self.stop(training, "")
+            elif not box.epoch_fits(run, now):
+                self.stop(training, DEADLINE)
+
+    slot, signalled = Slot(), False
     box.begin(run, time.monotonic())
     try:
-        run.record = train(run.config, box.deadline, on_epoch).record
+        run.record = train(run.config, [slot]).record
         run.timing, run.done, run.state = run.record["timing"], run.epochs, "done"
-    except Interrupted:
-        run.state = f"stopped by {stop.signalled}" if stop.signalled else why
+    except Interrupted as error:
+        signalled = slot.reason is None
+        run.state = slot.reason or (f"stopped: {error}" if signalled else "")
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         run.state = f"failed: {one_line(str(error) or type(error).__name__)}"
     box.end(run, time.monotonic())
+    return signalled

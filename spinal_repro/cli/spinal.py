@@ -94,12 +94,11 @@ def _parser() -> argparse.ArgumentParser:
     regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
     regression.set_defaults(command=print_regression)
 
-    from spinal_repro.cli import export, paper, records, replay, report, search, tables
+    from spinal_repro.cli import export, paper, records, report, search, tables
 
     report.add_parser(commands)
     tables.add_parser(commands)
     records.add_parser(commands)
-    replay.add_parser(commands)
     paper.add_parser(commands)
     export.add_parser(commands)
     search.add_parser(commands)

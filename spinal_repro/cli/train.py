@@ -135,7 +135,7 @@ def _report(jobs: Sequence[tuple[str, str]]) -> None:
 def _train(raw: DictConfig) -> None:
     """Validate before the heavy imports, then train."""
     config = validate(raw)
-    from spinal_repro.training.report import summary
+    from spinal_repro.outputs import summary
     from spinal_repro.training.run import run
 
     outcome = run(config)

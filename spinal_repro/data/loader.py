@@ -1,6 +1,6 @@
 """Batches made on the device, where images stay as uint8; those too many for it are read ahead."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
@@ -36,8 +36,6 @@ class Batches:
         channels_last: Memory layout of the batches.
         resize: ``(height, width)`` that images are brought to there, before augmentation.
         crop: Side of the centre square kept of them.
-        share: Of positions from start to stop, those that this process is to make; all of them
-            unless several processes train (`training.distributed.Ranks.share`).
     """
 
     def __init__(
@@ -52,14 +50,13 @@ class Batches:
         channels_last: bool = False,
         resize: tuple[int, int] | None = None,
         crop: int | None = None,
-        share: Callable[[int, int], slice] = slice,
     ) -> None:
         self._indices = indices
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size, self.device = batch_size, device
-        self._resize, self._crop, self._share = resize, crop, share
+        self._resize, self._crop = resize, crop
         if isinstance(images.images, Tensor):
             self._pixels = (images.images if whole else images.images[chosen]).to(device)
             self._decoded = None
@@ -88,13 +85,6 @@ class Batches:
     def _normalise(self, pixels: Tensor) -> Tensor:
         """Pixels in 0..255 to network input."""
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
-
-    def sizes(self, step: int) -> tuple[int, int]:
-        """Images of a training batch (steps count from 0): those of this process, and all."""
-        start = step * self.batch_size
-        stop = min(start + self.batch_size, self.num_images)
-        mine = self._share(start, stop)
-        return mine.stop - mine.start, stop - start
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         """The same in memory that a GPU can copy from while the program goes on."""
@@ -156,12 +146,15 @@ class Batches:
         return pixels
 
     def in_order(self) -> Iterator[Batch]:
-        """Every image of this process once, in the order of the split, not augmented."""
-        mine = self._share(0, self.num_images)
-        starts = range(mine.start, mine.stop, self.batch_size)
-        parts = [slice(start, min(start + self.batch_size, mine.stop)) for start in starts]
-        for part, pixels in self._chunks(parts):
+        """Every image once, in the order of the split, not augmented."""
+        for part, pixels in self._chunks(self._parts()):
             yield from self._batches(self._normalise(pixels), self.labels[part])
+
+    def _parts(self) -> list[slice]:
+        """The place of each batch."""
+        count = self.num_images
+        starts = range(0, count, self.batch_size)
+        return [slice(start, min(start + self.batch_size, count)) for start in starts]
 
     def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
         return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
@@ -171,21 +164,16 @@ class Batches:
         seed: int,
         epoch: int,
         augmentations: Sequence[Augmentation] = (),
-        skip: int = 0,
         draw_next: bool = False,
     ) -> Iterator[Batch]:
         """Every image once, shuffled and augmented, as the seed and the epoch number say.
 
-        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps,
-        and the first ``skip`` batches are left out without changing the others. Of several
-        processes, each makes its share of every batch; one whose share is empty makes a single
-        image to go through the same motions with (see `sizes`).
+        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps.
 
         Args:
             seed: The run's.
             epoch: From 1.
             augmentations: Applied in order.
-            skip: Batches that are left out.
             draw_next: Draw the random numbers of the next epoch in a thread, beside this epoch's
                 arithmetic.
         """
@@ -201,11 +189,7 @@ class Batches:
             pool.shutdown(wait=False)
         order = cpu_order.to(self.device, non_blocking=True)
         drawn = [parameters.to(self.device, non_blocking=True) for parameters in on_cpu]
-        count = self.num_images
-        starts = range(skip * self.batch_size, count, self.batch_size)
-        parts = [self._share(start, min(start + self.batch_size, count)) for start in starts]
-        parts = [part if part.start < part.stop else slice(0, 1) for part in parts]
-        for part, pixels in self._chunks(parts, order, cpu_order):
+        for part, pixels in self._chunks(self._parts(), order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield from self._batches(self._normalise(pixels), self.labels[order[part]])
@@ -229,20 +213,9 @@ class Batches:
             epoch: From 1.
             step: From 1.
         """
-        return [int(i) for i in self._indices[self._rows_of(seed, epoch, step).numpy()]]
-
-    def images_at(self, start: int, stop: int) -> list[int]:
-        """The images at some positions in the split, as numbers in the published part."""
-        return [int(i) for i in self._indices[start:stop]]
-
-    def labels_at(self, seed: int, epoch: int, step: int) -> list[int]:
-        """The labels of `images`."""
-        rows = self._rows_of(seed, epoch, step).to(self.labels.device)
-        return [int(label) for label in self.labels[rows]]
-
-    def _rows_of(self, seed: int, epoch: int, step: int) -> Tensor:
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        return order[(step - 1) * self.batch_size : step * self.batch_size]
+        rows = order[(step - 1) * self.batch_size : step * self.batch_size]
+        return [int(i) for i in self._indices[rows.numpy()]]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
+from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
-from spinal_repro.data.splits import Split, make_split
+from spinal_repro.data.splits import Split, make_split, num_shared
 from spinal_repro.preparation import Preparation
-from spinal_repro.schema import ProtocolConfig
+from spinal_repro.schema import DatasetConfig, ProtocolConfig
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
@@ -97,3 +98,23 @@ def batches_of(
     crop = None if resize is None else preparation.size
     indices = getattr(split, part)
     return Batches(images, indices, device=device, resize=resize, crop=crop, **options)
+
+
+def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
+    """The record's entry about the data: hashes, sizes, and images in more than one part."""
+    entry = entry_for(config)
+    named = dataset.classes or (() if entry is None else entry.about.classes)
+    digests = {}
+    for part in ("train", "val", "test"):
+        everything = published_part(dataset, split, part).digests
+        digests[part] = [everything[index] for index in getattr(split, part)]
+    return {
+        "train_hash": dataset.train.hash,
+        "test_hash": dataset.test.hash,
+        "split_hash": split.hash,
+        "sizes": split.sizes(),
+        "classes": list(named) if len(named) == config.num_classes else [],
+        "published_val": split.published_val,
+        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
+        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
+    }

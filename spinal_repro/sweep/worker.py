@@ -79,7 +79,7 @@ def work(
                 os.environ["CUDA_VISIBLE_DEVICES"] = device
             import torch
 
-            from spinal_repro.training.report import summary
+            from spinal_repro.outputs import summary
             from spinal_repro.training.run import run
 
             torch.set_num_threads(threads)

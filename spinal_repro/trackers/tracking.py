@@ -20,6 +20,7 @@ from spinal_repro.registry import Registry
 from spinal_repro.schema import Component, Config
 from spinal_repro.trackers.base import TRACKERS, About, Tracker
 from spinal_repro.trackers.figures import draw_history
+from spinal_repro.training.engine import Callback, Run
 
 NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
 
@@ -52,7 +53,7 @@ def check_tracker(component: Component) -> Tracker | None:
     return tracker
 
 
-class Tracking:
+class Tracking(Callback):
     """Context in which one run tells its tracker how it goes.
 
     The first call that fails is said once and is the last one; training never notices.
@@ -82,13 +83,11 @@ class Tracking:
     ) -> None:
         self._safely(lambda tracker: tracker.close(self._outcome))
 
-    def on_epoch(self, history: list[dict[str, Any]], timing: list[dict[str, Any]]) -> None:
-        """Tell all epochs that the tracker does not know, oldest first.
+    def on_epoch_end(self, run: Run, is_best: bool) -> None:
+        """Log the epochs that the tracker does not have, oldest first."""
+        self._log(run.state.history, run.state.timing)
 
-        Args:
-            history: What training writes down, one entry an epoch.
-            timing: As history.
-        """
+    def _log(self, history: list[dict[str, Any]], timing: list[dict[str, Any]]) -> None:
 
         def tell(tracker: Tracker) -> None:
             for entry, times in zip(history, timing, strict=True):
@@ -106,7 +105,7 @@ class Tracking:
             record: Of the finished run.
             path: Its file.
         """
-        self.on_epoch(record["history"], record["timing"])  # a run that stopped after training
+        self._log(record["history"], record["timing"])  # a run that stopped after training
 
         def hand_over(tracker: Tracker) -> None:
             with contextlib.suppress(ImportError):  # without matplotlib there is no picture

@@ -3,37 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from inspect import unwrap
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam, Optimizer
+from torch.optim import Optimizer
 
+from spinal_repro.compat import SGD, Adam
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
 from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
-
-
-class _Eager(Optimizer):
-    """An optimizer without PyTorch's preparations for compiling it.
-
-    These import ``torch._dynamo``, which takes longer than an epoch of the small nets; nothing
-    here compiles an optimizer. Names, arithmetic and ``state_dict`` are the same.
-    """
-
-    add_param_group = unwrap(Optimizer.add_param_group)
-    zero_grad = unwrap(Optimizer.zero_grad)
-    state_dict = unwrap(Optimizer.state_dict)
-    load_state_dict = unwrap(Optimizer.load_state_dict)
-
-
-class _EagerSGD(_Eager, SGD):
-    step = torch.no_grad()(unwrap(SGD.step))
-
-
-class _EagerAdam(_Eager, Adam):
-    step = torch.no_grad()(unwrap(Adam.step))
 
 
 def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -45,27 +24,25 @@ def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) ->
     weights = [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     if recipe.optimizer == "sgd":
-        return _EagerSGD(
+        return SGD(
             weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
         )
     if recipe.optimizer == "adam":
         if recipe.momentum:
             raise UserError("recipe.momentum belongs to sgd; set it to 0 for adam")
-        return _EagerAdam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
+        return Adam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """What a learning-rate rule may look at after an epoch.
+    """Input of a learning-rate rule after an epoch.
 
     Attributes:
-        epoch: The epoch just finished, from 1.
-        accuracy: Accuracy in it on the split that steers.
+        accuracy: On the split that steers, in [0, 1].
         best: Highest accuracy of the epochs before; 0 before the first.
-        lr: Learning rate used in it.
+        lr: Learning rate of the epoch.
         base_lr: The learning rate of the recipe, or of the stage.
-        seed: The run's seed.
         stage_epoch: The epoch counted from the start of its stage, from 1.
     """
 
@@ -106,9 +83,8 @@ class Constant(LrRule):
 class Redraw(LrRule):
     """After an epoch without improvement the rate becomes ``base * U**power``, U uniform in [0, 1).
 
-    R3 and R5 of the recipes (1.4). The base never changes, so the rate never exceeds it. The
-    original draws U from a generator that is never seeded (Q7); here it is a stream of the run's
-    seed.
+    The base never changes. The original never seeds the generator of U (Q7); here it is a stream
+    of the run's seed.
 
     Args:
         power: Exponent of U.
@@ -132,8 +108,7 @@ class Redraw(LrRule):
 class Divide(LrRule):
     """After an epoch that is worse than the best so far the rate is divided, cumulatively.
 
-    "/3 if worse" of the recipes (1.4): the working rule of the CIFAR-100 script, used here for
-    both heads of the CIFAR-10 pair as well (Q8).
+    The rule of the CIFAR-100 script, used for both heads of the CIFAR-10 pair as well (Q8).
 
     Args:
         factor: What the rate is divided by.
@@ -179,7 +154,7 @@ class DivideAt(LrRule):
 
 @LR_RULES.register("step")
 class Step(LrRule):
-    """``StepLR``: the rate falls by a factor every so many epochs of a stage (Step7, 1.4).
+    """``StepLR``: the rate falls by a factor every so many epochs of a stage.
 
     Args:
         step: Epochs between two falls.
@@ -200,8 +175,7 @@ class Step(LrRule):
 class RedrawLate(LrRule):
     """Constant at first, then ``factor * base * U**power`` with a new optimizer every epoch.
 
-    ``Arch2_MNIST.py`` and ``Arch2_Fashion_MNIST.py`` (Q10): the rate may exceed the base,
-    accuracy plays no part, and momentum is lost between epochs.
+    As in ``Arch2_MNIST.py`` and ``Arch2_Fashion_MNIST.py`` (Q10).
 
     Args:
         start: The last epoch after which the rate stays; 100 in the MNIST script.

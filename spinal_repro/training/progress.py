@@ -1,16 +1,18 @@
-"""What a run shows while it trains: a bar on a terminal, one line an epoch elsewhere."""
+"""Shows the progress of a run: a bar on a terminal, one line an epoch elsewhere, and a log file."""
 
-import logging
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
+from torch import Tensor
 from tqdm import tqdm
 
 from spinal_repro.text import tell
-from spinal_repro.training.loop import State
+from spinal_repro.training.engine import Callback, Run
+
+LOOK_EVERY = 1.0  # seconds between updates of the loss beside the bar; each waits for the device
 
 
 def clock(seconds: float) -> str:
@@ -20,73 +22,32 @@ def clock(seconds: float) -> str:
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
-class _LogFile(logging.FileHandler):
-    """A log file that a full disk leaves short; the run ends where it cannot write what counts."""
-
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # logging's name
-        """Nothing: logging would print a traceback for each line."""
-
-    def close(self) -> None:
-        """Close, whether or not the last lines can be written."""
-        with suppress(OSError):
-            super().close()
-
-
-class Progress:
-    """Context that shows progress and keeps the run's log file.
+class Progress(Callback):
+    """Context that shows progress and appends the same lines to a log file.
 
     Args:
-        log_file: Lines are appended here.
+        log_file: In the run folder.
         mode: ``bar``, ``lines``, ``none``, or ``auto``: a bar where stderr is a terminal.
-        epochs: Epochs of the whole run.
-        done: Epochs finished before.
-        images: Images an epoch.
-        select_on: The split whose accuracy is shown.
     """
 
-    def __init__(
-        self, log_file: Path, mode: str, *, epochs: int, done: int, images: int, select_on: str
-    ) -> None:
-        seen = sys.stderr is not None and sys.stderr.isatty()
-        self.mode = mode if mode != "auto" else ("bar" if seen else "lines")
-        self._epochs, self._images, self._select_on = epochs, images, select_on
-        self._epoch = done + 1
-        self._logger = logging.getLogger(f"spinal_repro.run.{log_file.parent}")
-        self._logger.setLevel(logging.INFO)
-        self._logger.propagate = False
-        self._file = _LogFile(log_file)
-        self._file.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-        self._logger.addHandler(self._file)
+    def __init__(self, log_file: Path, mode: str) -> None:
+        terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.mode = mode if mode != "auto" else ("bar" if terminal else "lines")
+        self._path = log_file
         self._bar: tqdm[Any] | None = None
-        if self.mode == "bar" and done < epochs:
-            self._bar = tqdm(
-                total=epochs * images,
-                initial=done * images,
-                unit=" images",
-                unit_scale=True,
-                dynamic_ncols=True,
-            )
-            self._name_epoch()
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._bar is not None:
             self._bar.close()
         if error is not None:
-            self._logger.error("%s: %s", type(error).__name__, error)
-        self._logger.removeHandler(self._file)
-        self._file.close()
+            self._log(f"{type(error).__name__}: {error}")
 
     def say(self, line: str) -> None:
-        """A line for the log file and, unless silent, for standard output."""
-        self._logger.info(line)
+        """A line for the log file and, unless the mode is ``none``, for standard output."""
+        self._log(line)
         if self.mode == "bar":
             with suppress(OSError):
                 tqdm.write(line)
@@ -94,43 +55,54 @@ class Progress:
             tell(line)
 
     def warn(self, line: str) -> None:
-        """A line that is always shown, on standard error, and kept in the log file."""
-        self._logger.warning(line)
-        if self.mode == "bar":
-            with suppress(OSError):
-                tqdm.write(line, file=sys.stderr)
-        else:
-            tell(line, error=True)
+        """A line for the log file and standard error, in any mode."""
+        self._log(line)
+        tell(line, error=True)
 
-    def on_batch(self, count: int, running: dict[str, float] | None) -> None:
-        """Advance by a batch."""
+    def _log(self, line: str) -> None:
+        with suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk
+            file.write(f"{time.strftime('%F %T')} {line}\n")
+
+    def on_fit_start(self, run: Run) -> None:
+        """Show the bar."""
+        epochs, images = run.recipe.epochs, run.train.num_images
+        self._looked, self._seen = time.monotonic(), 0
+        if self.mode == "bar" and run.state.epoch < epochs:
+            self._bar = tqdm(
+                total=epochs * images,
+                initial=run.state.epoch * images,
+                unit=" images",
+                unit_scale=True,
+                dynamic_ncols=True,
+                desc=f"epoch {run.state.epoch + 1}/{epochs}",
+            )
+
+    def on_step_end(self, run: Run, step: int, losses: Tensor, num_images: int) -> None:
+        """Advance the bar."""
         if self._bar is None:
             return
-        self._bar.update(count)
-        if running is not None:
-            acc = f"{100 * running['acc']:.2f} %"
-            self._bar.set_postfix(loss=f"{running['loss']:.4f}", acc=acc, refresh=False)
+        self._seen += num_images
+        if time.monotonic() - self._looked >= LOOK_EVERY:
+            self._looked = time.monotonic()
+            loss = losses.sum().item() / self._seen
+            self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        self._bar.update(num_images)
 
-    def on_epoch(self, state: State) -> None:
-        """Say how an epoch went."""
+    def on_epoch_end(self, run: Run, is_best: bool) -> None:
+        """One line about the epoch."""
+        state, epochs, on = run.state, run.recipe.epochs, run.select_on
         entry, timing = state.history[-1], state.timing[-1]
-        epochs_left = self._epochs - state.epoch
-        left = epochs_left * (timing["train_seconds"] + timing["eval_seconds"])
+        left = (epochs - state.epoch) * (timing["train_seconds"] + timing["eval_seconds"])
         line = (
-            f"epoch {state.epoch}/{self._epochs}  lr {entry['lr']:.3g}  "
+            f"epoch {state.epoch}/{epochs}  lr {entry['lr']:.3g}  "
             f"loss {entry['train_loss']:.4f}  train {100 * entry['train_accuracy']:.2f} %  "
-            f"{self._select_on} {100 * entry[f'{self._select_on}_accuracy']:.2f} % "
-            f"(best in epoch {state.best_epoch})  {timing['images_per_second']:,.0f} images/s "
-            f"(data: {100 * timing.get('data_share', 0):.0f} % of the time)  "
-            f"{clock(left)} left"
+            f"{on} {100 * entry[f'{on}_accuracy']:.2f} % (best in epoch {state.best_epoch})  "
+            f"{timing['images_per_second']:,.0f} images/s "
+            f"(data: {100 * timing['data_share']:.0f} % of the time)  {clock(left)} left"
         )
-        if self._bar is not None:
-            self._logger.info(line)
-        else:
+        if self._bar is None:
             self.say(line)
-        self._epoch = state.epoch + 1
-        self._name_epoch()
-
-    def _name_epoch(self) -> None:
-        if self._bar is not None:
-            self._bar.set_description(f"epoch {min(self._epoch, self._epochs)}/{self._epochs}")
+            return
+        self._log(line)
+        self._seen = 0
+        self._bar.set_description(f"epoch {min(state.epoch + 1, epochs)}/{epochs}")

@@ -1,35 +1,30 @@
-"""What a run says of itself: its record, its metrics and its lines for people."""
+"""The files that a run leaves, its record above all, and the lines that it prints."""
 
 import csv
 import dataclasses
 import io
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
+from safetensors.torch import save
+from torch import Tensor
 
-from spinal_repro.data.catalog import entry_for
-from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import published_part
-from spinal_repro.data.sources import Dataset
-from spinal_repro.data.splits import Split, num_shared
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
 from spinal_repro.files import write_atomic
-from spinal_repro.model import Counts
-from spinal_repro.pretrained import WeightReport
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.schema import Config, DatasetConfig, ProtocolConfig
+from spinal_repro.schema import Config, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
-from spinal_repro.training.evaluation import Evaluation
-from spinal_repro.training.loop import State, Trainer
+from spinal_repro.training.engine import Evaluation, State
 from spinal_repro.training.progress import clock
+from spinal_repro.training.setup import Setup
 from spinal_repro.versions import CONFIG_VERSION, KEY
 
+BEST = "best.safetensors"
 SELECTION_RULES = {
     "val": "highest accuracy on the validation part, first on ties",
     "test": "highest accuracy on the TEST set, first on ties (best-on-test, as published)",
@@ -47,65 +42,17 @@ def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
     return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
 
-@dataclass(frozen=True)
-class Setup:
-    """What a run trains with, and what its record says of it."""
-
-    trainer: Trainer
-    test: Batches | None
-    counts: Counts
-    weights: WeightReport | None
-    data: dict[str, Any]
-
-    @property
-    def made_of(self) -> dict[str, str]:
-        """Hashes of what must not change while a run goes on, by what it is called in messages."""
-        weights = None if self.weights is None else self.weights.sha256
-        found = {
-            "training images": self.data["train_hash"],
-            "test images": self.data["test_hash"],
-            "split into parts": self.data["split_hash"],
-            "pretrained weights": weights,
-        }
-        return {what: str(of) for what, of in found.items() if of is not None}
-
-
-def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
-    """What a record says of the data: versions, sizes and images that stand on both sides."""
-    entry = entry_for(config)
-    named = dataset.classes or (() if entry is None else entry.about.classes)
-    digests = {}
-    for part in ("train", "val", "test"):
-        everything = published_part(dataset, split, part).digests
-        digests[part] = [everything[index] for index in getattr(split, part)]
-    return {
-        "train_hash": dataset.train.hash,
-        "test_hash": dataset.test.hash,
-        "split_hash": split.hash,
-        "sizes": split.sizes(),
-        "classes": list(named) if len(named) == config.num_classes else [],
-        "published_val": split.published_val,
-        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
-        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
-    }
-
-
 def build_record(
-    config: Config,
-    setup: Setup,
-    state: State,
-    tested: tuple[Evaluation, Evaluation] | None,
-    device: torch.device,
+    config: Config, setup: Setup, tested: tuple[Evaluation, Evaluation] | None
 ) -> dict[str, Any]:
     """The record of a finished run; accuracies are shares in [0, 1].
 
     Args:
-        config: What was run.
-        setup: What it was trained with.
-        state: After the last epoch.
-        tested: The last and the selected weights on the test part, where that was read.
-        device: Where it was computed.
+        config: The resolved configuration.
+        setup: After the last epoch.
+        tested: The last and the selected weights on the test split, if it was read.
     """
+    state = setup.run.state
 
     def accuracy(evaluation: Evaluation) -> dict[str, Any]:
         assert setup.test is not None
@@ -128,7 +75,7 @@ def build_record(
         "identity": config.identity(),
         "seed": config.seed,
         "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},
-        "environment": {**describe_environment(device), "processes": setup.trainer.ranks.world},
+        "environment": describe_environment(setup.run.train.device),
         "git": git_revision(),
         "finished": time.strftime("%FT%TZ", time.gmtime()),
         "data": setup.data,
@@ -145,7 +92,7 @@ def build_record(
         "history": state.history,
         "timing": state.timing,
         "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
-        "images_per_second": setup.trainer.train.num_images * len(state.timing) / trained,
+        "images_per_second": setup.run.train.num_images * len(state.timing) / trained,
     }
     if select_on == "test" or config.protocol.watch_test:
         best = max(entry["test_accuracy"] for entry in state.history)
@@ -157,9 +104,7 @@ def metrics_csv(state: State) -> str:
     """The history and timing as CSV, one row an epoch."""
     text = io.StringIO()
     rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
-    # another version that had a part in the run may have written other columns
-    columns = dict.fromkeys(name for row in reversed(rows) for name in row)
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -170,6 +115,12 @@ def write_config(config: Config, folder: Path) -> None:
     stored = {KEY: CONFIG_VERSION, **config.to_dict()}
     text = OmegaConf.to_yaml(OmegaConf.create(stored))
     write_atomic(folder / "config.yaml", text)
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """Write the best weights as ``best.safetensors``."""
+    content = {name: tensor.cpu().contiguous() for name, tensor in weights.items()}
+    write_atomic(folder / BEST, save(content))
 
 
 def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> None:
@@ -183,15 +134,13 @@ def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> N
     write_atomic(folder / "predictions.npz", buffer.getvalue())
 
 
-def opening(
-    config: Config, folder: Path, setup: Setup, state: State, device: torch.device
-) -> list[str]:
-    """What is said before training."""
-    counts, sizes = setup.counts, setup.data["sizes"]
+def opening(config: Config, folder: Path, setup: Setup) -> list[str]:
+    """Lines that are printed before training."""
+    counts, sizes, epoch = setup.counts, setup.data["sizes"], setup.run.state.epoch
+    device, precision = setup.run.train.device, config.runtime.precision
     lines = [
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
-        f"recipe {config.recipe.name}, seed {config.seed}, "
-        f"{device.type} {config.runtime.precision}",
+        f"recipe {config.recipe.name}, seed {config.seed}, {device.type} {precision}",
         f"protocol {config.protocol.name}: {selection_rule(config.protocol, config.data.test)}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
         f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
@@ -203,17 +152,10 @@ def opening(
         lines.append(str(setup.weights))
     if config.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
-    if config.runtime.precision == "bf16" and not has_bf16(device):
+    if precision == "bf16" and not has_bf16(device):
         lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
-    if (world := setup.trainer.ranks.world) > 1:
-        lines.append(f"{world} processes share each batch of {config.recipe.batch_size}")
-    if state.partway is not None:
-        lines.append(
-            f"continuing after epoch {state.epoch} and {state.partway.step} of "
-            f"{len(setup.trainer.train)} steps from {folder}"
-        )
-    elif state.epoch:
-        lines.append(f"continuing after epoch {state.epoch} from {folder}")
+    if epoch:
+        lines.append(f"continuing after epoch {epoch} from {folder}")
     return lines
 
 

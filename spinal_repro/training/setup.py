@@ -1,0 +1,167 @@
+"""Builds what a configuration describes: model, optimizer, data, learning-rate rule."""
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.folder import counted
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.prepare import batches_of, describe_data, split_dataset
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.environment import autocast, compile_model, resolve_device
+from spinal_repro.errors import UserError
+from spinal_repro.heads import HEADS
+from spinal_repro.model import Counts, build_model, count
+from spinal_repro.pretrained import WeightReport
+from spinal_repro.schema import Config, RecipeConfig
+from spinal_repro.training.engine import Run, State
+from spinal_repro.training.optim import LR_RULES, build_optimizer
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A run that is ready to train, its test split, and what its record says of both."""
+
+    run: Run
+    test: Batches | None
+    counts: Counts
+    weights: WeightReport | None
+    data: dict[str, Any]
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Hashes of what must not change while a run continues, by their names in messages."""
+        found = {
+            "training images": self.data["train_hash"],
+            "test images": self.data["test_hash"],
+            "split into parts": self.data["split_hash"],
+            "pretrained weights": None if self.weights is None else self.weights.sha256,
+        }
+        return {name: str(of) for name, of in found.items() if of is not None}
+
+
+def resolved(config: Config) -> Config:
+    """The same with device, precision and classes as they are here, and typed options.
+
+    The identity of a run is that of its resolved configuration.
+
+    Raises:
+        UserError: for a device, a head or a folder of images that is not there, or a precision
+            that the device does not have.
+    """
+    device = resolve_device(config.runtime.device)
+    typed = HEADS.check(config.head.name, config.head.options)
+    options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
+    return dataclasses.replace(
+        config,
+        dataset=counted(config.dataset, Path(config.data.root)),
+        runtime=config.runtime.on(device.type),
+        head=dataclasses.replace(config.head, options=options),
+    )
+
+
+def build_run(config: Config, device: torch.device) -> Setup:
+    """Build everything that a resolved configuration describes, and read its images.
+
+    Raises:
+        UserError: for anything in configuration, data or weights that training cannot use.
+    """
+    recipe, data, dataset_config = config.recipe, config.data, config.dataset
+    model = build_model(
+        dataset_config,
+        config.model,
+        config.head,
+        config.seed,
+        image_size=config.input_size,
+        data_root=data.root,
+    )
+    counts = count(model, dataset_config.channels, config.input_size)
+    rule = dict(recipe.lr_rule)
+    lr_rule = LR_RULES.build(str(rule.pop("name", "")), rule)
+    augmentations = build_augmentations(recipe.augment)
+    mean, std = normalisation(recipe, model.backbone)
+    channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
+    model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
+    optimizer = build_optimizer(recipe, model.parameters())
+    if config.runtime.compile:
+        compile_model(model, device)
+
+    dataset = load_dataset(dataset_config, data.root, data.download, data.test)
+    split = split_dataset(dataset, config.protocol, data.limit)
+
+    def batches(part: str, batch_size: int) -> Batches:
+        return batches_of(
+            dataset,
+            split,
+            part,
+            preparation=config.preparation("train" if part == "train" else "eval"),
+            runs=Path(config.runs),
+            batch_size=batch_size,
+            mean=mean,
+            std=std,
+            device=device,
+            channels_last=config.runtime.channels_last,
+        )
+
+    test = batches("test", recipe.eval_batch_size) if data.test else None
+    select_on = config.protocol.select_on
+    select = batches("val", recipe.eval_batch_size) if select_on == "val" else test
+    assert select is not None  # a protocol that selects on the test part reads it
+    run = Run(
+        model=model,
+        optimizer=optimizer,
+        lr_rule=lr_rule,
+        recipe=recipe,
+        train=batches("train", recipe.batch_size),
+        select=select,
+        select_on=select_on,
+        watch=test if config.protocol.watch_test else None,
+        augmentations=augmentations,
+        autocast=autocast(device, config.runtime.precision),
+        seed=config.seed,
+        state=State(recipe.lr),
+    )
+    _check_sizes(config, run)
+    described = describe_data(dataset_config, dataset, split)
+    described["normalisation"] = {"mean": mean, "std": std}
+    return Setup(run, test, counts, model.weights, described)
+
+
+def _check_sizes(config: Config, run: Run) -> None:
+    """Refuse a training size unlike the evaluation size, and a batch that batch norm cannot use."""
+    recipe, size = config.recipe, run.train.size
+    for augmentation in run.augmentations:
+        size = augmentation.size_after(size)
+    if size != config.input_size:
+        raise UserError(
+            f"recipe {recipe.name} trains on images of {size} px and evaluates on "
+            f"{config.input_size} px; see recipe.prepare and recipe.augment"
+        )
+    normalises = any(isinstance(m, torch.nn.BatchNorm1d) for m in run.model.head.modules())
+    if normalises and run.train.num_images % recipe.batch_size == 1:
+        raise UserError(
+            f"the last of the batches of {recipe.batch_size} would hold a single image, which "
+            f"batch norm cannot train on; use another recipe.batch_size"
+        )
+
+
+def normalisation(
+    recipe: RecipeConfig, backbone: torch.nn.Module
+) -> tuple[list[float], list[float]]:
+    """The recipe's mean and std, or those that the backbone's weights expect (Q18).
+
+    Raises:
+        UserError: if neither gives any.
+    """
+    if recipe.mean is not None and recipe.std is not None:
+        return recipe.mean, recipe.std
+    if not hasattr(backbone, "mean"):
+        raise UserError(
+            "this model's weights expect no normalisation of their own; give recipe.mean and "
+            "recipe.std, e.g. recipe.mean=[0.5] recipe.std=[0.5]"
+        )
+    return list(backbone.mean), list(backbone.std)  # type: ignore[arg-type]
