@@ -1,4 +1,4 @@
-"""One run from configuration to record: what it leaves, resuming, protocols."""
+"""One run from configuration to record: the files that it leaves, protocols."""
 
 import csv
 import dataclasses
@@ -19,8 +19,8 @@ from spinal_repro.model import build_model
 from spinal_repro.results.correctness import unpack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.schema import Config
-from spinal_repro.training import run as run_module
 from spinal_repro.training.run import run
+from spinal_repro.training.setup import build_run
 
 
 def small(tmp_path: Path, *overrides: str) -> Config:
@@ -90,7 +90,7 @@ def test_saved_weights_and_predictions_give_the_recorded_accuracy(tmp_path):
     outcome = run(config)
     model = build_model(config.dataset, config.model, config.head, seed=99).eval()
     model.load_state_dict(load_file(outcome.folder / "best.safetensors"))
-    setup = run_module._prepare(config, torch.device("cpu"))
+    setup = build_run(config, torch.device("cpu"))
     with torch.inference_mode():
         predicted = torch.cat([model(images).argmax(1) for images, _ in setup.test.in_order()])
     selected = outcome.record["test"]["selected"]
@@ -147,9 +147,9 @@ def test_watching_the_test_set_changes_nothing_but_what_is_written_down(tmp_path
 
 def test_heldout_trains_without_the_validation_images(tmp_path):
     config = small(tmp_path, "data.limit=null")
-    setup = run_module._prepare(config, torch.device("cpu"))
+    setup = build_run(config, torch.device("cpu"))
     assert setup.data["sizes"] == {"train": 1294, "val": 144, "test": 359}
-    assert setup.trainer.train.num_images == 1294
+    assert setup.run.train.num_images == 1294
     assert setup.data["val_images_also_in_train"] == 0
 
 
@@ -178,62 +178,6 @@ def test_the_same_value_typed_otherwise_is_the_same_run(tmp_path):
     assert again.was_done and again.folder == first.folder
 
 
-class Killed(BaseException):
-    """Stands for a process that ends without any clean-up of ours."""
-
-
-@pytest.mark.parametrize(
-    ("head", "protocol", "recipe"),
-    [
-        ("fc", "heldout", []),
-        ("spinal", "paper", ["recipe.lr_rule={name: redraw}", "recipe.optimizer=adam"]),
-        ("spinal", "heldout", ["recipe.augment=[{name: rotation, degrees: 10}]"]),
-        ("fc", "heldout", ["recipe.stages={2: 0.01, 3: 0.001}"]),
-        ("fc", "heldout", ["recipe.stages={3: 1.0}", "recipe.best_of_last_stage=true"]),
-    ],
-)
-@pytest.mark.parametrize("stop_after", [2])
-def test_an_interrupted_run_continues_bit_for_bit(
-    tmp_path, monkeypatch, head, protocol, recipe, stop_after
-):
-    overrides = [f"head={head}", f"protocol={protocol}", *recipe]
-    whole = run(small(tmp_path / "whole", *overrides))
-    save, calls = run_module.save_checkpoint, []
-
-    def save_then_die(*args):
-        save(*args)
-        calls.append(args)
-        if len(calls) == stop_after:
-            raise Killed
-
-    monkeypatch.setattr(run_module, "save_checkpoint", save_then_die)
-    with pytest.raises(Killed):
-        run(small(tmp_path / "parts", *overrides))
-    monkeypatch.undo()
-    torch.manual_seed(stop_after)  # a new process starts with another random state
-    parts = run(small(tmp_path / "parts", *overrides))
-    for key in ("history", "selection", "test"):
-        assert parts.record[key] == whole.record[key]
-    mine, other = (load_file(o.folder / "best.safetensors") for o in (parts, whole))
-    assert mine.keys() == other.keys()
-    assert all(torch.equal(mine[name], other[name]) for name in mine)
-    assert "continuing after epoch" in (parts.folder / "log.txt").read_text()
-
-
-def test_a_run_killed_before_its_record_only_writes_the_record(tmp_path, monkeypatch):
-    whole = run(small(tmp_path / "whole")).record
-
-    def die(*args):
-        raise Killed
-
-    monkeypatch.setattr(run_module, "write_record", die)
-    with pytest.raises(Killed):
-        run(small(tmp_path / "parts"))
-    monkeypatch.undo()
-    parts = run(small(tmp_path / "parts")).record
-    assert parts["history"] == whole["history"] and parts["test"] == whole["test"]
-
-
 def test_a_failed_run_says_so(tmp_path):
     config = small(tmp_path, "recipe.optimizer=sgd", "recipe.lr=1e30")
     with pytest.raises(UserError, match=r"the loss is (nan|inf) at step"):
@@ -248,6 +192,24 @@ def test_a_run_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be written"):
         run(small(tmp_path / "file"))
+
+
+def test_a_run_keeps_the_number_of_threads_that_it_began_with(tmp_path):
+    config = small(tmp_path)
+    folder = run(small(tmp_path, "runtime.threads=2")).folder
+    (folder / "record.json").unlink()
+    torch.set_num_threads(1)
+    assert run(config).record["environment"]["threads"] == 2
+    (folder / "record.json").unlink()
+    assert run(small(tmp_path, "runtime.threads=1")).record["environment"]["threads"] == 1
+
+
+def test_settings_that_change_no_result_are_not_in_the_identity(tmp_path):
+    plain = small(tmp_path).identity()
+    for free in ("runtime.save_every=5", "runtime.debug=nonfinite", "runtime.threads=2"):
+        assert small(tmp_path, free).identity() == plain
+    assert small(tmp_path, "runtime.deterministic=false").identity() == plain
+    assert small(tmp_path, "runtime.deterministic=true").identity() != plain
 
 
 def test_batch_norm_and_a_last_batch_of_one(tmp_path):

@@ -5,39 +5,47 @@ import torch
 
 from spinal_repro.config import compose
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
-from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import State, fit
+from spinal_repro.training import setup as builder
+from spinal_repro.training.engine import Callback, fit
 from spinal_repro.training.optim import Step
+from spinal_repro.training.setup import build_run
 
 BASE = ["data.limit=120", "runtime.progress=none", "runtime.device=cpu", "head=spinal"]
 
 
-def history(overrides, epochs, best=None):
-    """Train, with the reload of the best weights watched; what was seen at each reload."""
+def history(overrides, epochs):
+    """Train; the run, and for each stage whether it opened from the best weights so far."""
     config = compose([*BASE, f"recipe.epochs={epochs}", *overrides])
-    trainer = run_module._prepare(config, torch.device("cpu")).trainer
-    state, seen, kept = State(config.recipe.lr), [], {}
+    run, opened = build_run(config, torch.device("cpu")).run, {}
 
-    def on_epoch(state, is_best):
-        if is_best:
-            kept["best"] = {n: t.clone() for n, t in trainer.model.state_dict().items()}
+    class Opened(Callback):
+        best = None
 
-    def reload_best(state):
-        seen.append((state.epoch, state.best_epoch))
-        trainer.model.load_state_dict(kept["best"])
+        def on_epoch_end(self, run, is_best):
+            if is_best:
+                self.best = {n: t.clone() for n, t in run.model.state_dict().items()}
 
-    fit(trainer, state, on_epoch, lambda c, r: None, reload_best)
-    return trainer, state, seen
+    watch, forward = Opened(), run.model.forward
+
+    def first(images):
+        epoch = run.state.epoch + 1
+        if run.model.training and epoch in run.recipe.stages and epoch not in opened:
+            now = run.model.state_dict()
+            opened[epoch] = all(torch.equal(now[name], of) for name, of in watch.best.items())
+        return forward(images)
+
+    run.model.forward = first
+    fit(run, [watch])
+    return run, run.state, opened
 
 
 def test_a_stage_opens_with_its_rate_from_the_best_weights():
     overrides = ["recipe.stages={3: 0.0005, 5: 0.0001}", "recipe.lr=0.001"]
-    trainer, state, seen = history(overrides, epochs=5)
+    run, state, opened = history(overrides, epochs=5)
     assert [entry["lr"] for entry in state.history] == [0.001, 0.001, 0.0005, 0.0005, 0.0001]
-    assert [epoch for epoch, _ in seen] == [2, 4]
-    assert all(1 <= best <= epoch for epoch, best in seen)
-    steps = {int(s["step"]) for s in trainer.optimizer.state.values()}
-    assert steps == {len(trainer.train)}  # Adam has counted the last stage's one epoch only
+    assert opened == {3: True, 5: True}
+    steps = {int(s["step"]) for s in run.optimizer.state.values()}
+    assert steps == {len(run.train)}  # Adam has counted the last stage's one epoch only
 
 
 def test_the_step_rule_starts_anew_in_each_stage():
@@ -78,24 +86,24 @@ def with_val(config, root, download, test):
 
 
 def test_a_published_validation_part_selects(monkeypatch):
-    monkeypatch.setattr(run_module, "load_dataset", with_val)
+    monkeypatch.setattr(builder, "load_dataset", with_val)
     config = compose(["runtime.progress=none"])
-    setup = run_module._prepare(config, torch.device("cpu"))
+    setup = build_run(config, torch.device("cpu"))
     whole = load_dataset(config.dataset, "unused")
-    assert setup.trainer.train.num_images == len(whole.train)  # nothing is cut from train
+    assert setup.run.train.num_images == len(whole.train)  # nothing is cut from train
     assert setup.data["published_val"] and setup.data["sizes"]["val"] == len(whole.test) // 3
-    assert torch.equal(setup.trainer.select.labels, whole.test.labels[: len(whole.test) // 3])
+    assert torch.equal(setup.run.select.labels, whole.test.labels[: len(whole.test) // 3])
 
-    paper = run_module._prepare(compose(["protocol=paper"]), torch.device("cpu"))
-    assert paper.data["sizes"]["val"] == 0 and paper.trainer.select is paper.test
+    paper = build_run(compose(["protocol=paper"]), torch.device("cpu"))
+    assert paper.data["sizes"]["val"] == 0 and paper.run.select is paper.test
 
 
 def test_training_and_evaluation_must_agree_on_the_size():
     config = compose([*BASE, "recipe.augment=[{name: crop, size: 20}]"])
     with pytest.raises(ValueError, match="trains on images of 20 px and evaluates on 28 px"):
-        run_module._prepare(config, torch.device("cpu"))
+        build_run(config, torch.device("cpu"))
     prepared = "recipe.prepare={train: {resize: [32, 32]}, eval: {resize: 20, crop: 20}}"
     config = compose([*BASE, "model=flatten", "recipe.augment=[{name: crop, size: 20}]", prepared])
-    setup = run_module._prepare(config, torch.device("cpu"))
-    images, _ = next(setup.trainer.train.epoch(0, 1, setup.trainer.augmentations))
+    setup = build_run(config, torch.device("cpu"))
+    images, _ = next(setup.run.train.epoch(0, 1, setup.run.augmentations))
     assert images.shape[-2:] == (20, 20) == next(setup.test.in_order())[0].shape[-2:]

@@ -1,4 +1,4 @@
-"""Two processes, full and read-only disks, data that vanish, clocks that jump, no git."""
+"""Two processes, full and read-only disks, data that vanish, no locks, no memory."""
 
 import errno
 import itertools
@@ -8,26 +8,24 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from idx_files import write_dataset
-from stopping import SMALL, interrupted, outcome, signal_at, small
+from test_checkpoint import StopAt, files, interrupted
+from variety import SMALL, small
 
 from spinal_repro.cli import train as cli
 from spinal_repro.config import compose
-from spinal_repro.environment import git_revision
 from spinal_repro.errors import EXIT_BUSY, EXIT_FAILED, UserError
 from spinal_repro.files import read_json
-from spinal_repro.locks import NO_LOCKS
+from spinal_repro.locks import NO_LOCKS, BusyError, is_locked
 from spinal_repro.model import Classifier
 from spinal_repro.records import write_status
-from spinal_repro.training.lock import BusyError
+from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
-from spinal_repro.training.stop import Interrupted
 
 FULL, READ_ONLY = (re.escape(os.strerror(number)) for number in (errno.ENOSPC, errno.EROFS))
 HOLD = (
@@ -41,8 +39,8 @@ HOLD = (
 
 
 @pytest.mark.parametrize("number", NO_LOCKS)
-def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
-    """The run says so and goes on, also after a kill; no file stands for a lock."""
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    """The run goes on without; no file stands for a lock, which a kill would leave behind."""
     fcntl = pytest.importorskip("fcntl")
 
     def flock(*_given):
@@ -51,35 +49,9 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys, number):
     config = small(tmp_path)
     with monkeypatch.context() as patch:
         patch.setattr(fcntl, "flock", flock)
-        folder = interrupted(config, patch, 4)
-        assert "this file system has no locks" in capsys.readouterr().err
+        folder = interrupted(config, StopAt(epoch=1))
         (folder / ".lock").write_text("of a process that was killed")
         assert len(run(config).record["history"]) == 3
-        assert "this file system has no locks" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("again", [False, True])
-def test_a_folder_that_is_removed_meanwhile(tmp_path, monkeypatch, again):
-    """Nothing is written where another process may have begun anew."""
-    from spinal_repro.training import run as run_module
-
-    config = small(tmp_path)
-    folder, write = config.run_dir, run_module.write_status
-
-    def note(place: Path, state: str, **details: str) -> None:
-        write(place, state, **details)
-        if details.get("epochs") == "1/3":
-            shutil.rmtree(folder)
-            if again:
-                folder.mkdir()
-                (folder / ".lock").touch()
-
-    monkeypatch.setattr(run_module, "write_status", note)
-    with pytest.raises(
-        UserError, match=rf"{re.escape(str(folder))} was removed while this run was at work"
-    ):
-        run(config)
-    assert [path.name for path in folder.glob("*")] == [".lock"] * again
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -88,7 +60,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_a_second_process_is_told_and_changes_nothing(tmp_path, monkeypatch, capsys):
     config = small(tmp_path / "runs")
-    folder = interrupted(config, monkeypatch, 4)
+    folder = interrupted(config, StopAt(epoch=1))
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(folder / ".lock")],
         stdin=subprocess.PIPE,
@@ -98,7 +70,8 @@ def test_a_second_process_is_told_and_changes_nothing(tmp_path, monkeypatch, cap
         assert holder.stdout.readline() == b"held\n"
         write_status(folder, "running", pid=holder.pid)
         before = contents(folder)
-        who = f"process {holder.pid} on {socket.gethostname()} is training this run"
+        assert is_locked(folder)
+        who = f"process {holder.pid} on {socket.gethostname()} is training the run"
         with pytest.raises(BusyError, match=who):
             run(config)
         arguments = [f"runs={tmp_path / 'runs'}", *SMALL]
@@ -110,6 +83,7 @@ def test_a_second_process_is_told_and_changes_nothing(tmp_path, monkeypatch, cap
     finally:
         holder.kill()  # the lock ends with its process, whatever ends that
         holder.communicate()
+    assert not is_locked(folder)
     assert len(run(config).record["history"]) == 3
 
 
@@ -142,38 +116,32 @@ def fill(place: Path) -> Path:
     return filler
 
 
-def test_a_full_disk(tmp_path, monkeypatch, small_disk, capsys):
+def test_a_full_disk(tmp_path, small_disk, capsys):
     whole = run(small(tmp_path / "whole"))
     config = small(small_disk)
-    folder = interrupted(config, monkeypatch, 4)
+    folder = interrupted(config, StopAt(epoch=1))
     filler = fill(small_disk)
     saved = (folder / "last.pt").read_bytes()
-    best = {path.name: path.read_bytes() for path in folder.glob("best-*")}
-    with pytest.raises(UserError, match=rf"{FULL}.*intact.*the same command continues"):
+    with pytest.raises(UserError, match=rf"{FULL}.*the same command continues"):
         run(config)
     assert "Traceback" not in capsys.readouterr().err
     assert (folder / "last.pt").read_bytes() == saved
-    assert {path.name: path.read_bytes() for path in folder.glob("best-*")} == best
     assert not list(folder.glob(".*.partial"))
     filler.unlink()
-    parts = run(config)
-    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
+    assert files(run(config)) == files(whole)
 
 
-def test_a_disk_that_fills_while_training(tmp_path, monkeypatch, small_disk):
+def test_a_disk_that_fills_while_training(monkeypatch, small_disk):
     """The checkpoint of the second epoch does not fit; the one of the first stays."""
-    config = small(small_disk, "recipe.epochs=3")
-    from spinal_repro.training import run as run_module
+    config, save, fillers = small(small_disk), Checkpoint.save, []
 
-    write, fillers = run_module.write_status, []
-
-    def note(folder: Path, state: str, **details: str) -> None:
-        write(folder, state, **details)
-        if details.get("epochs") == "1/3" and not fillers:
+    def then_fill(self, training):
+        save(self, training)
+        if not fillers:
             fillers.append(fill(small_disk))
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "write_status", note)
+        patch.setattr(Checkpoint, "save", then_fill)
         with pytest.raises(UserError, match=FULL):
             run(config)
     fillers[0].unlink()
@@ -181,9 +149,9 @@ def test_a_disk_that_fills_while_training(tmp_path, monkeypatch, small_disk):
     assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
 
 
-def test_a_read_only_folder(tmp_path, monkeypatch, small_disk):
+def test_a_read_only_folder(small_disk):
     config = small(small_disk)
-    folder = interrupted(config, monkeypatch, 4)
+    folder = interrupted(config, StopAt(epoch=1))
     before = contents(folder)
     again = ["mount", "-o", "remount,ro", str(small_disk)]
     if subprocess.run(again, capture_output=True).returncode != 0:
@@ -197,13 +165,15 @@ def test_a_read_only_folder(tmp_path, monkeypatch, small_disk):
     assert len(run(config).record["history"]) == 3
 
 
-def test_data_that_vanish(tmp_path, monkeypatch):
-    words = ["dataset=mnist", "dataset.train_size=60", "dataset.test_size=30", "data.limit=null"]
+MNIST = ["dataset=mnist", "dataset.train_size=60", "dataset.test_size=30", "data.limit=null"]
+
+
+def test_data_that_vanish(tmp_path):
     root = tmp_path / "data"
     write_dataset(root, compose(["dataset=mnist"]).dataset, 60, 30)
-    whole = run(small(tmp_path / "whole", *words, f"data.root={root}"))
-    config = small(tmp_path / "parts", *words, f"data.root={root}")
-    folder = interrupted(config, monkeypatch, 3)
+    whole = run(small(tmp_path / "whole", *MNIST, f"data.root={root}"))
+    config = small(tmp_path / "parts", *MNIST, f"data.root={root}")
+    folder = interrupted(config, StopAt(epoch=1))
     saved = (folder / "last.pt").read_bytes()
     root.rename(tmp_path / "elsewhere")
     with pytest.raises(UserError, match="MNIST"):
@@ -212,65 +182,32 @@ def test_data_that_vanish(tmp_path, monkeypatch):
     assert status["state"] == "failed" and "MNIST" in status["message"]
     assert (folder / "last.pt").read_bytes() == saved
     (tmp_path / "elsewhere").rename(root)
-    parts = run(config)
-    mine, other = outcome(parts.folder, parts.record), outcome(whole.folder, whole.record)
-    assert mine == other
+    assert files(run(config)) == files(whole)
 
 
 @pytest.mark.parametrize(
     ("which", "what"), [("train-images", "training images"), ("t10k-labels", "test images")]
 )
-def test_data_that_change_between_two_sittings(tmp_path, monkeypatch, which, what):
-    words = ["dataset=mnist", "dataset.train_size=60", "dataset.test_size=30", "data.limit=null"]
+def test_data_that_change_while_a_run_is_stopped(tmp_path, which, what):
     root = tmp_path / "data"
     write_dataset(root, compose(["dataset=mnist"]).dataset, 60, 30)
-    config = small(tmp_path / "runs", *words, f"data.root={root}")
-    folder = interrupted(config, monkeypatch, 3)
-    before, (path,) = contents(folder), root.rglob(f"{which}*")
+    config = small(tmp_path / "runs", *MNIST, f"data.root={root}")
+    folder = interrupted(config, StopAt(epoch=1))
+    saved, (path,) = (folder / "last.pt").read_bytes(), root.rglob(f"{which}*")
     right = path.read_bytes()
     path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
-    with pytest.raises(UserError, match=f"the {what} are others than those.*began"):
+    with pytest.raises(UserError, match=f"began with other {what}"):
         run(config)
-    assert {**contents(folder), "status.json": before["status.json"]} == before
+    assert (folder / "last.pt").read_bytes() == saved
     path.write_bytes(right)
     assert len(run(config).record["history"]) == 3
 
 
-def test_other_numbers_of_images_are_other_data_and_no_damage(tmp_path, monkeypatch):
-    """Where the configuration leaves the number open: the checkpoint is as good as it was."""
-    words = ["dataset=mnist", "dataset.train_size=null", "dataset.test_size=null"]
-    published, root = compose(["dataset=mnist"]).dataset, tmp_path / "data"
-    write_dataset(root, published, 90, 30)
-    config = small(tmp_path / "runs", *words, "data.limit=null", f"data.root={root}")
-    interrupted(config, monkeypatch, 1)
-    write_dataset(root, published, 300, 30)
-    with pytest.raises(UserError, match=r"the training images and .* are others .*put those"):
-        run(config)
-
-
-def test_clocks_that_jump_and_no_git(tmp_path, monkeypatch):
-    """The date jumps back and forth by years; the clock of durations stands still."""
-    whole = run(small(tmp_path / "whole"))
-    jumps = itertools.cycle([4e9, 0.0, 1e9])
-    monkeypatch.setattr(time, "time", lambda: next(jumps))
-    monkeypatch.setattr(time, "perf_counter", lambda: 5.0)
-    monkeypatch.setenv("PATH", str(tmp_path))
-    assert git_revision()["commit"] == "unknown"
-    config = small(tmp_path / "parts")
-    interrupted(config, monkeypatch, 4)
-    parts = run(config)
-    assert parts.record["git"] == {"commit": "unknown", "modified": None}
-    assert outcome(parts.folder, parts.record) == outcome(whole.folder, whole.record)
-
-
-def test_what_a_killed_writer_left_is_removed(tmp_path, monkeypatch):
+def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
     config = small(tmp_path)
-    folder = interrupted(config, monkeypatch, 2)
+    folder = interrupted(config, StopAt(epoch=1))
     (folder / ".last.pt.123.partial").write_bytes(b"half a check")
-    with monkeypatch.context() as patch:
-        signal_at(patch, "train", [1])
-        with pytest.raises(Interrupted):
-            run(config)
+    run(config)
     assert not list(folder.glob(".*.partial"))
 
 
@@ -306,7 +243,7 @@ def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, ca
     said = capsys.readouterr().err
     (line,) = said.splitlines()
     assert line.startswith("spinal-train: CUDA out of memory. Tried to allocate 20.00 MiB. ")
-    assert "recipe.batch_size" in line and "ALLOC_CONF" not in line and "Traceback" not in line
+    assert "recipe.batch_size" in line and "Traceback" not in line
     status = read_json(config.run_dir / "status.json")
     assert status["state"] == "failed" and "traceback" not in status
     assert len(run(config).record["history"]) == 3

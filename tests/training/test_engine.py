@@ -1,6 +1,4 @@
-"""The loop on small real data."""
-
-import dataclasses
+"""The training loop on small real data."""
 
 import pytest
 import torch
@@ -9,25 +7,22 @@ from spinal_repro.config import compose
 from spinal_repro.environment import autocast
 from spinal_repro.errors import UserError
 from spinal_repro.schema import Config
-from spinal_repro.training import run as run_module
-from spinal_repro.training.evaluation import evaluate
-from spinal_repro.training.finite import NonFiniteLossError
-from spinal_repro.training.loop import State, Trainer, fit
+from spinal_repro.training.engine import Callback, Run, State, evaluate, fit
+from spinal_repro.training.setup import build_run
 
 CPU = torch.device("cpu")
 SMALL = ["data.limit=200", "recipe.epochs=2", "runtime.progress=none"]
 
 
-def trainer(*overrides: str) -> tuple[Config, Trainer]:
+def build(*overrides: str) -> tuple[Config, Run]:
     config = compose([*SMALL, *overrides])
-    return config, run_module._prepare(config, CPU).trainer
+    return config, build_run(config, CPU).run
 
 
-def train(*overrides: str) -> tuple[Trainer, State]:
-    config, made = trainer(*overrides)
-    state = State(config.recipe.lr)
-    fit(made, state, lambda s, b: None, lambda c, r: None, lambda s: None)
-    return made, state
+def train(*overrides: str) -> tuple[Run, State]:
+    _, run = build(*overrides)
+    fit(run)
+    return run, run.state
 
 
 @pytest.mark.parametrize("head", ["fc", "spinal"])
@@ -51,8 +46,8 @@ def test_training_does_not_depend_on_what_was_random_before():
 
 
 def test_both_heads_see_the_same_backbone_and_batches():
-    _, fc = trainer("head=fc")
-    _, spinal = trainer("head=spinal")
+    _, fc = build("head=fc")
+    _, spinal = build("head=spinal")
     for mine, other in zip(
         fc.model.backbone.parameters(), spinal.model.backbone.parameters(), strict=True
     ):
@@ -72,7 +67,7 @@ def test_training_learns():
 def test_evaluation_counts_every_image_once_in_any_batch_size():
     results = []
     for size in (1, 7, 1000):
-        _, made = trainer(f"recipe.eval_batch_size={size}")
+        _, made = build(f"recipe.eval_batch_size={size}")
         results.append(evaluate(made.model, made.select, made.autocast))
     for other in results[1:]:
         assert other.correct == results[0].correct and other.count == results[0].count
@@ -85,7 +80,7 @@ def test_train_figures_are_those_of_a_plain_loop():
     sgd = ("recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.momentum=0.5")
     overrides = ("head=spinal", "model=flatten", "recipe.epochs=1", *sgd)
     made, state = train(*overrides)
-    config, plain = trainer(*overrides)
+    config, plain = build(*overrides)
     optimizer = torch.optim.SGD(plain.model.parameters(), config.recipe.lr, config.recipe.momentum)
     plain.model.train()
     total, right = 0.0, 0
@@ -104,36 +99,51 @@ def test_train_figures_are_those_of_a_plain_loop():
         torch.testing.assert_close(made.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("bad_step", [1, 4])
-def test_a_loss_that_is_not_finite_names_its_step(bad_step):
-    config, made = trainer("recipe.batch_size=32")
+class Epochs(Callback):
+    """Notes what each epoch leaves."""
 
-    class Poisoned(torch.nn.Module):
-        calls = 0
+    def __init__(self, note):
+        self.note, self.noted = note, []
 
-        def forward(self, images):
-            self.calls += 1
-            logits = made.model(images)
-            return logits * float("nan") if self.calls == bad_step else logits
-
-    poisoned = dataclasses.replace(made, model=Poisoned())
-    with pytest.raises(NonFiniteLossError, match=f"nan at step {bad_step} of 7 in epoch 1"):
-        fit(poisoned, State(config.recipe.lr), lambda s, b: None, lambda c, r: None, lambda s: None)
+    def on_epoch_end(self, run, is_best):
+        self.noted.append(self.note(run, is_best))
 
 
 def test_the_first_of_equal_epochs_is_selected_and_rates_follow_the_rule():
     """With an accuracy that never moves, epoch 1 stays selected and R3 redraws each time."""
-    _, made = trainer(
+    _, run = build(
         "recipe.epochs=4", "recipe.lr=1e-12", "++recipe.lr_rule={name: redraw, power: 3}"
     )
-    state = State(1e-12)
-    best_flags = []
-    fit(made, state, lambda s, b: best_flags.append(b), lambda c, r: None, lambda s: None)
+    best_flags = Epochs(lambda run, is_best: is_best)
+    fit(run, [best_flags])
+    state = run.state
     assert len({entry["val_correct"] for entry in state.history}) == 1
-    assert best_flags == [True, False, False, False] and state.best_epoch == 1
+    assert best_flags.noted == [True, False, False, False] and state.best_epoch == 1
     rates = [entry["lr"] for entry in state.history]
     assert rates[0] == rates[1] == 1e-12  # epoch 1 improved on nothing at all
     assert len({*rates[1:], state.lr}) == 4 and max(rates) <= 1e-12
+
+
+def test_callbacks_see_every_step_and_epoch_in_order():
+    seen = []
+
+    class Seen(Callback):
+        def on_fit_start(self, run):
+            seen.append("start")
+
+        def on_step_end(self, run, step, losses, num_images):
+            assert losses[:step].all() and not losses[step:].any()
+            seen.append((run.state.epoch, step, num_images))
+
+        def on_epoch_end(self, run, is_best):
+            seen.append(run.state.epoch)
+
+        def on_fit_end(self, run):
+            seen.append("end")
+
+    _, run = build("recipe.batch_size=128")
+    fit(run, [Seen()])
+    assert seen == ["start", (0, 1, 128), (0, 2, 72), 1, (1, 1, 128), (1, 2, 72), 2, "end"]
 
 
 def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
@@ -152,15 +162,15 @@ def test_the_first_epochs_may_train_the_head_alone():
         "recipe.optimizer=sgd",
         "recipe.momentum=0.9",
     )
-    config, made = trainer(*overrides)
+    _, made = build(*overrides)
     first = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
-    moved = []
 
-    def changed(state: State, _: bool) -> None:
-        now = made.model.state_dict()
-        moved.append({n.partition(".")[0] for n in now if not torch.equal(now[n], first[n])})
+    def moved(run, _):
+        now = run.model.state_dict()
+        return {n.partition(".")[0] for n in now if not torch.equal(now[n], first[n])}
 
-    fit(made, State(config.recipe.lr), changed, lambda c, r: None, lambda s: None)
-    assert moved == [{"head"}, {"head"}, {"head", "backbone"}]
+    epochs = Epochs(moved)
+    fit(made, [epochs])
+    assert epochs.noted == [{"head"}, {"head"}, {"head", "backbone"}]
     with pytest.raises(UserError, match="head_epochs"):
         compose(["recipe.head_epochs=-1"])

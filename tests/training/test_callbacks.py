@@ -1,0 +1,179 @@
+"""NaN checks and signals."""
+
+import math
+import signal
+import sys
+import threading
+
+import pytest
+import torch
+from variety import SMALL, small
+
+from spinal_repro.cli import train as cli
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.files import read_json
+from spinal_repro.training import engine
+from spinal_repro.training.callbacks import NonFiniteLossError, StopOnSignal
+from spinal_repro.training.checkpoint import Interrupted
+from spinal_repro.training.engine import Callback
+from spinal_repro.training.run import run
+from spinal_repro.training.setup import build_run
+
+DIVERGES = ("recipe.optimizer=sgd", "recipe.lr=1e30")
+LINEAR = ("model=flatten", "head=linear", "recipe.batch_size=96")  # one step an epoch
+
+
+def test_a_diverging_run_names_step_and_images(tmp_path):
+    config = small(tmp_path, *DIVERGES)
+    with pytest.raises(NonFiniteLossError, match=r"at step (\d) of 3 in epoch 1") as stopped:
+        run(config)
+    assert "runtime.debug=nonfinite" in str(stopped.value)
+    batches = build_run(config, torch.device("cpu")).run.train
+    step = int(str(stopped.value).partition("at step ")[2][0])
+    named = ", ".join(map(str, batches.images(0, 1, step)[:8]))
+    assert f"(training images {named}, ...)" in str(stopped.value)
+    assert read_json(config.run_dir / "status.json")["state"] == "failed"
+    assert not (config.run_dir / "last.pt").exists()
+
+
+def test_the_images_named_are_those_of_the_batch(tmp_path):
+    config = small(tmp_path)
+    batches = build_run(config, torch.device("cpu")).run.train
+    pixels = load_dataset(config.dataset, "data", False).train
+    for step, (images, _) in enumerate(batches.epoch(3, 2), 1):
+        named = batches.images(3, 2, step)
+        assert torch.equal(batches._normalise(pixels.images[named].float()), images)
+    assert step == 3
+
+
+def test_debug_continues_from_the_checkpoint_and_names_the_layer(tmp_path):
+    """The second epoch diverges. Debugging changes neither the run's folder nor its results."""
+    words = ("recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.stages={2: 1e30}")
+    with pytest.raises(NonFiniteLossError, match="in epoch 2"):
+        run(small(tmp_path, *words))
+    config = small(tmp_path, *words, "runtime.debug=nonfinite")
+    saved = (config.run_dir / "last.pt").read_bytes()
+    with pytest.raises(NonFiniteLossError, match=r"the output of \w+.* at step \d of epoch 2"):
+        run(config)
+    assert (config.run_dir / "last.pt").read_bytes() == saved
+    plain, debugged = (
+        run(small(tmp_path / place, *more)).record["history"]
+        for place, more in (("a", []), ("b", ["runtime.debug=nonfinite"]))
+    )
+    assert debugged == plain
+
+
+def test_debug_names_a_gradient(tmp_path, monkeypatch):
+    """The loss of the step itself is finite; the next one is not."""
+    train, calls = engine.training_loss, []
+
+    def training_loss(*given):
+        logits, loss = train(*given)
+        calls.append(1)
+        if len(calls) == 2:
+            loss.register_hook(lambda gradient: gradient * math.inf)
+        return logits, loss
+
+    monkeypatch.setattr(engine, "training_loss", training_loss)
+    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 3 of 3 in epoch 1"):
+        run(small(tmp_path))
+    calls.clear()
+    with pytest.raises(NonFiniteLossError, match=r"the gradient of .* at step 2 of epoch 1"):
+        run(small(tmp_path, "runtime.debug=nonfinite"))
+
+
+@pytest.mark.parametrize("epoch", [1, 2, 3])
+def test_an_evaluation_that_is_not_finite_is_never_saved(tmp_path, epoch):
+    """One step an epoch, of a loss that is finite, gives weights whose outputs are not."""
+    more = f"recipe.stages={{{epoch}: 1e37}}" if epoch > 1 else "recipe.lr=1e37"
+    config = small(tmp_path, *LINEAR, "recipe.optimizer=adam", more)
+    for _ in range(2):  # the same each time
+        with pytest.raises(NonFiniteLossError, match=rf"val_loss is (nan|inf) after epoch {epoch}"):
+            run(config)
+        saved = config.run_dir / "last.pt"
+        assert saved.exists() is (epoch > 1)
+        if epoch > 1:
+            assert torch.load(saved, weights_only=True)["state"]["epoch"] == epoch - 1
+    assert not (config.run_dir / "record.json").exists()
+
+
+def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch):
+    from spinal_repro.training import run as run_module
+
+    def spoiled(*given):
+        setup = build_run(*given)
+        setup.test._pixels = setup.test._pixels.float()
+        setup.test._pixels[57] = math.inf
+        return setup
+
+    config = small(tmp_path, *LINEAR)
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "build_run", spoiled)
+        with pytest.raises(UserError, match="the test loss of the last weights is"):
+            run(config)
+    assert not (config.run_dir / "record.json").exists()
+    assert run(config).record["test"]["last"]["count"] == 96
+
+
+class Signal(Callback):
+    """Sends this process a signal in a step."""
+
+    def __init__(self, name: str, step: int) -> None:
+        self.number, self.left = getattr(signal, name), step
+
+    def on_step_end(self, run, *_):
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(self.number)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_a_signal_stops_the_run_at_the_step(tmp_path, name):
+    config, before = small(tmp_path), signal.getsignal(getattr(signal, name))
+    with pytest.raises(Interrupted, match=f"{name}: stopped, saved after epoch 1"):
+        run(config, [Signal(name, step=4)])
+    assert signal.getsignal(getattr(signal, name)) is before
+    assert read_json(config.run_dir / "status.json")["state"] == "interrupted"
+    assert len(run(config).record["history"]) == 3
+
+
+def test_a_second_sigint_ends_at_once(tmp_path):
+    callbacks = [Signal("SIGINT", step=1), Signal("SIGINT", step=1)]
+    with pytest.raises(KeyboardInterrupt, match="second SIGINT"):
+        run(small(tmp_path), callbacks)
+
+
+def test_signals_that_the_parent_ignores_stay_ignored():
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopOnSignal():
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
+
+
+def test_a_run_in_another_thread_takes_no_signals(tmp_path):
+    outcomes = []
+    thread = threading.Thread(target=lambda: outcomes.append(run(small(tmp_path))))
+    thread.start()
+    thread.join()
+    assert outcomes[0].record["selection"]
+
+
+def test_the_command_says_that_it_can_continue(tmp_path, monkeypatch, capsys):
+    arguments = [f"runs={tmp_path / 'runs'}", *SMALL]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+    train, calls = engine.training_loss, []
+
+    def training_loss(*given):
+        calls.append(1)
+        if len(calls) == 5:
+            signal.raise_signal(signal.SIGTERM)
+        return train(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "training_loss", training_loss)
+        assert cli._main(arguments) == EXIT_INTERRUPTED == 75
+    assert "saved after epoch 1; the same command continues" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+    assert cli._main(arguments) == 0

@@ -1,0 +1,260 @@
+"""Stopped and continued: the same bits as a run that nobody stopped."""
+
+import itertools
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from variety import VARIETY, Everything, small
+
+from spinal_repro.backbones import BACKBONES
+from spinal_repro.config import compose, config_dir
+from spinal_repro.data.augment import AUGMENTATIONS
+from spinal_repro.errors import UserError
+from spinal_repro.files import read_json
+from spinal_repro.heads import HEADS
+from spinal_repro.training import checkpoint
+from spinal_repro.training.checkpoint import Checkpoint, Interrupted
+from spinal_repro.training.engine import Callback
+from spinal_repro.training.optim import LR_RULES
+from spinal_repro.training.run import Outcome, run
+
+TIMES = ("finished", "timing", "wall_seconds", "images_per_second", "git")
+KINDS = (
+    "rule redraw", "rule redraw_late", "rule step", "augmentation affine", "head spinal",
+    "the head first", "the test part watched", "stages that forget", "bf16",
+    "adam, divide, on test", "vgg5, spinal", "flatten, sgd with momentum",
+)  # fmt: skip
+
+
+class StopAt(Callback):
+    """Asks the run to stop in its n-th step of this process, or after its n-th epoch."""
+
+    def __init__(self, step: int = 0, epoch: int = 0) -> None:
+        self.steps, self.step, self.epoch = itertools.count(1), step, epoch
+
+    def on_step_end(self, run, *_):
+        if next(self.steps) == self.step:
+            run.stop = "test"
+
+    def on_epoch_end(self, run, is_best):
+        if run.state.epoch == self.epoch:
+            run.stop = "test"
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing is saved after it."""
+
+
+class KillAt(StopAt):
+    """As `StopAt` for a kill in a step."""
+
+    def on_step_end(self, run, *_):
+        if next(self.steps) == self.step:
+            raise Killed
+
+
+def interrupted(config, callback: Callback) -> Path:
+    with pytest.raises((Interrupted, Killed)):
+        run(config, [callback])
+    torch.manual_seed(99)  # a new process starts with another random state
+    return config.run_dir
+
+
+def files(outcome: Outcome) -> dict[str, Any]:
+    """Everything that must be the same."""
+    record = {key: value for key, value in outcome.record.items() if key not in TIMES}
+    last = torch.load(outcome.folder / "last.pt", weights_only=True)
+    del last["state"]["timing"]
+    return {
+        "record": record,
+        "best": {n: t.numpy().tobytes() for n, t in load_file(best_of(outcome)).items()},
+        "model": {name: tensor.numpy().tobytes() for name, tensor in last.pop("model").items()},
+        "last": str(last),
+        "predictions": (outcome.folder / "predictions.npz").read_bytes(),
+        "rows": len((outcome.folder / "metrics.csv").read_text().splitlines()),
+    }
+
+
+def best_of(outcome: Outcome) -> Path:
+    return outcome.folder / "best.safetensors"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, kind):
+    monkeypatch.setitem(BACKBONES._items, "everything", Everything)
+    whole = run(small(tmp_path / "whole", *VARIETY[kind]))
+    config = small(tmp_path / "parts", *VARIETY[kind])
+    interrupted(config, StopAt(epoch=1))
+    interrupted(config, StopAt(step=2))  # of epoch 2
+    parts = run(config)
+    assert files(parts) == files(whole)
+    assert "continuing after epoch 1" in (parts.folder / "log.txt").read_text()
+
+
+def test_the_list_of_runs_has_every_rule_augmentation_and_head():
+    for registry, prefix in ((LR_RULES, "rule"), (AUGMENTATIONS, "augmentation"), (HEADS, "head")):
+        assert {f"{prefix} {name}" for name in registry.names()} <= VARIETY.keys()
+
+
+def test_the_list_of_runs_has_every_kind_of_recipe():
+    """Recipes that differ in epochs, rates and sizes alone are of one kind."""
+
+    def kind_of(recipe: str) -> tuple[str, ...]:
+        words = ["dataset=digits", "model=flatten", f"recipe={recipe}", "head=fc"]
+        found = compose([*words, "recipe.mean=[0.5]", "recipe.std=[0.5]"]).recipe
+        return (
+            found.optimizer,
+            str(sorted(map(str, found.lr_rule.items()))),
+            str((found.momentum, found.weight_decay > 0, found.label_smoothing > 0)),
+            str([augmentation["name"] for augmentation in found.augment]),
+            str(sorted(found.prepare)),
+        )
+
+    tried = {kind_of(name.removeprefix("recipe ")) for name in VARIETY if name[:7] == "recipe "}
+    for path in (config_dir() / "recipe").glob("*.yaml"):
+        assert kind_of(path.stem) in tried, path.stem
+
+
+def saves(monkeypatch, seconds: float) -> list[int]:
+    """The epochs after which a checkpoint is written, where each epoch takes some seconds."""
+    now, epochs, save = [0.0], [], Checkpoint.save
+
+    def on_epoch_end(self, run, is_best, real=Checkpoint.on_epoch_end):
+        now[0] += seconds
+        real(self, run, is_best)
+
+    def noted(self, run):
+        save(self, run)
+        epochs.append(run.state.epoch)
+
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(Checkpoint, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(Checkpoint, "save", noted)
+    return epochs
+
+
+@pytest.mark.parametrize(
+    ("save_every", "saved"), [("0", [1, 2, 3, 4, 5, 6]), ("20", [2, 4, 6]), ("null", [6])]
+)
+def test_checkpoints_are_written_every_so_many_seconds(tmp_path, monkeypatch, save_every, saved):
+    epochs = saves(monkeypatch, 10.0)
+    run(small(tmp_path, "recipe.epochs=6", f"runtime.save_every={save_every}"))
+    assert epochs == saved
+
+
+def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, monkeypatch):
+    """Where epoch 1 is not saved yet, epoch 2 is finished and saved first."""
+    epochs = saves(monkeypatch, 10.0)
+    config = small(tmp_path, "runtime.save_every=15")
+    interrupted(config, StopAt(step=4))  # the first of epoch 2
+    assert epochs == [2]
+    status = read_json(config.run_dir / "status.json")
+    assert status["state"] == "interrupted" and "after epoch 2" in status["message"]
+    interrupted(config, StopAt(step=2))  # of epoch 3: epoch 2 is saved, so nothing is waited for
+    assert epochs == [2]
+    assert run(config).record["selection"]
+    assert epochs == [2, 3]
+
+
+def test_stopped_before_the_first_checkpoint(tmp_path):
+    config = small(tmp_path)
+    with pytest.raises(Interrupted, match="before the first checkpoint"):
+        run(config, [StopAt(step=2)])
+    assert not (config.run_dir / "last.pt").exists()
+    assert len(run(config).record["history"]) == 3
+
+
+@pytest.mark.parametrize("stages", ["{}", "{4: 0.01}"])
+def test_epochs_after_the_last_checkpoint_come_out_the_same(tmp_path, monkeypatch, stages):
+    """Killed in epoch 5, where only epoch 1 was saved: a stage opens from unsaved weights."""
+    wanted = ("recipe.epochs=6", f"recipe.stages={stages}", "head=fc", "recipe.lr=0.05")
+    whole = run(small(tmp_path / "whole", *wanted))
+    config = small(tmp_path / "parts", *wanted)
+    interrupted(config, StopAt(epoch=1))
+    with monkeypatch.context() as patch:
+        epochs = saves(patch, 0.0)
+        interrupted(small(tmp_path / "parts", *wanted, "runtime.save_every=5"), KillAt(step=11))
+        assert epochs == []
+    assert torch.load(config.run_dir / "last.pt", weights_only=True)["state"]["epoch"] == 1
+    assert files(run(config)) == files(whole)
+
+
+def test_killed_between_the_last_checkpoint_and_the_record(tmp_path, monkeypatch):
+    """Only the record is written: no epoch is trained again."""
+    whole = run(small(tmp_path / "whole"))
+    config = small(tmp_path / "parts")
+    with monkeypatch.context() as patch:
+
+        def die(self, run):
+            raise Killed
+
+        patch.setattr(Checkpoint, "on_fit_end", die)
+        interrupted(config, Callback())
+    before = (config.run_dir / "last.pt").read_bytes()
+    parts = run(config)
+    assert files(parts) == files(whole)
+    assert (config.run_dir / "last.pt").read_bytes() == before
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty", "another file"])
+def test_a_damaged_checkpoint_is_one_message(tmp_path, damage):
+    config = small(tmp_path)
+    path = interrupted(config, StopAt(epoch=1)) / "last.pt"
+    data = bytearray(path.read_bytes())
+    if damage == "flipped":  # in the pickle, where it shows
+        data[data.index(b"history")] ^= 4
+    path.write_bytes({"cut": data[:1000], "empty": b"", "another file": b"text"}.get(damage, data))
+    before = path.read_bytes()
+    with pytest.raises(UserError, match=r"cannot continue from .*last\.pt: .*Delete it"):
+        run(config)
+    assert path.read_bytes() == before
+    path.unlink()
+    assert len(run(config).record["history"]) == 3
+
+
+def test_a_checkpoint_runs_no_code(tmp_path):
+    config = small(tmp_path)
+    path, mark = interrupted(config, StopAt(epoch=1)) / "last.pt", tmp_path / "code has run"
+
+    class Code:
+        def __reduce__(self):
+            return Path.touch, (mark,)
+
+    torch.save({"model": Code()}, path)
+    with pytest.raises(UserError, match="cannot continue"):
+        run(config)
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("other", [["dataset.num_outputs=26"], ["model=flatten"]], ids=str)
+def test_the_checkpoint_of_another_model_is_refused(tmp_path, other):
+    folder = interrupted(small(tmp_path), StopAt(epoch=1))
+    wrong = small(tmp_path, *other)
+    wrong.run_dir.mkdir(parents=True)
+    (wrong.run_dir / "last.pt").write_bytes((folder / "last.pt").read_bytes())
+    with pytest.raises(UserError, match="cannot continue"):
+        run(wrong)
+
+
+@pytest.mark.parametrize("part", ["train_hash", "test_hash", "split_hash"])
+def test_other_images_are_refused(tmp_path, monkeypatch, part):
+    from spinal_repro.training import run as run_module
+
+    config = small(tmp_path)
+    interrupted(config, StopAt(epoch=1))
+    build = run_module.build_run
+
+    def changed(*given):
+        setup = build(*given)
+        setup.data[part] = "another"
+        return setup
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "build_run", changed)
+        with pytest.raises(UserError, match="this run began with other"):
+            run(config)
+    assert len(run(config).record["history"]) == 3

@@ -1,0 +1,87 @@
+"""Histories, weights and records of 48 small runs, equal bit for bit to those stored.
+
+The last bits depend on the CPU and the version of PyTorch: hashes are stored by both, and there
+are none for most machines. Store those of this one, with code whose results are known to be right:
+
+    python tests/training/test_same_bits.py
+"""
+
+import hashlib
+import json
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from variety import VARIETY, Everything, small
+
+from spinal_repro.backbones import BACKBONES
+from spinal_repro.environment import describe_environment
+from spinal_repro.training.run import run
+
+STORED = Path(__file__).with_name("same_bits.json")
+SAME = ("identity", "history", "selection", "test", "counts")  # of a record
+
+
+def machine() -> str:
+    cpu = describe_environment(torch.device("cpu"))["cpu"]
+    return f"{cpu}, {platform.machine()}, torch {torch.__version__.partition('+')[0]}"
+
+
+def stored() -> dict[str, dict[str, str]]:
+    return json.loads(STORED.read_text())
+
+
+def tensors(named: Iterable[tuple[Any, Tensor]]) -> bytes:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(named, key=lambda item: str(item[0])):
+        digest.update(str(name).encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.digest()
+
+
+def digest(runs: Path, *overrides: str) -> str:
+    """Hash of the record, the best weights, the last weights and the optimizer's state."""
+    outcome = run(small(runs, *overrides))
+    record, folder = outcome.record, outcome.folder
+    last = torch.load(folder / "last.pt", weights_only=True)
+    state = last["optimizer"]["state"]
+    found = hashlib.sha256(json.dumps([record[key] for key in SAME], sort_keys=True).encode())
+    found.update((folder / "predictions.npz").read_bytes())
+    found.update(tensors(load_file(folder / "best.safetensors").items()))
+    found.update(tensors(last["model"].items()))
+    found.update(tensors(((i, key), t) for i, of in state.items() for key, t in of.items()))
+    return found.hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", VARIETY)
+def test_same_bits(tmp_path, monkeypatch, name):
+    known = stored().get(machine())
+    if known is None:
+        pytest.skip(f"no hashes are stored for {machine()}")
+    monkeypatch.setitem(BACKBONES._items, "everything", Everything)
+    assert digest(tmp_path, *VARIETY[name]) == known[name]
+
+
+def test_every_run_of_the_list_is_stored():
+    assert stored() and all(known.keys() == VARIETY.keys() for known in stored().values())
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    BACKBONES._items["everything"] = Everything
+    found = {}
+    for name, overrides in VARIETY.items():
+        with tempfile.TemporaryDirectory() as runs:
+            found[name] = digest(Path(runs), *overrides)
+    STORED.write_text(json.dumps({**stored(), machine(): found}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
