@@ -9,7 +9,7 @@ from pathlib import Path
 from filelock import BaseFileLock, FileLock, Timeout
 
 from spinal_repro.errors import EXIT_BUSY, UserError
-from spinal_repro.files import clean, make_folder, read_json
+from spinal_repro.files import clean, read_json
 
 LOCK, STATUS = ".lock", "status.json"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that have none
@@ -45,7 +45,7 @@ def run_lock(folder: Path) -> Iterator[None]:
         UserError: if the folder cannot be written.
     """
     try:
-        make_folder(folder)
+        folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder / LOCK, timeout=0)
         clean(folder)
     except Timeout:

@@ -7,14 +7,10 @@ import pytest
 
 from spinal_repro import files
 from spinal_repro.files import (
-    DamagedError,
     clean,
-    make_folder,
     read_json,
-    read_sealed,
     write_atomic,
     write_json,
-    write_sealed,
 )
 
 
@@ -75,14 +71,6 @@ def test_a_new_name_is_flushed_once_it_is_there(tmp_path, monkeypatch):
         assert flushed.pop() == (tmp_path, text)
 
 
-def test_names_of_new_folders_are_flushed_too(tmp_path, monkeypatch):
-    flushed = []
-    monkeypatch.setattr(files, "sync_folder", flushed.append)
-    for _ in range(2):  # the second time there is nothing to make
-        make_folder(tmp_path / "a" / "b")
-        assert flushed == [tmp_path, tmp_path / "a"]
-
-
 def test_json_round_trip(tmp_path):
     value = {"a": [1, 2.5, None, True], "b": {"c": "±"}, "tiny": 1e-300, "third": 1 / 3}
     write_json(tmp_path / "file", value)
@@ -96,30 +84,6 @@ def test_json_refuses_what_is_no_number(tmp_path, bad):
     with pytest.raises(ValueError):
         write_json(path, {"a": bad})
     assert json.loads(path.read_text()) == {"a": 1}
-
-
-def test_a_sealed_file_is_read_or_refused(tmp_path):
-    """Any byte changed to any of some other values, any byte missing, one too many."""
-    path = tmp_path / "file"
-    write_sealed(path, [b"some ", memoryview(b"weights")])
-    whole = path.read_bytes()
-    assert bytes(read_sealed(path)) == b"some weights"
-    wrong = [whole[:end] for end in range(len(whole))] + [whole + b"\0"]
-    for place, byte in enumerate(whole):
-        for other in {byte ^ 1, byte ^ 32, byte ^ 128, 0, 255} - {byte}:
-            wrong.append(whole[:place] + bytes([other]) + whole[place + 1 :])
-    for content in wrong:
-        path.write_bytes(content)
-        with pytest.raises(DamagedError):
-            read_sealed(path)
-
-
-def test_the_old_file_keeps_a_name(tmp_path):
-    path, before = tmp_path / "file", tmp_path / "before"
-    for content in "abc":
-        write_atomic(path, content, keep=before)
-    assert (path.read_text(), before.read_text()) == ("c", "b")
-    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_an_error_names_the_file(tmp_path):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from spinal_repro.locks import NO_LOCKS, alone
+from spinal_repro.locks import NO_LOCKS, BusyError, alone, is_locked, run_lock
 
 HOLD = (
     "import sys\n"
@@ -51,5 +51,16 @@ def test_a_file_of_a_killed_process_holds_nobody_up_where_there_are_no_locks(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     (tmp_path / "lock").write_text("0\nelsewhere\n")
-    with alone(tmp_path / "lock", "at work") as held:
-        assert held is False
+    with alone(tmp_path / "lock", "at work"):
+        assert (tmp_path / "lock").read_text() == "0\nelsewhere\n"
+    with run_lock(tmp_path):
+        assert not is_locked(tmp_path)  # nobody can tell
+
+
+def test_a_run_that_is_trained_is_locked(tmp_path):
+    assert not is_locked(tmp_path)
+    with run_lock(tmp_path / "new"):
+        assert is_locked(tmp_path / "new")
+        with pytest.raises(BusyError), run_lock(tmp_path / "new"):
+            pass
+    assert not is_locked(tmp_path / "new")

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spinal_repro.files import make_folder, write_atomic
+from spinal_repro.files import write_atomic
 from spinal_repro.records import RECORD
 from spinal_repro.results.tables import Column, escape_markdown, render
 from spinal_repro.schema import Config
@@ -115,5 +115,5 @@ class Report:
                     kind = f"{run.config.protocol.name}-{run.record['identity']}"
                     name = f"records/{run.cell}-{kind}-s{run.seed}.json"
                     archive.write(run.folder / RECORD, name)
-        make_folder(self.archive.parent)
+        self.archive.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(self.archive, buffer.getvalue())

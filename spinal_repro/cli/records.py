@@ -35,7 +35,7 @@ def add_records(files: Sequence[Path], out: Path) -> None:
     Raises:
         UserError: naming every record that is refused and why; nothing is copied then.
     """
-    from spinal_repro.files import make_folder, write_json
+    from spinal_repro.files import write_json
     from spinal_repro.paper import load_cells
     from spinal_repro.records import read_record, read_records
     from spinal_repro.results.cells import Owners
@@ -61,7 +61,7 @@ def add_records(files: Sequence[Path], out: Path) -> None:
         raise UserError("nothing was added; refused: " + "; ".join(refused))
     for target, record in taken.items():
         try:
-            make_folder(target.parent)
+            target.parent.mkdir(parents=True, exist_ok=True)
             write_json(target, record)
         except OSError as error:
             raise UserError(f"{target} cannot be written: {error}") from error
