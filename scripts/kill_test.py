@@ -1,13 +1,13 @@
-"""Kill a training again and again at drawn points; what comes out must be what it would have been.
+"""Kill runs at random moments; their results must be those of runs that nobody disturbed.
 
-    python scripts/kill_test.py --kills 50 --seed 0
+    python scripts/kill_test.py --kills 60 --seed 0
 
-Each sitting of a run is a process of its own that continues from whatever files are there. It is
-killed by SIGKILL at a drawn point (inside a step, inside an evaluation, in the middle of writing a
-file, before its flush, around its renames) or at a drawn time, or asked to stop by a signal. A run
-that finishes is compared with one that nobody disturbed: weights, optimizer, history, record,
-metrics and predictions, bit for bit, save for times. The processes are forked from one that has
-imported everything, so that a kill costs little; nothing in the package knows of this test.
+Each run is started again and again, every time in a process of its own that continues from the
+files that are there. The process gets SIGKILL at a random point (in a step, in an evaluation, in
+the middle of a file, before a flush, before or after a rename) or at a random time; or SIGTERM,
+SIGINT or SIGUSR1 at a random time. A finished run is compared with an undisturbed one: weights,
+optimizer, history, record, metrics and predictions must be the same to the bit, except times. The
+processes are forked from one that has imported everything, so a kill takes little time.
 """
 
 import argparse
@@ -29,41 +29,46 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: threads do not survive a fo
 import torch
 from safetensors.torch import load_file
 
-from spinal_repro import files
+from spinal_repro import files, outputs
 from spinal_repro.config import compose
 from spinal_repro.data.loader import Batches
 from spinal_repro.errors import EXIT_INTERRUPTED
 from spinal_repro.records import read_record
 from spinal_repro.schema import Config
-from spinal_repro.training import loop, report
-from spinal_repro.training.checkpoint import _read
-from spinal_repro.training.run import _prepare, run
+from spinal_repro.training import engine
+from spinal_repro.training.checkpoint import LAST, Interrupted
+from spinal_repro.training.engine import Callback, Run
+from spinal_repro.training.run import run
+from spinal_repro.training.setup import build_run, resolved
 
 BASE = [
     "data.limit=120", "recipe.epochs=4", "recipe.batch_size=16", "runtime.progress=none",
     "runtime.device=cpu", "runtime.threads=1", "runtime.save_every=0",
 ]  # fmt: skip
-# Dropout (fc), batch norm, augmentation, stages, every kind of rule and optimizer, both protocols.
+# Dropout (fc), batch norm, augmentation, stages, every kind of rule and optimizer, both protocols;
+# checkpoints after each epoch, after some, and at the end only.
 RUNS = [
     ["head=fc", "recipe.augment=[{name: rotation, degrees: 10}]"],
     ["head=spinal", "protocol=paper", "recipe.lr_rule={name: redraw}", "recipe.optimizer=adam"],
     ["head=fc", "head.norm=true", "recipe.stages={2: 0.01, 4: 0.001}", "runtime.precision=bf16"],
     ["head=spinal", "head.dropout=0.3", "recipe.stages={3: 1.0}", "recipe.best_of_last_stage=true",
      "recipe.lr_rule={name: divide}", "runtime.save_every=0.05"],
-    ["head=progressive", "recipe.lr_rule={name: redraw_late, start: 1}"],
+    ["head=progressive", "recipe.lr_rule={name: redraw_late, start: 1}", "runtime.save_every=1000"],
 ]  # fmt: skip
 POINTS = ("step", "evaluation", "half a file", "flush", "before rename", "after rename")
+SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 TIMES = {"finished", "timing", "wall_seconds", "images_per_second", "run"}
-LONGEST = 120  # seconds a sitting may take
+LONGEST = 120  # seconds a process may take
+NO_HANDLER = 1 + EXIT_INTERRUPTED  # exit code for a KeyboardInterrupt that is not `Interrupted`
 
 
 def die(*_: Any) -> None:
-    """What no handler sees."""
+    """End this process as a kill from outside does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def arm(point: str, count: int) -> None:
-    """Have this process die at the ``count``-th time that it comes to a point."""
+    """Kill this process when it reaches a point for the ``count``-th time."""
     left = iter(range(count - 1, -1, -1))
 
     def come() -> None:
@@ -77,7 +82,7 @@ def arm(point: str, count: int) -> None:
         return lambda *given, **named: (action(*given, **named), come())[0]
 
     if point == "step":
-        loop.training_loss = before(loop.training_loss)
+        engine.training_loss = before(engine.training_loss)
     elif point == "evaluation":
         in_order = Batches.in_order
 
@@ -107,57 +112,76 @@ def arm(point: str, count: int) -> None:
         Path.replace = after(Path.replace)
 
 
-def sitting(config: Config, point: str, count: int, after: float) -> str:
-    """One process that trains until it is done or ended.
+def start(config: Config, point: str, count: int, after: float) -> str:
+    """Run in a process of its own, which is killed, gets a signal, or is left alone.
 
     Args:
         config: What to train.
-        point: One of `POINTS`, ``time`` or the name of a signal; empty for no disturbance.
-        count: At which time of coming to the point.
-        after: Seconds until a kill or a signal from outside.
+        point: One of `POINTS`, ``time``, the name of a signal, or empty for no disturbance.
+        count: At which time of reaching the point.
+        after: Seconds until the kill or the signal from outside.
 
     Returns:
-        ``done``, ``killed``, ``saved`` or ``early``.
+        ``done``, ``killed``, ``stopped`` (by a signal, as `Interrupted`) or ``early`` (by a signal
+        while nothing was trained).
     """
     child = os.fork()
     if child == 0:
         code = 1
+        last = LastEpoch()
         try:
             if point in POINTS:
                 arm(point, count)
-            run(config)
+            run(config, [last])
             code = 0
-        except KeyboardInterrupt:  # `Interrupted`, or SIGINT before anybody listened
-            code = EXIT_INTERRUPTED
+        except Interrupted:  # no finished epoch may be lost
+            code = EXIT_INTERRUPTED if saved(config.run_dir) >= last.epoch else 1
+        except KeyboardInterrupt:
+            code = NO_HANDLER
         except BaseException:
             traceback.print_exc()
         finally:  # with no call before it, in which one more signal could raise
             os._exit(code)
-    deadline = time.monotonic() + (after if point and point not in POINTS else LONGEST)
+    outside = point == "time" or point in SIGNALS
+    deadline = time.monotonic() + (after if outside else LONGEST)
     while True:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             break
         if time.monotonic() > deadline:
-            os.kill(child, getattr(signal, point, signal.SIGKILL))
-            deadline = time.monotonic() + LONGEST
+            os.kill(child, getattr(signal, point, signal.SIGKILL) if outside else signal.SIGKILL)
+            assert outside, f"a process took more than {LONGEST} seconds"
+            outside, deadline = False, time.monotonic() + LONGEST
         time.sleep(0.002)
     if os.WIFSIGNALED(status):
         name = signal.Signals(os.WTERMSIG(status)).name
-        assert name in ("SIGKILL", point), f"a sitting was ended by {name}"
-        return "killed" if name == "SIGKILL" else "early"  # before, or after, there was a handler
-    code = os.WEXITSTATUS(status)
-    assert code in (0, EXIT_INTERRUPTED), f"a sitting ended with {code}"
-    return "done" if code == 0 else "saved"
+        assert name in ("SIGKILL", point), f"a process was ended by {name}"
+        return "killed" if name == "SIGKILL" else "early"
+    return {0: "done", EXIT_INTERRUPTED: "stopped", NO_HANDLER: "early"}[os.WEXITSTATUS(status)]
+
+
+class LastEpoch(Callback):
+    """Number of the last epoch that this process finished."""
+
+    epoch = 0
+
+    def on_epoch_end(self, run: Run, is_best: bool) -> None:
+        """Note the epoch."""
+        self.epoch = run.state.epoch
+
+
+def saved(folder: Path) -> int:
+    """Epochs in the checkpoint; 0 without one."""
+    path = folder / LAST
+    return int(torch.load(path, weights_only=True)["state"]["epoch"]) if path.is_file() else 0
 
 
 def left_by(folder: Path) -> dict[str, Any]:
-    """Everything that a finished run leaves, without times."""
+    """All results of a finished run, without times."""
     record = {k: v for k, v in read_record(folder / "record.json").items() if k not in TIMES}
-    record["config"]["runtime"]["progress"] = ""
     with (folder / "metrics.csv").open() as file:
         rows = [{k: v for k, v in r.items() if "_accuracy" in k} for r in csv.DictReader(file)]
-    checkpoint = _read(folder / "last.pt")
+    checkpoint = torch.load(folder / LAST, weights_only=True)
     del checkpoint["state"]["timing"]
     return {
         "record": record,
@@ -170,7 +194,7 @@ def left_by(folder: Path) -> dict[str, Any]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality to the bit, tensors and all."""
+    """Equal to the bit, tensors too."""
     if isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and torch.equal(one, other)
     if isinstance(one, dict):
@@ -180,38 +204,52 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
+def disturbed(config: Config, draw: random.Random, length: float, counts: Counter[str]) -> None:
+    """Run one configuration until it is finished.
+
+    Args:
+        config: What to train.
+        draw: Decides what happens when.
+        length: Seconds of the undisturbed run.
+        counts: Kills that happened and signals that stopped a run, by point; ``left`` are the kills
+            and signals that are still to happen.
+    """
+    outcome = ""
+    while outcome != "done":
+        point = draw.choice([*POINTS, "time", *SIGNALS]) if counts["left"] > 0 else ""
+        outcome = start(config, point, draw.randint(1, 12), draw.random() * length)
+        assert outcome == "done" or point, f"an undisturbed process was {outcome}"
+        if outcome in ("killed", "stopped"):
+            counts[point] += 1
+            counts["left"] -= 1
+        if outcome == "stopped":
+            assert files.read_json(config.run_dir / "status.json")["state"] == "interrupted"
+
+
 def main() -> None:
-    """Kill until there were enough kills, then let every run finish and compare."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
+    """Disturb runs until there were enough kills and signals, and compare each finished run."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--kills", type=int, default=60, help="kills and signals (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, help="of what happens when (default: 0)")
     given = parser.parse_args()
-    draw, kills, signals, finished = random.Random(given.seed), Counter(), Counter(), 0
-    report.git_revision = dict  # the checkout may be worked on meanwhile
-    _prepare(compose(BASE), torch.device("cpu"))  # what is imported late, imported once for all
-    with tempfile.TemporaryDirectory() as place:
-        seed = 0
-        while kills.total() < given.kills:
-            overrides = [*BASE, *RUNS[seed % len(RUNS)], f"seed={seed}"]
-            whole = compose([*overrides, f"runs={place}/whole"])
+    draw, counts, finished = random.Random(given.seed), Counter(left=given.kills), 0
+    outputs.git_revision = dict  # the checkout may change meanwhile
+    build_run(resolved(compose(BASE)), torch.device("cpu"))  # imports what is imported late
+    while counts["left"] > 0:
+        number = given.seed + finished
+        overrides = [*BASE, *RUNS[number % len(RUNS)], f"seed={number}"]
+        with tempfile.TemporaryDirectory() as place:
+            whole, parts = (compose([*overrides, f"runs={place}/{n}"]) for n in ("whole", "parts"))
             began = time.monotonic()
-            assert sitting(whole, "", 0, 0) == "done"
-            length = time.monotonic() - began
-            parts = compose([*overrides, f"runs={place}/parts"])
-            outcome = ""
-            while outcome != "done":
-                points = [*POINTS, "time", "SIGTERM", "SIGINT", "SIGUSR1"]
-                point = draw.choice(points) if kills.total() < given.kills else ""
-                outcome = sitting(parts, point, draw.randint(1, 12), draw.random() * length)
-                kills[point] += outcome == "killed"
-                signals[point] += outcome == "saved"
+            assert start(whole, "", 0, 0) == "done"
+            disturbed(parts, draw, time.monotonic() - began, counts)
             expected, found = left_by(whole.run_dir), left_by(parts.run_dir)
-            wrong = [key for key in expected if not same(expected[key], found[key])]
-            wrong += [k for k, v in expected["record"].items() if v != found["record"].get(k)]
-            assert not wrong, f"{overrides}: not the same: {wrong}"
-            finished, seed = finished + 1, seed + 1
-    print(json.dumps({"kills": kills.total(), "at": dict(+kills), "saved": dict(+signals),
-                      "runs compared": finished}))  # fmt: skip
+        wrong = [key for key in expected if not same(expected[key], found[key])]
+        wrong += [k for k, v in expected["record"].items() if v != found["record"].get(k)]
+        assert not wrong, f"{overrides}: not the same: {wrong}"
+        finished += 1
+    del counts["left"]
+    print(json.dumps({"kills": counts.total(), "at": dict(counts), "runs compared": finished}))
 
 
 if __name__ == "__main__":

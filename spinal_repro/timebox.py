@@ -84,11 +84,11 @@ class TimeBox(Generic[J]):
         """The run to train next, or None.
 
         That is the first one that is expected to finish or of which nothing is known. Where there
-        is none, one that has begun is continued to the deadline.
+        is none, one that has begun is continued if another epoch is expected to fit.
         """
         waiting = [job for job in self.jobs if not job.state] if now < self.deadline else []
         fitting = [job for job in waiting if self._may_fit(job, now)]
-        begun = [job for job in waiting if job.done]
+        begun = [job for job in waiting if job.done and self.epoch_fits(job, now)]
         others = [] if self.trained else waiting  # better a part of a run than nothing
         return next(iter([*fitting, *begun, *others]), None)
 

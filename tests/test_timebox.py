@@ -27,6 +27,9 @@ def simulated(jobs: list[Job], seconds: float, cost: dict[str, float], start: fl
             if not box.epoch_ended(job, job.done + 1, now):
                 job.state = ""
                 break
+            if job.done < job.epochs and not box.epoch_fits(job, now):
+                job.state = "stopped"
+                break
         box.end(job, now)
     return now
 
@@ -90,6 +93,21 @@ def test_a_run_that_turns_out_too_long_gives_way_to_those_that_fit():
     assert simulated(jobs, 100.0, {"short": 1.0, "long": 5.0}) == 100.0
     left = (100 - 10) // 5
     assert [(job.state, job.done) for job in jobs] == [("stopped", left), ("done", 10)]
+
+
+def test_an_epoch_that_does_not_fit_is_not_begun():
+    """A part of an epoch is lost, so nothing is continued for less than a whole one."""
+    jobs = [Job("short", 0, 4), Job("long", 0, 100)]
+    assert simulated(jobs, 100.0, {"short": 1.0, "long": 30.0}) == 4 + 3 * 30.0
+    assert [(job.state, job.done) for job in jobs] == [("done", 4), ("stopped", 3)]
+    box = TimeBox(jobs[1:], 100.0)
+    jobs[1].state = ""
+    assert box.next(99.0) is jobs[1], "nothing is known of its epochs"
+    box.learn("long", [40.0, 30.0])
+    assert box.next(70.0) is jobs[1] and box.epoch_fits(jobs[1], 70.0)
+    assert not box.epoch_fits(jobs[1], 70.1)
+    box.trained = True
+    assert box.next(70.1) is None
 
 
 def test_a_run_alone_is_not_put_off():

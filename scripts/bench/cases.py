@@ -16,7 +16,7 @@ from spinal_repro.environment import autocast, backend_settings
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.schema import Config
-from spinal_repro.training.loop import Trainer
+from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 
 MODELS = {
@@ -53,8 +53,8 @@ class Case:
         """PyTorch's global settings as a run has them."""
         return backend_settings(self.device, self.config.runtime.precision)
 
-    def trainer(self, images: int) -> Trainer:
-        """A fresh trainer on the first images of train, with a share of test as large."""
+    def run(self, images: int) -> Run:
+        """A fresh run on the first images of train, with a share of test as large."""
         config, device = self.config, self.device
         recipe, last = config.recipe, config.runtime.channels_last
         model = build_model(config.dataset, config.model, config.head, config.seed)
@@ -76,7 +76,7 @@ class Case:
             )
 
         assert isinstance(self.images.train, ImageSet) and isinstance(self.images.test, ImageSet)
-        return Trainer(
+        return Run(
             model=model,
             optimizer=build_optimizer(recipe, model.parameters()),
             lr_rule=LR_RULES.build(str(rule.pop("name")), rule),
@@ -87,6 +87,7 @@ class Case:
             augmentations=build_augmentations(recipe.augment),
             autocast=autocast(device, config.runtime.precision),
             seed=config.seed,
+            state=State(recipe.lr),
         )
 
 

@@ -9,7 +9,7 @@ from bench.cases import Case
 from bench.timing import clock, rates, ratio, take_turns
 from bench.training import bare_step
 from spinal_repro.environment import compile_model
-from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.engine import evaluate
 
 KINDS = {
     "convolutions": ("conv",),
@@ -25,7 +25,7 @@ KINDS = {
 
 def shares(case: Case, steps: int) -> dict[str, Any]:
     """Shares of the time of the bare step by kind of operation; what is called inside counts."""
-    step = bare_step(case, case.trainer(case.batch_size))
+    step = bare_step(case, case.run(case.batch_size))
     on_gpu = case.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
     with case.settings():
@@ -57,14 +57,14 @@ def compiling(case: Case, at_least: float, repeats: int) -> dict[str, Any]:
     """
     os.environ["TORCHINDUCTOR_FORCE_DISABLE_CACHES"] = "1"
     batch, device = case.batch_size, case.device
-    plain, trainer = bare_step(case, case.trainer(batch)), case.trainer(batch)
-    compile_model(trainer.model, device)
-    compiled = bare_step(case, trainer)
+    plain, run = bare_step(case, case.run(batch)), case.run(batch)
+    compile_model(run.model, device)
+    compiled = bare_step(case, run)
     started = clock(device)
     compiled()
-    evaluate(trainer.model, trainer.select, trainer.autocast)
+    evaluate(run.model, run.select, run.autocast)
     warm_up = clock(device) - started
-    trainer.model.train()
+    run.model.train()
 
     def contestant(step: Any) -> Any:
         def work() -> float:

@@ -13,20 +13,22 @@ import torch
 from bench.cases import SIZES, Case
 from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
-from spinal_repro.training.checkpoint import save_checkpoint
-from spinal_repro.training.evaluation import evaluate
-from spinal_repro.training.loop import State, Trainer, fit, training_loss
+from spinal_repro.trackers import Tracking
+from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
+from spinal_repro.training.checkpoint import Checkpoint, Interrupted
+from spinal_repro.training.engine import Callback, Run, evaluate, fit, training_loss
+from spinal_repro.training.progress import Progress
 
 BARE, REFERENCE = "bare", "reference"
 
 
-def bare_step(case: Case, trainer: Trainer) -> Callable[[], None]:
+def bare_step(case: Case, run: Run) -> Callable[[], None]:
     """Forward, loss, backward and update on one batch that is ready on the device."""
-    images, labels = next(trainer.train.epoch(0, 1, trainer.augmentations))
-    model, optimizer = trainer.model.train(), trainer.optimizer
+    images, labels = next(run.train.epoch(0, 1, run.augmentations))
+    model, optimizer = run.model.train(), run.optimizer
 
     def step() -> None:
-        with trainer.autocast():
+        with run.autocast():
             output = model(images)
         _, loss = training_loss(output, labels, 0.0)
         loss.backward()
@@ -60,7 +62,7 @@ def compare_loops(
     details: dict[str, dict[str, list[float]]] = {}
     for case in cases:
         key = case.config.runtime.precision
-        step = bare_step(case, case.trainer(batch))
+        step = bare_step(case, case.run(batch))
         with case.settings():
             for _ in range(2):
                 step()
@@ -135,49 +137,64 @@ def _bare(case: Case, step: Callable[[], None], steps: int) -> Any:
     return contestant
 
 
+class _TimedCheckpoint(Checkpoint):
+    """A checkpoint that notes the seconds of the last save."""
+
+    seconds = 0.0
+
+    def save(self, run: Run) -> None:
+        started = clock(run.train.device)
+        super().save(run)
+        self.seconds = clock(run.train.device) - started
+
+
+class _OneEpoch(Callback):
+    """Stops a run after the epoch."""
+
+    def on_epoch_end(self, run: Run, is_best: bool) -> None:
+        run.stop = "one epoch"
+
+
 def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
-    """Our own loop, an epoch of so many steps each time; it goes on where it stopped."""
+    """Our own loop, each time one more epoch of so many steps."""
     train, _ = SIZES[case.config.dataset.name]
     images = min(steps * case.batch_size, train)
-    trainer = case.trainer(images)
-    state = State(case.config.recipe.lr)
-    written: list[float] = []
+    run = case.run(images)
 
     def contestant() -> float:
-        with case.settings(), tempfile.TemporaryDirectory() as folder:
-
-            def on_epoch(state: State, is_best: bool) -> None:
-                started = clock(case.device)
-                weights = trainer.model.state_dict()
-                save_checkpoint(Path(folder), trainer.model, trainer.optimizer, state, weights)
-                written.append(clock(case.device) - started)
-
-            one_epoch(trainer, state, on_epoch)
-        timing = state.timing[-1]
+        with case.settings():
+            written = one_epoch(case, run)
+        timing = run.state.timing[-1]
         seconds = float(timing["train_seconds"]) / images
         details["batches"].append(timing["data_share"] * seconds)
-        details["evaluation"].append(timing["eval_seconds"] / trainer.select.num_images)
-        details["checkpoint"].append(written[-1])
+        details["evaluation"].append(timing["eval_seconds"] / run.select.num_images)
+        details["checkpoint"].append(written)
         return seconds
 
     return contestant
 
 
-class _EpochEndedError(Exception):
-    """Leaves a run after an epoch."""
+def one_epoch(case: Case, run: Run) -> float:
+    """The next epoch, with the callbacks of a run; more follow, so the next one is prepared.
 
-
-def one_epoch(trainer: Trainer, state: State, on_epoch: Callable[[State, bool], None]) -> None:
-    """The next epoch of a run that has more to come: a run prepares the next one meanwhile."""
-    recipe = dataclasses.replace(trainer.recipe, epochs=state.epoch + 2)
-    trainer = dataclasses.replace(trainer, recipe=recipe)
-
-    def leave(state: State, is_best: bool) -> None:
-        on_epoch(state, is_best)
-        raise _EpochEndedError
-
-    with contextlib.suppress(_EpochEndedError):
-        fit(trainer, state, leave, lambda count, running: None, lambda state: None)
+    Returns:
+        Seconds that its checkpoint took.
+    """
+    run.recipe = dataclasses.replace(run.recipe, epochs=run.state.epoch + 2)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        checkpoint = _TimedCheckpoint(folder, None, {})
+        with (
+            contextlib.suppress(Interrupted),
+            Progress(folder / "log.txt", "none") as progress,
+            Tracking(case.config, folder, print) as tracking,
+            StopOnSignal() as stop,
+        ):
+            fit(run, [NonFiniteCheck(), progress, tracking, _OneEpoch(), stop, checkpoint])
+    if run.stop != "one epoch":
+        raise KeyboardInterrupt(run.stop)
+    run.stop = ""
+    return checkpoint.seconds
 
 
 def _plain(case: Case, at_least: float) -> Any:
@@ -202,15 +219,15 @@ def _for_a_while(stream: Iterator[int], at_least: float, device: torch.device) -
 def compare_augmentation(case: Case, at_least: float, repeats: int) -> dict[str, Any]:
     """Making batches alone: ours against torchvision's transforms, image by image."""
     steps = max(2, int(2000 * at_least / case.batch_size))
-    trainer, epoch = case.trainer(min(steps * case.batch_size, 60000)), 0
+    run, epoch = case.run(min(steps * case.batch_size, 60000)), 0
 
     def ours() -> float:
         nonlocal epoch
         epoch += 1
         started = clock(case.device)
-        for _ in trainer.train.epoch(0, epoch, trainer.augmentations):
+        for _ in run.train.epoch(0, epoch, run.augmentations):
             pass
-        return (clock(case.device) - started) / trainer.train.num_images
+        return (clock(case.device) - started) / run.train.num_images
 
     plain = (len(labels) for _, labels in plain_batches(case))
     measured = take_turns(
@@ -228,15 +245,15 @@ def compare_augmentation(case: Case, at_least: float, repeats: int) -> dict[str,
 
 def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, Any]:
     """Images a second of evaluation in batches of several sizes."""
-    trainer = case.trainer(30000)
+    run = case.run(30000)
 
     def contestant(size: int) -> Callable[[], float]:
         def work() -> float:
-            trainer.select.batch_size = size
+            run.select.batch_size = size
             with case.settings():
                 started = clock(case.device)
-                evaluate(trainer.model, trainer.select, trainer.autocast)
-                return (clock(case.device) - started) / trainer.select.num_images
+                evaluate(run.model, run.select, run.autocast)
+                return (clock(case.device) - started) / run.select.num_images
 
         return work
 
@@ -246,9 +263,8 @@ def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, 
 
 def peak_memory(case: Case, steps: int) -> float:
     """Most memory of this process (of the GPU, where there is one) in MB after some steps."""
-    trainer = case.trainer(steps * case.batch_size)
     with case.settings():
-        one_epoch(trainer, State(case.config.recipe.lr), lambda state, is_best: None)
+        one_epoch(case, case.run(steps * case.batch_size))
     if case.device.type == "cuda":
         return torch.cuda.max_memory_allocated(case.device) / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -8,7 +8,7 @@ import sys
 import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.paper_report import ARCHIVE, Report, Run
@@ -19,6 +19,9 @@ from spinal_repro.results.tables import one_line
 from spinal_repro.schema import Config
 from spinal_repro.text import tell
 from spinal_repro.timebox import TimeBox, in_order
+
+if TYPE_CHECKING:
+    from spinal_repro.training.callbacks import StopOnSignal
 
 MARGIN = 5.0  # seconds before the time is up, for the last checkpoint and the archive
 DEADLINE = "stopped at the deadline"
@@ -72,13 +75,16 @@ def run_cells(given: argparse.Namespace) -> None:
     Raises:
         UserError: for cells, settings and folders that are wrong, before anything is started.
     """
+    from spinal_repro.training.callbacks import StopOnSignal
+
     started, seconds = time.monotonic(), 60 * given.minutes
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
     try:
         box = TimeBox(_planned(given), started + seconds - min(MARGIN, seconds / 10))
         report = Report(box, given)
-        _work(box, report)
+        with StopOnSignal() as signals:
+            _work(box, report, signals)
         report.write()
     except KeyboardInterrupt:
         tell("spinal paper run: interrupted; the same command continues", error=True)
@@ -133,7 +139,7 @@ def _composed(overrides: list[str], runs: Path | None) -> tuple[Config, Config]:
     return config, resolved(config)
 
 
-def _work(box: TimeBox[Run], report: Report) -> None:
+def _work(box: TimeBox[Run], report: Report, signals: "StopOnSignal") -> None:
     """Report what is finished, then run what fits until the deadline or a signal."""
     import torch
 
@@ -141,25 +147,19 @@ def _work(box: TimeBox[Run], report: Report) -> None:
     for run in box.jobs:
         if (run.folder / RECORD).is_file():
             tell(f"already finished: {run.folder}")
-            _do(run, box)
+            _do(run, box, signals)
             if run.record and run.record["environment"].get("device_name") == report.device_name:
                 seconds = [epoch["train_seconds"] + epoch["eval_seconds"] for epoch in run.timing]
                 box.learn(run.cell, seconds)
-    while fits := box.next(time.monotonic()):
+    while not signals.received and (fits := box.next(time.monotonic())):
         torch.set_num_threads(threads)  # the run before may have had a number of its own
-        signalled = _do(fits, box)
+        _do(fits, box, signals)
         gc.collect()  # a run that did not finish leaves its model in cycles
         report.write()
-        if signalled:
-            return
 
 
-def _do(run: Run, box: TimeBox[Run]) -> bool:
-    """One run, from where it stands to its end, or to where it has to stop.
-
-    Returns:
-        Whether a signal stopped it.
-    """
+def _do(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
+    """One run, from where it stands to its end, or to where it has to stop."""
     from spinal_repro.training.checkpoint import Interrupted
     from spinal_repro.training.engine import Callback
     from spinal_repro.training.engine import Run as Training
@@ -185,17 +185,15 @@ def _do(run: Run, box: TimeBox[Run]) -> bool:
             elif not box.epoch_fits(run, now):
                 self.stop(training, DEADLINE)
 
-    slot, signalled = Slot(), False
+    slot = Slot()
     box.begin(run, time.monotonic())
     try:
-        run.record = train(run.config, [slot]).record
+        run.record = train(run.config, [slot, signals]).record
         run.timing, run.done, run.state = run.record["timing"], run.epochs, "done"
-    except Interrupted as error:
-        signalled = slot.reason is None
-        run.state = slot.reason or (f"stopped: {error}" if signalled else "")
+    except Interrupted:
+        run.state = f"stopped by {signals.received}" if slot.reason is None else slot.reason
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()
         run.state = f"failed: {one_line(str(error) or type(error).__name__)}"
     box.end(run, time.monotonic())
-    return signalled

@@ -109,17 +109,23 @@ class NonFiniteHooks(Callback):
 class StopOnSignal(Callback):
     """Context in which SIGINT, SIGTERM and SIGUSR1 set ``run.stop``; a second SIGINT ends at once.
 
-    Outside the main thread, and for signals that the parent process ignores, nothing changes.
+    Outside the main thread, and for signals that the parent process ignores, nothing changes. Of
+    nested contexts the outer one hears the signals.
+
+    Attributes:
+        received: Name of the first signal; empty before it.
     """
 
     def __init__(self) -> None:
-        self._received, self._before = "", dict[int, Any]()
+        self.received, self._before = "", dict[int, Any]()
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in SIGNALS if hasattr(signal, name)]
             for number in numbers:
-                if signal.getsignal(number) is not signal.SIG_IGN:
+                handler = signal.getsignal(number)
+                nested = isinstance(getattr(handler, "__self__", None), StopOnSignal)
+                if handler is not signal.SIG_IGN and not nested:
                     self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -129,13 +135,13 @@ class StopOnSignal(Callback):
 
     def on_step_end(self, run: Run, *_: object) -> None:
         """Ask the run to stop if a signal came."""
-        run.stop = run.stop or self._received
+        run.stop = run.stop or self.received
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
         """As after a step."""
-        run.stop = run.stop or self._received
+        run.stop = run.stop or self.received
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self._received and number == signal.SIGINT:
+        if self.received and number == signal.SIGINT:
             raise KeyboardInterrupt("second SIGINT: stopped at once")
-        self._received = signal.Signals(number).name
+        self.received = signal.Signals(number).name

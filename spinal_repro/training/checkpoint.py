@@ -88,8 +88,9 @@ class Checkpoint(Callback):
             "inputs": self._inputs,
         }
         torch.save(content, buffer)
-        write_atomic(self._folder / LAST, buffer.getvalue())
+        # metrics first: after a kill between the two, the epoch is trained and both written again
         write_atomic(self._folder / "metrics.csv", metrics_csv(state))
+        write_atomic(self._folder / LAST, buffer.getvalue())
         write_status(self._folder, "running", epochs=f"{state.epoch}/{run.recipe.epochs}")
         self._time, self._epoch = time.monotonic(), state.epoch
 

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 
 import pytest
 from idx_files import write_dataset
-from stopping import outcome, signal_at
+from interrupting import results, signal_in_step
 
 from spinal_repro.cli.paper_run import _planned
 from spinal_repro.cli.spinal import _parser, main
 from spinal_repro.config import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from spinal_repro.records import read_record, run_folders
-from spinal_repro.training import loop
+from spinal_repro.timebox import TimeBox
+from spinal_repro.training import engine
 from spinal_repro.training import run as run_module
 
 SIZES = ("dataset.train_size=96", "dataset.test_size=40")
@@ -60,7 +61,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.trained: list[tuple[str, int]] = []  # cell and seed of each step
         self._late, self._now = 0.0, ("", 0)
-        monotonic, train, one_run = time.monotonic, loop.training_loss, run_module.run
+        monotonic, train, one_run = time.monotonic, engine.training_loss, run_module.run
 
         def run(config: Any, *given: Any) -> Any:
             self._now = config.cell, config.seed
@@ -73,7 +74,7 @@ class Clock:
 
         monkeypatch.setattr(time, "monotonic", lambda: monotonic() + self._late)
         monkeypatch.setattr(run_module, "run", run)
-        monkeypatch.setattr(loop, "training_loss", training_loss)
+        monkeypatch.setattr(engine, "training_loss", training_loss)
 
     def runs(self) -> list[tuple[str, int]]:
         """What was trained, in order."""
@@ -92,11 +93,7 @@ def whole(command: Callable[..., Ended], *words: str) -> dict[str, Any]:
 
 
 def outcomes(runs: Path) -> dict[str, Any]:
-    found = {}
-    for folder in run_folders(runs):
-        record = read_record(folder / "record.json")
-        found["/".join(folder.parts[-3:])] = outcome(folder, record)
-    return found
+    return {"/".join(folder.parts[-3:]): results(folder) for folder in run_folders(runs)}
 
 
 def summary(archive: str = "runs/paper-run.zip") -> str:
@@ -131,7 +128,7 @@ def test_pairs_seed_by_seed_and_an_archive_that_is_accepted(command, clock, tmp_
 def test_the_run_at_the_deadline_is_saved_and_the_same_command_continues(command, clock):
     words = (*PAIR, "recipe.epochs=3", "--seeds=0")
     clock.seconds[PAIR[0]] = 60.0
-    ended = command(*words, minutes=4.5)
+    ended = command(*words, minutes=4.5)  # 3 minutes an epoch
     assert ended.code == EXIT_INTERRUPTED and clock.trained == [(PAIR[0], 0)] * 5
     assert ended.state(PAIR[0], 0).startswith("1/3") and "stopped at the deadline" in ended.out
     assert ended.state(PAIR[1], 0).split(maxsplit=1) == ["0/3", "not started: not measured yet"]
@@ -139,9 +136,16 @@ def test_the_run_at_the_deadline_is_saved_and_the_same_command_continues(command
     assert "0 of 2 runs finished" in text and "recipe.epochs=3" in text and "--minutes=4.5" in text
     clock.seconds.clear()
     assert command(*words, minutes=4.5).code == 0
-    assert clock.trained[5:] == [(PAIR[0], 0)] * 4 + [(PAIR[1], 0)] * 9
+    assert clock.trained[5:] == [(PAIR[0], 0)] * 6 + [(PAIR[1], 0)] * 9
     cut = outcomes(Path("runs"))
     assert len(cut) == 2 and cut == whole(command, *words)
+
+
+def test_no_epoch_is_begun_that_cannot_end_before_the_deadline(command, clock):
+    clock.seconds[PAIR[0]] = 60.0
+    ended = command(PAIR[0], "recipe.epochs=4", minutes=8.5)
+    assert ended.code == EXIT_INTERRUPTED and len(clock.trained) == 2 * STEPS
+    assert ended.state(PAIR[0], 0).startswith("2/4") and "stopped at the deadline" in ended.out
 
 
 def test_what_cannot_finish_gives_way_and_repeated_the_command_gets_everything_done(command, clock):
@@ -176,24 +180,49 @@ def test_a_run_that_fails_stops_no_other(command, clock):
     assert summary().count("| failed: ") == 2
 
 
-@pytest.mark.parametrize("step", [2, 4, 8])
-def test_a_signal_saves_and_ends_with_table_and_archive(command, monkeypatch, step):
-    words = (*PAIR, "recipe.epochs=2")
-    with monkeypatch.context() as patch:
-        sent = signal_at(patch, "train", [step])
-        ended = command(*words)
-    assert ended.code == EXIT_INTERRUPTED and sent == ["SIGTERM"]
-    done = step // (2 * STEPS)  # runs
-    assert "stopped by SIGTERM" in ended.state(PAIR[done], 0)
+@pytest.mark.parametrize(
+    ("step", "save_every", "done", "saved"), [(2, 1000, 0, 0), (5, 1000, 0, 2), (14, 0, 1, 1)]
+)
+def test_a_signal_saves_and_ends_with_table_and_archive(
+    command, monkeypatch, step, save_every, done, saved
+):
+    words = (*PAIR, "recipe.epochs=3", f"runtime.save_every={save_every}")
+    signal_in_step(monkeypatch, step)
+    ended = command(*words)
+    assert ended.code == EXIT_INTERRUPTED
+    state = ended.state(PAIR[done], 0)
+    assert state.startswith(f"{saved}/3") and "stopped by SIGTERM" in state
     assert "stopped by SIGTERM" in summary() and f"{done} of 2 runs finished" in summary()
     assert command(*words).code == 0
     assert outcomes(Path("runs")) == whole(command, *words)
 
 
-def test_a_signal_before_anything_is_started(command, monkeypatch):
-    monkeypatch.setattr(run_module, "resolved", lambda _: signal.raise_signal(signal.SIGTERM))
+@pytest.mark.parametrize("moment", ["the last step", "the test", "between two runs"])
+def test_a_signal_at_the_end_of_a_run_starts_no_other(command, clock, monkeypatch, moment):
+    def signalled(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*given: Any) -> Any:
+            signal.raise_signal(signal.SIGTERM)
+            return function(*given)
+
+        return call
+
+    if moment == "the last step":
+        signal_in_step(monkeypatch, 2 * STEPS)
+    elif moment == "the test":
+        tested = signalled(run_module.evaluate_on_test)
+        monkeypatch.setattr(run_module, "evaluate_on_test", tested)
+    else:
+        monkeypatch.setattr(TimeBox, "end", signalled(TimeBox.end))
+    ended = command(*PAIR, "recipe.epochs=2", "runtime.save_every=1000")
+    assert ended.code == EXIT_INTERRUPTED and "1 of 2 runs finished" in summary()
+    assert clock.runs() == [(PAIR[0], 0)] and ended.state(PAIR[1], 0).startswith("0/2")
+
+
+def test_ctrl_c_before_anything_is_started(command, monkeypatch):
+    resolved = "spinal_repro.training.setup.resolved"
+    monkeypatch.setattr(resolved, lambda _: signal.raise_signal(signal.SIGINT))
     ended = command(*PAIR)
-    assert ended.code == EXIT_INTERRUPTED and "SIGTERM" in ended.err
+    assert ended.code == EXIT_INTERRUPTED and "interrupted" in ended.err
     assert not Path("runs").exists()
 
 

@@ -11,8 +11,8 @@ import torch
 
 from spinal_repro.config import compose
 from spinal_repro.schema import Config
-from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import Trainer
+from spinal_repro.training.engine import Run
+from spinal_repro.training.setup import build_run, resolved
 
 # Read when cuBLAS starts, which is before the first deterministic run of these tests.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -30,8 +30,8 @@ cuda_only = pytest.mark.skipif(DEVICE.type != "cuda", reason="says something abo
 SMALL = [
     "data.limit=96", "recipe.epochs=4", "recipe.batch_size=32", "recipe.eval_batch_size=40",
     "head=fc", "head.norm=true", "recipe.augment=[{name: rotation, degrees: 9}]",
-    "runtime.progress=none", "runtime.self_check=false", "runtime.save_every=1e-9",
-    "runtime.threads=1", f"runtime.device={DEVICE.type}",
+    "runtime.progress=none", "runtime.save_every=0", "runtime.threads=1",
+    f"runtime.device={DEVICE.type}",
 ]  # fmt: skip
 
 
@@ -43,6 +43,6 @@ def small(runs: Path, *overrides: str) -> Config:
     return compose(small_overrides(runs, *overrides))
 
 
-def prepared(config: Config) -> Trainer:
-    """What a run would train with."""
-    return run_module._prepare(run_module.resolved(config), DEVICE).trainer
+def built(config: Config) -> Run:
+    """What a run trains with."""
+    return build_run(resolved(config), DEVICE).run

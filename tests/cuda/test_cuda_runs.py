@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from interrupting import signal_in_step
 from on_device import DEVICE, MARKS, cuda_only, small, small_overrides
 from PIL import Image
 from safetensors.torch import load_file
-from stopping import signal_at
 
 from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
@@ -21,8 +21,8 @@ from spinal_repro.errors import EXIT_FAILED
 from spinal_repro.export import load_safetensors
 from spinal_repro.files import read_json
 from spinal_repro.inference import load_run, part_of
+from spinal_repro.training.checkpoint import Interrupted
 from spinal_repro.training.run import Outcome, run
-from spinal_repro.training.stop import Interrupted
 
 pytestmark = MARKS
 FORMATS = {"safetensors": load_safetensors, "torch_export": lambda p: torch.export.load(p).module()}
@@ -32,15 +32,15 @@ DETERMINISTIC = "runtime.deterministic=true"
 TRAIN = "from spinal_repro.cli.train import main\nmain()\n"
 KILLED = """
 import os, signal
-from spinal_repro.training import loop
-loss, steps = loop.training_loss, iter(range(7))  # 3 an epoch: in the third
+from spinal_repro.training import engine
+loss, steps = engine.training_loss, iter(range(7))  # 3 an epoch: in the third
 
 def then_die(*given):
     if next(steps, None) is None:
         os.kill(os.getpid(), signal.SIGKILL)
     return loss(*given)
 
-loop.training_loss = then_die
+engine.training_loss = then_die
 """
 LITTLE_MEMORY = """
 import torch
@@ -166,18 +166,21 @@ def test_killed_and_continued_is_the_same_to_the_bit(processes, whole):
     same_bits(continued, whole)
 
 
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_stopped_inside_an_epoch_and_continued(tmp_path, monkeypatch, whole, deterministic):
-    """What dropout draws next on the device is in the checkpoint."""
+@pytest.mark.parametrize(
+    ("save_every", "saved", "deterministic"), [(0, 1, True), (1000, 2, True), (1000, 2, False)]
+)
+def test_stopped_in_an_epoch_and_continued(
+    tmp_path, monkeypatch, whole, save_every, saved, deterministic
+):
+    """At once where the epoch before is saved, else after this one; dropout draws the same then."""
     overrides = [DETERMINISTIC] if deterministic else []
-    config = small(tmp_path, *overrides, "runtime.save_every=1000")
-    with monkeypatch.context() as patch:
-        signal_at(patch, "train", [5])
-        with pytest.raises(Interrupted, match="after step 2 of 3 in epoch 2"):
-            run(config)
+    config = small(tmp_path, *overrides, f"runtime.save_every={save_every}")
+    signal_in_step(monkeypatch, 5)  # 3 an epoch
+    with pytest.raises(Interrupted, match=f"SIGTERM: stopped, saved after epoch {saved}"):
+        run(config)
     torch.manual_seed(12345)  # a new process starts with another random state
     continued = run(config)
-    assert "continuing after epoch 1 and 2 of 3 steps" in (config.run_dir / "log.txt").read_text()
+    assert f"continuing after epoch {saved}" in (config.run_dir / "log.txt").read_text()
     assert [entry["epoch"] for entry in continued.record["history"]] == [1, 2, 3, 4]
     if deterministic:
         same_bits(continued, whole)

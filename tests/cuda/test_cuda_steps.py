@@ -6,15 +6,17 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from on_device import DEVICE, MARKS, cuda_only, prepared, small
+from on_device import DEVICE, MARKS, built, cuda_only, small
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from spinal_repro.config import compose
 from spinal_repro.data import loader
 from spinal_repro.model import build_model
-from spinal_repro.training.evaluation import evaluate
-from spinal_repro.training.loop import train_epoch, training_loss
+from spinal_repro.training import callbacks
+from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.engine import Callback, evaluate, train_one_epoch, training_loss
+from spinal_repro.training.progress import Progress
 
 pytestmark = MARKS
 IMAGES = 8
@@ -113,29 +115,53 @@ def no_waiting(batches: int) -> Iterator[Callable[[], None]]:
     assert calls == batches
 
 
+class Calls(Callback):
+    """Calls a function after each step."""
+
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call = call
+
+    def on_step_end(self, *_: object) -> None:
+        self.call()
+
+
 @cuda_only
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     """Images come in several portions; the first steps of all choose kernels and may wait."""
     monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 3 * 8 * 28**2)
+    monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     momentum = {"sgd": 0.9, "adam": 0.0}[optimizer]
-    trainer = prepared(
+    run = built(
         small(
             tmp_path, "recipe.batch_size=8", "recipe.eval_batch_size=8", "recipe.lr=0.001",
             f"recipe.optimizer={optimizer}", f"recipe.momentum={momentum}",
         )
     )  # fmt: skip
-    steps = len(trainer.train)
-    assert steps >= 10 and len(trainer.select) >= 10
-    train_epoch(trainer, 1, 0.001, lambda count, running: False)()
+    steps = len(run.train)
+    assert steps >= 10 and len(run.select) >= 10
+    of_a_run = [
+        callbacks.NonFiniteCheck(), Progress(tmp_path / "log.txt", "none"),
+        callbacks.StopOnSignal(), Checkpoint(tmp_path, None, {}),
+    ]  # fmt: skip
+    for callback in of_a_run:
+        callback.on_fit_start(run)
+    train_one_epoch(run, 1, of_a_run)
     with no_waiting(steps + 1) as called:
-        finish = train_epoch(trainer, 2, 0.001, lambda count, running: called())
+        sums, _ = train_one_epoch(run, 2, [*of_a_run, Calls(called)])
         called()  # the end of the epoch does not wait, either
-    loss, _, _ = finish()
-    assert loss > 0
-    evaluate(trainer.model, trainer.select, trainer.autocast)
-    with no_waiting(len(trainer.select)) as called:
-        evaluate(trainer.model, trainer.select, trainer.autocast, look=called)
+    assert sums[:-1].sum().item() > 0
+    evaluate(run.model, run.select, run.autocast)
+    in_order = run.select.in_order
+    with no_waiting(len(run.select)) as called:
+
+        def watched():
+            for batch in in_order():
+                yield batch
+                called()
+
+        monkeypatch.setattr(run.select, "in_order", watched)
+        evaluate(run.model, run.select, run.autocast)
 
 
 @cuda_only

@@ -9,6 +9,7 @@ as different from the CPU.
 import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,11 +27,19 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.heads import HEADS
 from spinal_repro.model import Classifier, build_model
-from spinal_repro.training import loop
-from spinal_repro.training import run as run_module
-from spinal_repro.training.evaluation import evaluate
-from spinal_repro.training.loop import State, Trainer, open_epoch, train_epoch, training_loss
+from spinal_repro.training import callbacks
+from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.engine import (
+    Callback,
+    Run,
+    evaluate,
+    start_stage,
+    train_one_epoch,
+    training_loss,
+)
 from spinal_repro.training.optim import build_optimizer
+from spinal_repro.training.progress import Progress
+from spinal_repro.training.setup import build_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 COLOUR = ("dataset.channels=3", "dataset.image_size=32")
@@ -226,15 +235,15 @@ def test_batches_stay_on_the_device(monkeypatch, augment, resize):
         assert crossings_after_the_first(made.in_order) == []
 
 
-def trainer_on(device: str, *overrides: str) -> Trainer:
-    """What trains on a fake device; to be called and used in `fake`."""
+def run_on(device: str, *overrides: str) -> Run:
+    """A run on a fake device; to be called and used in `fake`."""
     with fake_tensor.unset_fake_temporarily():
         config = compose(
             ["data.limit=40", "recipe.batch_size=8", "recipe.eval_batch_size=8", "head=fc",
              "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", "runtime.device=cpu",
              *overrides]
         )  # fmt: skip
-        real = run_module._prepare(config, torch.device("cpu")).trainer
+        real = build_run(config, torch.device("cpu")).run
     model = moved(real.model, device)
     return dataclasses.replace(
         real,
@@ -246,41 +255,62 @@ def trainer_on(device: str, *overrides: str) -> Trainer:
     )
 
 
+class During(Callback):
+    """Notes what crosses between two devices in each step."""
+
+    def __init__(self, crossings: Crossings) -> None:
+        self.crossings, self.steps = crossings, []
+
+    def on_step_end(self, *_: object) -> None:
+        self.steps.append(list(self.crossings.found))
+        self.crossings.found.clear()
+
+
+def begun(run: Run, folder: Path) -> list[Callback]:
+    """The callbacks of a run, at the start of its first epoch."""
+    of_a_run = [
+        callbacks.NonFiniteCheck(), Progress(folder / "log.txt", "none"), callbacks.StopOnSignal(),
+        Checkpoint(folder, None, {}),
+    ]  # fmt: skip
+    for callback in of_a_run:
+        callback.on_fit_start(run)
+    start_stage(run, 1)
+    return of_a_run
+
+
 @pytest.mark.parametrize("case", ["momentum", "adam", "head alone, smoothed"])
-def test_an_epoch_waits_for_the_device_after_its_last_step_alone(monkeypatch, case):
+def test_an_epoch_does_not_wait_for_the_device(monkeypatch, tmp_path, case):
+    """Its losses can be read after it: there `fit` waits."""
     overrides = {
         "momentum": ["recipe.optimizer=sgd", "recipe.momentum=0.9"],
         "adam": ["recipe.optimizer=adam"],
         "head alone, smoothed": ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
     }
     monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
-    monkeypatch.setattr(loop, "LOOK_EVERY", float("inf"))
-    during: list[list[str]] = []
+    monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     with fake(), Crossings() as crossings:
-        trainer = trainer_on("meta", *overrides[case])
-        open_epoch(trainer, State(0.1), 1, lambda state: None)
-
-        def on_batch(count: int, running: object) -> bool:
-            during.append(list(crossings.found))
-            crossings.found.clear()
-            return False
-
-        finish = train_epoch(trainer, 1, 0.1, on_batch)
-        with pytest.raises(DataDependentOutputException):  # the losses of the epoch
-            finish()
-    assert len(during) == 5 and during[1:] == [[]] * 4
+        run, during = run_on("meta", *overrides[case]), During(crossings)
+        sums, _ = train_one_epoch(run, 1, [*begun(run, tmp_path), during])
+        assert len(during.steps) == 5 and during.steps[1:] == [[]] * 4
+        assert crossings.found == [] and sums.is_meta
+        with pytest.raises(DataDependentOutputException):
+            sums.sum().item()
 
 
-def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone():
+def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypatch):
     looks: list[int] = []
     with fake(), Crossings() as crossings:
-        trainer = trainer_on(GPU)
+        run = run_on(GPU)
+        in_order = run.select.in_order
 
-        def look() -> None:
-            looks.append(len(crossings.found))
+        def watched() -> Iterator[tuple[Tensor, Tensor]]:
+            for batch in in_order():
+                yield batch
+                looks.append(len(crossings.found))
 
+        monkeypatch.setattr(run.select, "in_order", watched)
         with pytest.raises(DataDependentOutputException):
-            evaluate(trainer.model, trainer.select, trainer.autocast, look=look)
+            evaluate(run.model, run.select, run.autocast)
     assert len(looks) == 5 and len(set(looks)) == 1
 
 
@@ -325,6 +355,18 @@ def test_mistakes_are_found():
 
 def test_a_transfer_in_every_batch_is_found(monkeypatch):
     monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
-    with fake():
+    with fake(), Crossings() as crossings:
         made = batches(GPU, digits())
         assert len(crossings_after_the_first(lambda: made.epoch(0, 1, [Drawn(Slow())]))) == 4
+        run, during = run_on("meta"), During(crossings)
+        run.augmentations = [Drawn(Slow())]
+        train_one_epoch(run, 1, [during])
+        assert all(during.steps)
+
+
+def test_a_callback_that_reads_losses_is_found(monkeypatch, tmp_path):
+    monkeypatch.setattr(callbacks, "LOOK_EVERY", 0.0)
+    with fake():
+        run = run_on("meta")
+        with pytest.raises(DataDependentOutputException):
+            train_one_epoch(run, 1, begun(run, tmp_path))

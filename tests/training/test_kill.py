@@ -1,4 +1,4 @@
-"""SIGKILL at drawn points of real processes; see the script for what is drawn and compared."""
+"""SIGKILL and signals at random moments of real processes, see ``scripts/kill_test.py``."""
 
 import json
 import os
@@ -9,21 +9,20 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_test.py"
-KILLS = 25  # for each seed; the script by itself takes as many as it is told
+KILLS = 12  # the script by itself makes 60
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the script forks")
-@pytest.mark.parametrize("seed", [3, 4])
-def test_killed_again_and_again(seed):
+def test_a_run_that_is_killed_again_and_again_ends_as_if_it_had_not_been():
     if not SCRIPT.is_file():
         pytest.skip("scripts/ is in the repository, not in the source archive")
-    root = str(SCRIPT.parents[1])
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills", str(KILLS), "--seed", str(seed)],
+        [sys.executable, str(SCRIPT), "--kills", str(KILLS), "--seed", "3"],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": root},
-        timeout=7200,
+        env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert json.loads(done.stdout)["kills"] >= KILLS
+    counted = json.loads(done.stdout)
+    assert counted["kills"] >= KILLS and counted["runs compared"] >= 1

@@ -1,0 +1,46 @@
+"""A signal in a chosen training step, and what a run that continued has in common with another."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from spinal_repro.records import read_record
+from spinal_repro.training import engine
+
+TIMES = ("finished", "timing", "wall_seconds", "images_per_second")
+
+
+def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, name: str = "SIGTERM") -> None:
+    """Send this process a signal in its training step ``step``, from 1, over all epochs."""
+    left, training_loss = iter(range(step - 1)), engine.training_loss
+
+    def send(*given: Any) -> Any:
+        if next(left, None) is None:
+            monkeypatch.setattr(engine, "training_loss", training_loss)
+            assert callable(signal.getsignal(getattr(signal, name))), "nobody would catch it"
+            signal.raise_signal(getattr(signal, name))
+        return training_loss(*given)
+
+    monkeypatch.setattr(engine, "training_loss", send)
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What two finished runs with the same configuration and seed have in common."""
+    record = read_record(folder / "record.json")
+    last = torch.load(folder / "last.pt", weights_only=True)
+    best = load_file(folder / "best.safetensors")
+    weights = {"best": best, "in last.pt": last["best"], "last": last["model"]}
+    return {
+        "record": {k: v for k, v in record.items() if k not in (*TIMES, "git")},
+        "state": {k: v for k, v in last["state"].items() if k != "timing"},
+        "optimizer": str(last["optimizer"]),
+        "predictions": (folder / "predictions.npz").read_bytes(),
+        **{
+            kind: {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
+            for kind, tensors in weights.items()
+        },
+    }
