@@ -1,8 +1,7 @@
 """Runs the jobs of a sweep, each as a process of its own.
 
-A job that raises, is killed or exceeds its time limit costs only itself. Its exit code says how it
-ended, its run folder has the rest (``status.json``, ``output.txt``, the last checkpoint), and the
-same command continues it.
+The exit code of a job says how it ended; its run folder has the rest (``status.json``,
+``output.txt``, the last checkpoint), and the same command continues it.
 """
 
 import json
@@ -27,7 +26,7 @@ STATES = {0: "done", EXIT_BUSY: "busy", EXIT_INTERRUPTED: "interrupted"}
 
 @dataclass
 class Job:
-    """One run of a sweep: how it is started, and how it ended.
+    """One run of a sweep.
 
     Attributes:
         minutes: Its time limit, if any.
@@ -66,10 +65,8 @@ def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
     running: list[_Process] = []
     received: list[int] = []
     stopping = False
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    for number, handler in before.items():
-        if handler != signal.SIG_IGN:  # as nohup has it
-            signal.signal(number, lambda number, frame: received.append(number))
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {n: signal.signal(n, lambda number, frame: received.append(number)) for n in heard}
     try:
         while running or (waiting and not stopping):
             while waiting and free and not received and not stopping:
@@ -103,11 +100,8 @@ def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
 
 
 def _start(job: Job, slot: str | None, threads: int) -> _Process:
-    """Start a job in a process group of its own, so that Ctrl-C reaches it through us alone.
-
-    The number of threads is a default (``OMP_NUM_THREADS``): a run that is continued keeps its own.
-    """
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    """Start a job in a process group of its own, so that Ctrl-C reaches it through us alone."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}  # unless it began with others
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot
     job.folder.mkdir(parents=True, exist_ok=True)

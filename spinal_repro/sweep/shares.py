@@ -2,13 +2,12 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spinal_repro.schema import RuntimeConfig
 
 
-@dataclass(frozen=True)
-class Shares:
+class Shares(NamedTuple):
     """What the jobs of a sweep get.
 
     Attributes:
@@ -26,10 +25,9 @@ def share(
     """Divide the machine.
 
     Args:
-        count: Jobs of the whole sweep, finished ones included: a sweep that is issued again must
-            give each job as many threads as before, since that changes the last digits.
-        runtime: ``jobs`` (``auto``: one per device, or on the CPU as many as there are cores) and
-            ``threads`` (a number, or an equal share of the cores).
+        count: Jobs of the sweep, finished ones included: the same command must give a job as many
+            threads as before, since their number changes the last digits.
+        runtime: ``jobs`` (``auto``: one per device, or one per core) and ``threads``.
         cores: That may be used.
         devices: To be handed out in turn; none on a CPU.
     """
@@ -44,9 +42,7 @@ def share(
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity (SLURM, taskset), else all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_devices(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
