@@ -1,48 +1,45 @@
-"""The launcher ``processes``: hands all jobs of a sweep over at once.
-
-Hydra takes plugins from the package ``hydra_plugins`` alone, which is why this lies here. It looks
-at every module in it whenever any Hydra application starts, so this one imports nothing more.
-"""
+"""The Hydra launcher ``processes``. Hydra imports all of ``hydra_plugins``: keep imports light."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.utils import JobReturn, JobStatus, setup_globals
 from hydra.plugins.launcher import Launcher
-from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, open_dict
 
 
 class ProcessLauncher(Launcher):
-    """Composes all jobs and gives them to the task function's ``together``."""
+    """Runs every job of a sweep as a process of its own."""
 
-    def setup(
-        self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> None:
-        """Keep what Hydra gives."""
-        self._context, self._config = hydra_context, config
-        self._together = task_function.together  # type: ignore[attr-defined]
+    def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
+        """Keep what composes the jobs."""
+        self._loader, self._config = hydra_context.config_loader, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
-        """Do the jobs; each returns the value that a sweeper may search for."""
+    ) -> list[JobReturn]:
+        """Run the jobs; each returns the accuracy that selects, for sweepers that search."""
+        from spinal_repro.cli.launch import JobError
+        from spinal_repro.cli.sweep import run_jobs
+
         setup_globals()
-        raws, returns = [], []
+        hydra, raws = self._config.hydra, []
         for overrides in job_overrides:
-            raw = self._context.config_loader.load_sweep_config(self._config, list(overrides))
-            with open_dict(raw):
-                del raw["hydra"]
-            raws.append(raw)
-            returns.append(JobReturn(overrides=overrides, cfg=raw))
-        for back, value in zip(returns, self._together(raws, job_overrides), strict=True):
-            back.return_value, back.status = value, JobStatus.COMPLETED
-        return returns
+            raws.append(self._loader.load_sweep_config(self._config, list(overrides)))
+            with open_dict(raws[-1]):
+                del raws[-1]["hydra"]
+        options = [o for o in hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath")]
+        sources = hydra.runtime.config_sources
+        options += [f"--config-dir={s.path}" for s in sources if s.provider == "command-line"]
+        returned = []
+        for job in run_jobs(raws, job_overrides, options):
+            done = job.state == "done"
+            value = job.accuracy if done else JobError(f"{job.name}: {job.state}")
+            status = JobStatus.COMPLETED if done else JobStatus.FAILED
+            returned.append(JobReturn(job.command, status=status, _return_value=value))
+        return returned
 
 
-ConfigStore.instance().store(
-    group="hydra/launcher",
-    name="processes",
-    node={"_target_": f"{__name__}.ProcessLauncher"},
-    provider="spinal_repro",
-)
+node = {"_target_": f"{__name__}.ProcessLauncher"}
+ConfigStore.instance().store(group="hydra/launcher", name="processes", node=node)

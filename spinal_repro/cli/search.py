@@ -8,7 +8,6 @@ from typing import Any
 
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.text import tell
-from spinal_repro.training.stop import Stop
 
 
 def add_parser(commands: Any) -> None:
@@ -62,10 +61,9 @@ def print_search(given: argparse.Namespace) -> None:
     study = Study(journal, name, space, fixed)
     tell(f"study {name} in {journal}")
     try:
-        with Stop():
-            study.run(given.trials, tell, given.take_over)
+        study.run(given.trials, tell, given.take_over)
     except KeyboardInterrupt:
-        print("interrupted; the same command continues, from the last checkpoint", file=sys.stderr)
+        tell("interrupted; the same command continues from the last checkpoint", error=True)
         sys.exit(EXIT_INTERRUPTED)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best

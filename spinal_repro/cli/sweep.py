@@ -1,80 +1,79 @@
-"""Sweeps of ``spinal-train``: every job in a process of its own."""
+"""Sweeps of ``spinal-train`` with its own launcher: every job is a process of its own."""
 
+import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
 
+import torch
 from omegaconf import DictConfig
 
+from spinal_repro.cli.launch import check_all
 from spinal_repro.config import validate
-from spinal_repro.errors import UserError
+from spinal_repro.records import RECORD, read_record
+from spinal_repro.sweep.runner import Job, run_sweep
+from spinal_repro.sweep.shares import share, usable_cores, visible_devices
 from spinal_repro.text import tell
+from spinal_repro.training.report import summary
+from spinal_repro.training.run import resolved
 
 
-def with_launcher(arguments: Sequence[str]) -> list[str]:
-    """The arguments of a sweep with the launcher that is ours, unless they choose one."""
-    chosen = any(argument.lstrip("+").startswith("hydra/launcher=") for argument in arguments)
-    return [*arguments] if chosen else [*arguments, "hydra/launcher=processes"]
-
-
-def named(descriptions: Sequence[str], overrides: Sequence[Sequence[str]]) -> list[str]:
-    """What jobs are called: a description, and which of their overrides the others do not have."""
-    common = set.intersection(*map(set, overrides)) if overrides else set()
-    return [
-        " ".join([text, *(o for o in own if o not in common and o not in text.split())])
-        for text, own in zip(descriptions, overrides, strict=True)
-    ]
-
-
-def run_together(raws: Sequence[DictConfig], names: Sequence[str]) -> tuple[list[Any], bool]:
-    """Do the jobs of a sweep.
+def run_jobs(
+    raws: Sequence[DictConfig], overrides: Sequence[Sequence[str]], options: Sequence[str]
+) -> list[Job]:
+    """Run the jobs of a sweep, and say how each ended.
 
     Args:
         raws: Composed configurations.
-        names: Of the jobs, for people.
+        overrides: Of each job.
+        options: Of the command line, for all jobs.
 
     Returns:
-        The jobs as they ended, and whether all of them were started.
+        The job of each configuration: the same one for those that mean the same run.
+
+    Raises:
+        UserError: before any job starts, naming every one that cannot be run.
+        KeyboardInterrupt: after a signal, once the running jobs have ended.
     """
-    from spinal_repro.sweep.jobs import Job
-    from spinal_repro.sweep.supervisor import resolve, supervise
+    in_all = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    names = [" ".join(o.lstrip("+") for o in own if o not in in_all) for own in overrides]
+    configs = check_all(zip(names, raws, strict=True), lambda raw: resolved(validate(raw)))
+    jobs: dict[Path, Job] = {}
+    for name, config, own in zip(names, configs, overrides, strict=True):
+        command = [*_program(), *options, *own]
+        job = Job(name, config.run_dir, command, config.runtime.time_limit)
+        jobs.setdefault(job.folder, job)
+    anywhere = raws[0].runtime.device in ("auto", "cuda")  # cuda:1 is for all jobs
+    devices = visible_devices(torch.cuda.device_count()) if anywhere else ()
+    shares = share(len(jobs), configs[0].runtime, cores=usable_cores(), devices=devices)
 
-    jobs = []
-    for raw, name in zip(raws, names, strict=True):
-        job = Job(name)
-        try:
-            job.config = validate(raw)
-        except UserError as error:
-            job.state, job.message = "failed", str(error)
-        jobs.append(job)
-    _check_same(jobs)
-    shares, left = resolve(jobs)
-    for job in jobs:
+    def on_end(job: Job) -> None:
         if job.state == "done":
-            tell(f"already finished: {job.folder}")
-    if left:
-        tell(f"{len(left)} of {len(jobs)} runs to do, {shares}")
-    ended = len(jobs) - len(left)
+            record = read_record(job.folder / RECORD)
+            job.accuracy = record["selection"]["accuracy"]
+            job.message = summary(record, job.folder / RECORD)[0]
+        ended = sum(job.state not in ("waiting", "running") for job in jobs.values())
+        tell(f"[{ended}/{len(jobs)}] {job.state}: {job.name}: {job.message}")
 
-    def on_end(job: Any) -> None:
-        nonlocal ended
-        ended += 1
-        tell(f"[{ended}/{len(jobs)}] {job.state}: {job.what}: {job.message}")
+    for job in jobs.values():
+        if (job.folder / RECORD).is_file():
+            job.state = "done"
+            on_end(job)
+    left = [job for job in jobs.values() if job.state != "done"]
+    tell(f"{len(left)} of {len(jobs)} runs to do, {len(shares.slots)} at a time")
+    no_signal = run_sweep(left, shares, on_end)
+    states = [job.state for job in jobs.values()]
+    tell(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    for job in left:
+        if job.state not in ("done", "waiting"):
+            tell(f"{job.state}: {job.name}: {job.message}", error=True)
+    if not no_signal:
+        raise KeyboardInterrupt
+    return [jobs[config.run_dir] for config in configs]
 
-    whole = supervise(left, shares, on_end)
-    for job in jobs:
-        if job.state == "same":  # as the run that it is
-            (twin,) = (other for other in left if other.folder == job.folder)
-            job.state, job.accuracy = twin.state, twin.accuracy
-            job.message = f"{job.message}: {twin.message}"
-    return jobs, whole
 
-
-def _check_same(jobs: Sequence[Any]) -> None:
-    """Refuse a sweep over what holds for the whole of it."""
-    for key in ("jobs", "threads"):
-        values = {getattr(job.config.runtime, key) for job in jobs if job.config is not None}
-        if len(values) > 1:
-            raise UserError(
-                f"runtime.{key} must be one value for the whole sweep, got "
-                f"{', '.join(map(str, values))}"
-            )
+def _program() -> list[str]:
+    """How jobs are started: a script of the user's own, which registers components, runs again."""
+    script = Path(sys.argv[0])
+    if script.suffix == ".py" and script.name != "train.py":
+        return [sys.executable, str(script)]
+    return [sys.executable, "-m", "spinal_repro.cli.train"]

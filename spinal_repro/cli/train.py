@@ -3,7 +3,6 @@
 import os
 import re
 import sys
-import traceback
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
-from spinal_repro.cli.launch import Jobs, elsewhere, requeued
-from spinal_repro.cli.sweep import named, run_together, with_launcher
+from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of
 from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
 from spinal_repro.errors import (
     EXIT_FAILED,
@@ -32,7 +30,6 @@ from spinal_repro.errors import (
 from spinal_repro.foreign import FILE, guarded
 from spinal_repro.schema import schema_keys
 from spinal_repro.text import close_output, printable, tell
-from spinal_repro.training.stop import Stop, listen_for_good
 from spinal_repro.untrusted import refuse_unreadable
 
 LINE_FEED = "\n"
@@ -42,7 +39,6 @@ CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
-    listen_for_good()
     code = _main(sys.argv[1:])
     close_output()
     sys.exit(code)
@@ -50,61 +46,42 @@ def main() -> None:
 
 def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
-    jobs = Jobs()
-    sweeping = any(a in ("-m", "--multirun") for a in arguments)
-    exit_code = EXIT_FAILED
+    sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
+    launcher, exit_code = OWN, 0
 
-    def job(raw: DictConfig) -> None:
+    def job(raw: DictConfig) -> float | None:
         nonlocal exit_code
-        what = _describe(raw)
         try:
-            with requeued(), Stop():  # in effect while torch is imported, too
-                _train(raw)
+            return _train(raw)
         except UserError as error:
+            if sweeping:  # a launcher hands it to the process of the sweep
+                raise JobError(str(error)) from None
             _complain(str(error))
-            exit_code = EXIT_FAILED if sweeping else error.exit_code
-            jobs.append((what, str(error)))
-        except Exception as error:
-            if not sweeping:
-                raise
-            traceback.print_exc()
-            jobs.append((what, f"{type(error).__name__}: {error}"))
-        else:
-            jobs.append((what, ""))
-
-    def together(raws: list[DictConfig], overrides: Sequence[Sequence[str]]) -> list[float | None]:
-        if not raws:
-            raise UserError("this sweep has no runs: one of its lists or ranges is empty")
-        ended, whole = run_together(raws, named([_describe(raw) for raw in raws], overrides))
-        jobs.extend((job.what, job.why_not) for job in ended if whole or not job.can_go_on)
-        if not whole:
-            left = [job.state for job in ended if job.can_go_on]
-            tell(f"{left.count('interrupted')} interrupted, {left.count('waiting')} waiting")
-            raise KeyboardInterrupt
-        return [job.accuracy for job in ended]
-
-    job.together = together  # type: ignore[attr-defined]  # for the launcher of hydra_plugins
+            exit_code = error.exit_code
+            return None
 
     try:
-        with Stop():
-            if not {"-h", "--help"}.isdisjoint(arguments):
-                from spinal_repro.cli.help import help_text
+        if not {"-h", "--help"}.isdisjoint(arguments):
+            from spinal_repro.cli.help import help_text
 
-                print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
-                return 0
-            if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
-                raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
-            arguments = expand(arguments, sweeping)
-            refuse_unreadable(_extra_dirs(arguments))
-            check_overrides(arguments)
-            if sweeping:
-                arguments = with_launcher(arguments)
-            sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
-            start = hydra_main(
-                version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
-            )(job)
-            with guarded(), elsewhere(arguments, jobs, _extra_dirs(arguments)):
-                start()
+            print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
+            return 0
+        arguments = expand(arguments, sweeping)
+        refuse_unreadable(_extra_dirs(arguments))
+        check_overrides(arguments)
+        if sweeping:
+            launcher = launcher_of(arguments)
+            if launcher == OWN:
+                arguments = [*arguments, f"{KEY}={OWN}"]
+            else:
+                jobs = check_jobs(arguments, _extra_dirs(arguments))
+                tell(f"{len(jobs)} jobs checked; {launcher} runs them")
+        sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
+        start = hydra_main(
+            version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
+        )(job)
+        with guarded():
+            start()
     except UserError as error:
         _complain(str(error))
         return EXIT_USAGE
@@ -115,47 +92,32 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(in_words(error))
         return EXIT_USAGE
     except KeyboardInterrupt as error:
-        if sweeping and jobs:
-            _report(jobs)
         _complain(str(error) or "interrupted; the same command continues")
         return EXIT_INTERRUPTED
-    if sweeping and jobs:
-        _report(jobs)
-    return exit_code if any(why for _, why in jobs) else 0
+    except Exception as error:
+        if launcher == OWN and not isinstance(error, JobError):
+            raise
+        _complain(f"not all runs finished ({in_words(error)}); spinal status shows how each ended")
+        return EXIT_FAILED
+    return exit_code
 
 
-def _report(jobs: Sequence[tuple[str, str]]) -> None:
-    """How the jobs of a sweep ended, the failed ones by name."""
-    failed = [(what, why) for what, why in jobs if why]
-    tell(f"{len(jobs) - len(failed)} of {len(jobs)} runs finished")
-    for what, why in failed:
-        tell(printable(f"failed: {what}: {why}", keep=LINE_FEED), error=True)
-
-
-def _train(raw: DictConfig) -> None:
-    """Validate before the heavy imports, then train."""
+def _train(raw: DictConfig) -> float:
+    """Validate before the heavy imports, then train; returns the accuracy that selects."""
     config = validate(raw)
     from spinal_repro.outputs import summary
     from spinal_repro.training.run import run
 
     outcome = run(config)
-    if outcome.was_done and os.environ.get("RANK", "0") == "0":
+    if outcome.was_done:
         tell(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
             tell(line)
-
-
-def _describe(raw: DictConfig) -> str:
-    quiet = ("runtime", "tracker")
-    groups = [g for g in (CELL, *GROUPS) if g not in quiet and raw.get(g) is not None]
-    choices = [f"{g}={OmegaConf.select(raw, f'{g}.name')}" for g in groups]
-    return " ".join([*choices, f"seed={raw.get('seed')}"])
+    return float(outcome.record["selection"]["accuracy"])
 
 
 def _complain(message: str) -> None:
-    rank = os.environ.get("RANK", "0")  # of torchrun
-    name = "spinal-train" if rank == "0" else f"spinal-train (process {rank})"
-    tell(f"{name}: {printable(message, keep=LINE_FEED)}", error=True)
+    tell(f"spinal-train: {printable(message, keep=LINE_FEED)}", error=True)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
@@ -267,5 +229,5 @@ def _keys(node: Any, prefix: str = "") -> Iterable[str]:
         yield from _keys(node._get_node(key), f"{prefix}{key}.")
 
 
-if __name__ == "__main__":  # for torchrun
+if __name__ == "__main__":
     main()

@@ -126,7 +126,6 @@ class Study:
             Why it failed, if it did.
         """
         from spinal_repro.training.run import run
-        from spinal_repro.training.stop import heard
 
         values = {key: option.draw(trial, key) for key, option in self._space.options.items()}
         trial.set_user_attr("values", values)
@@ -134,7 +133,6 @@ class Study:
         try:
             record = run(self._config(values)).record
         except Exception as error:
-            heard()  # where it is what somebody made of a signal
             why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             trial.set_user_attr("why", why)
             self._study.tell(trial, state=_state("FAIL"))

@@ -2,30 +2,21 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from spinal_repro.schema import RuntimeConfig
 
 
-@dataclass(frozen=True)
-class Shares:
+class Shares(NamedTuple):
     """What the jobs of a sweep get.
 
     Attributes:
         threads: CPU threads of each job.
-        slots: One entry for each job that runs at once: the device it is handed, as
-            ``CUDA_VISIBLE_DEVICES`` names it, or None where devices are left alone.
+        slots: One entry per job that runs at once: its ``CUDA_VISIBLE_DEVICES``, or None.
     """
 
     threads: int
     slots: tuple[str | None, ...]
-
-    def __str__(self) -> str:
-        """For people."""
-        threads = f"{self.threads} thread{'' if self.threads == 1 else 's'} each"
-        devices = len({slot for slot in self.slots if slot is not None})
-        on = f", on {devices} CUDA device{'' if devices == 1 else 's'}" if devices else ""
-        return f"{len(self.slots)} at a time, {threads}{on}"
 
 
 def share(
@@ -33,13 +24,10 @@ def share(
 ) -> Shares:
     """Divide the machine.
 
-    The threads follow from the whole sweep and not from what is left of it, so that a sweep that is
-    issued again computes the rest as it would have: another number of threads changes last digits.
-
     Args:
-        count: Jobs of the whole sweep.
-        runtime: ``jobs`` (``auto``: one a device, or on the CPU as many as there are cores for)
-            and ``threads`` (a number, or an equal share of the cores).
+        count: Jobs of the sweep, finished ones included: the same command must give a job as many
+            threads as before, since their number changes the last digits.
+        runtime: ``jobs`` (``auto``: one per device, or one per core) and ``threads``.
         cores: That may be used.
         devices: To be handed out in turn; none on a CPU.
     """
@@ -54,18 +42,10 @@ def share(
 
 def usable_cores() -> int:
     """Cores that this process may use: its affinity (SLURM, taskset), else all of them."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_devices(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """Names of the CUDA devices that a job can be handed.
-
-    Args:
-        count: Devices that PyTorch sees.
-        environment: Where ``CUDA_VISIBLE_DEVICES`` may stand.
-    """
+    """Names of the ``count`` devices that PyTorch sees, fit for ``CUDA_VISIBLE_DEVICES``."""
     named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
-    named = [name for name in named if name]
-    return tuple((named or [str(index) for index in range(count)])[:count])
+    return tuple(([name for name in named if name] or [str(i) for i in range(count)])[:count])

@@ -1,54 +1,110 @@
-"""Sweeps: every combination in its own folder, finished ones skipped, failures named."""
+"""Whole sweeps as a user starts them."""
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
-import pytest
+from spinal_repro.config import compose
+from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from spinal_repro.records import describe, read_record, run_folders
+from spinal_repro.training.run import run
 
-from spinal_repro.cli.train import EXIT_FAILED, _main
-from spinal_repro.records import describe, run_folders
-from spinal_repro.sweep import processes
-from spinal_repro.sweep.worker import PRELOADED
+# A user's own script with a data set that goes wrong where a file says so.
+SCRIPT = """
+import dataclasses, os, signal, time
+from pathlib import Path
+from omegaconf import OmegaConf
+from spinal_repro.cli.train import main
+from spinal_repro.data.sources import SOURCES
 
-SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.device=cpu"]
-
-
-@pytest.fixture(autouse=True)
-def preloaded(monkeypatch) -> None:
-    """The process that forks jobs imports what the digits need, once."""
-    monkeypatch.setattr(processes, "PRELOADED", (*PRELOADED, "sklearn.datasets"))
-
-
-def sweep(monkeypatch, tmp_path: Path, *arguments: str) -> int:
-    full = ["-m", f"runs={tmp_path / 'runs'}", *SMALL, *arguments]
-    monkeypatch.setattr(sys, "argv", ["spinal-train", *full])
-    monkeypatch.chdir(tmp_path)
-    return _main(full)
+# minutes; the others may take as long as a busy machine wants
+OmegaConf.register_new_resolver("limit", lambda job: 0.2 if Path(f"hang{job}").exists() else 60)
 
 
-def test_every_combination_once(tmp_path, monkeypatch, capsys):
-    arguments = ("head=fc,spinal", "seed=0,1")
-    assert sweep(monkeypatch, tmp_path, *arguments) == 0
-    folders = list(run_folders(tmp_path / "runs"))
-    assert len(folders) == 4 and {describe(folder)["state"] for folder in folders} == {"done"}
-    assert "4 of 4 runs finished" in capsys.readouterr().out
-    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
-
-    stamps = [(folder / "record.json").stat().st_mtime_ns for folder in folders]
-    assert sweep(monkeypatch, tmp_path, "head=fc,spinal", "seed=0,1,2") == 0
-    assert capsys.readouterr().out.count("already finished") == 4
-    assert [(folder / "record.json").stat().st_mtime_ns for folder in folders] == stamps
-    assert len(list(run_folders(tmp_path / "runs"))) == 6
+@SOURCES.register("faulty")
+def faulty(config, root, download):
+    job = config.options["job"]
+    if Path(f"raise{job}").exists():
+        raise RuntimeError("out of luck")
+    if Path(f"kill{job}").exists():
+        os.kill(os.getpid(), signal.SIGKILL)
+    if Path(f"hang{job}").exists():
+        time.sleep(600)
+    return SOURCES["digits"](dataclasses.replace(config, options={}), root, download)
 
 
-@pytest.mark.parametrize("bad", ["recipe.lr=1e30,0.01", "recipe.optimizer=sdg,adam"])
-def test_one_failure_loses_nothing_and_is_named(tmp_path, monkeypatch, capsys, bad):
-    """The failing job comes first; the ones after it still run."""
-    assert sweep(monkeypatch, tmp_path, bad, "recipe.momentum=0") == EXIT_FAILED
-    printed = capsys.readouterr()
-    assert "1 of 2 runs finished" in printed.out
-    last = printed.err.strip().splitlines()[-1]
-    assert last.startswith("failed: ") and "head=fc" in last
-    assert "Traceback" not in printed.err
-    finished = [describe(f)["state"] for f in run_folders(tmp_path / "runs")]
-    assert finished.count("done") == 1
+if __name__ == "__main__":
+    main()
+"""
+YAML = "defaults: [digits, _self_]\nname: faulty\nsource: faulty\noptions: {job: 0}\n"
+TINY = ("model=flatten", "data.limit=96", "recipe.batch_size=8", "runtime.device=cpu")
+
+
+def start(folder: Path, *command: str) -> subprocess.Popen[str]:
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SPINAL_", "HYDRA_"))}
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=folder, env=kept, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+
+
+def test_four_jobs_of_which_three_go_wrong(tmp_path):
+    (tmp_path / "mine" / "dataset").mkdir(parents=True)
+    (tmp_path / "mine" / "dataset" / "faulty.yaml").write_text(YAML)
+    (tmp_path / "script.py").write_text(SCRIPT)
+    faults = [tmp_path / name for name in ("raise0", "kill1", "hang2")]
+    for fault in faults:
+        fault.touch()
+    command = (
+        "script.py", "-m", "--config-dir", "mine", "dataset=faulty", *TINY, "recipe.epochs=1",
+        "dataset.options.job=0,1,2,3", "runtime.time_limit='${limit:${dataset.options.job}}'",
+    )  # fmt: skip
+    sweep = start(tmp_path, *command)
+    out, err = sweep.communicate(timeout=600)
+    assert sweep.returncode == EXIT_FAILED, out + err
+    assert "1 failed, 1 killed, 1 timed out, 1 done" in out
+    for line in (
+        "failed: dataset.options.job=0: RuntimeError: out of luck",
+        "killed: dataset.options.job=1: by SIGKILL",
+        "timed out: dataset.options.job=2: runtime.time_limit=0.2 minutes",
+    ):
+        assert f"\n{line}" in f"\n{err}"
+    (done,) = (tmp_path / "runs").rglob("record.json")
+    written = done.stat().st_mtime_ns
+
+    for fault in faults:
+        fault.unlink()
+    sweep = start(tmp_path, *command)
+    out, err = sweep.communicate(timeout=600)
+    assert sweep.returncode == 0, out + err
+    assert "3 of 4 runs to do" in out and "4 done" in out
+    assert len(list((tmp_path / "runs").rglob("record.json"))) == 4
+    assert done.stat().st_mtime_ns == written
+
+
+def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_path):
+    settings = (*TINY, "recipe.epochs=60", "runtime.threads=1")
+    command = ("-m", "spinal_repro.cli.train", "-m", *settings, "seed=0,1", "runtime.jobs=1")
+    sweep = start(tmp_path, *command)
+    end = time.monotonic() + 300
+    while not any("epoch 2/" in log.read_text() for log in tmp_path.glob("runs/*/*/*/log.txt")):
+        assert time.monotonic() < end and sweep.poll() is None, sweep.communicate()
+        time.sleep(0.05)
+    os.killpg(sweep.pid, signal.SIGINT)  # as a terminal sends it
+    out, err = sweep.communicate(timeout=300)
+    assert sweep.returncode == EXIT_INTERRUPTED, out + err
+    assert "1 interrupted, 1 waiting" in out and "the same command continues" in err
+    (folder,) = run_folders(tmp_path / "runs")
+    assert describe(folder)["state"] == "interrupted" and (folder / "last.pt").is_file()
+
+    sweep = start(tmp_path, *command)
+    out, err = sweep.communicate(timeout=300)
+    assert sweep.returncode == 0, out + err
+    assert "continuing after epoch" in (folder / "log.txt").read_text()
+    record = read_record(folder / "record.json")
+    alone = run(compose([*settings, "runtime.progress=none", f"runs={tmp_path}/alone"])).record
+    for part in ("identity", "history", "selection", "test"):
+        assert record[part] == alone[part]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinal_repro.cli.train import EXIT_FAILED, EXIT_USAGE, check_overrides, main
+from spinal_repro.cli.train import EXIT_USAGE, check_overrides, main
 from spinal_repro.errors import UserError
 
 SCRIPT = Path(sys.executable).with_name("spinal-train")
@@ -204,15 +204,12 @@ def test_right_overrides_pass(clean, arguments):
     check_overrides(arguments)
 
 
-def test_a_sweep_names_every_run_that_failed(spinal_train):
-    code, out, err = spinal_train("-m", "recipe.epochs=-1,-2")
-    assert code == EXIT_FAILED
-    assert "0 of 2 runs finished" in out
-    assert "Traceback" not in err
-    failed = [line for line in err.splitlines() if line.startswith("failed: ")]
-    assert len(failed) == 2
-    assert "got -1" in failed[0]
-    assert "got -2" in failed[1]
+def test_a_sweep_names_every_job_that_cannot_be_run(spinal_train):
+    code, _, err = spinal_train("-m", "recipe.epochs=-1,-2,3")
+    assert code == EXIT_USAGE
+    assert "no job was started" in err and "Traceback" not in err
+    assert "recipe.epochs=-1: " in err and "recipe.epochs=-2: " in err
+    assert "recipe.epochs=3" not in err
 
 
 def test_a_sweep_with_a_typo_starts_nothing(spinal_train, clean):

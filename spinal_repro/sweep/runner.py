@@ -1,0 +1,147 @@
+"""Runs the jobs of a sweep, each as a process of its own.
+
+The exit code of a job says how it ended; its run folder has the rest (``status.json``,
+``output.txt``, the last checkpoint), and the same command continues it.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, in_words
+from spinal_repro.sweep.shares import Shares
+
+OUTPUT = "output.txt"  # what a job printed, in its run folder
+POLL = 0.5  # seconds; two signals within this time count as one
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL, for a job out of time
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+STATES = {0: "done", EXIT_BUSY: "busy", EXIT_INTERRUPTED: "interrupted"}
+
+
+@dataclass
+class Job:
+    """One run of a sweep.
+
+    Attributes:
+        minutes: Its time limit, if any.
+        state: ``waiting``, ``running``, or one of `STATES`, ``timed out``, ``killed``, ``failed``.
+        message: Why it is not done, or its result.
+        accuracy: On the selecting part, in [0, 1]; None unless it is done.
+    """
+
+    name: str
+    folder: Path
+    command: Sequence[str]
+    minutes: float | None = None
+    state: str = "waiting"
+    message: str = ""
+    accuracy: float | None = None
+
+
+@dataclass
+class _Process:
+    job: Job
+    slot: str | None
+    popen: subprocess.Popen[bytes]
+    deadline: float
+    timed_out: bool = False
+
+
+def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]) -> bool:
+    """Run jobs, updated in place; ``on_end`` is called with each that has ended.
+
+    A signal asks the running jobs to stop, and no more are started; a second one kills them.
+
+    Returns:
+        Whether no signal came.
+    """
+    waiting, free = list(jobs), list(shares.slots)
+    running: list[_Process] = []
+    received: list[int] = []
+    stopping = False
+    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {n: signal.signal(n, lambda number, frame: received.append(number)) for n in heard}
+    try:
+        while running or (waiting and not stopping):
+            while waiting and free and not received and not stopping:
+                job = waiting.pop(0)
+                try:
+                    running.append(_start(job, free[0], shares.threads))
+                    free.pop(0)
+                except OSError as error:  # the folder cannot be written, or no process is left
+                    job.state, job.message = "failed", in_words(error)
+                    on_end(job)
+            time.sleep(POLL)
+            if received:
+                received.clear()
+                for process in running:
+                    process.popen.kill() if stopping else process.popen.terminate()
+                stopping = True
+            for process in list(running):
+                if process.popen.poll() is None:
+                    _enforce_limit(process)
+                    continue
+                running.remove(process)
+                free.append(process.slot)
+                _end(process, stopping)
+                on_end(process.job)
+    finally:
+        for process in running:  # none, unless an error ended the loop
+            process.popen.terminate()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return not stopping
+
+
+def _start(job: Job, slot: str | None, threads: int) -> _Process:
+    """Start a job in a process group of its own, so that Ctrl-C reaches it through us alone."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}  # unless it began with others
+    if slot is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = slot
+    job.folder.mkdir(parents=True, exist_ok=True)
+    with (job.folder / OUTPUT).open("ab") as output:
+        popen = subprocess.Popen(
+            job.command, env=environment, process_group=0,
+            stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    job.state = "running"
+    return _Process(job, slot, popen, time.monotonic() + 60 * (job.minutes or float("inf")))
+
+
+def _enforce_limit(process: _Process) -> None:
+    """Ask a job out of time to stop, and kill it if it does not."""
+    if time.monotonic() > process.deadline:
+        process.popen.kill() if process.timed_out else process.popen.terminate()
+        process.timed_out, process.deadline = True, time.monotonic() + GRACE
+
+
+def _end(process: _Process, stopping: bool) -> None:
+    """Say how a job ended."""
+    job, code = process.job, process.popen.returncode
+    if code and process.timed_out:
+        job.state, job.message = "timed out", f"runtime.time_limit={job.minutes:g} minutes"
+    elif code < 0:
+        job.state = "interrupted" if stopping else "killed"
+        job.message = f"by {signal.Signals(-code).name}"
+        if code == -signal.SIGKILL and not stopping:
+            job.message += "; if nobody did that, memory ran out"
+    else:
+        job.state = STATES.get(code, "failed")
+        job.message = _said(job.folder, process.popen.pid) or f"exit code {code}"
+
+
+def _said(folder: Path, pid: int) -> str:
+    """The message of a process: in its run's status, else the last line that it printed."""
+    with suppress(OSError, ValueError, KeyError):
+        status = json.loads((folder / "status.json").read_text())
+        if status["pid"] == pid:
+            return str(status["message"])
+    with suppress(OSError):
+        return (folder / OUTPUT).read_text(errors="replace").strip().rpartition("\n")[2]
+    return ""
