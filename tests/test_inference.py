@@ -18,7 +18,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.inference import find_images, load_run, part_of, predict, run_place
 from spinal_repro.training import replay
 from spinal_repro.training.evaluation import evaluate
-from spinal_repro.training.report import write_config
+from spinal_repro.outputs import write_config
 from spinal_repro.training.run import run
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

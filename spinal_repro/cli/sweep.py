@@ -13,8 +13,8 @@ from spinal_repro.records import RECORD, read_record
 from spinal_repro.sweep.runner import Job, run_sweep
 from spinal_repro.sweep.shares import share, usable_cores, visible_devices
 from spinal_repro.text import tell
-from spinal_repro.training.report import summary
-from spinal_repro.training.run import resolved
+from spinal_repro.outputs import summary
+from spinal_repro.training.setup import resolved
 
 
 def run_jobs(
