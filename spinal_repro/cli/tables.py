@@ -104,15 +104,17 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     """
     from spinal_repro.paper import TABLES, load_cells
     from spinal_repro.records import read_records
-    from spinal_repro.results.cells import match
+    from spinal_repro.results.cells import match, own_runs
     from spinal_repro.results.pages import MARKER, files, fill
 
     folders = [*given.records, *([] if given.runs is None else [given.runs])]
     if given.runs is not None and given.records == [RECORDS] and not RECORDS.is_dir():
         folders = [given.runs]  # outside a checkout there are no committed records
-    results = match(load_cells(), read_records(folders, without=HEAVY))
+    cells, records = load_cells(), read_records(folders, without=HEAVY)
+    results = match(cells, records)
     counted = _counted(given.counts)
-    wanted = {given.out / name: text for name, text in files(results, counted, TABLES).items()}
+    made = files(results, counted, TABLES, own_runs(cells, records))
+    wanted = {given.out / name: text for name, text in made.items()}
     front = given.out.parent / "README.md"
     if given.runs is None and front.is_file():
         text = front.read_text(encoding="utf-8")
