@@ -19,8 +19,7 @@ def add_parser(commands: Any) -> None:
         "tables",
         help="write all tables of the results, from records",
         description="Writes OUT/README.md and OUT/tables/ from the committed records, and the "
-        "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT, and "
-        "those of docs/speed.md beside OUT from OUT/benchmark.json. "
+        "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT. "
         "The same records always give the same bytes.",
     )
     tables.add_argument(
@@ -120,20 +119,7 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
         text = front.read_text(encoding="utf-8")
         if MARKER.search(text):
             wanted[front] = fill(text, results, counted)
-    page, measured = given.out.parent / "docs" / "speed.md", given.out / "benchmark.json"
-    if page.is_file() and measured.is_file():
-        wanted[page] = _speed(page, measured)
     return wanted
-
-
-def _speed(page: Path, measured: Path) -> str:
-    from spinal_repro.files import read_json
-    from spinal_repro.results.benchmark import fill
-
-    try:
-        return fill(page.read_text(encoding="utf-8"), read_json(measured))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{measured} cannot be read: {error}") from error
 
 
 def _counted(path: Path) -> dict[str, dict[str, int]]:
