@@ -21,6 +21,7 @@ from spinal_repro.environment import describe_environment, git_revision, has_bf1
 from spinal_repro.files import write_atomic
 from spinal_repro.model import Counts
 from spinal_repro.pretrained import WeightReport
+from spinal_repro.records import CONFIG_VERSION, KEY
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.schema import Config, DatasetConfig, ProtocolConfig
@@ -28,7 +29,6 @@ from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.evaluation import Evaluation
 from spinal_repro.training.loop import State, Trainer
 from spinal_repro.training.progress import clock
-from spinal_repro.versions import CONFIG_VERSION, KEY
 
 SELECTION_RULES = {
     "val": "highest accuracy on the validation part, first on ties",
