@@ -4,9 +4,11 @@ For each network and head, in turn and repeated, in one process: (a) a plain loo
 recipes, (b) the bare step on one batch that is ready, (c) our whole loop. Besides: augmentation,
 the Spinal head against the loop written out, evaluation by batch size, start-up of the commands,
 peak memory, and what width, depth, batch and classes cost. Figures are medians with their range;
-ratios are taken round by round. ``spinal tables`` puts the JSON into docs/speed.md.
+ratios are taken round by round. With ``--page`` nothing is measured: the tables of the JSON are
+put into the page.
 
     python scripts/benchmark.py [--quick] [--data DIR] [--out results/benchmark.json]
+    python scripts/benchmark.py --out results/benchmark.json --page docs/speed.md
     python scripts/benchmark.py --parts loops --models cnn vgg5 --heads fc --repeats 7
     python scripts/benchmark.py --parts loops profiles --minutes 1.5 --out benchmark.json
 """
@@ -23,12 +25,13 @@ from typing import Any
 import torch
 from bench.cases import HEADS, MODELS, make_case
 from bench.heads import compare_heads, costs
+from bench.page import fill
 from bench.profiling import compiling, shares
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, evaluation_batches, peak_memory
 
 from spinal_repro.environment import describe_environment, git_revision, resolve_device
-from spinal_repro.files import write_json
+from spinal_repro.files import write_atomic, write_json
 from spinal_repro.memory import keep_freed_memory
 
 Rows = list[dict[str, Any]]
@@ -173,6 +176,8 @@ def _arguments() -> argparse.Namespace:
         help="folder of data sets (default: SPINAL_DATA); without, images are noise",
     )
     parser.add_argument("--out", type=Path, help="write JSON there; parts not measured stay")
+    page = "write the tables of --out into this page, between its markers, and measure nothing"
+    parser.add_argument("--page", type=Path, metavar="FILE", help=page)
     given = parser.parse_args()
     given.at = resolve_device(given.device)
     given.parts = given.parts or list(QUICK if given.quick else PARTS)
@@ -189,6 +194,10 @@ def _arguments() -> argparse.Namespace:
 def main() -> None:
     """Measure, print and write."""
     given = _arguments()
+    if given.page is not None:
+        tables = json.loads((given.out or Path("results/benchmark.json")).read_text())
+        write_atomic(given.page, fill(given.page.read_text(encoding="utf-8"), tables))
+        return
     keep_freed_memory()  # as runs do; the plain loop gains as much
     if given.threads:
         torch.set_num_threads(given.threads)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spinal_repro.environment import describe_environment, git_revision, has_bf16
 from spinal_repro.files import write_atomic
+from spinal_repro.records import CONFIG_VERSION, KEY
 from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.schema import Config, ProtocolConfig
@@ -22,7 +23,6 @@ from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.engine import Evaluation, State
 from spinal_repro.training.progress import clock
 from spinal_repro.training.setup import Setup
-from spinal_repro.versions import CONFIG_VERSION, KEY
 
 BEST = "best.safetensors"
 SELECTION_RULES = {

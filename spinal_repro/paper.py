@@ -7,12 +7,13 @@ never imports torch; composing a cell's configuration waits until somebody asks 
 
 import difflib
 import functools
+import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.reading import read_yaml
@@ -74,29 +75,6 @@ class Published:
     confidence: str
 
 
-class _Composed:
-    """A field of a cell that may be given as a function and is then computed at first sight."""
-
-    def __set_name__(self, owner: type, name: str) -> None:
-        self.key = f"_{name}"
-
-    @overload
-    def __get__(self, cell: None, owner: type) -> "_Composed": ...
-    @overload
-    def __get__(self, cell: "Cell", owner: type) -> dict[str, Any] | None: ...
-    def __get__(self, cell: "Cell | None", owner: type) -> "_Composed | dict[str, Any] | None":
-        if cell is None:
-            return self
-        value = cell.__dict__[self.key]
-        if callable(value):
-            value = cell.__dict__[self.key] = value()
-        found: dict[str, Any] | None = value
-        return found
-
-    def __set__(self, cell: "Cell", value: object) -> None:
-        cell.__dict__[self.key] = None if value is self else value  # itself: nothing was given
-
-
 @dataclass(frozen=True)
 class Cell:
     """One row of a table of the paper.
@@ -108,8 +86,7 @@ class Cell:
         dataset: As people read it, as are ``backbone`` and ``head``.
         published: The numbers; the first one is the one compared with.
         assumptions: What was decided where the sources are silent or broken, citing quirks.
-        config: The composed configuration (`Config.to_dict`); None where there is none. Given as a
-            function, it is called when the configuration is first asked for.
+        compose: Composes its configuration; None where it has none.
         regression: For cells of ``spinal regression``: ``{net, function, epochs}``.
         not_runnable: Why it cannot be run here.
         counterpart: The fully connected cell on the same data, backbone and recipe.
@@ -127,13 +104,18 @@ class Cell:
     head: str
     published: tuple[Published, ...]
     assumptions: tuple[str, ...] = ()
-    config: Any = field(default=_Composed(), repr=False, compare=False)
+    compose: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
     regression: dict[str, Any] | None = field(default=None, compare=False)
     not_runnable: str | None = None
     counterpart: str | None = None
     variant_of: str | None = None
     best_of: tuple[str, ...] = ()
     reference: Published | None = None
+
+    @functools.cached_property
+    def config(self) -> dict[str, Any] | None:
+        """Its configuration (`Config.to_dict`), composed at the first use; None where none is."""
+        return None if self.compose is None else self.compose()
 
     @property
     def protocol(self) -> str | None:
@@ -223,7 +205,7 @@ def _read(folder: Path) -> tuple[Cell, ...]:
 def _cell(name: str, given: Mapping[str, Any]) -> Cell:
     node = dict(given)
     composes = node.pop("composes")
-    known = {entry.name for entry in fields(Cell)} - {"table", "config"}
+    known = {entry.name for entry in fields(Cell)} - {"table", "compose"}
     for key in node:
         if key not in known:
             raise unknown(f"key of the cell {name}:", key, known)
@@ -240,7 +222,7 @@ def _cell(name: str, given: Mapping[str, Any]) -> Cell:
         raise UserError(f"the cell {name} lacks {', '.join(missing)}")
     if node["name"] != name:
         raise UserError(f"the cell {name} calls itself {node['name']}")
-    return Cell(**node, config=functools.partial(_compose, name) if composes else None)
+    return Cell(**node, compose=functools.partial(_compose, name) if composes else None)
 
 
 def _published(name: str, node: Mapping[str, Any]) -> Published:
@@ -255,9 +237,11 @@ def _published(name: str, node: Mapping[str, Any]) -> Published:
 
 
 def _compose(name: str) -> dict[str, Any]:
-    from spinal_repro.composed import composed_cell
+    """The configuration of a cell as records store it: JSON, without paths of this machine."""
+    from spinal_repro.config import compose
 
-    return composed_cell(name)
+    stored = compose([f"paper={name}"]).portable().to_dict()
+    return dict(json.loads(json.dumps(stored)))
 
 
 def _order(cell: Cell) -> tuple[int, int, str, str, str]:

@@ -11,18 +11,20 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
+
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
 from spinal_repro.reading import read_json
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.untrusted import refuse_interpolations
-from spinal_repro.versions import RECORD_VERSION, upgraded_config, upgraded_record
 
 if TYPE_CHECKING:
     from spinal_repro.schema import Config
 
-SCHEMA_VERSION = RECORD_VERSION
-RECORD, STATUS = "record.json", "status.json"
+KEY = "schema_version"
+SCHEMA_VERSION = CONFIG_VERSION = 1  # a key with a default, added later, is no new version
+RECORD, STATUS, LOCK = "record.json", "status.json", ".lock"
 RETIRED = ("self_check",)  # settings of runtime that older records have, and that changed no result
 
 
@@ -34,15 +36,24 @@ def write_record(folder: Path, record: dict[str, Any]) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """Read a record; one of an older schema becomes one of today's.
+    """Read a record.
 
     Raises:
-        UserError: where it is no record, one of a newer version of this program, or holds values
-            that no run has.
+        UserError: where it is no record, one of another schema version, or holds values that no
+            run has.
     """
-    record = upgraded_record(read_json(path), str(path))
+    record = read_json(path)
+    _check_version(record.get(KEY) if isinstance(record, Mapping) else None, str(path))
     refuse_other_shapes(record, str(path), whole=False)
-    return record
+    return dict(record)
+
+
+def _check_version(version: Any, what: str) -> None:
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise UserError(
+            f"{what} has schema version {version!r}, expected {SCHEMA_VERSION}; read it with the "
+            f"spinal_repro that wrote it, or install a newer one"
+        )
 
 
 def record_files(folder: Path) -> Iterator[Path]:
@@ -104,7 +115,10 @@ def stored_config(config: Mapping[str, Any]) -> "Config":
     """
     from spinal_repro.config import validate
 
-    config = upgraded_config(config, "the configuration")
+    if not isinstance(config, Mapping):
+        raise UserError(f"the configuration must be groups of settings, got {config!r}")
+    _check_version(config.get(KEY, 1), "the configuration")  # older files have no version
+    config = {key: value for key, value in config.items() if key != KEY}
     runtime = config.get("runtime")
     if isinstance(runtime, Mapping):
         kept = {key: value for key, value in runtime.items() if key not in RETIRED}
@@ -124,8 +138,7 @@ def write_status(folder: Path, state: str, **details: Any) -> None:
             ``timed out``.
         details: ``epochs``, ``message``, ``traceback``.
     """
-    pid = os.getpid()
-    who = {"pid": pid, "host": platform.node(), "started": _started(pid)}
+    who = {"pid": os.getpid(), "host": platform.node()}
     status = {"state": state, **who, "time": time.strftime("%F %T"), **details}
     write_json(folder / STATUS, status)
 
@@ -157,7 +170,7 @@ def describe(folder: Path) -> dict[str, Any]:
         if not isinstance(status, Mapping) or not isinstance(status.get("state"), str):
             raise UserError(f"{STATUS} does not say what the run is doing")
         row |= {"state": status["state"], "epochs": status.get("epochs", "")}
-        if row["state"] == "running" and not is_alive(status):
+        if row["state"] == "running" and not is_running(folder):
             row["state"] = "interrupted"
         if status.get("message"):
             row["message"] = str(status["message"])
@@ -178,34 +191,29 @@ def describe(folder: Path) -> dict[str, Any]:
     return row
 
 
-def is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process that wrote a status still runs; on another machine, taken to be so."""
-    pid = status.get("pid")
-    if type(pid) is not int or not 0 < pid < 2**31:  # below 1 are groups, of which one is ours
+def is_running(folder: Path) -> bool:
+    """Whether a process is training the run in a folder: then it holds the folder's lock."""
+    path = folder / LOCK
+    if not path.is_file():
         return False
-    if status.get("host", platform.node()) != platform.node():
+    try:
+        with FileLock(path, timeout=0, fallback_to_soft=False):
+            return False
+    except Timeout:
         return True
+    except OSError:  # a folder of another user, or a file system without locks
+        return False
+
+
+def is_alive(status: Mapping[str, Any]) -> bool:
+    """Whether the process of this machine that wrote a status runs."""
+    pid = status.get("pid")
+    if type(pid) is not int or not 0 < pid < 2**31:  # numbers below 1 are process groups
+        return False
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass
-    about = _stat(pid)
-    if about and about[0] in "ZX":  # ended, though its parent has not asked how
-        return False
-    return status.get("started") in (None, _started(pid))  # else the number has been given anew
-
-
-def _started(pid: int) -> int | None:
-    """When a process of this machine began, in ticks since the system did; None if not told."""
-    about = _stat(pid)
-    return int(about[19]) if len(about) > 19 else None
-
-
-def _stat(pid: int) -> list[str]:
-    """What Linux tells of a process, from its state on; nothing where nobody tells."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
+    return True

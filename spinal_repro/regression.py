@@ -1,9 +1,10 @@
 """The regression experiment of Table I, every seed and function of a net in one computation.
 
 Eight standard-normal inputs, a target ``f(x) + 0.2 * U[0, 1)``, 1000 samples, Adam at 0.01,
-batches of 64 and a last one of 40 (recipes 2.7). The models of one net are stacked along a
-leading dimension M = seeds x functions and trained together; as Adam works element by element
-and no loss depends on two models, each is trained exactly as it would be alone.
+batches of 64 and a last one of 40 (recipes 2.7). The parameters of the models of one net are
+stacked along a leading dimension M = seeds x functions and trained together with
+`torch.func.vmap`; as Adam works element by element and no loss depends on two models, each is
+trained exactly as it would be alone.
 """
 
 import functools
@@ -16,13 +17,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 
 from spinal_repro.environment import describe_environment, git_revision
 from spinal_repro.errors import unknown
 from spinal_repro.heads import FCHead, SpinalHead
 from spinal_repro.records import SCHEMA_VERSION
 from spinal_repro.seeds import stream_seed
-from spinal_repro.stacked import StackedNets
 
 INPUTS, SAMPLES, BATCH_SIZE, NOISE, LR = 8, 1000, 64, 0.2, 0.01
 
@@ -111,6 +112,10 @@ class Ensemble:
     """Equal networks side by side, one for each seed and function.
 
     Networks of one seed start from the same weights, whatever the function.
+
+    Attributes:
+        parameters: By name in the module, each ``[M, ...]``.
+        predict: Parameters and inputs ``[M, N, 8]`` to outputs ``[M, N]``.
     """
 
     def __init__(self, net: str, seeds: Sequence[int], layers: str = "distinct") -> None:
@@ -120,12 +125,24 @@ class Ensemble:
                 torch.manual_seed(stream_seed(seed, "head"))
                 nets.append(make_net(net, layers))
         self.seeds = list(seeds)
-        self.nets = StackedNets([net for net in nets for _ in FUNCTIONS])
-        self.optimizer = torch.optim.Adam(self.nets.parameters, lr=LR, fused=True)
+        stacked, _ = stack_module_state([net for net in nets for _ in FUNCTIONS])
+        self.parameters = {name: values.detach() for name, values in stacked.items()}
+
+        def predict(parameters: dict[str, Tensor], x: Tensor) -> Tensor:
+            predicted: Tensor = functional_call(nets[0], parameters, (x,))
+            return predicted.squeeze(-1)
+
+        def error(parameters: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+            return (predict(parameters, x) - y).square().mean()
+
+        self.predict = vmap(predict)
+        self._gradients = vmap(grad_and_value(error))
+        self.optimizer = torch.optim.Adam(self.parameters.values(), lr=LR, fused=True)
 
     def mse(self, samples: Samples) -> Tensor:
         """Mean square error of each network, ``[M]``."""
-        return (self.nets.predict(samples.x) - samples.y).square().mean(-1) + samples.extra
+        predicted = self.predict(self.parameters, samples.x)
+        return (predicted - samples.y).square().mean(-1) + samples.extra
 
     def train_epoch(self, samples: Samples, epoch: int) -> Tensor:
         """One pass over shuffled samples; the order depends on seed and epoch alone.
@@ -142,7 +159,9 @@ class Ensemble:
         y = samples.y.gather(1, index)
         losses = torch.empty(0)
         for part, wanted in zip(x.split(BATCH_SIZE, 1), y.split(BATCH_SIZE, 1), strict=True):
-            losses = self.nets.backward(part, wanted)
+            gradients, losses = self._gradients(self.parameters, part, wanted)
+            for name, parameter in self.parameters.items():
+                parameter.grad = gradients[name]
             self.optimizer.step()
         return losses + samples.extra
 

@@ -107,7 +107,7 @@ def cell_counts(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[
         try:
             if cell.regression is not None:
                 found[cell.name] = _count_regression(cell.regression).to_dict()
-            elif cell.config is not None:
+            elif cell.config:
                 found[cell.name] = counter(stored_config(cell.config)).to_dict()
         except UserError as error:
             refused[cell.name] = str(error)

@@ -1,4 +1,4 @@
-"""The benchmark measures what it says, keeps to its time and to what it has measured."""
+"""The benchmark measures what it says, keeps to its time, and its page shows what it measured."""
 
 import itertools
 import json
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
 if not SCRIPTS.is_dir():
     pytest.skip("scripts/ is in the repository, not in the source archive", allow_module_level=True)
 
@@ -67,3 +68,12 @@ def test_what_was_measured_is_kept_and_no_network_begins_after_its_time(
     monkeypatch.setattr(benchmark.time, "monotonic", lambda: next(clock))
     call(benchmark, monkeypatch, out, "--minutes", "1")
     assert not out.exists() and "cnn fc: not measured" in capsys.readouterr().out
+
+
+def test_the_page_shows_what_was_measured(benchmark, monkeypatch, tmp_path):
+    page, text = tmp_path / "speed.md", (ROOT / "docs" / "speed.md").read_text()
+    emptied = benchmark.fill(text, {})
+    assert emptied.count("Not measured yet.") == text.count("<!-- end -->") > 5
+    page.write_text(emptied)
+    call(benchmark, monkeypatch, ROOT / "results" / "benchmark.json", "--page", str(page))
+    assert page.read_text() == text

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import functools
 import itertools
 import json
 from collections import Counter
@@ -9,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra import initialize_config_dir
 
-from spinal_repro import composed, paper
+from spinal_repro import paper
 from spinal_repro.config import compose, config_dir, validate
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.sources import Dataset, ImageSet
@@ -19,11 +19,13 @@ from spinal_repro.errors import UserError
 from spinal_repro.heads import HEADS
 from spinal_repro.model import build_model
 from spinal_repro.paper import TABLES, Cell, Published, curve, load_cells
+from spinal_repro.schema import Config
 from spinal_repro.sizes import cell_counts
 from spinal_repro.training import run as run_module
 from spinal_repro.training.loop import train_epoch, training_loss
 from spinal_repro.training.optim import LR_RULES
 
+pytestmark = pytest.mark.xdist_group("paper")  # every cell is composed once
 PUBLISHED_CSV = Path(__file__).with_name("published.csv")
 CELLS = {cell.name: cell for cell in load_cells()}
 # Names that the published table has in more than one spelling.
@@ -41,6 +43,11 @@ FEATURES = {
     "timm.tf_efficientnet_lite0": 1280,
 }  # fmt: skip
 OTHERS_FEATURES = 2048  # the residual and Inception networks
+
+
+@functools.cache
+def config_of(name: str) -> Config:
+    return validate(CELLS[name].config)
 
 
 def elsewhere(row: dict[str, str]) -> str | None:
@@ -145,7 +152,7 @@ def test_a_counterpart_differs_in_the_head_alone():
 
 def test_published_epochs_are_those_of_the_recipe():
     for cell in CELLS.values():
-        if cell.config is not None:
+        if cell.config:
             recipe = cell.config["recipe"]
             wanted = {entry.epochs for entry in cell.published[:1]}
             assert wanted <= {None, recipe["epochs"]}, cell.name
@@ -165,7 +172,7 @@ def test_every_cell_sees_the_same_size_in_training_and_evaluation():
     for cell in CELLS.values():
         if cell.config is None:
             continue
-        config = validate(cell.config)
+        config = config_of(cell.name)
         size = config.preparation("train").size
         for augmentation in build_augmentations(config.recipe.augment):
             size = augmentation.size_after(size)
@@ -199,8 +206,8 @@ def head_parameters(config) -> int:
 
 def test_every_head_has_the_parameters_of_its_closed_form():
     for cell in CELLS.values():
-        if cell.config is not None:
-            config = validate(cell.config)
+        if cell.config:
+            config = config_of(cell.name)
             outputs, options = config.dataset.outputs, config.head.options
             with torch.device("meta"):
                 head = HEADS.build(config.head.name, options, features_of(config), outputs)
@@ -212,7 +219,7 @@ def backbones() -> list[str]:
     """One cell for each backbone and size of its features."""
     first = {}
     for cell in CELLS.values():
-        if cell.config is not None:
+        if cell.config:
             model = {k: v for k, v in cell.config["model"].items() if k != "pretrained"}
             first.setdefault(json.dumps(model), cell.name)
     return list(first.values())
@@ -231,11 +238,10 @@ def without_gradient(model, images, outputs):
     return [name for name, parameter in trained if parameter.grad is None]
 
 
-@pytest.mark.xdist_group("paper")
 def test_every_backbone_takes_a_step():
     """On the meta device, in the shapes of its cell: features for the head, a gradient for all."""
     for name in backbones():
-        config = validate(CELLS[name].config)
+        config = config_of(name)
         bare = {k: v for k, v in config.model.options.items() if k != "pretrained"}
         component = dataclasses.replace(config.model, options=bare)
         side, channels = config.input_size, config.dataset.channels
@@ -246,13 +252,12 @@ def test_every_backbone_takes_a_step():
         assert model.backbone.num_features == features_of(config), name
 
 
-@pytest.mark.xdist_group("paper")
 def test_every_head_takes_a_step():
     """On the features of its cell's backbone; with the test above, every cell does."""
     for name, cell in CELLS.items():
         if cell.config is None:
             continue
-        config = validate(cell.config)
+        config = config_of(cell.name)
         features, outputs = features_of(config), config.dataset.outputs
         with torch.device("meta"):
             head = HEADS.build(config.head.name, config.head.options, features, outputs)
@@ -281,7 +286,7 @@ def test_heads_are_as_large_as_the_original_s():
         ("shared/stl10_vit_8x100", 43_810),
         ("notebooks/fashion_mnist_wide_resnet101_2_spinal1024_linear", 7_385_098),
     ):
-        assert head_parameters(validate(CELLS[name].config)) == parameters
+        assert head_parameters(config_of(name)) == parameters
 
 
 WIDTHS = {  # of the Wide-ResNet-101-2 rows, and whether the class has dropout and batch norm
@@ -331,7 +336,7 @@ SMALL = (
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_cell_trains(name, monkeypatch):
     monkeypatch.setattr(run_module, "load_dataset", fake)
-    config = validate(CELLS[name].config)
+    config = config_of(name)
     recipe = dataclasses.replace(config.recipe, batch_size=8)
     config = dataclasses.replace(config, recipe=recipe)
     trainer = run_module._prepare(config, torch.device("cpu")).trainer
@@ -397,44 +402,17 @@ def test_listing_cells_composes_none(monkeypatch):
         raise AssertionError(f"{name} was composed")
 
     paper._read.cache_clear()
-    monkeypatch.setattr(composed, "composed_cell", refuse)
+    monkeypatch.setattr(paper, "_compose", refuse)
     cells = load_cells()
     assert len({hash(cell) for cell in cells}) == len(cells) and "FC 320-50-10" in repr(cells)
     paper._read.cache_clear()
 
 
-def test_a_composed_cell_is_remembered_and_never_stale(tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    composed._folder.cache_clear()
-    first = composed.composed_cell("mnist/cnn_fc")
-    (file,) = tmp_path.rglob("*.json")
-    assert json.loads(file.read_text())["config"] == first
-    monkeypatch.setattr(composed.config, "compose", None)  # now it can only be remembered
-    assert composed.composed_cell("mnist/cnn_fc") == first
-    monkeypatch.undo()
-    composed._folder.cache_clear()
-    assert validate(first) == compose(["paper=mnist/cnn_fc"]).portable()
-
-
 def test_a_composed_cell_is_a_configuration_again():
     """The epochs of its stages are text in JSON."""
-    config = validate(CELLS["transfer/cinic10_wide_resnet101_2_spinal"].config)
+    config = config_of("transfer/cinic10_wide_resnet101_2_spinal")
     assert config.recipe.stages == {21: 0.001}
     assert config == compose([f"paper={config.cell}"]).portable()
-
-
-def homeless() -> Path:
-    raise RuntimeError("Could not determine home directory.")
-
-
-@pytest.mark.parametrize("cache", ["file", ""])
-def test_a_cache_that_cannot_be_written_costs_only_time(tmp_path, monkeypatch, cache):
-    (tmp_path / "file").touch()
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / cache) if cache else "")
-    monkeypatch.setattr(Path, "home", homeless)  # as for a user whom the system does not know
-    composed._folder.cache_clear()
-    assert composed.composed_cell("mnist/cnn_fc")["cell"] == "mnist/cnn_fc"
-    composed._folder.cache_clear()
 
 
 def test_broken_cells_are_refused(tmp_path):
@@ -457,12 +435,3 @@ def test_broken_cells_are_refused(tmp_path):
         with pytest.raises(UserError, match=message):
             written(**changes)
     paper._read.cache_clear()
-
-
-@pytest.mark.xdist_group("paper")
-def test_every_cell_composes_afresh():
-    """Not from the cache; the cells of the big tables differ in little, so every third will do."""
-    names = [name for name, cell in CELLS.items() if cell.__dict__["_config"] is not None]
-    with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
-        for name in names[::3]:
-            assert compose([f"paper={name}"]).cell == name

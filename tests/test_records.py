@@ -10,10 +10,9 @@ import pytest
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
 from spinal_repro.records import (
+    LOCK,
     SCHEMA_VERSION,
-    _started,
     describe,
-    is_alive,
     read_record,
     read_records,
     run_folders,
@@ -95,7 +94,7 @@ def test_a_run_killed_between_record_and_status_is_finished(folder):
     assert describe(folder)["state"] == "done"
 
 
-@pytest.mark.parametrize("state", ["running", "failed", "interrupted"])
+@pytest.mark.parametrize("state", ["waiting", "failed", "interrupted"])
 def test_runs_without_a_record(folder, state):
     write_status(folder, state, epochs="3/8")
     assert describe(folder) == {
@@ -105,12 +104,22 @@ def test_runs_without_a_record(folder, state):
     }
 
 
-def test_a_running_run_whose_process_is_gone_has_stopped(folder):
-    process = subprocess.Popen([sys.executable, "-S", "-c", ""])
-    process.wait()
-    for whose in ({"pid": process.pid}, {"pid": -1}, {}):
-        write_json(folder / "status.json", {"state": "running", **whose})
-        assert describe(folder)["state"] == "interrupted"
+HOLD = (
+    "import sys; from filelock import FileLock; lock = FileLock(sys.argv[1]); "
+    "lock.acquire(); print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_a_run_is_running_while_a_process_holds_its_lock(folder):
+    write_status(folder, "running")
+    assert describe(folder)["state"] == "interrupted" and not (folder / LOCK).exists()
+    command = [sys.executable, "-c", HOLD, str(folder / LOCK)]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes) as holder:
+        assert holder.stdout.readline() == b"held\n"
+        assert describe(folder)["state"] == "running"
+        holder.kill()
+    assert describe(folder)["state"] == "interrupted"
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "3", "null", "{}", '{"state": 3}'], ids=repr)
@@ -160,16 +169,3 @@ def test_records_that_cannot_be_read_are_named(tmp_path):
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(UserError, match=r"x\.json has schema version None"):
         read_records([tmp_path])
-
-
-@pytest.mark.skipif(not Path("/proc/self/stat").is_file(), reason="asks Linux")
-def test_a_process_that_nobody_waits_for_has_ended(tmp_path):
-    """As where the first process of a container takes in those of dead parents and sleeps."""
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    status = {"pid": process.pid, "started": _started(process.pid)}
-    assert status["started"] and is_alive(status)
-    process.stdin.close()
-    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert not is_alive(status)
-    process.wait()
-    assert not is_alive(status)

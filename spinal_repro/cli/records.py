@@ -38,10 +38,10 @@ def add_records(files: Sequence[Path], out: Path) -> None:
     from spinal_repro.files import write_json
     from spinal_repro.paper import load_cells
     from spinal_repro.records import read_record, read_records
-    from spinal_repro.results.cells import Owners
+    from spinal_repro.results.cells import cell_of
 
     known = read_records([out], without=("history", "timing")) if out.is_dir() else []
-    owner = Owners(load_cells())
+    cells = {cell.name: cell for cell in load_cells()}
     taken: dict[Path, dict[str, Any]] = {}
     refused: list[str] = []
     for given in files:
@@ -51,7 +51,7 @@ def add_records(files: Sequence[Path], out: Path) -> None:
             if record.get("kind") == "regression":
                 name = _regression(record)
             else:
-                name = _run(record, owner, [*known, *taken.values()], str(path))
+                name = _run(record, cell_of(record, cells), [*known, *taken.values()], str(path))
             if (out / name).exists() or out / name in taken:
                 raise UserError(f"{out / name} is there already")
             taken[out / name] = record
@@ -69,7 +69,7 @@ def add_records(files: Sequence[Path], out: Path) -> None:
     print("now make the tables again: spinal tables")
 
 
-def _run(record: dict[str, Any], owner: Any, others: Sequence[dict[str, Any]], path: str) -> str:
+def _run(record: dict[str, Any], cell: Any, others: Sequence[dict[str, Any]], path: str) -> str:
     """Check the record of a run; say what is unusual about it.
 
     Returns:
@@ -85,13 +85,12 @@ def _run(record: dict[str, Any], owner: Any, others: Sequence[dict[str, Any]], p
     same = [o for o in others if o.get("identity") == record["identity"]]
     if any(other.get("seed") == record["seed"] for other in same):
         raise UserError(f"this run (identity {record['identity']}, seed {record['seed']}) is known")
-    cells = owner.of(record)
-    if not cells:
+    if cell is None:
         raise UserError(
-            "it belongs to no published cell; train one with spinal-train paper=CELL "
+            "it names no published cell; train one with spinal-train paper=CELL "
             "(spinal paper list names them)"
         )
-    cell, config = cells[0], record["config"]
+    config = record["config"]
     for mark in (*reductions(config, cell.config), *differences(config, cell.config)):
         print(f"{path}: differs from {cell.name}: {mark}")
     if record["git"]["modified"] is not False:

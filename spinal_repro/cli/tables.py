@@ -19,8 +19,7 @@ def add_parser(commands: Any) -> None:
         "tables",
         help="write all tables of the results, from records",
         description="Writes OUT/README.md and OUT/tables/ from the committed records, and the "
-        "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT, and "
-        "those of docs/speed.md beside OUT from OUT/benchmark.json. "
+        "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT. "
         "The same records always give the same bytes.",
     )
     tables.add_argument(
@@ -104,34 +103,23 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     """
     from spinal_repro.paper import TABLES, load_cells
     from spinal_repro.records import read_records
-    from spinal_repro.results.cells import match
+    from spinal_repro.results.cells import match, own_runs
     from spinal_repro.results.pages import MARKER, files, fill
 
     folders = [*given.records, *([] if given.runs is None else [given.runs])]
     if given.runs is not None and given.records == [RECORDS] and not RECORDS.is_dir():
         folders = [given.runs]  # outside a checkout there are no committed records
-    results = match(load_cells(), read_records(folders, without=HEAVY))
+    cells, records = load_cells(), read_records(folders, without=HEAVY)
+    results = match(cells, records)
     counted = _counted(given.counts)
-    wanted = {given.out / name: text for name, text in files(results, counted, TABLES).items()}
+    made = files(results, counted, TABLES, own_runs(cells, records))
+    wanted = {given.out / name: text for name, text in made.items()}
     front = given.out.parent / "README.md"
     if given.runs is None and front.is_file():
         text = front.read_text(encoding="utf-8")
         if MARKER.search(text):
             wanted[front] = fill(text, results, counted)
-    page, measured = given.out.parent / "docs" / "speed.md", given.out / "benchmark.json"
-    if page.is_file() and measured.is_file():
-        wanted[page] = _speed(page, measured)
     return wanted
-
-
-def _speed(page: Path, measured: Path) -> str:
-    from spinal_repro.files import read_json
-    from spinal_repro.results.benchmark import fill
-
-    try:
-        return fill(page.read_text(encoding="utf-8"), read_json(measured))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{measured} cannot be read: {error}") from error
 
 
 def _counted(path: Path) -> dict[str, dict[str, int]]:

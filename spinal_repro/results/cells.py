@@ -1,10 +1,9 @@
 """Records seen from the published cells: which run counts for which number.
 
-A record belongs to the cell that it names, or, where it names none, to every cell trained in the
-same way (see `differences`). What it does differently is a mark of its row.
+A record belongs to the cell that it names. What it does differently (see `differences`) is a mark
+of its row.
 """
 
-import functools
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.record_shape import refuse_other_shapes
-from spinal_repro.results.differences import differences, reductions, training_key
+from spinal_repro.results.differences import differences, reductions
 from spinal_repro.results.outcomes import (
     AT_BEST_VALIDATION,
     BEST_ON_TEST,
@@ -36,9 +35,10 @@ __all__ = [
     "LOWEST",
     "PAPER",
     "CellResult",
-    "Owners",
     "Run",
+    "cell_of",
     "match",
+    "own_runs",
 ]
 
 SETTINGS = ("dataset", "model", "head", "recipe", "protocol", "data")  # that marks depend on
@@ -50,14 +50,14 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
 
     Args:
         cells: From `spinal_repro.paper.load_cells`.
-        records: From `spinal_repro.records.read_records`; those that belong to no cell are left
-            out.
+        records: From `spinal_repro.records.read_records`; those that name no cell are left
+            out, see `own_runs`.
 
     Returns:
         In the order of the cells, at least one result each: ``paper`` first, then as little
         changed as possible.
     """
-    owner = Owners(cells)
+    by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
     known: dict[str, Marks] = {}
     regression = [cell for cell in cells if cell.regression is not None]
@@ -70,9 +70,10 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
             continue
         if record.get("test") is None:
             raise UserError(f"{what} is not built as a record: it lacks test")
-        for cell in owner.of(record):
+        named = cell_of(record, by_name)
+        if named is not None:
             protocol = record["config"]["protocol"]["name"]
-            runs[cell.name].append((protocol, _run(cell, record, known)))
+            runs[named.name].append((protocol, _run(named, record, known)))
     results = {cell.name: _results(cell, runs[cell.name]) for cell in cells}
     for cell in cells:
         if cell.best_of and not runs[cell.name]:
@@ -81,37 +82,29 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     return [result for cell in cells for result in results[cell.name]]
 
 
-class Owners:
-    """Finds the cells that a record counts for.
+def cell_of(record: Mapping[str, Any], cells: Mapping[str, "Cell"]) -> "Cell | None":
+    """The cell that the record of a run names; None where it names none of these.
 
-    Configurations of cells take a moment to compose, so they are asked for as late as possible:
-    a record that names its cell needs that one alone.
+    Args:
+        record: Of one run.
+        cells: By name.
     """
+    named = cells.get(record["config"].get("cell") or "")
+    return None if named is None or named.compose is None else named
 
-    def __init__(self, cells: Sequence["Cell"]) -> None:
-        self._by_name = {cell.name: cell for cell in cells}
 
-    @functools.cached_property
-    def _by_key(self) -> dict[str, list["Cell"]]:
-        found: dict[str, list[Cell]] = {}
-        for cell in self._by_name.values():
-            if cell.config is not None:
-                found.setdefault(training_key(cell.config), []).append(cell)
-        return found
+def own_runs(
+    cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Records of runs that name none of the cells: their configuration was composed by hand.
 
-    def of(self, record: Mapping[str, Any]) -> list["Cell"]:
-        """The cell that a record names, else every cell that is trained in the same way.
-
-        Args:
-            record: Of one run.
-        """
-        config = record["config"]
-        named = self._by_name.get(config.get("cell") or "")
-        if named is not None and named.config is not None:
-            return [named]
-        epochs = config["recipe"]["epochs"]
-        alike = self._by_key.get(training_key(config), [])
-        return [cell for cell in alike if epochs <= cell.config["recipe"]["epochs"]]
+    Args:
+        cells: From `spinal_repro.paper.load_cells`.
+        records: From `spinal_repro.records.read_records`.
+    """
+    by_name = {cell.name: cell for cell in cells}
+    runs = [record for record in records if record.get("kind") != "regression"]
+    return [record for record in runs if cell_of(record, by_name) is None]
 
 
 Marks = tuple[list[str], list[str]]

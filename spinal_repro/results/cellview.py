@@ -59,7 +59,7 @@ def _facts(result: CellResult, findings: Findings) -> list[tuple[str, str]]:
         ("Epochs", row["epochs"]),
         ("Changed", "; ".join(result.marks)),
         ("Cannot be run here", cell.not_runnable),
-        ("Command", None if cell.config is None else f"spinal-train paper={cell.name}"),
+        ("Command", None if cell.compose is None else f"spinal-train paper={cell.name}"),
         ("Size", _size(counts)),
     ]
     return [(name, text) for name, text in facts if text]

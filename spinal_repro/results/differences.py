@@ -45,11 +45,6 @@ def trained_with(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: dict(_flat(group)) for name, group in groups.items()}
 
 
-def training_key(config: Mapping[str, Any]) -> str:
-    """Equal for configurations that `trained_with` makes equal."""
-    return json.dumps(trained_with(config), sort_keys=True)
-
-
 def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
     """Where a record's configuration differs from its cell's, in words.
 

@@ -29,6 +29,7 @@ def files(
     results: Sequence[CellResult],
     counted: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
+    own: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, str]:
     """All generated files below the folder of the results.
 
@@ -36,6 +37,7 @@ def files(
         results: From `cells.match` with all cells.
         counted: Counts by cell, see `sizes.cell_counts`.
         titles: Title of each table, in the paper's order.
+        own: Records of runs that name no cell.
 
     Returns:
         Path to text, lines ended by a line feed.
@@ -56,7 +58,7 @@ def files(
     found |= _styles("pairs", OTHERS["pairs"], pairs.COLUMNS, paired)
     found |= _styles("selection", OTHERS["selection"], accuracy.SELECTION, selection)
     plain = {name: count for name, (count, _) in counts.items()}
-    found["README.md"] = readme(results, titles, plain, paired)
+    found["README.md"] = readme(results, titles, plain, paired, own)
     return found
 
 
@@ -95,6 +97,7 @@ def readme(
     titles: Mapping[str, str],
     counts: Mapping[str, Mapping[str, int]],
     paired: Sequence[Mapping[str, Any]],
+    own: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The front page of the results: claims, an overview, and every row that was run."""
     parts = ["# Results", GENERATED, *claims(results, counts, titles)]
@@ -123,6 +126,9 @@ def readme(
     if paired:
         columns = [c for c in pairs.COLUMNS if c.key in SHORT_PAIRS]
         parts += [f"## {OTHERS['pairs']}", _rows_only(columns, paired)]
+    if own:
+        parts += ["## Your runs", "Runs that name no published cell."]
+        parts.append(render(OWN, _steady(map(_own_row, own)), "markdown"))
     return "\n\n".join(parts) + "\n"
 
 
@@ -134,6 +140,27 @@ SHORT_PAIRS = (
     *("cell", "protocol", "device", "unit", "n", "fc", "spinal", "difference"),
     *("low", "high", "p", "verdict", "marks"),
 )
+
+
+OWN = (
+    *(Column(group, group.capitalize()) for group in ("dataset", "model", "head", "protocol")),
+    Column("device", "Device"),
+    Column("epochs", "Epochs"),
+    Column("seed", "Seed"),
+    Column("selected", "Selected", "test accuracy in % at the selected epoch", "{:.2f}".format),
+    Column("last", "Last", "test accuracy in % after the last epoch", "{:.2f}".format),
+)
+
+
+def _own_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    config, test = record["config"], record["test"]
+    return {
+        **{group: config[group]["name"] for group in ("dataset", "model", "head", "protocol")},
+        "device": record["environment"]["device"],
+        "epochs": config["recipe"]["epochs"],
+        "seed": record["seed"],
+        **{part: 100 * test[part]["accuracy"] for part in ("selected", "last")},
+    }
 
 
 def _rows_only(columns: Sequence[Column], rows: Any) -> str:

@@ -160,8 +160,23 @@ def test_runs_of_this_machine_are_added_and_reduced_ones_marked(here):
         ("5", "reproduced"),
         ("2", "reduced budget"),
     ]
+    assert "Your runs" not in (here / "my/README.md").read_text()
     assert found[1]["marks"] == "2 of 8 epochs" and found[1]["epochs"] == "2 of 8"
     assert (here / "README.md").read_bytes() == readme
+
+
+def test_a_run_that_names_no_cell_is_listed_and_counts_for_none(here):
+    exit_code("--out", "before")
+    record = made(seed=5, correct=9123, identity="11111111")
+    del record["config"]["cell"]
+    write_json(here / "results/records/mnist/mine.json", record)
+    exit_code("--out", "after")
+    for path in (here / "before").rglob("*.*"):
+        new = (here / "after" / path.relative_to(here / "before")).read_text()
+        if path.name == "README.md":
+            new, _, own = new.partition("\n## Your runs\n")
+            assert "| mnist | cnn | fc | paper | cpu | 8 | 5 | 91.23 | 91.23 |" in own
+        assert new == path.read_text()
 
 
 @pytest.mark.parametrize(

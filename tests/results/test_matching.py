@@ -1,13 +1,11 @@
 """Which record counts for which cell, and under which marks."""
 
-import copy
-
 import pytest
 from made_records import FC, RECORDS, SPINAL, cell, committed, heldout, made, regression_record
 
 from spinal_repro.paper import Cell, Published, load_cells
 from spinal_repro.records import read_records
-from spinal_repro.results.cells import match
+from spinal_repro.results.cells import match, own_runs
 from spinal_repro.results.verdicts import CHANGED, FEW, NOT_RUN, REDUCED, REPRODUCED
 
 
@@ -16,15 +14,10 @@ def only(cells, records):
     return found
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_the_committed_records_belong_to_their_cells(named):
-    """By the name of the cell, and where they name none by how they were trained."""
+def test_the_committed_records_belong_to_their_cells():
     known = read_records([RECORDS / "mnist"])
-    records = copy.deepcopy([r for r in known if r["config"]["model"]["name"] == "cnn"])
-    assert len(records) >= 15 and all("cell" in record["config"] for record in records)
-    if not named:
-        for record in records:
-            del record["config"]["cell"]
+    records = [r for r in known if r["config"]["model"]["name"] == "cnn"]
+    assert len(records) >= 15
     results = match(load_cells("mnist/*cnn*"), records)
     found = {r.cell.name: r for r in results if r.runs and r.protocol == "paper"}
     assert sum(result.n for result in results) == len(records)
@@ -64,32 +57,17 @@ def test_one_run_has_the_interval_of_its_test_set_alone():
         ({"data": {"limit": 100}}, ("at most 100 images a split",), REDUCED),
     ],
 )
-def test_budgets_are_marks_also_of_unnamed_records(changes, marks, word):
+def test_budgets_are_marks(changes, marks, word):
     result = only([FC], [made(seed=seed, **changes) for seed in range(3)])
     assert (result.marks, result.verdict, result.difference is None) == (marks, word, False)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"epochs": 9},
-        {"recipe": {"lr": 0.02}},
-        {"recipe": {"label_smoothing": 0.1}},
-        {"head": {"hidden": [60]}},
-        {"model": {"name": "vgg5"}},
-        {"dataset": {"name": "kmnist"}},
-        {"dataset": {"num_outputs": 62}},
-    ],
-    ids=str,
-)
-def test_unnamed_records_trained_otherwise_belong_to_no_cell(changes):
-    assert not any(result.runs for result in match([FC, SPINAL], [made(**changes)]))
 
 
 @pytest.mark.parametrize(
     "changes, mark",
     [
         ({"epochs": 9}, "9 epochs instead of 8"),
+        ({"dataset": {"name": "kmnist"}}, "dataset kmnist instead of mnist"),
+        ({"dataset": {"num_outputs": 62}}, "dataset.num_outputs 62 instead of null"),
         ({"recipe": {"lr": 0.02}}, "recipe.lr 0.02 instead of 0.01"),
         ({"recipe": {"lr_rule": {"name": "step", "every": 7}}}, "recipe.lr_rule.every"),
         ({"recipe": {"stages": {"4": 0.1}}}, "recipe.stages"),
@@ -100,10 +78,8 @@ def test_unnamed_records_trained_otherwise_belong_to_no_cell(changes):
     ],
     ids=str,
 )
-def test_differences_of_a_named_record_are_marks(changes, mark):
-    record = made(**changes)
-    record["config"]["cell"] = FC.name
-    result = only([FC, SPINAL], [record])
+def test_differences_are_marks(changes, mark):
+    result = only([FC, SPINAL], [made(**changes)])
     assert any(found.startswith(mark) for found in result.marks), result.marks
     assert result.verdict == CHANGED
 
@@ -123,14 +99,13 @@ def test_what_changes_no_result_is_no_mark(changes):
     assert only([FC], [made(**changes)]).marks == ()
 
 
-def test_a_named_record_belongs_to_that_cell_alone():
-    twin = cell("curve/cnn_fc")
-    named = made()
-    named["config"]["cell"] = "mnist/cnn_fc"
-    assert only([FC, twin], [named]).cell.name == "mnist/cnn_fc"
-    assert [r.n for r in match([FC, twin], [made()])] == [1, 1]  # unnamed: every equal one
-    named["config"]["cell"] = "gone/cnn"  # a cell that was renamed: by its configuration
-    assert [r.n for r in match([FC, twin], [named])] == [1, 1]
+@pytest.mark.parametrize("name", [None, "gone/cnn"])
+def test_a_record_that_names_no_cell_is_matched_to_none(name):
+    """However much it was trained as a cell says."""
+    named, other = made(), made(identity="00000000")
+    other["config"]["cell"] = name
+    assert [r.n for r in match([FC, cell("curve/cnn_fc")], [named, other])] == [1, 0]
+    assert own_runs([FC], [named, other, regression_record()]) == [other]
 
 
 def test_whole_and_short_runs_protocols_devices_and_precisions_are_never_pooled():
@@ -171,7 +146,7 @@ def test_which_number_is_shown(selection, protocol, shown, value):
     record["test"]["last"].update({"correct": 9700, "accuracy": 0.97})
     if protocol == "heldout":
         record = heldout(record)
-    result = only([cell("mnist/x", selection=selection)], [record])
+    result = only([cell(FC.name, selection=selection)], [record])
     assert (result.shown, result.values) == (shown, [value])
 
 
@@ -179,7 +154,7 @@ def test_a_published_validation_accuracy_is_compared_with_ours():
     record = heldout(made(), validation=0.9925)
     record["config"]["protocol"]["name"] = "paper"
     record["config"]["protocol"]["val_fraction"] = 0.0
-    result = only([cell("mnist/x", selection="best validation")], [record])
+    result = only([cell(FC.name, selection="best validation")], [record])
     assert (result.shown, result.values) == ("best validation", [99.25])
 
 
@@ -211,19 +186,17 @@ def test_short_and_changed_regressions_are_marked():
 
 
 def test_the_best_of_cells_is_the_highest_of_their_means():
-    parts = [cell("mnist/a"), cell("mnist/b", config=made("spinal")["config"])]
-    best = cell("summary/x", config=None, best_of=("mnist/a", "mnist/b"))
+    best = cell("summary/x", config=None, best_of=(FC.name, SPINAL.name))
     records = [made("fc", 0, 9700), made("spinal", 0, 9800), heldout(made("fc", 0, 9600))]
-    whole, partly = match([*parts, best], records)[-2:]
+    whole, partly = match([FC, SPINAL, best], records)[-2:]
     assert (whole.protocol, whole.values, whole.marks) == ("paper", [98.0], ())
     assert (partly.protocol, partly.values, partly.verdict) == ("heldout", [96.0], REDUCED)
     assert partly.marks == ("best of 1 of 2 cells",)
-    assert match([*parts, best], [])[-1].verdict == NOT_RUN
+    assert match([FC, SPINAL, best], [])[-1].verdict == NOT_RUN
 
 
 def test_the_best_of_cells_is_no_verdict_while_one_is_short():
-    parts = [cell("mnist/a"), cell("mnist/b", config=made("spinal")["config"])]
-    best = cell("summary/x", config=None, best_of=("mnist/a", "mnist/b"))
+    best = cell("summary/x", config=None, best_of=(FC.name, SPINAL.name))
     records = [made("fc", s, 9000) for s in range(3)] + [made("spinal", 0, 9800, epochs=1)]
-    result = match([*parts, best], records)[-1]
+    result = match([FC, SPINAL, best], records)[-1]
     assert (result.mean, result.verdict) == (90.0, REDUCED)

@@ -57,7 +57,8 @@ def test_nothing_comes_from_outside(page):
 
 def test_all_text_is_escaped():
     fc, spinal = fc_and_spinal(title=EVIL, dataset=EVIL, backbone=EVIL, assumptions=(EVIL,))
-    bad = cell("mnist/gone", title=EVIL, not_runnable=EVIL, config={"dataset": {"name": EVIL}})
+    config = {"dataset": {"name": EVIL}}
+    bad = cell("mnist/gone", title=EVIL, not_runnable=EVIL, compose=lambda: config)
     known = findings(
         [fc, spinal, bad],
         [result(fc, [98.0, 98.1]), result(spinal, [98.2, 98.3], marks=(EVIL,))],
