@@ -62,7 +62,6 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True, siblings: Sequence[Ent
         return False
     if entry.about.state != "auto":
         raise UserError(f"{entry.title} cannot be fetched ({entry.about.state}). {how_to(entry)}")
-    entry.refuse_outside()
     refuse_what_is_in_the_way(entry, root)
     if offline():
         raise UserError(

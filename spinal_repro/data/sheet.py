@@ -11,8 +11,7 @@ from torch import Tensor
 
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
-from spinal_repro.data.decoding import read_image
-from spinal_repro.data.photos import Photos
+from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.preparation import Preparation
 from spinal_repro.schema import Config

@@ -3,7 +3,6 @@
 Everything is put together in a hidden folder beside the data sets, then renamed.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +10,18 @@ from pathlib import Path
 
 from spinal_repro.data.archives import gunzip
 from spinal_repro.data.catalog import Entry, File
-from spinal_repro.data.verify import IMAGES, class_names, file_problem, image_files, problems
+from spinal_repro.data.verify import (
+    IMAGES,
+    PART_NAMES,
+    class_names,
+    file_problem,
+    image_files,
+    problems,
+)
 from spinal_repro.errors import UserError
 from spinal_repro.locks import alone
 
 HIDDEN = ".spinal-data"
-# what people call the parts, compared in lower case
-PART_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval"),
-    "test": ("test", "testing"),
-}
 
 
 class Stage:
@@ -165,7 +165,7 @@ def _place(path: Path, file: File, target: Path, stage: Stage) -> str | None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gz" and not file.name.endswith(".gz"):
         try:
-            gunzip(path, place, file.bytes)
+            gunzip(path, place)
         except UserError as error:
             return str(error)
     else:
@@ -216,21 +216,7 @@ def find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def holds(entry: Entry, folder: Path) -> bool:
-    """Whether a folder has everything of a data set in it, by name."""
-    if entry.is_folder:
-        return len(find_parts(entry, [folder])) == len(entry.parts)
-    files = list(_files([folder]))
-    return all(_called(file.name, files) for file in entry.contents)
-
-
 def _class_parents(source: Path) -> list[Path]:
     """Folders whose own folders hold images."""
-    parents: dict[Path, None] = {}
-    for folder, _, files in os.walk(source):
-        path = Path(folder)
-        if path != source and any(
-            Path(file).suffix.lower() in IMAGES and file[0] != "." for file in files
-        ):
-            parents[path.parent] = None
-    return list(parents)
+    holders = {path.parent for path in image_files(source)} - {source}
+    return sorted({folder.parent for folder in holders})
