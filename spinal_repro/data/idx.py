@@ -120,7 +120,7 @@ def read_idx(path: Path) -> NDArray[Any]:
     expected = math.prod(shape) * np.dtype(dtype).itemsize
     if content[:4].tolist() != [0, 0, code, dims] or not 0 < len(values) == expected:
         raise UserError(
-            f"{path.name} is truncated or another file: it should be an idx file of {dims} "
+            f"{path.name} is damaged or another file: it should be an idx file of {dims} "
             f"dimensions, complete to the last byte; delete {path} and fetch it again with "
             f"data.download=true"
         )

@@ -246,7 +246,7 @@ def test_damaged_images(tmp_path: Path, name: str, damage: str) -> None:
     config, _ = write(tmp_path, name)
     path = raw_folder(tmp_path, config) / file_names(config)[0]
     path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    with pytest.raises(UserError, match=f"^{path.name} is truncated or another file") as caught:
+    with pytest.raises(UserError, match=f"^{path.name} is damaged or another file") as caught:
         load_dataset(config, tmp_path)
     assert f"delete {path} and fetch it again" in str(caught.value)
 
@@ -257,7 +257,7 @@ def test_each_file_is_checked(tmp_path: Path, name: str, place: int) -> None:
     config, _ = write(tmp_path, name)
     path = raw_folder(tmp_path, config) / file_names(config)[place]
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match=f"^{path.name} is truncated"):
+    with pytest.raises(UserError, match=f"^{path.name} is damaged"):
         load_dataset(config, tmp_path)
 
 
