@@ -2,8 +2,6 @@
 
 import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,39 +19,32 @@ EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 KINDS = {"idx1-ubyte": (1, 8, "u1"), "idx3-ubyte": (3, 8, "u1"), "idx2-int": (2, 12, ">i4")}
 
 
-@dataclass(frozen=True)
-class _IdxFamily:
-    """Folder and file names: images and labels of train, then of test."""
-
-    folder: str
-    files: Callable[[DatasetConfig], list[str]]
-
-
-def _four(pattern: str, test: str = "test", labels: str = "labels-idx1-ubyte") -> list[str]:
-    kinds = ("images-idx3-ubyte", labels)
-    return [pattern.format(f"{part}-{kind}") for part in ("train", test) for kind in kinds]
-
-
-def _split(config: DatasetConfig) -> str:
-    return str(config.options.get("split", ""))
-
-
-_FAMILIES = {
-    "mnist": _IdxFamily("MNIST", lambda c: _four("{}", test="t10k")),
-    "fashion_mnist": _IdxFamily("FashionMNIST", lambda c: _four("{}", test="t10k")),
-    "kmnist": _IdxFamily("KMNIST", lambda c: _four("{}", test="t10k")),
-    "qmnist": _IdxFamily("QMNIST", lambda c: _four("qmnist-{}", labels="labels-idx2-int")),
-    "emnist": _IdxFamily("EMNIST", lambda c: _four(f"emnist-{_split(c)}-{{}}")),
+FOLDERS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "qmnist": "QMNIST",
+    "emnist": "EMNIST",
 }
+
+
+def _file_names(config: DatasetConfig) -> list[str]:
+    """Images and labels of train, then of test."""
+    train, test, labels = "train", "t10k", "labels-idx1-ubyte"
+    if config.source == "qmnist":
+        train, test, labels = "qmnist-train", "qmnist-test", "labels-idx2-int"
+    if config.source == "emnist":
+        split = str(config.options.get("split", ""))
+        if split not in EMNIST_SPLITS:
+            raise UserError(f"dataset.options.split is '{split}'; EMNIST has {EMNIST_SPLITS}")
+        train, test = f"emnist-{split}-train", f"emnist-{split}-test"
+    return [f"{part}-{kind}" for part in (train, test) for kind in ("images-idx3-ubyte", labels)]
 
 
 def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """A data set of the MNIST family; its files lie where torchvision keeps them."""
-    family = _FAMILIES[config.source]
     check_options(config, ["split"] if config.source == "emnist" else [])
-    if config.source == "emnist" and _split(config) not in EMNIST_SPLITS:
-        raise UserError(f"dataset.options.split is '{_split(config)}'; EMNIST has {EMNIST_SPLITS}")
-    folder, names = root / family.folder / "raw", family.files(config)
+    folder, names = root / FOLDERS[config.source] / "raw", _file_names(config)
     for name in names:
         _gunzip(folder / name, download)
     missing = [name for name in names if not (folder / name).is_file()]
@@ -61,31 +52,24 @@ def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Datas
         from spinal_repro.data.fetch import ensure
 
         ensure(config, root)
-    if any(not (folder / name).is_file() for name in names):
+        missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
         raise not_there(config, folder, missing)
-    arrays = [read_idx(folder / name) for name in names]
-    return Dataset(
-        train=_images(arrays[0], arrays[1], config, folder),
-        test=_images(arrays[2], arrays[3], config, folder),
-    )
+    parts = []
+    for place in (0, 2):
+        images, labels = (read_idx(folder / name) for name in names[place : place + 2])
+        if len(labels) != len(images):
+            raise UserError(
+                f"{config.title}: {len(images)} images but {len(labels)} labels in {folder}"
+            )
+        classes = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has 8 columns
+        numbers = torch.from_numpy(classes.astype(np.int64)) + config.label_offset
+        parts.append(ImageSet(torch.from_numpy(images).unsqueeze(1), numbers))
+    return Dataset(train=parts[0], test=parts[1])
 
 
-for _name in _FAMILIES:
+for _name in FOLDERS:
     SOURCES.register(_name)(_load_idx_family)
-
-
-def _images(
-    pixels: NDArray[Any], labels: NDArray[Any], config: DatasetConfig, folder: Path
-) -> ImageSet:
-    labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has 8 columns
-    if len(labels) != len(pixels):
-        raise UserError(
-            f"{config.title}: {len(pixels)} images but {len(labels)} labels in {folder}"
-        )
-    return ImageSet(
-        torch.from_numpy(pixels).unsqueeze(1),
-        torch.from_numpy(labels.astype(np.int64)) + config.label_offset,
-    )
 
 
 def _gunzip(path: Path, download: bool) -> None:

@@ -43,29 +43,34 @@ class Stage:
         """Whether a file may be moved or deleted."""
         return path.is_relative_to(self.folder)
 
+    def clear(self) -> None:
+        """Remove all but downloads."""
+        for folder in (self.unpacked, self.ready):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def discard_downloads(self) -> None:
+        """Remove what was downloaded."""
+        for path in self.downloads.iterdir():
+            path.unlink()
+
 
 @contextmanager
 def staged(root: Path, key: str) -> Iterator[Stage]:
     """The stage of a data set, for one process at a time.
 
-    What was unpacked is removed in the end; downloads stay until `finish`.
+    What was unpacked is removed in the end; downloads stay unless they are discarded.
     """
     stage = Stage(root, key)
     (root / HIDDEN).mkdir(parents=True, exist_ok=True)
     with alone(root / HIDDEN / f"{key}.lock", f"writing {key} to {root}"):
+        stage.downloads.mkdir(parents=True, exist_ok=True)
         try:
-            _wipe(stage)
-            stage.downloads.mkdir(parents=True, exist_ok=True)
+            stage.clear()  # of a process that was killed
             yield stage
         finally:
-            _wipe(stage)
-            if stage.downloads.is_dir() and not any(stage.downloads.iterdir()):
+            stage.clear()
+            if not any(stage.downloads.iterdir()):
                 shutil.rmtree(stage.folder)
-
-
-def _wipe(stage: Stage) -> None:
-    for folder in (stage.unpacked, stage.ready):  # of a process that was killed, or done with
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def collect(entry: Entry, sources: Sequence[Path], stage: Stage, root: Path) -> list[str]:
@@ -184,7 +189,7 @@ def _take(path: Path, place: Path, stage: Stage) -> None:
         shutil.copyfile(path, place)
 
 
-def part_of(name: str) -> str | None:
+def _part_of(name: str) -> str | None:
     """Which part a folder name means."""
     return next((part for part, names in PART_NAMES.items() if name.lower() in names), None)
 
@@ -195,13 +200,13 @@ def find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     Raises:
         UserError: where two folders claim to be the same part.
     """
-    meanings = {part_of(name): part for part, name in entry.parts.items()}
+    meanings = {_part_of(name): part for part, name in entry.parts.items()}
     hits: dict[str, list[Path]] = {part: [] for part in entry.parts}
     for source in sources:
         for parent in _class_parents(source):
             above = [parent, *parent.parents]
             above = above[: above.index(source) + 1]
-            meaning = next((m for folder in above if (m := part_of(folder.name))), None)
+            meaning = next((m for folder in above if (m := _part_of(folder.name))), None)
             if meaning in meanings:
                 hits[meanings[meaning]].append(parent)
     found = {}
