@@ -106,7 +106,7 @@ def class_names(folder: Path) -> list[str]:
 def image_files(folder: Path) -> list[Path]:
     """The image files below a folder, sorted."""
     inside = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-    return sorted(path for path in inside if path.name[0] != ".")
+    return sorted(path for path in inside if path.name[0] != "." and path.is_file())
 
 
 def _unreadable(images: list[Path]) -> list[str]:
