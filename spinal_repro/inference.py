@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
-from spinal_repro.data.decoding import read_image
-from spinal_repro.data.folder import SUFFIXES
 from spinal_repro.data.loader import Batches
+from spinal_repro.data.photos import read_image
 from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.verify import IMAGES, image_files
 from spinal_repro.environment import autocast, backend_settings, resolve_device
 from spinal_repro.errors import UserError
 from spinal_repro.memory import keep_freed_memory
@@ -142,14 +141,13 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = (p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-            found += sorted(p for p in inside if p.name[0] != "." and not p.is_dir())
+            found += image_files(path)
         elif path.is_file():
             found.append(path)
         else:
             raise UserError(f"there is no file or folder {path}")
     if not found:
-        raise UserError(f"no images ({', '.join(SUFFIXES)}) in {', '.join(map(str, paths))}")
+        raise UserError(f"no images ({', '.join(IMAGES)}) in {', '.join(map(str, paths))}")
     return found
 
 
@@ -172,7 +170,7 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
     def read(path: Path) -> NDArray[np.uint8] | str:
         try:
             pixels = read_image(path, channels, preparation)
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow raises many kinds for damaged files
             return str(error) or type(error).__name__
         # EMNIST's images are transposed, those that people have are not (Q17)
         return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels

@@ -1,4 +1,4 @@
-"""One file from several mirrors: continued where it was cut, checked before it is believed."""
+"""One file from several mirrors: continued where it was cut, checked before it is used."""
 
 import gzip
 import hashlib
@@ -7,9 +7,9 @@ import time
 import urllib.error
 import urllib.request
 import zlib
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPException
 from pathlib import Path
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from tqdm import tqdm
 
@@ -20,13 +20,9 @@ from spinal_repro.errors import UserError
 
 CHUNK = 2**18
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 3  # at one mirror without any progress
-PAUSE = 1.0  # seconds before a busy server is asked again
-BUSY = (429, 500, 502, 503, 504)
-
-
-class _RefusedError(Exception):
-    """A mirror does not give the file."""
+ATTEMPTS = 5  # at one mirror
+PAUSE = 1.0  # seconds before a mirror is asked again
+CUT = (HTTPException, TimeoutError, ConnectionError)
 
 
 def mirrors(file: File, entry: Entry) -> list[str]:
@@ -40,136 +36,99 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
     """Download a file, or continue to.
 
     Args:
-        file: What to download, with the sums it must have.
+        file: What to download, with the checksums it must have.
         entry: Its data set.
         folder: Where to put it; a partial file stays there when all mirrors fail.
 
     Raises:
         UserError: where no mirror gives the right file, with what each one said.
-        OSError: where the disk refuses.
+        OSError: where the file cannot be written.
     """
     target, partial = folder / file.name, folder / f"{file.name}.partial"
     if target.is_file() and right(target, file) is None:
         return target
-    reasons = []
+    said = []
     for url in mirrors(file, entry):
-        for again in (True, False):
-            resumed = partial.is_file()
-            try:
-                _get(url, partial, file)
-            except _RefusedError as error:
-                reasons.append(f"{url}: {error}")
-                break
-            wrong = right(partial, file)
-            if wrong is None:
-                partial.replace(target)
-                return target
-            partial.unlink()
-            if not (resumed and again):  # its beginning may have come from elsewhere
-                reasons.append(f"{url}: {wrong}")
-                break
-    said = "; ".join(reasons)
+        wrong = _get(url, partial, file)
+        if wrong is None:
+            return partial.replace(target)
+        said.append(f"{url}: {wrong}")
     raise UserError(
-        f"{entry.title} could not be fetched. {said}. Try again later, set SPINAL_MIRROR, or bring "
-        f"{file.name} from elsewhere with: spinal data import {entry.name} PATH"
+        f"{entry.title} could not be fetched. {'; '.join(said)}. Try again later, set "
+        f"SPINAL_MIRROR, or bring {file.name} from elsewhere with: spinal data import "
+        f"{entry.name} PATH"
     )
 
 
 def right(path: Path, file: File) -> str | None:
-    """What is wrong with a downloaded file; None where its sums, or its contents', agree."""
+    """What is wrong with a downloaded file; None where its checksum, or its contents', agrees."""
     wrong = wrong_sum(path, file)
-    if wrong is not None and file.holds is not None and _contents_sum(path) == file.holds:
-        return None  # compressed anew by the mirror
+    if wrong is not None and file.holds is not None:  # the mirror may have compressed it again
+        try:
+            with gzip.open(path) as source:
+                found = hashlib.file_digest(source, "sha256").hexdigest()
+        except (OSError, EOFError, zlib.error):
+            return wrong
+        return None if found == file.holds else wrong
     return wrong
 
 
-def _contents_sum(path: Path) -> str | None:
-    digest = hashlib.sha256()
-    try:
-        with gzip.open(path) as source:
-            while chunk := source.read(CHUNK):
-                digest.update(chunk)
-    except (OSError, EOFError, zlib.error):
-        return None
-    return digest.hexdigest()
-
-
-def _get(url: str, partial: Path, file: File) -> None:
-    """Append to a partial file until it is whole.
-
-    Raises:
-        _RefusedError: where the server does not give it, or stops giving it.
-        OSError: where the disk refuses.
-    """
-    failures, why = 0, "nothing usable was sent"
-    while failures < ATTEMPTS:
-        before = partial.stat().st_size if partial.is_file() else 0
+def _get(url: str, partial: Path, file: File) -> str | None:
+    """Continue a partial file until it is the right one; otherwise, why this mirror failed."""
+    why = ""
+    for attempt in range(ATTEMPTS):
+        if attempt:
+            time.sleep(PAUSE)
+        continued = partial.is_file()
         try:
-            with _open(url, before) as response:
-                whole = _append(response, partial, before, file)
+            _append(url, partial, file.name)
+            wrong = right(partial, file)
         except urllib.error.HTTPError as error:
-            if error.code == 416 and before:  # nothing of it lies beyond: not this file
-                partial.unlink()
-                failures += 1
-                continue
             why = f"HTTP {error.code} {error.reason}"
-            if error.code not in BUSY:
-                raise _RefusedError(why) from error
-            failures += 1
-            if failures < ATTEMPTS:
-                time.sleep(PAUSE)
+            if error.code == 416:  # the partial file is as long as the whole one, or longer
+                partial.unlink(missing_ok=True)
+            elif error.code < 500 and error.code != 429:
+                return why
             continue
         except urllib.error.URLError as error:
-            raise _RefusedError(str(error.reason)) from error
-        except (HTTPException, TimeoutError, ConnectionError) as error:
-            raise _RefusedError(f"{type(error).__name__} {error}".strip()) from error
-        if whole:
-            return
-        why = "the connection was cut"
-        failures = failures + 1 if partial.stat().st_size <= before else 0
-    raise _RefusedError(why)
+            return str(error.reason)
+        except CUT as error:
+            why = str(error) or type(error).__name__
+            continue
+        if wrong is None:
+            return None
+        partial.unlink()
+        if not continued:  # otherwise its beginning may have come from another mirror
+            return wrong
+        why = wrong
+    return why
 
 
-def _open(url: str, offset: int) -> HTTPResponse:
-    scheme = urlsplit(url).scheme
-    if scheme not in ("http", "https"):
-        raise _RefusedError(f"a mirror is an http or https address, not {scheme or 'a path'}")
+def _append(url: str, partial: Path, name: str) -> None:
+    """Ask for what is missing of a partial file and append it.
+
+    Raises:
+        ConnectionError: where less came than announced, and the other errors of `CUT`.
+    """
+    done = partial.stat().st_size if partial.is_file() else 0
     headers = {"User-Agent": f"spinal-repro/{__version__}", "Accept-Encoding": "identity"}
-    if offset:
-        headers["Range"] = f"bytes={offset}-"
+    if done:
+        headers["Range"] = f"bytes={done}-"
     request = urllib.request.Request(url, headers=headers)
-    response: HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
-    return response
-
-
-def _append(response: HTTPResponse, partial: Path, offset: int, file: File) -> bool:
-    """Write one response; whether the file is whole with it."""
-    ranged = response.status == 206
-    if not (
-        ranged and (response.headers.get("Content-Range") or "").startswith(f"bytes {offset}-")
-    ):
-        offset = 0  # the server sends it from its beginning
-        if ranged:
-            raise _RefusedError("the server sent another part than asked for")
-    length = response.headers.get("Content-Length")
-    total = offset + int(length) if length and length.isdigit() else None
-    limit = 2 * file.bytes + 2**20 if file.bytes else None
-    done = offset
-    with (
-        partial.open("ab" if offset else "wb") as out,
-        tqdm(
-            total=total, initial=offset, desc=file.name, unit="B", unit_scale=True, disable=None
-        ) as bar,
-    ):
-        while True:
-            try:
-                chunk = response.read(CHUNK)
-            except (HTTPException, OSError):
-                return False
-            if not chunk:
-                return total is None or done >= total
-            out.write(chunk)
-            done += len(chunk)
-            bar.update(len(chunk))
-            if limit is not None and done > limit:
-                raise _RefusedError(f"sent more than twice the {file.bytes:,} bytes expected")
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
+        if response.status != 206:  # the server sends it from its beginning
+            done = 0
+        length = response.headers.get("Content-Length")
+        total = done + int(length) if length else None
+        with (
+            partial.open("ab" if done else "wb") as out,
+            tqdm(
+                total=total, initial=done, desc=name, unit="B", unit_scale=True, disable=None
+            ) as bar,
+        ):
+            while chunk := response.read(CHUNK):
+                out.write(chunk)
+                done += len(chunk)
+                bar.update(len(chunk))
+    if total is not None and done < total:
+        raise ConnectionError("the connection was cut")

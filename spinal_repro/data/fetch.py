@@ -62,7 +62,6 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True, siblings: Sequence[Ent
         return False
     if entry.about.state != "auto":
         raise UserError(f"{entry.title} cannot be fetched ({entry.about.state}). {how_to(entry)}")
-    entry.refuse_outside()
     refuse_what_is_in_the_way(entry, root)
     if offline():
         raise UserError(
@@ -77,7 +76,7 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True, siblings: Sequence[Ent
             sources = [_obtain(file, entry, root, stage) for file in _needed(entry, root)]
             wrong = collect(entry, sources, stage, root)
             if wrong:
-                _discard(list(stage.downloads.iterdir()), stage)
+                stage.discard_downloads()
                 raise UserError(
                     f"what was fetched is not {entry.title}: {'; '.join(wrong)}; it was deleted"
                 )
@@ -85,7 +84,7 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True, siblings: Sequence[Ent
             for other in siblings:
                 if not collect(other, sources, stage, root):
                     install(other, stage, root)
-            _discard(list(stage.downloads.iterdir()), stage)
+            stage.discard_downloads()
     except OSError as error:
         raise disk_error(error, entry, root) from error
     return True
@@ -137,12 +136,7 @@ def _obtain(file: File, entry: Entry, root: Path, stage: Stage) -> Path:
     try:
         unpack(path, target, members=entry.about.members)
     except ArchiveError:
-        _discard([path], stage)
+        if stage.owns(path):
+            path.unlink()
         raise
     return target
-
-
-def _discard(paths: Sequence[Path], stage: Stage) -> None:
-    for path in paths:
-        if stage.owns(path) and path.is_file():
-            path.unlink()

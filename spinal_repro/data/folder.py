@@ -10,21 +10,14 @@ import torch
 
 from spinal_repro.data.fetch import ensure
 from spinal_repro.data.photos import Photos
-from spinal_repro.data.sources import SOURCES, Dataset
+from spinal_repro.data.sources import SOURCES, Dataset, check_options
 from spinal_repro.data.splits import stratified
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.data.verify import IMAGES, PART_NAMES, image_files
+from spinal_repro.errors import UserError
 from spinal_repro.schema import DatasetConfig
 from spinal_repro.text import printable
 
 OPTIONS = ("folder", "train", "val", "test")
-# those of torchvision's ImageFolder
-SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# what people call the parts, compared in lower case
-NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval"),
-    "test": ("test", "testing"),
-}
 TEST_FRACTION = 0.2  # of images that lie there without a test part
 
 
@@ -50,9 +43,9 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """Image files in ``root/folder/PART/CLASS/``; sub-folders of a class belong to it.
 
     Options of the data set: ``folder`` and the folder names of ``train``, ``val`` and ``test``.
-    What is not named is looked for (`NAMES`). With a validation but no test part, the validation
-    part is the test part. Without parts, a stratified fifth of the images is the test part.
-    Classes are numbered in the order of their names.
+    What is not named is looked for (`PART_NAMES`). With a validation but no test part, the
+    validation part is the test part. Without parts, a stratified fifth of the images is the test
+    part. Classes are numbered in the order of their names.
 
     Raises:
         UserError: where folders are missing, empty, or have other classes than expected.
@@ -109,13 +102,11 @@ def find_layout(config: DatasetConfig, root: Path) -> Layout:
     Raises:
         UserError: where a folder that is named, or the whole data set, is not there.
     """
-    for key in config.options:
-        if key not in OPTIONS:
-            raise unknown("option of a folder data set", str(key), OPTIONS)
+    check_options(config, OPTIONS)
     options: dict[str, Any] = {key: config.options.get(key) for key in OPTIONS}
     base = root / str(options["folder"] or "")
     found: dict[str, Path | None] = {}
-    for part, names in NAMES.items():
+    for part, names in PART_NAMES.items():
         if options[part] is not None:
             found[part] = base / str(options[part])
             if not (base / str(options[part])).is_dir():
@@ -126,8 +117,8 @@ def find_layout(config: DatasetConfig, root: Path) -> Layout:
             found[part] = hits[0] if hits else None
     if not base.is_dir():
         raise _absent(config, base, "no such folder")
-    if any(options[part] for part in NAMES):  # a catalogued layout: nothing is guessed beside it
-        found = {part: found[part] if options[part] else None for part in NAMES}
+    if any(options[part] for part in PART_NAMES):  # a catalogued layout: nothing else is guessed
+        found = {part: found[part] if options[part] else None for part in PART_NAMES}
     train, val, test = found["train"], found["val"], found["test"]
     if train is None:
         if val is not None or test is not None:
@@ -163,14 +154,13 @@ def _list_photos(folder: Path, classes: list[str], config: DatasetConfig) -> Pho
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        inside = (folder / name).rglob("*") if (folder / name).is_dir() else ()
-        files = sorted(p for p in inside if p.suffix.lower() in SUFFIXES and p.name[0] != ".")
-        if not files and folder.name.lower() in NAMES["train"]:
-            raise UserError(f"{folder / name} holds no images ({', '.join(SUFFIXES)})")
+        files = image_files(folder / name) if (folder / name).is_dir() else []
+        if not files and folder.name.lower() in PART_NAMES["train"]:
+            raise UserError(f"{folder / name} holds no images ({', '.join(IMAGES)})")
         paths += files
         labels += [label] * len(files)
     if not paths:
-        raise UserError(f"{folder} holds no images ({', '.join(SUFFIXES)})")
+        raise UserError(f"{folder} holds no images ({', '.join(IMAGES)})")
     return Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
 
 

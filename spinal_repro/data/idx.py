@@ -1,115 +1,111 @@
 """The MNIST family: idx files. Reading them takes no torchvision, which is slow to import."""
 
+import math
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from spinal_repro.data.archives import ArchiveError, gunzip
-from spinal_repro.data.idx_files import check_idx, read_idx
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, not_there
 from spinal_repro.errors import UserError
 from spinal_repro.schema import DatasetConfig
 
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
+# end of the file name: number of dimensions, code of the type in the header, type
+KINDS = {"idx1-ubyte": (1, 8, "u1"), "idx3-ubyte": (3, 8, "u1"), "idx2-int": (2, 12, ">i4")}
 
 
-@dataclass(frozen=True)
-class _IdxFamily:
-    """Folder and file names: images and labels of train, then of test."""
-
-    folder: str
-    files: Callable[[DatasetConfig], list[str]]
-
-
-def _four(pattern: str, test: str = "test", labels: str = "labels-idx1-ubyte") -> list[str]:
-    kinds = ("images-idx3-ubyte", labels)
-    return [pattern.format(f"{part}-{kind}") for part in ("train", test) for kind in kinds]
-
-
-def _split(config: DatasetConfig) -> str:
-    return str(config.options.get("split", ""))
-
-
-_FAMILIES = {
-    "mnist": _IdxFamily("MNIST", lambda c: _four("{}", test="t10k")),
-    "fashion_mnist": _IdxFamily("FashionMNIST", lambda c: _four("{}", test="t10k")),
-    "kmnist": _IdxFamily("KMNIST", lambda c: _four("{}", test="t10k")),
-    "qmnist": _IdxFamily("QMNIST", lambda c: _four("qmnist-{}", labels="labels-idx2-int")),
-    "emnist": _IdxFamily("EMNIST", lambda c: _four(f"emnist-{_split(c)}-{{}}")),
+FOLDERS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "qmnist": "QMNIST",
+    "emnist": "EMNIST",
 }
+
+
+def _file_names(config: DatasetConfig) -> list[str]:
+    """Images and labels of train, then of test."""
+    train, test, labels = "train", "t10k", "labels-idx1-ubyte"
+    if config.source == "qmnist":
+        train, test, labels = "qmnist-train", "qmnist-test", "labels-idx2-int"
+    if config.source == "emnist":
+        split = str(config.options.get("split", ""))
+        if split not in EMNIST_SPLITS:
+            raise UserError(f"dataset.options.split is '{split}'; EMNIST has {EMNIST_SPLITS}")
+        train, test = f"emnist-{split}-train", f"emnist-{split}-test"
+    return [f"{part}-{kind}" for part in (train, test) for kind in ("images-idx3-ubyte", labels)]
 
 
 def _load_idx_family(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """A data set of the MNIST family; its files lie where torchvision keeps them."""
-    family = _FAMILIES[config.source]
     check_options(config, ["split"] if config.source == "emnist" else [])
-    if config.source == "emnist" and _split(config) not in EMNIST_SPLITS:
-        raise UserError(f"dataset.options.split is '{_split(config)}'; EMNIST has {EMNIST_SPLITS}")
-    folder, names = root / family.folder / "raw", family.files(config)
-    damaged = _unpack_gzipped(folder, names)
-    missing = [name for name in names if not (folder / name).is_file()]
+    folder, names = root / FOLDERS[config.source] / "raw", _file_names(config)
     for name in names:
-        if name not in missing:
-            check_idx(folder / name)
+        _gunzip(folder / name, download)
+    missing = [name for name in names if not (folder / name).is_file()]
     if missing and download:
         from spinal_repro.data.fetch import ensure
 
         ensure(config, root)
-    elif damaged is not None:
-        raise damaged
-    if any(not (folder / name).is_file() for name in names):
+        missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
         raise not_there(config, folder, missing)
-    for name in missing:  # fetched by now
-        check_idx(folder / name)
-    try:
-        arrays = [torch.from_numpy(read_idx(folder / name)) for name in names]
-    except (OSError, ValueError, MemoryError) as error:
-        raise UserError(f"{config.title} cannot be read from {folder}: {error}") from error
-    train_images, train_labels, test_images, test_labels = arrays
-    return Dataset(
-        train=_images(train_images, train_labels, config, folder),
-        test=_images(test_images, test_labels, config, folder),
-    )
+    parts = []
+    for place in (0, 2):
+        images, labels = (read_idx(folder / name) for name in names[place : place + 2])
+        if len(labels) != len(images):
+            raise UserError(
+                f"{config.title}: {len(images)} images but {len(labels)} labels in {folder}"
+            )
+        classes = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has 8 columns
+        numbers = torch.from_numpy(classes.astype(np.int64)) + config.label_offset
+        parts.append(ImageSet(torch.from_numpy(images).unsqueeze(1), numbers))
+    return Dataset(train=parts[0], test=parts[1])
 
 
-for _name in _FAMILIES:
+for _name in FOLDERS:
     SOURCES.register(_name)(_load_idx_family)
 
 
-def _images(pixels: Tensor, labels: Tensor, config: DatasetConfig, folder: Path) -> ImageSet:
-    labels = labels if labels.ndim == 1 else labels[:, 0]  # QMNIST has 8 columns
-    if len(labels) != len(pixels):
-        raise UserError(
-            f"{config.title}: {len(pixels)} images but {len(labels)} labels in {folder}"
-        )
-    return ImageSet(pixels.unsqueeze(1), labels.long() + config.label_offset)
+def _gunzip(path: Path, download: bool) -> None:
+    """Unpack a file that lies there gzipped only, as other packages ship it."""
+    packed = path.with_name(f"{path.name}.gz")
+    if path.exists() or not packed.is_file():
+        return
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")  # other runs may unpack it too
+    try:
+        gunzip(packed, partial)
+        partial.replace(path)
+    except ArchiveError as error:
+        if not download:  # otherwise the file is fetched again
+            raise UserError(
+                f"{error}; delete {packed} and fetch it again with data.download=true"
+            ) from error
 
 
-def _unpack_gzipped(folder: Path, names: list[str]) -> UserError | None:
-    """Unpack files that lie there gzipped only, as other packages ship them.
+def read_idx(path: Path) -> NDArray[Any]:
+    """The array in an idx file, of the type and dimensions that the file name says.
 
-    Returns:
-        What to say of a gzipped file that is damaged, an interrupted download for instance: it
-        matters only where the file is not fetched anew.
+    Raises:
+        UserError: where the file cannot be read, is truncated or is another file.
     """
-    damaged = None
-    for name in names:
-        packed, plain = folder / f"{name}.gz", folder / name
-        if packed.is_file() and not plain.exists():
-            partial = folder / f".{name}.{os.getpid()}.partial"  # other runs may unpack it too
-            try:
-                gunzip(packed, partial)
-                partial.replace(plain)
-            except ArchiveError as error:
-                damaged = UserError(
-                    f"{error}; delete {packed} and fetch it again with data.download=true"
-                )
-            except OSError as error:
-                raise UserError(f"{packed} cannot be unpacked: {error}") from error
-            finally:
-                partial.unlink(missing_ok=True)
-    return damaged
+    dims, code, dtype = next(kind for end, kind in KINDS.items() if path.name.endswith(end))
+    try:
+        content = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+    sizes, values = content[4 : 4 + 4 * dims], content[4 + 4 * dims :]
+    shape = sizes.view(">u4").tolist() if len(sizes) == 4 * dims else [0]
+    expected = math.prod(shape) * np.dtype(dtype).itemsize
+    if content[:4].tolist() != [0, 0, code, dims] or not 0 < len(values) == expected:
+        raise UserError(
+            f"{path.name} is damaged or another file: it should be an idx file of {dims} "
+            f"dimensions, complete to the last byte; delete {path} and fetch it again with "
+            f"data.download=true"
+        )
+    return values.view(dtype).reshape(shape).astype(np.dtype(dtype).newbyteorder("="), copy=False)

@@ -6,14 +6,7 @@ from pathlib import Path
 from spinal_repro.data.archives import is_archive, unpack
 from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.fetch import disk_error
-from spinal_repro.data.stage import (
-    Stage,
-    collect,
-    holds,
-    install,
-    refuse_what_is_in_the_way,
-    staged,
-)
+from spinal_repro.data.stage import Stage, collect, install, refuse_what_is_in_the_way, staged
 from spinal_repro.data.verify import problems, sum_of
 from spinal_repro.errors import UserError
 from spinal_repro.schema import DatasetConfig
@@ -25,7 +18,7 @@ def import_data(
     """Copy a data set from a folder, an archive or single files into its place.
 
     Files are found by their names at any depth, plain or gzipped, image folders by the names of
-    their parts. Archives are unpacked; so are those that lie in a folder.
+    their parts. Archives are unpacked, also those that lie in a folder that is given.
 
     Args:
         entry: The data set.
@@ -46,7 +39,6 @@ def import_data(
         raise UserError(f"{entry.title} is part of a package; there is nothing to import")
     if not problems(entry, root, deep=not entry.is_folder):
         return False
-    entry.refuse_outside()
     refuse_what_is_in_the_way(entry, root)
     try:
         with staged(root, entry.key) as stage:
@@ -78,20 +70,16 @@ def import_lying(config: DatasetConfig, root: Path) -> None:
 
 
 def _sources(paths: Sequence[Path], entry: Entry, stage: Stage) -> list[Path]:
-    """The paths with their archives unpacked, and the archives in those, as Kaggle packs them."""
+    """The paths, with archives and those that lie in a folder unpacked."""
     sources: list[Path] = []
-    waiting = [(path.resolve(), 0) for path in paths]
-    while waiting:
-        path, depth = waiting.pop(0)
-        if path.is_file() and is_archive(path):
-            target = stage.unpacked / str(len(sources))
-            own = any(path.name == file.name for file in entry.about.files)
-            unpack(path, target, members=entry.about.members if own else ())
-            path = target
-        sources.append(path)
-        if path.is_dir() and depth < 2 and not holds(entry, path):
-            inside = (p for p in sorted(path.rglob("*")) if p.is_file() and is_archive(p))
-            waiting += [(archive, depth + 1) for archive in inside]
+    for path in (path.resolve() for path in paths):
+        inside = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+        archives = [place for place in inside if place.is_file() and is_archive(place)]
+        sources += [path] if path not in archives else []
+        for archive in archives:
+            own = any(archive.name == file.name for file in entry.about.files)
+            sources.append(stage.unpacked / str(len(sources)))
+            unpack(archive, sources[-1], members=entry.about.members if own else ())
     return sources
 
 

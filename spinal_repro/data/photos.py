@@ -1,20 +1,15 @@
-"""Image files: listed first, decoded once to the size of the cell, kept as uint8 on disk.
+"""Image files: listed first, decoded once to the size of the cell, cached as uint8 on disk.
 
 Decoding is what photographs cost, so it is done once: all images of a part, brought to one size,
-go into one file beside the runs that is named after the contents of the files and what was made
-of them. Runs map that file into memory. Where the disk has no room for it, images are decoded
-for each batch instead, by threads.
+go into one ``.npy`` file beside the runs, named after the contents of the files and their
+preparation. Runs map that file into memory.
 """
 
-import errno
-import functools
 import hashlib
 import json
 import math
 import os
 import platform
-import shutil
-import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,14 +24,33 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from spinal_repro.data.decoding import read_image, refuse_pipe
-from spinal_repro.data.kept import load_images, write_sum
 from spinal_repro.errors import UserError
 from spinal_repro.locks import alone
 from spinal_repro.preparation import Preparation
 
 SHOWN = 10  # unreadable files named in one message
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """Images ``[N, C, H, W]`` uint8 of one size in a file that is mapped into memory."""
+
+    images: NDArray[np.uint8]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """``(N, C, H, W)``."""
+        return self.images.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all images."""
+        return self.images.nbytes
+
+    def gather(self, rows: Tensor) -> Tensor:
+        """The images of some rows: ``[M, C, H, W]`` uint8, on the CPU."""
+        return torch.from_numpy(self.images[rows.numpy()])
 
 
 @dataclass(frozen=True)
@@ -64,12 +78,11 @@ class Photos:
             UserError: naming the files that cannot be read.
         """
 
-        def digest(path: Path) -> bytes:
-            refuse_pipe(path)
-            with path.open("rb") as file:
+        def digest(index: int) -> bytes:
+            with self.paths[index].open("rb") as file:
                 return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
 
-        return _for_each(self.paths, digest, what="reading")
+        return self._for_each(digest, "reading")
 
     @property
     def hash(self) -> str:
@@ -78,7 +91,7 @@ class Photos:
         whole.update(self.labels.numpy().astype("<i8").tobytes())
         return whole.hexdigest()
 
-    def prepared(self, preparation: Preparation, cache: Path) -> "Decoded":
+    def prepared(self, preparation: Preparation, cache: Path) -> Decoded:
         """All images at one size, from the cache or decoded into it now.
 
         Args:
@@ -86,9 +99,8 @@ class Photos:
             cache: Folder of caches; made where missing.
 
         Raises:
-            UserError: naming every file that cannot be decoded.
+            UserError: naming every file that cannot be decoded, or where the disk is full.
         """
-        assert preparation.size is not None
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
             "resize": preparation.resize,
@@ -98,159 +110,137 @@ class Photos:
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         path = cache / f"{name}.npy"
-        size = preparation.size
-        shape = (len(self), self.channels, size, size)
-        mapped = load_images(path, shape)
-        if mapped is None:
-            mapped = self._kept(path, shape, preparation, anew=path.is_file())
-        if mapped is None:
-            reader = _Reader(self, preparation)
-            _for_each(range(len(self)), lambda i: reader.image(i)[0, 0, 0], "checking", self.paths)
-            return Decoded(reader, shape)
-        return Decoded(_Mapped(mapped), shape)
+        assert preparation.size is not None
+        shape = (len(self), self.channels, preparation.size, preparation.size)
+        images = _cached(path, shape)
+        if images is None:
+            try:
+                images = self._decode_into(path, shape, preparation)
+            except OSError as error:
+                raise UserError(
+                    f"the decoded images ({math.prod(shape) / 1e9:.1f} GB) cannot be written to "
+                    f"{cache}: {error.strerror or error}; make room, or choose another folder with "
+                    f"runs=FOLDER"
+                ) from error
+        return Decoded(images)
 
-    def _kept(
-        self, path: Path, shape: tuple[int, ...], preparation: Preparation, anew: bool
-    ) -> NDArray[np.uint8] | None:
-        """Decode into the cache, or wait for who is at it; None where that cannot be."""
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with alone(
-                path.with_name(f".{path.stem}.lock"), f"decoding images into {path}"
-            ) as held:
-                if anew or not path.is_file():
-                    if held:
-                        _remove_partial(path)
-                    self._write(path, shape, preparation)
-                return load_images(path, shape)
-        except OSError as error:
-            print(
-                f"decoded images cannot be kept in {path.parent} ({error}); decoding them for "
-                f"each batch, which is slower",
-                file=sys.stderr,
-            )
-            return None
+    def _decode_into(
+        self, path: Path, shape: tuple[int, ...], preparation: Preparation
+    ) -> NDArray[np.uint8]:
+        """Decode into the cache, or wait for another run that does."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with alone(path.with_name(f".{path.stem}.lock"), f"decoding images into {path}") as held:
+            images = _cached(path, shape)
+            if images is not None:
+                return images
+            if held:  # what runs that were killed left; without locks, others may be writing it
+                for left in path.parent.glob(f".{path.name}.*.partial"):
+                    left.unlink()
+            partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
+            try:
+                self._write(partial, shape, preparation)
+                partial.replace(path)
+            finally:
+                partial.unlink(missing_ok=True)
+            return np.load(path, mmap_mode="r")
 
     def _write(self, path: Path, shape: tuple[int, ...], preparation: Preparation) -> None:
-        """Decode into the cache.
+        target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would end this process
+            with path.open("r+b") as file:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
-        Raises:
-            OSError: where the disk has no room for it.
-        """
-        wanted, free = math.prod(shape), shutil.disk_usage(path.parent).free
-        if wanted > 0.8 * free:
-            gigabytes = f"{wanted / 1e9:.1f} GB are needed, {free / 1e9:.1f} GB are free"
-            raise OSError(errno.ENOSPC, gigabytes)
-        partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
-        reader = _Reader(self, preparation)
-        try:
-            target = np.lib.format.open_memmap(partial, mode="w+", dtype=np.uint8, shape=shape)
-            if hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would kill us
-                with partial.open("r+b") as file:
-                    os.posix_fallocate(file.fileno(), 0, partial.stat().st_size)
-            into = functools.partial(reader.write, target)
-            _for_each(range(len(self)), into, "decoding", self.paths)
-            target.flush()
-            write_sum(path, target)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        def decode(index: int) -> None:
+            target[index] = read_image(self.paths[index], self.channels, preparation)
 
+        self._for_each(decode, "decoding")
+        target.flush()
 
-class _Reader:
-    """Decodes images when they are asked for."""
+    def _for_each(self, do: Callable[[int], T], what: str) -> list[T]:
+        """Do something with each file, in threads; all that fail are named in one message."""
 
-    def __init__(self, photos: Photos, preparation: Preparation) -> None:
-        self._photos, self._preparation = photos, preparation
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        def attempt(index: int) -> tuple[Any, str]:
+            try:
+                return do(index), ""
+            except Exception as error:  # as `read_image` says
+                return None, f"\n  {self.paths[index]}: {str(error) or type(error).__name__}"
 
-    def image(self, index: int) -> NDArray[np.uint8]:
-        return read_image(self._photos.paths[index], self._photos.channels, self._preparation)
-
-    def write(self, target: NDArray[np.uint8], index: int) -> None:
-        target[index] = self.image(index)
-
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return np.stack(list(self._pool.map(self.image, rows.tolist())))
+        count = len(self.paths)
+        options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = list(tqdm(pool.map(attempt, range(count)), what, count, **options))
+        failed = [why for _, why in done if why]
+        if failed:
+            more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+            raise UserError(
+                f"{len(failed)} of {count} image files cannot be read; delete or replace them:"
+                f"{''.join(failed[:SHOWN])}{more}"
+            )
+        return [result for result, _ in done]
 
 
-class _Mapped:
-    """Images in a file that is mapped into memory."""
-
-    def __init__(self, images: NDArray[np.uint8]) -> None:
-        self._images = images
-
-    def gather(self, rows: NDArray[np.int64]) -> NDArray[np.uint8]:
-        return self._images[rows]
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Images of one size that are brought into memory as they are needed.
-
-    Attributes:
-        reader: Gives images ``[M, C, H, W]`` uint8 for row numbers ``[M]``.
-        shape: ``(N, C, H, W)``.
-    """
-
-    reader: Any
-    shape: tuple[int, int, int, int]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images."""
-        return math.prod(self.shape)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The images of some rows: ``[M, C, H, W]`` uint8, on the CPU."""
-        return torch.from_numpy(self.reader.gather(rows.numpy()))
+def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+    """The images in a file of the cache; None where there is none, or it is damaged."""
+    try:
+        images = np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return None
+    return images if (images.shape, images.dtype) == (shape, np.uint8) else None
 
 
-def _remove_partial(path: Path) -> None:
-    """Remove what killed processes left of a cache; only for who alone is at it."""
-    for left in path.parent.glob(f".{path.stem}.*.partial"):
-        left.unlink()
+def read_image(path: Path, channels: int, preparation: Preparation) -> NDArray[np.uint8]:
+    """Decode one image and bring it to its size.
 
+    Grey, palette, CMYK and 16-bit images are converted; transparency is laid over white. The
+    geometry is that of torchvision's ``Resize`` and ``CenterCrop`` on PIL images.
 
-def _for_each(
-    items: Sequence[Any] | range,
-    do: Callable[[Any], T],
-    what: str,
-    paths: Sequence[Path] | None = None,
-) -> list[T]:
-    """Do something with each file, in threads; all that fail are named in one message.
+    Args:
+        path: The file.
+        channels: 1 for grey, 3 for colour.
+        preparation: What the image is brought to.
+
+    Returns:
+        ``[C, H, W]`` uint8.
 
     Raises:
-        UserError: naming the files that failed and why.
+        Exception: of any type, where it cannot be decoded: Pillow's decoders raise many.
     """
-    named = paths if paths is not None else items
+    with Image.open(path) as opened:
+        image = _resized(_converted(opened, "L" if channels == 1 else "RGB"), preparation)
+    pixels = np.asarray(image)
+    return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
-    def attempt(position: int) -> tuple[T | None, str]:
-        try:
-            return do(items[position]), ""
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-                raise  # writing failed, not reading
-            return None, f"{named[position]}: {str(error) or type(error).__name__}"
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = list(
-            tqdm(
-                pool.map(attempt, range(len(items))),
-                total=len(items),
-                desc=what,
-                unit=" images",
-                disable=None,
-                leave=False,
-                delay=2,
-            )
+def _converted(image: Image.Image, mode: str) -> Image.Image:
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        raise ValueError(
+            "its pixels have 32 bits, and which values are black and white is unknown; save it "
+            "with 8 or 16 bits"
         )
-    failed = [why for _, why in results if why]
-    if failed:
-        more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-        listed = "".join(f"\n  {why}" for why in failed[:SHOWN])
-        raise UserError(
-            f"{len(failed)} of {len(items)} image files cannot be read; delete or replace them:"
-            f"{listed}{more}"
-        )
-    return [result for result, _ in results]  # type: ignore[misc]
+    if "A" in image.getbands() or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return image.convert(mode)
+
+
+def _resized(image: Image.Image, preparation: Preparation) -> Image.Image:
+    """Bring an image to its size."""
+    width, height = image.size
+    resize, side = preparation.resize, preparation.size
+    method = Image.Resampling[preparation.interpolation.upper()]
+    if isinstance(resize, list):
+        high, wide = resize[0], resize[-1]
+    elif resize is None:
+        high, wide = height, width
+    else:  # the shorter side to that size, the longer one in proportion, rounded down
+        wide = resize if width <= height else int(resize * width / height)
+        high = resize if height <= width else int(resize * height / width)
+    if (wide, high) != (width, height):
+        image = image.resize((wide, high), method)
+    if side is None or (wide, high) == (side, side):
+        return image
+    left, top = round((wide - side) / 2), round((high - side) / 2)
+    return image.crop((left, top, left + side, top + side))  # zeros where it is smaller

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
-from torch import Tensor
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
-from spinal_repro.data.decoding import read_image
-from spinal_repro.data.photos import Photos
+from spinal_repro.data.loader import Batches
+from spinal_repro.data.photos import Photos, read_image
+from spinal_repro.data.prepare import prepared
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.preparation import Preparation
 from spinal_repro.schema import Config
@@ -22,7 +23,8 @@ ROWS = 3  # images a class
 CELL = 96  # pixels
 GAP = 6
 LINE = 18
-PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (120, 120, 120)
+INK, FAINT = (20, 20, 20), (120, 120, 120)
+Pixels = Sequence[NDArray[np.uint8]]
 
 
 def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
@@ -41,8 +43,7 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
         UserError: where the data set is not there.
     """
     dataset = load_dataset(config.dataset, root, config.data.download)
-    train = dataset.train
-    labels = train.labels.numpy() - config.dataset.label_offset
+    labels = dataset.train.labels.numpy() - config.dataset.label_offset
     present = np.unique(labels)
     shown = present[np.linspace(0, len(present) - 1, min(COLUMNS, len(present))).astype(int)]
     random = np.random.default_rng(seed)
@@ -53,14 +54,23 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
         for label in shown
     ]
     rows = np.concatenate(chosen)
+    part: ImageSet | Photos
+    if isinstance(dataset.train, Photos):
+        paths = [dataset.train.paths[row] for row in rows]
+        part = Photos(paths, dataset.train.labels[rows], dataset.train.channels)
+        published = [read_image(path, part.channels, Preparation()) for path in paths]
+    else:
+        images = dataset.train.images
+        assert isinstance(images, torch.Tensor)
+        part = ImageSet(images[rows], dataset.train.labels[rows])
+        published = list(images[rows].numpy())
+    augmented = _augmented(part, config, seed)
+    if config.dataset.source == "emnist":
+        published, augmented = (
+            [pixels.transpose(0, 2, 1) for pixels in block] for block in (published, augmented)
+        )
     names = _names(config, dataset)
     titles = [names[label] if 0 <= label < len(names) else str(label) for label in shown.tolist()]
-    published = _published(train, rows)
-    prepared = _prepared(train, rows, config.preparation("train"))
-    augmented = _augmented(prepared, config, seed)
-    if config.dataset.source == "emnist":
-        published = [pixels.transpose(0, 2, 1) for pixels in published]
-        augmented = [pixels.transpose(0, 2, 1) for pixels in augmented]
     drawn = ", ".join(str(entry["name"]) for entry in config.recipe.augment) or "nothing"
     many = "" if len(shown) == len(present) else f"{len(shown)} of {len(present)} classes, "
     side = augmented[0].shape[-1]
@@ -83,74 +93,46 @@ def _names(config: Config, dataset: Dataset) -> Sequence[str]:
     return [""] * first + names
 
 
-def _published(part: ImageSet | Photos, rows: NDArray[np.int64]) -> list[NDArray[np.uint8]]:
-    """Images ``[C, H, W]`` of any size."""
-    if isinstance(part, Photos):
-        whole = Preparation()
-        return [read_image(part.paths[row], part.channels, whole) for row in rows.tolist()]
-    return list(_gather(part, rows).numpy())
-
-
-def _prepared(part: ImageSet | Photos, rows: NDArray[np.int64], preparation: Preparation) -> Tensor:
-    """Images ``[N, C, S, S]`` uint8 as the recipe brings them to one size."""
-    if isinstance(part, Photos):
-        images = [read_image(part.paths[row], part.channels, preparation) for row in rows.tolist()]
-        return torch.from_numpy(np.stack(images))
-    pixels = _gather(part, rows)
-    resize = preparation.resize
-    if resize is not None:
-        size = (resize[0], resize[-1]) if isinstance(resize, list) else (resize, resize)
-        if size != tuple(pixels.shape[-2:]):
-            pixels = torch.nn.functional.interpolate(
-                pixels.float(), size, mode="bilinear", antialias=True
-            )
-            pixels = pixels.round().clamp(0, 255).to(torch.uint8)
-    side = preparation.size or pixels.shape[-1]
-    top, left = ((length - side) // 2 for length in pixels.shape[-2:])
-    return pixels[..., top : top + side, left : left + side]
-
-
-def _gather(part: ImageSet, rows: NDArray[np.int64]) -> Tensor:
-    chosen = torch.from_numpy(rows)
-    if isinstance(part.images, Tensor):
-        return part.images[chosen]
-    return part.images.gather(chosen)
-
-
-def _augmented(images: Tensor, config: Config, seed: int) -> list[NDArray[np.uint8]]:
+def _augmented(part: ImageSet | Photos, config: Config, seed: int) -> Pixels:
+    """Images ``[C, S, S]`` as the recipe brings them to one size and augments them."""
+    cpu, preparation = torch.device("cpu"), config.preparation("train")
+    with TemporaryDirectory() as cache:
+        images, resize = prepared(part, preparation, Path(cache), cpu)
+        batches = Batches(
+            images,
+            np.arange(len(part)),
+            batch_size=len(part),
+            mean=[0.0],
+            std=[1 / 255],
+            device=cpu,
+            resize=resize,
+            crop=None if resize is None else preparation.size,
+        )
+        [(pixels, _)] = batches.in_order()
     generator = torch.Generator().manual_seed(seed)
-    pixels = images.float()
     for augmentation in build_augmentations(config.recipe.augment):
         drawn = augmentation.draw(len(pixels), pixels.shape[-1], generator)
         pixels = augmentation.apply(pixels, drawn)
     return list(pixels.round().clamp(0, 255).to(torch.uint8).numpy())
 
 
-def _draw(
-    titles: Sequence[str], blocks: Sequence[tuple[str, Sequence[NDArray[np.uint8]]]]
-) -> Image.Image:
+def _draw(titles: Sequence[str], blocks: Sequence[tuple[str, Pixels]]) -> Image.Image:
     """Blocks one below the other; images stand class by class, ``ROWS`` each."""
     step = CELL + GAP
-    height = len(blocks) * (2 * LINE + 2 * GAP + ROWS * step) + GAP
     font = ImageFont.load_default(13)
     width = max(GAP + len(titles) * step, *(int(font.getlength(t)) + 2 * GAP for t, _ in blocks))
-    sheet = Image.new("RGB", (width, height), PAPER)
+    block_height = 2 * (LINE + GAP) + ROWS * step
+    sheet = Image.new("RGB", (width, len(blocks) * block_height + GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    top = GAP
-    for caption, images in blocks:
+    for number, (caption, images) in enumerate(blocks):
+        top = GAP + number * block_height
         pen.text((GAP, top), caption, INK, font)
-        top += LINE + GAP
-        for column, title in enumerate(titles):
+        for index, pixels in enumerate(images):
+            column, row = divmod(index, ROWS)
             left = GAP + column * step
-            pen.text((left, top), _fitted(title, font), FAINT, font)
-            for row in range(ROWS):
-                image = _cell(images[column * ROWS + row])
-                place = (
-                    left + (CELL - image.width) // 2,
-                    top + LINE + row * step + (CELL - image.height) // 2,
-                )
-                sheet.paste(image, place)
-        top += LINE + ROWS * step + GAP
+            if row == 0:
+                pen.text((left, top + LINE + GAP), _fitted(titles[column], font), FAINT, font)
+            sheet.paste(_cell(pixels), (left, top + GAP + 2 * LINE + row * step))
     return sheet
 
 
@@ -165,9 +147,7 @@ def _fitted(title: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> s
 
 def _cell(pixels: NDArray[np.uint8]) -> Image.Image:
     """An image ``[C, H, W]`` in the size of a cell: small ones keep sharp pixels."""
-    grey = pixels.shape[0] == 1
-    image = Image.fromarray(pixels[0] if grey else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
-    scale = CELL / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    method = Image.Resampling.NEAREST if scale >= 1 else Image.Resampling.LANCZOS
-    return image.resize(size, method).convert("RGB")
+    colour = np.broadcast_to(pixels, (3, *pixels.shape[1:]))
+    image = Image.fromarray(np.ascontiguousarray(colour.transpose(1, 2, 0)))
+    method = Image.Resampling.NEAREST if max(image.size) <= CELL else Image.Resampling.LANCZOS
+    return ImageOps.pad(image, (CELL, CELL), method, "white")

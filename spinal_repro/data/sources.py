@@ -9,7 +9,6 @@ import dataclasses
 import importlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -65,22 +64,12 @@ class Dataset:
 Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
-
-MAX_ENLARGED = 512  # side of scikit-learn's digits, which are all in memory, in pixels
-# those that need torchvision, which is slow to import, last
-MODULES = ("folder", "idx", "cifar", "svhn")
+MODULES = ("folder", "idx", "torchvision_sets")
 
 
-@cache
-def load_sources(until: str | None = None) -> Registry[Dataset]:
-    """The registry with the sources of the other files of this folder in it.
-
-    Args:
-        until: Stop where a source of this name has been found; null loads all.
-    """
+def load_sources() -> Registry[Dataset]:
+    """The registry with the sources of the other files of this folder in it."""
     for module in MODULES:
-        if until in SOURCES.names():
-            break
         importlib.import_module(f"spinal_repro.data.{module}")
     return SOURCES
 
@@ -99,7 +88,7 @@ def load_dataset(
     Raises:
         UserError: where files are missing or damaged, or hold other than what is expected.
     """
-    dataset = load_sources(config.source)[config.source](config, Path(root), download)
+    dataset = load_sources()[config.source](config, Path(root), download)
     if not test:
         nothing = torch.zeros(0, config.channels, 1, 1, dtype=torch.uint8)
         dataset = dataclasses.replace(dataset, test=ImageSet(nothing, torch.zeros(0).long()))
@@ -183,12 +172,7 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
     raw = load_digits()
     small = torch.from_numpy(raw.images).float().mul(255 / 16).unsqueeze(1)
-    if config.image_size is None or config.image_size > MAX_ENLARGED:
-        raise UserError(
-            f"the digits are enlarged to dataset.image_size, at most {MAX_ENLARGED} px, "
-            f"got {'null' if config.image_size is None else config.image_size}"
-        )
-    size = (config.image_size, config.image_size)
+    size = config.image_size
     large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)
     images = large.round().to(torch.uint8)
     labels = torch.from_numpy(raw.target).long()
@@ -220,27 +204,31 @@ def not_there(config: DatasetConfig, folder: Path, missing: list[str]) -> UserEr
     )
 
 
-def check_sums(
-    config: DatasetConfig, root: Path, folder: Path, sums: dict[str, str], download: bool
-) -> None:
-    """See that files are there and unchanged, and fetch them where that is wanted.
+def check_sums(config: DatasetConfig, root: Path, names: Sequence[str], download: bool) -> Path:
+    """See that files are there and have their published checksums.
 
     An archive that lies under the root alone is unpacked.
 
     Args:
-        config: The data set.
+        config: The data set; the catalog has a record of the name of its source.
         root: The folder data sets lie in.
-        folder: The folder of the files.
-        sums: File name to MD5 sum.
+        names: The files.
         download: Fetch what is missing first.
 
+    Returns:
+        The folder of the files.
+
     Raises:
-        UserError: where a file is missing or its sum is another one.
+        UserError: where a file is missing or has another checksum.
     """
-    from spinal_repro.data.verify import sum_of
+    from spinal_repro.data.catalog import find_entry
+    from spinal_repro.data.verify import wrong_sum
+
+    entry = find_entry(config.source)
+    folder = entry.path(root)
 
     def missing() -> list[str]:
-        return [name for name in sums if not (folder / name).is_file()]
+        return [name for name in names if not (folder / name).is_file()]
 
     if missing():
         from spinal_repro.data.fetch import ensure
@@ -252,9 +240,11 @@ def check_sums(
             import_lying(config, root)
     if missing():
         raise not_there(config, folder, missing())
-    for name, md5 in sums.items():
-        if sum_of(folder / name, "md5") != md5:
+    published = {file.name: file for file in entry.contents}
+    for name in names:
+        if (wrong := wrong_sum(folder / name, published[name])) is not None:
             raise UserError(
-                f"{name} is damaged (its MD5 sum is not {md5}); delete {folder / name} and fetch "
-                f"it again with data.download=true"
+                f"{name} is damaged: {wrong}; delete {folder / name} and fetch it again with "
+                f"data.download=true"
             )
+    return folder

@@ -3,7 +3,6 @@
 Everything is put together in a hidden folder beside the data sets, then renamed.
 """
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +10,18 @@ from pathlib import Path
 
 from spinal_repro.data.archives import gunzip
 from spinal_repro.data.catalog import Entry, File
-from spinal_repro.data.verify import IMAGES, class_names, file_problem, image_files, problems
+from spinal_repro.data.verify import (
+    IMAGES,
+    PART_NAMES,
+    class_names,
+    file_problem,
+    image_files,
+    problems,
+)
 from spinal_repro.errors import UserError
 from spinal_repro.locks import alone
 
 HIDDEN = ".spinal-data"
-# what people call the parts, compared in lower case
-PART_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval"),
-    "test": ("test", "testing"),
-}
 
 
 class Stage:
@@ -43,29 +43,34 @@ class Stage:
         """Whether a file may be moved or deleted."""
         return path.is_relative_to(self.folder)
 
+    def clear(self) -> None:
+        """Remove all but downloads."""
+        for folder in (self.unpacked, self.ready):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def discard_downloads(self) -> None:
+        """Remove what was downloaded."""
+        for path in self.downloads.iterdir():
+            path.unlink()
+
 
 @contextmanager
 def staged(root: Path, key: str) -> Iterator[Stage]:
     """The stage of a data set, for one process at a time.
 
-    What was unpacked is removed in the end; downloads stay until `finish`.
+    What was unpacked is removed in the end; downloads stay unless they are discarded.
     """
     stage = Stage(root, key)
     (root / HIDDEN).mkdir(parents=True, exist_ok=True)
     with alone(root / HIDDEN / f"{key}.lock", f"writing {key} to {root}"):
+        stage.downloads.mkdir(parents=True, exist_ok=True)
         try:
-            _wipe(stage)
-            stage.downloads.mkdir(parents=True, exist_ok=True)
+            stage.clear()  # of a process that was killed
             yield stage
         finally:
-            _wipe(stage)
-            if stage.downloads.is_dir() and not any(stage.downloads.iterdir()):
+            stage.clear()
+            if not any(stage.downloads.iterdir()):
                 shutil.rmtree(stage.folder)
-
-
-def _wipe(stage: Stage) -> None:
-    for folder in (stage.unpacked, stage.ready):  # of a process that was killed, or done with
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def collect(entry: Entry, sources: Sequence[Path], stage: Stage, root: Path) -> list[str]:
@@ -165,7 +170,7 @@ def _place(path: Path, file: File, target: Path, stage: Stage) -> str | None:
     place.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gz" and not file.name.endswith(".gz"):
         try:
-            gunzip(path, place, file.bytes)
+            gunzip(path, place)
         except UserError as error:
             return str(error)
     else:
@@ -184,7 +189,7 @@ def _take(path: Path, place: Path, stage: Stage) -> None:
         shutil.copyfile(path, place)
 
 
-def part_of(name: str) -> str | None:
+def _part_of(name: str) -> str | None:
     """Which part a folder name means."""
     return next((part for part, names in PART_NAMES.items() if name.lower() in names), None)
 
@@ -195,13 +200,13 @@ def find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     Raises:
         UserError: where two folders claim to be the same part.
     """
-    meanings = {part_of(name): part for part, name in entry.parts.items()}
+    meanings = {_part_of(name): part for part, name in entry.parts.items()}
     hits: dict[str, list[Path]] = {part: [] for part in entry.parts}
     for source in sources:
         for parent in _class_parents(source):
             above = [parent, *parent.parents]
             above = above[: above.index(source) + 1]
-            meaning = next((m for folder in above if (m := part_of(folder.name))), None)
+            meaning = next((m for folder in above if (m := _part_of(folder.name))), None)
             if meaning in meanings:
                 hits[meanings[meaning]].append(parent)
     found = {}
@@ -216,21 +221,7 @@ def find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     return found
 
 
-def holds(entry: Entry, folder: Path) -> bool:
-    """Whether a folder has everything of a data set in it, by name."""
-    if entry.is_folder:
-        return len(find_parts(entry, [folder])) == len(entry.parts)
-    files = list(_files([folder]))
-    return all(_called(file.name, files) for file in entry.contents)
-
-
 def _class_parents(source: Path) -> list[Path]:
     """Folders whose own folders hold images."""
-    parents: dict[Path, None] = {}
-    for folder, _, files in os.walk(source):
-        path = Path(folder)
-        if path != source and any(
-            Path(file).suffix.lower() in IMAGES and file[0] != "." for file in files
-        ):
-            parents[path.parent] = None
-    return list(parents)
+    holders = {path.parent for path in image_files(source)} - {source}
+    return sorted({folder.parent for folder in holders})

@@ -6,11 +6,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from spinal_repro.data.catalog import Entry, File
-from spinal_repro.data.idx_files import check_idx
 from spinal_repro.errors import UserError
 
 # what torchvision's ImageFolder takes for an image
 IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# what people call the parts, compared in lower case
+PART_NAMES = {
+    "train": ("train", "training"),
+    "val": ("val", "valid", "validation", "eval"),
+    "test": ("test", "testing"),
+}
 
 
 def sum_of(path: Path, kind: str) -> str:
@@ -57,8 +62,10 @@ def file_problem(folder: Path, file: File, deep: bool) -> str | None:
     if wrong is not None:
         return f"{file.name} is damaged: {wrong}"
     if "-idx" in file.name:
+        from spinal_repro.data.idx import read_idx
+
         try:
-            check_idx(path)
+            read_idx(path)
         except UserError as error:
             return str(error).partition(";")[0]
     return None
@@ -98,11 +105,8 @@ def class_names(folder: Path) -> list[str]:
 
 def image_files(folder: Path) -> list[Path]:
     """The image files below a folder, sorted."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGES and path.name[0] != "." and path.is_file()
-    )
+    inside = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
+    return sorted(path for path in inside if path.name[0] != "." and path.is_file())
 
 
 def _unreadable(images: list[Path]) -> list[str]:
@@ -113,6 +117,6 @@ def _unreadable(images: list[Path]) -> list[str]:
         try:
             with Image.open(path) as image:
                 image.verify()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow raises many kinds for damaged files
             found.append(f"{path} is no readable image: {error}")
     return found

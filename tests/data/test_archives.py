@@ -1,17 +1,13 @@
-"""Archives that are what they seem, and others."""
+"""Archives are unpacked whole and inside their folder, or refused."""
 
+import contextlib
 import gzip
-import io
 import os
-import struct
-import tarfile
-import zipfile
 from pathlib import Path
 
 import mirror as m
 import pytest
 
-from spinal_repro.data import archives
 from spinal_repro.data.archives import ArchiveError, gunzip, is_archive, unpack
 
 FILES = {"a/one.txt": b"1" * 1000, "a/b/two.txt": b"2" * 10, "./three.txt": b"3"}
@@ -39,10 +35,8 @@ def listed(folder: Path) -> dict[str, bytes]:
 def test_everything_is_unpacked(tmp_path: Path, name: str) -> None:
     path = packed(tmp_path, name, FILES)
     assert is_archive(path)
-    done: list[int] = []
-    unpack(path, tmp_path / "out", advance=done.append)
+    unpack(path, tmp_path / "out")
     assert listed(tmp_path / "out") == {n.removeprefix("./"): c for n, c in FILES.items()}
-    assert sum(done) == sum(map(len, FILES.values()))
 
 
 def test_only_some_members(tmp_path: Path) -> None:
@@ -50,72 +44,26 @@ def test_only_some_members(tmp_path: Path) -> None:
     assert list(listed(tmp_path / "out")) == ["a/b/two.txt"]
 
 
-@pytest.mark.parametrize(
-    "link", ["a/link -> /etc/passwd", "a/link -> ../../x", "a/link -> one.txt"]
-)
-def test_links_are_refused(tmp_path: Path, link: str) -> None:
-    with pytest.raises(ArchiveError, match="link or device"):
-        unpack(packed(tmp_path, "x.tar", {**FILES, link: b""}), tmp_path / "out")
+@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+@pytest.mark.parametrize("evil", ["../x.txt", "a/../../x.txt"])
+def test_nothing_is_written_outside(tmp_path: Path, name: str, evil: str) -> None:
+    with pytest.raises(ArchiveError, match="would write outside"):
+        unpack(packed(tmp_path, name, {**FILES, evil: b"evil"}), tmp_path / "out")
+    assert not (tmp_path / "x.txt").exists()
 
 
-@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
-def test_hard_links_and_devices_are_refused(tmp_path: Path, kind: bytes) -> None:
-    path = tmp_path / "x.tar"
-    with tarfile.open(path, "w") as archive:
-        info = tarfile.TarInfo("evil")
-        info.type, info.linkname = kind, "a"
-        archive.addfile(info)
-    with pytest.raises(ArchiveError, match="link or device"):
-        unpack(path, tmp_path / "out")
+@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
+def test_absolute_names_are_taken_as_relative_or_refused(tmp_path: Path, name: str) -> None:
+    evil = str(tmp_path / "x.txt")
+    with contextlib.suppress(ArchiveError):
+        unpack(packed(tmp_path, name, {**FILES, evil: b"evil"}), tmp_path / "out")
+    assert not (tmp_path / "x.txt").exists()
 
 
-def test_links_in_zip_files_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "x.zip"
-    with zipfile.ZipFile(path, "w") as archive:
-        info = zipfile.ZipInfo("link")
-        info.external_attr = 0o120777 << 16
-        archive.writestr(info, "/etc/passwd")
-    with pytest.raises(ArchiveError, match="link or device"):
-        unpack(path, tmp_path / "out")
-
-
-@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz"])
-def test_a_bomb_is_not_unpacked(tmp_path: Path, name: str, monkeypatch) -> None:
-    monkeypatch.setattr(archives, "SLACK", 10_000)
-    path = packed(tmp_path, name, {f"{i}.txt": b"0" * 100_000 for i in range(20)})
-    with pytest.raises(ArchiveError, match="more than 50 times its size"):
-        unpack(path, tmp_path / "out")
-    assert sum(map(len, listed(tmp_path / "out").values())) <= 50 * path.stat().st_size + 10_000
-
-
-def test_a_zip_file_that_lies_about_its_sizes(tmp_path: Path) -> None:
-    """The directory says 10 bytes where 100,000 are packed."""
-    content = m.zip_of({"a": b"0" * 100_000})
-    for signature, offset in ((b"PK\3\4", 22), (b"PK\1\2", 24)):
-        place = content.index(signature) + offset
-        content = content[:place] + struct.pack("<I", 10) + content[place + 4 :]
-    (tmp_path / "x.zip").write_bytes(content)
-    with pytest.raises(ArchiveError, match=r"damaged|more than the 10 bytes"):
-        unpack(tmp_path / "x.zip", tmp_path / "out")
-    assert sum(map(len, listed(tmp_path / "out").values())) <= 10
-
-
-def test_too_many_files(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(archives, "MAX_FILES", 2)
-    with pytest.raises(ArchiveError, match="more than 2 files"):
-        unpack(packed(tmp_path, "x.zip", FILES), tmp_path / "out")
-
-
-def test_the_same_name_twice(tmp_path: Path) -> None:
-    out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        for _ in range(2):
-            info = tarfile.TarInfo("a")
-            info.size = 1
-            archive.addfile(info, io.BytesIO(b"x"))
-    (tmp_path / "x.tar").write_bytes(out.getvalue())
-    with pytest.raises(ArchiveError, match="twice"):
-        unpack(tmp_path / "x.tar", tmp_path / "out")
+def test_links_to_the_outside_are_refused(tmp_path: Path) -> None:
+    files = {**FILES, "a/link -> ../../x": b""}
+    with pytest.raises(ArchiveError, match="would write outside"):
+        unpack(packed(tmp_path, "x.tar", files), tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -127,20 +75,18 @@ def test_half_an_archive(tmp_path: Path, name: str, share: float) -> None:
         unpack(path, tmp_path / "out")
 
 
-def test_gunzip_stops_at_the_size_it_may_have(tmp_path: Path) -> None:
+def test_gunzip(tmp_path: Path) -> None:
     (tmp_path / "a.gz").write_bytes(gzip.compress(b"0" * 1000))
-    gunzip(tmp_path / "a.gz", tmp_path / "a", 1000)
+    gunzip(tmp_path / "a.gz", tmp_path / "a")
     assert (tmp_path / "a").read_bytes() == b"0" * 1000
-    with pytest.raises(ArchiveError, match="more than the 999 bytes"):
-        gunzip(tmp_path / "a.gz", tmp_path / "b", 999)
-    assert not (tmp_path / "b").exists()
+    for content in (gzip.compress(b"0" * 1000)[:-8], b"<html>"):
+        (tmp_path / "a.gz").write_bytes(content)
+        with pytest.raises(ArchiveError, match=r"a\.gz is damaged"):
+            gunzip(tmp_path / "a.gz", tmp_path / "b")
+        assert not (tmp_path / "b").exists()
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["C:/x.txt", "C:x.txt", "c:\\x.txt", "..\\x.txt", "a\\..\\..\\x.txt", "\\x.txt", "/x.txt"],
-)
-def test_names_that_lead_outside_on_any_system(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ArchiveError, match="would write outside"):
-        unpack(packed(tmp_path, "x.tar", {**FILES, name: b""}), tmp_path / "out")
-    assert not (tmp_path / "x.txt").exists()
+def test_a_file_that_is_no_archive(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").write_text("<html>log in first</html>")
+    with pytest.raises(ArchiveError, match=r"x\.zip is damaged"):
+        unpack(tmp_path / "x.zip", tmp_path / "out")

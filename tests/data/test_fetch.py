@@ -3,7 +3,6 @@
 import errno
 import gzip
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -135,33 +134,25 @@ def test_a_cut_connection_is_continued(server, tmp_path, ranges):
 
 def test_a_partial_file_survives_and_the_same_command_continues(server, tmp_path):
     name = f"{NAMES[0]}.gz"
-    server.files, server.cut = packed(), {name: [500, 0, 0, 0]}
+    server.files, server.cut = packed(), {name: [500, *[0] * 9]}
     with pytest.raises(UserError, match="the connection was cut"):
         fetch(idx_entry(server.url), tmp_path)
     assert_nothing(tmp_path)
     partial = tmp_path / HIDDEN / "mnist/downloads" / f"{name}.partial"
     assert partial.read_bytes() == packed()[name][:500]
     server.asked.clear()
+    server.cut.clear()
     assert fetch(idx_entry(server.url), tmp_path)
     assert server.asked[0] == (name, "bytes=500-")
     assert_whole(tmp_path)
 
 
-def test_a_wrong_beginning_is_thrown_away(server, tmp_path):
-    name = f"{NAMES[0]}.gz"
+@pytest.mark.parametrize("beginning", [b"another mirror's beginning", b"x" * 10_000])
+def test_a_wrong_beginning_is_thrown_away(server, tmp_path, beginning):
+    """Also one that is longer than the file."""
     folder = tmp_path / HIDDEN / "mnist/downloads"
     folder.mkdir(parents=True)
-    (folder / f"{name}.partial").write_bytes(b"another mirror's beginning")
-    server.files = packed()
-    assert fetch(idx_entry(server.url), tmp_path)
-    assert_whole(tmp_path)
-
-
-def test_a_partial_file_longer_than_the_file(server, tmp_path):
-    name = f"{NAMES[1]}.gz"
-    folder = tmp_path / HIDDEN / "mnist/downloads"
-    folder.mkdir(parents=True)
-    (folder / f"{name}.partial").write_bytes(b"x" * 10_000)
+    (folder / f"{NAMES[1]}.gz.partial").write_bytes(beginning)
     server.files = packed()
     assert fetch(idx_entry(server.url), tmp_path)
     assert_whole(tmp_path)
@@ -179,13 +170,7 @@ def test_wrong_bytes_are_refused_and_the_next_mirror_asked(server, tmp_path, con
     assert_whole(tmp_path)
 
 
-def test_a_flood_is_stopped(server, tmp_path):
-    server.files = packed() | {f"{NAMES[1]}.gz": b"x" * (2**20 + 4096)}
-    with pytest.raises(UserError, match="more than twice"):
-        fetch(idx_entry(server.url), tmp_path)
-
-
-def test_compressed_anew_the_contents_decide(server, tmp_path):
+def test_of_a_file_compressed_again_the_contents_decide(server, tmp_path):
     server.files = {name: gzip.compress(data, 1) for name, data in
                     ((f"{n}.gz", d) for n, d in contents().items())}  # fmt: skip
     with pytest.raises(UserError, match="its md5 is"):
@@ -200,12 +185,6 @@ def test_ones_own_mirror_comes_first(server, tmp_path, monkeypatch):
     assert fetch(idx_entry("http://127.0.0.1:9/"), tmp_path)
     assert_whole(tmp_path)
     assert all(path.startswith("own/mnist/") for path, _ in server.asked)
-
-
-def test_a_mirror_is_no_path(tmp_path, monkeypatch):
-    monkeypatch.setenv("SPINAL_MIRROR", "file:///etc")
-    with pytest.raises(UserError, match="http or https address, not file"):
-        fetch(idx_entry("http://127.0.0.1:9/"), tmp_path)
 
 
 def test_offline_names_the_missing_files_and_touches_nothing(server, tmp_path, monkeypatch):
@@ -262,11 +241,8 @@ def test_a_tree_of_images(server, tmp_path):
 
 
 @pytest.mark.parametrize("pack", [m.zip_of, m.tar_of])
-@pytest.mark.parametrize(
-    "evil", ["../evil.png", "/outside/evil.png", "a/../../evil.png", "..\\e.png"]
-)
-def test_an_archive_that_leads_outside(server, tmp_path, pack, evil):
-    server.files["images.zip"] = pack({**BIRDS, evil: b"evil"})
+def test_an_archive_that_leads_outside(server, tmp_path, pack):
+    server.files["images.zip"] = pack({**BIRDS, "a/../../evil.png": b"evil"})
     root = tmp_path / "a/root"
     with pytest.raises(UserError, match="would write outside"):
         fetch(image_entry(server, server.files["images.zip"]), root)
@@ -346,28 +322,6 @@ def test_a_full_disk(server, tmp_path, monkeypatch, when):
         assert server.asked == []
     else:
         assert server.asked[0][1] == f"bytes={3000}-"
-
-
-def test_a_disk_that_is_really_full(server, tmp_path):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    if shutil.which("mount") is None:
-        pytest.skip("there is no program to mount a small file system")
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(disk)], capture_output=True
-    )
-    if mounted.returncode:
-        pytest.skip("only root may mount a small file system")
-    try:
-        server.files = packed()
-        with pytest.raises(UserError, match="is full"):
-            fetch(idx_entry(server.url), disk)
-        assert_nothing(disk)
-        subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
-        assert fetch(idx_entry(server.url), disk)
-        assert_whole(disk)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_two_processes_fetch_at_once(server, tmp_path):

@@ -1,6 +1,7 @@
 """Image files: decoded as torchvision does, cached by content, unreadable ones named together."""
 
-import shutil
+import errno
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -14,9 +15,8 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 
 from spinal_repro.data import photos as photos_module
 from spinal_repro.data.augment import HorizontalFlip
-from spinal_repro.data.decoding import read_image
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import Photos
+from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.errors import UserError
 from spinal_repro.preparation import Preparation
@@ -87,7 +87,7 @@ def test_the_cache_holds_what_decoding_gives_and_is_used_again(files, tmp_path, 
     assert np.array_equal(made.gather(torch.arange(9)).numpy(), expected)
     rows = torch.tensor([7, 0, 7])
     assert np.array_equal(made.gather(rows).numpy(), expected[rows])
-    assert [p.suffix for p in kept(tmp_path / "cache")] == [".json", ".npy"]
+    assert [p.suffix for p in kept(tmp_path / "cache")] == [".npy"]
 
     monkeypatch.setattr("spinal_repro.data.photos.read_image", None)  # nothing is decoded again
     again = photos(files).prepared(SQUARE, tmp_path / "cache")
@@ -130,8 +130,6 @@ def test_another_content_or_size_is_another_cache(files, tmp_path):
     assert len(list(cache.glob("*.npy"))) == 2
     stamp = files[0].stat()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(files[0])
-    import os
-
     os.utime(files[0], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # contents count, not times
     changed = photos(files).prepared(SQUARE, cache)
     assert len(list(cache.glob("*.npy"))) == 3
@@ -145,28 +143,44 @@ def test_hash_and_digests_follow_contents_and_labels(files):
     assert Photos(files[::-1], first.labels, 3).hash != first.hash
 
 
-def test_without_room_for_a_cache_images_are_decoded_for_each_batch(
-    files, tmp_path, monkeypatch, capsys
-):
-    usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
-    made = photos(files).prepared(SQUARE, tmp_path / "cache")
+@pytest.mark.parametrize("damage", ["truncated", "another shape", "no array", "pickle"])
+def test_a_damaged_cache_is_written_again(files, tmp_path, damage):
+    cache = tmp_path / "cache"
+    expected = photos(files).prepared(SQUARE, cache).gather(torch.arange(9))
+    (path,) = cache.glob("*.npy")
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "no array":
+        path.write_bytes(b"")
+    else:
+        np.save(path, np.zeros((8, 3, 10, 10), np.uint8 if damage != "pickle" else object))
+    again = photos(files).prepared(SQUARE, cache)
+    assert torch.equal(again.gather(torch.arange(9)), expected)
+    assert kept(cache) == [path]
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing(files, tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
+    with pytest.raises(UserError, match=r"cannot be written to .*cache.*No space.*runs=FOLDER"):
+        photos(files).prepared(SQUARE, tmp_path / "cache")
     assert kept(tmp_path / "cache") == []
-    assert "cannot be kept" in capsys.readouterr().err
-    expected = np.stack([read_image(path, 3, SQUARE) for path in files])
-    assert np.array_equal(made.gather(torch.arange(9)).numpy(), expected)
 
 
-@pytest.mark.parametrize("room", [True, False])
-def test_unreadable_files_are_named_together(files, tmp_path, monkeypatch, room):
+def test_unreadable_files_are_named_together(files, tmp_path):
     files[2].write_bytes(b"no image")
     files[5].write_bytes(files[5].read_bytes()[:200])
-    if not room:
-        usage = shutil.disk_usage(tmp_path)._replace(free=0)
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"2 of 9(?s:.)*2\.png(?s:.)*5\.png"):
         photos(files).prepared(SQUARE, tmp_path / "cache")
     assert kept(tmp_path / "cache") == []
+
+
+def test_pixels_of_unknown_range(tmp_path):
+    Image.fromarray(np.full((9, 9), np.nan, np.float32)).save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match="32 bits"):
+        read_image(tmp_path / "x.tif", 3, SQUARE)
 
 
 def test_a_file_that_vanished_is_named(files, tmp_path):

@@ -13,14 +13,6 @@ def skip_without(folder):
         pytest.skip(f"there is no {folder}")
 
 
-def test_cifar10(real_data):
-    skip_without(real_data / "cifar-10-batches-py")
-    dataset = load_dataset(compose(["dataset=cifar10", "model=cifar_cnn"]).dataset, real_data)
-    assert (len(dataset.train), len(dataset.test)) == (50000, 10000)
-    assert torch.bincount(dataset.train.labels).tolist() == [5000] * 10
-    assert torch.bincount(dataset.test.labels).tolist() == [1000] * 10
-
-
 def test_hymenoptera(real_data, tmp_path):
     skip_without(real_data / "hymenoptera_data")
     dataset = load_dataset(compose(["dataset=hymenoptera", "model=torchvision"]).dataset, real_data)

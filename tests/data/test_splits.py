@@ -1,8 +1,5 @@
 """Splits and fingerprints: disjoint, complete, stratified, deterministic, sensitive."""
 
-import dataclasses
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -32,8 +29,8 @@ def class_counts(labels: NDArray[np.int64], indices: NDArray[np.int64]) -> NDArr
 # stratified
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.999])
 def test_two_parts_hold_every_index_once(fraction: float, seed: int) -> None:
     labels = uneven_labels(seed)
     first, second = stratified(labels, fraction, seed)
@@ -42,8 +39,8 @@ def test_two_parts_hold_every_index_once(fraction: float, seed: int) -> None:
     assert (np.diff(first) > 0).all() and (np.diff(second) > 0).all()
 
 
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.2, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("fraction", [0.01, 0.1, 0.999])
 def test_each_class_gives_its_fraction_within_an_image(fraction: float, seed: int) -> None:
     labels = uneven_labels(seed)
     _, second = stratified(labels, fraction, seed)
@@ -56,7 +53,7 @@ def test_each_class_gives_its_fraction_within_an_image(fraction: float, seed: in
             assert abs(count - exact) < 1
 
 
-@pytest.mark.parametrize("fraction", [0.05, 0.1, 0.2, 0.5])
+@pytest.mark.parametrize("fraction", [0.1, 0.2])
 def test_the_second_part_has_its_fraction_of_the_whole(fraction: float) -> None:
     """Classes as uneven as MNIST's still give exactly 6,000 of 60,000."""
     sizes = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
@@ -65,17 +62,10 @@ def test_the_second_part_has_its_fraction_of_the_whole(fraction: float) -> None:
     assert len(second) == round(fraction * 60000) and len(first) + len(second) == 60000
 
 
-@pytest.mark.parametrize("size", range(17, 27))
+@pytest.mark.parametrize("size", [17, 20, 25])
 def test_the_fraction_of_the_whole_is_rounded_to_the_nearest_image(size: int) -> None:
     _, second = stratified(np.zeros(size, dtype=np.int64), 0.1, seed=0)
     assert abs(len(second) - 0.1 * size) <= 0.5 + 1e-9
-
-
-def test_mnist_sized_classes_are_exact() -> None:
-    labels = np.repeat(np.arange(10), 6000)
-    first, second = stratified(labels, 0.1, seed=0)
-    assert class_counts(labels, first).tolist() == [5400] * 10
-    assert class_counts(labels, second).tolist() == [600] * 10
 
 
 def test_tiny_classes() -> None:
@@ -106,8 +96,8 @@ def test_choice_within_a_class_is_even() -> None:
 # subset
 
 
-@pytest.mark.parametrize("limit", [1, 7, 13, 26, 50, 99, 333, 1000])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("limit", [1, 26, 333, 1000])
+@pytest.mark.parametrize("seed", range(2))
 def test_subset_keeps_the_limit_and_the_proportions(limit: int, seed: int) -> None:
     labels = uneven_labels(seed)
     indices = np.random.default_rng(seed).permutation(len(labels))[: len(labels) * 3 // 4]
@@ -164,13 +154,6 @@ def test_held_out_split() -> None:
     assert np.array_equal(split.train, first) and np.array_equal(split.val, second)
 
 
-def test_split_without_validation_trains_on_everything() -> None:
-    labels = uneven_labels()
-    split = make_split(labels, labels[:50], val_fraction=0, seed=0)
-    assert np.array_equal(split.train, np.arange(len(labels)))
-    assert split.sizes() == {"train": len(labels), "val": 0, "test": 50}
-
-
 @pytest.mark.parametrize("val_fraction", [0.0, 0.1])
 def test_limited_split(val_fraction: float) -> None:
     train_labels, test_labels = uneven_labels(0, 30), uneven_labels(1, 30)
@@ -221,12 +204,6 @@ def test_hash_of_a_made_split_depends_on_seed_fraction_and_labels_alone() -> Non
         hash_of(limit=9),
     ]
     assert len({hash_of(), *others}) == 5
-
-
-def test_hash_does_not_depend_on_the_integer_type() -> None:
-    split = split_of([0, 1, 2], [3], [0])
-    narrow = dataclasses.replace(split, train=split.train.astype(np.int32))
-    assert narrow.hash == split.hash
 
 
 def test_parts_that_overlap_are_refused() -> None:
@@ -281,7 +258,7 @@ def shared(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> int:
     return num_shared(fingerprints(images), fingerprints(others))
 
 
-@pytest.mark.parametrize("side", [1, 3, 7, 8, 28])
+@pytest.mark.parametrize("side", [1, 28])
 def test_planted_duplicates_are_counted(side: int) -> None:
     images = random_images(40, side)
     if side == 1:  # 40 images of one pixel must be made to differ
@@ -295,15 +272,10 @@ def test_planted_duplicates_are_counted(side: int) -> None:
     assert shared(test, train[7:8]) == 1
 
 
-@pytest.mark.parametrize(
-    "original", [np.zeros, np.ones, lambda n, t: np.full(n, 255, t)], ids=["0", "1", "255"]
-)
-def test_one_changed_bit_anywhere_makes_another_image(
-    original: Callable[..., NDArray[np.uint8]],
-) -> None:
+def test_one_changed_bit_anywhere_makes_another_image() -> None:
     """All 6,272 images that differ from one in a single bit are different from it, and all
     are different from one another: the fingerprint overlooks no pixel and no bit."""
-    image = original(784, np.uint8)
+    image = np.zeros(784, np.uint8)
     bits = np.arange(784 * 8)
     flipped = np.tile(image, (len(bits), 1))
     flipped[bits, bits // 8] ^= (1 << (bits % 8)).astype(np.uint8)
@@ -311,28 +283,3 @@ def test_one_changed_bit_anywhere_makes_another_image(
     assert shared(flipped, flipped) == len(bits)
     half = len(bits) // 2
     assert shared(flipped[:half], flipped[half:]) == 0
-
-
-def test_exchanged_pixels_make_another_image() -> None:
-    images = random_images(1).reshape(1, 784)
-    rolled = np.stack([np.roll(images[0], shift) for shift in range(1, 784)])
-    assert shared(images, rolled) == 0
-    transposed = images.reshape(1, 28, 28).transpose(0, 2, 1)
-    assert shared(images.reshape(1, 28, 28), transposed) == 0
-    assert shared(images.reshape(1, 28, 28), transposed.transpose(0, 2, 1)) == 1
-
-
-def test_sparse_images_have_no_accidental_matches() -> None:
-    """4,000 distinct images of three set pixels."""
-    random = np.random.default_rng(0)
-    images = np.zeros((4000, 784), dtype=np.uint8)
-    images[np.arange(4000)[:, None], random.integers(0, 784, (4000, 3))] = 128
-    images = np.unique(images, axis=0)
-    random.shuffle(images)
-    assert shared(images[:2000], images[2000:]) == 0
-
-
-def test_no_images_share_nothing() -> None:
-    images = random_images(3)
-    assert shared(images, images[:0]) == 0
-    assert shared(images[:0], images) == 0

@@ -1,0 +1,146 @@
+"""CIFAR-10, CIFAR-100, SVHN and STL-10, read from files of their formats and from real ones."""
+
+import dataclasses
+import io
+import pickle
+
+import mirror as m
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torchvision import datasets as tv
+
+from spinal_repro.config import compose
+from spinal_repro.data import catalog, fetch, imports
+from spinal_repro.data.catalog import File, find_entry
+from spinal_repro.data.imports import import_data
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.errors import UserError
+
+
+def images(count, side):
+    """Images ``[N, 3, S, S]``: channel c of image n starts with 10 n + c, then 200."""
+    made = np.zeros((count, 3, side, side), np.uint8)
+    made[:, :, 0, 0] = 10 * np.arange(count)[:, None] + np.arange(3)
+    made[:, :, 0, 1] = 200
+    return made
+
+
+def assert_holds(part, count, repeats=1):
+    assert part.images.dtype == torch.uint8 and part.labels.dtype == torch.int64
+    expected = torch.from_numpy(images(count, part.images.shape[-1])).repeat(repeats, 1, 1, 1)
+    assert torch.equal(part.images, expected)
+    assert part.labels.tolist() == [label % 10 for label in range(count)] * repeats
+
+
+def cifar(kind, labels):
+    """Batches of ten images in the archive of a CIFAR."""
+    content = {"data": images(10, 32).reshape(10, -1), labels: list(range(10))}
+    names = [name for name, _ in [*kind.train_list, *kind.test_list]]
+    files = {name: pickle.dumps(content, protocol=2) for name in names}
+    files[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: [f"c{n}" for n in range(100)]})
+    return {
+        kind.filename: m.tar_of({f"{kind.base_folder}/{n}": d for n, d in files.items()})
+    }, files
+
+
+def svhn():
+    files = {}
+    for part, count in (("train", 20), ("test", 10)):
+        out = io.BytesIO()
+        pixels = images(count, 32).transpose(2, 3, 1, 0)  # as published: H, W, C, N
+        labels = [10 if label % 10 == 0 else label % 10 for label in range(count)]
+        savemat(out, {"X": pixels, "y": np.array(labels, np.uint8)[:, None]})
+        files[f"{part}_32x32.mat"] = out.getvalue()
+    return files, files
+
+
+def stl10():
+    files = {"unlabeled_X.bin": images(3, 96).tobytes()}
+    for part, count in (("train", 20), ("test", 10)):
+        files[f"{part}_X.bin"] = images(count, 96).transpose(0, 1, 3, 2).tobytes()
+        files[f"{part}_y.bin"] = bytes(label % 10 + 1 for label in range(count))
+    return {tv.STL10.filename: m.tar_of({f"stl10_binary/{n}": d for n, d in files.items()})}, files
+
+
+MADE = {  # how its files are made, and its images in train
+    "cifar10": (lambda: cifar(tv.CIFAR10, "labels"), 50),
+    "cifar100": (lambda: cifar(tv.CIFAR100, "fine_labels"), 10),
+    "svhn": (svhn, 20),
+    "stl10": (stl10, 20),
+}
+
+
+@pytest.fixture(params=MADE)
+def published(request, monkeypatch):
+    """A configuration, the catalog's record of it with the checksums of what a mirror serves."""
+    make, train = MADE[request.param]
+    served, contents = make()
+    about = dataclasses.replace(
+        find_entry(request.param).about,
+        files=[File(name, md5=m.md5(data)) for name, data in served.items()],
+        contents=[File(name, md5=m.md5(data)) for name, data in contents.items()],
+    )
+    entry = dataclasses.replace(find_entry(request.param), about=about)
+    monkeypatch.setattr(catalog, "find_entry", lambda name: entry)
+    for module in (fetch, imports):
+        monkeypatch.setattr(module, "entry_for", lambda config: entry)
+    sizes = [f"dataset.train_size={train}", "dataset.test_size=10"]
+    return compose([f"dataset={request.param}", *sizes]).dataset, entry, served
+
+
+def assert_read(config, root, **options):
+    dataset = load_dataset(config, root, **options)
+    repeats = 5 if config.name == "cifar10" else 1
+    assert_holds(dataset.train, config.train_size // repeats, repeats)
+    assert_holds(dataset.test, 10)
+    assert list(dataset.classes[:2]) == (["c0", "c1"] if "cifar" in config.name else [])
+
+
+def test_they_are_fetched_where_that_is_asked_for(published, tmp_path):
+    config, entry, served = published
+    with m.serving() as server:
+        server.files = served
+        entry.about.mirrors[:] = [server.url]
+        with pytest.raises(UserError, match=r"missing .*data\.download=true"):
+            load_dataset(config, tmp_path)
+        assert server.asked == []
+        assert_read(config, tmp_path, download=True)
+
+
+def test_they_are_imported_from_their_archives_or_files(published, tmp_path):
+    config, entry, served = published
+    (tmp_path / "mine").mkdir()
+    for name, data in served.items():
+        (tmp_path / "mine" / name).write_bytes(data)
+    assert import_data(entry, tmp_path / "root", [tmp_path / "mine"])
+    assert_read(config, tmp_path / "root")
+    assert {p.name for p in (tmp_path / "mine").iterdir()} == set(served)
+    path = entry.path(tmp_path / "root") / entry.contents[-1].name
+    if config.name == "stl10":
+        path = path.with_name("test_y.bin")
+    path.write_bytes(b"cposix\nsystem\n(S'touch %s'\ntR." % bytes(tmp_path / "made"))
+    with pytest.raises(UserError, match=rf"{path.name} is damaged: its md5 is .*fetch it again"):
+        load_dataset(config, tmp_path / "root")
+    assert not (tmp_path / "made").exists()
+
+
+def test_an_archive_that_lies_there_is_unpacked(published, tmp_path, monkeypatch):
+    """As torchvision leaves it; no network is needed or used."""
+    config, _, served = published
+    monkeypatch.setenv("SPINAL_OFFLINE", "1")
+    for name, data in served.items():
+        (tmp_path / name).write_bytes(data)
+    assert_read(config, tmp_path)
+
+
+def test_cifar10_is_what_torchvision_reads(real_data):
+    if not (real_data / tv.CIFAR10.base_folder).is_dir():
+        pytest.skip(f"there is no {real_data / tv.CIFAR10.base_folder}")
+    dataset = load_dataset(compose(["dataset=cifar10", "model=cifar_cnn"]).dataset, real_data)
+    for part, train in ((dataset.train, True), (dataset.test, False)):
+        theirs = tv.CIFAR10(real_data, train=train)
+        assert np.array_equal(part.images.permute(0, 2, 3, 1), theirs.data)
+        assert part.labels.tolist() == theirs.targets
+        assert list(dataset.classes) == theirs.classes
