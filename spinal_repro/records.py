@@ -11,10 +11,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
 from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
+from spinal_repro.locks import STATUS, is_locked
 from spinal_repro.reading import read_json
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.untrusted import refuse_interpolations
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
 
 KEY = "schema_version"
 SCHEMA_VERSION = CONFIG_VERSION = 1  # a key with a default, added later, is no new version
-RECORD, STATUS, LOCK = "record.json", "status.json", ".lock"
+RECORD = "record.json"
 RETIRED = ("self_check",)  # settings of runtime that older records have, and that changed no result
 
 
@@ -170,7 +169,7 @@ def describe(folder: Path) -> dict[str, Any]:
         if not isinstance(status, Mapping) or not isinstance(status.get("state"), str):
             raise UserError(f"{STATUS} does not say what the run is doing")
         row |= {"state": status["state"], "epochs": status.get("epochs", "")}
-        if row["state"] == "running" and not is_running(folder):
+        if row["state"] == "running" and not is_locked(folder):
             row["state"] = "interrupted"
         if status.get("message"):
             row["message"] = str(status["message"])
@@ -189,20 +188,6 @@ def describe(folder: Path) -> dict[str, Any]:
         why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
         row |= {"state": "unreadable", "reduced": why}
     return row
-
-
-def is_running(folder: Path) -> bool:
-    """Whether a process is training the run in a folder: then it holds the folder's lock."""
-    path = folder / LOCK
-    if not path.is_file():
-        return False
-    try:
-        with FileLock(path, timeout=0, fallback_to_soft=False):
-            return False
-    except Timeout:
-        return True
-    except OSError:  # a folder of another user, or a file system without locks
-        return False
 
 
 def is_alive(status: Mapping[str, Any]) -> bool:

@@ -10,15 +10,15 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from spinal_repro.training.evaluation import evaluate
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.inference import find_images, load_run, part_of, predict, run_place
-from spinal_repro.training import replay
-from spinal_repro.training.evaluation import evaluate
 from spinal_repro.outputs import write_config
+from spinal_repro.training import replay
 from spinal_repro.training.run import run
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

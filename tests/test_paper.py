@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from spinal_repro.training.loop import train_epoch, training_loss
 
 from spinal_repro import paper
 from spinal_repro.config import compose, config_dir, validate
@@ -22,7 +23,6 @@ from spinal_repro.paper import TABLES, Cell, Published, curve, load_cells
 from spinal_repro.schema import Config
 from spinal_repro.sizes import cell_counts
 from spinal_repro.training import run as run_module
-from spinal_repro.training.loop import train_epoch, training_loss
 from spinal_repro.training.optim import LR_RULES
 
 pytestmark = pytest.mark.xdist_group("paper")  # every cell is composed once
