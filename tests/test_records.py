@@ -9,8 +9,8 @@ import pytest
 
 from spinal_repro.errors import UserError
 from spinal_repro.files import read_json, write_json
+from spinal_repro.locks import LOCK
 from spinal_repro.records import (
-    LOCK,
     SCHEMA_VERSION,
     describe,
     read_record,
