@@ -133,8 +133,7 @@ def write_status(folder: Path, state: str, **details: Any) -> None:
 
     Args:
         folder: Of the run.
-        state: ``waiting``, ``running``, ``done``, ``failed``, ``interrupted``, ``killed`` or
-            ``timed out``.
+        state: ``running``, ``done``, ``failed`` or ``interrupted``.
         details: ``epochs``, ``message``, ``traceback``.
     """
     who = {"pid": os.getpid(), "host": platform.node()}

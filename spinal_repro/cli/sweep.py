@@ -73,7 +73,7 @@ def run_jobs(
 
 def _program() -> list[str]:
     """How jobs are started: a script of the user's own, which registers components, runs again."""
-    script = Path(sys.argv[0])
-    if script.suffix == ".py" and script.name != "train.py":
+    script = Path(sys.argv[0]).resolve()
+    if script.suffix == ".py" and script != Path(__file__).resolve().with_name("train.py"):
         return [sys.executable, str(script)]
     return [sys.executable, "-m", "spinal_repro.cli.train"]

@@ -14,7 +14,7 @@ from spinal_repro.cli import train
 from spinal_repro.cli.spinal import main
 from spinal_repro.config import compose
 from spinal_repro.data import sources
-from spinal_repro.errors import UserError
+from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, part_of
 from spinal_repro.records import read_records, run_folders
 from spinal_repro.search import Study, load_space
@@ -133,6 +133,18 @@ def test_a_lost_trial_is_issued_again_and_goes_on(tmp_path, space, monkeypatch):
     logs = [(folder / "log.txt").read_text() for folder in run_folders(tmp_path / "study")]
     assert len(logs) == 2  # the same folder, from its checkpoint
     assert sum("continuing after epoch 1" in log for log in logs) == 1
+
+
+def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(run_module, "run", interrupt)
+    with pytest.raises(SystemExit) as ended:
+        main(["search", *FIXED, "--space=space.yaml", "--journal=study/journal.log", "--study=s"])
+    assert ended.value.code == EXIT_INTERRUPTED
+    assert study_of(tmp_path, space).counts == {"running": 1}
 
 
 def test_the_trials_of_other_machines_are_left_alone(tmp_path, space, monkeypatch):
