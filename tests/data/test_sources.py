@@ -30,6 +30,7 @@ from spinal_repro.data.catalog import Entry, File, entry_for
 from spinal_repro.data.idx_files import check_idx
 from spinal_repro.data.sources import (
     MAX_ENLARGED,
+    SOURCES,
     Dataset,
     ImageSet,
     load_dataset,
@@ -510,6 +511,23 @@ def test_grey_images_on_three_channels(tmp_path: Path) -> None:
     assert all(torch.equal(colour[:, channel], grey[:, 0]) for channel in range(3))
     with pytest.raises(UserError, match=r"1x28x28, expected 2x28x28"):
         load_dataset(dataclasses.replace(config, channels=2), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.full((4, 1, 28, 28), torch.nan), torch.arange(4), "pixels of torch.float32"),
+        (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4.0), "labels of"),
+        (torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(3), "3 labels for images"),
+        (torch.zeros(0, 1, 28, 28, dtype=torch.uint8), torch.arange(0), "holds no images"),
+    ],
+)
+def test_sources_that_give_something_else(images, labels, message, monkeypatch):
+    part = ImageSet(images, labels)
+    monkeypatch.setitem(SOURCES._items, "odd", lambda *given: Dataset(part, part))
+    config = dataclasses.replace(compose([]).dataset, source="odd", train_size=None, test_size=None)
+    with pytest.raises(UserError, match=message):
+        load_dataset(config, "unused")
 
 
 @pytest.mark.parametrize(
