@@ -15,7 +15,6 @@ from spinal_repro.errors import UserError
 from spinal_repro.files import write_json
 from spinal_repro.reading import read_json
 from spinal_repro.record_shape import refuse_other_shapes
-from spinal_repro.untrusted import refuse_interpolations
 from spinal_repro.versions import RECORD_VERSION, upgraded_config, upgraded_record
 
 if TYPE_CHECKING:
@@ -95,19 +94,14 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
 def stored_config(config: Mapping[str, Any]) -> "Config":
     """A configuration as JSON has it, of a record or of a cell, made one to work with.
 
-    Keys that are younger than the record have today's defaults. Nothing in it is looked up or
-    composed: it says everything itself.
+    Keys that are younger than the record have today's defaults.
 
     Raises:
         UserError: where it is not valid.
     """
     from spinal_repro.config import validate
 
-    config = upgraded_config(config, "the configuration")
-    refuse_interpolations(config, "a stored configuration")
-    if "hydra" in config:
-        raise UserError("a stored configuration has no settings of Hydra's; leave out 'hydra'")
-    return validate(config)
+    return validate(upgraded_config(config, "the configuration"))
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:

@@ -1,5 +1,6 @@
 """``spinal-train``: the Hydra application."""
 
+import argparse
 import os
 import re
 import sys
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import main as hydra_main
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -29,14 +29,11 @@ from spinal_repro.errors import (
     in_words,
     unknown,
 )
-from spinal_repro.foreign import FILE, guarded
 from spinal_repro.schema import schema_keys
 from spinal_repro.text import close_output, printable, tell
 from spinal_repro.training.stop import Stop, listen_for_good
-from spinal_repro.untrusted import refuse_unreadable
 
 LINE_FEED = "\n"
-SEARCH_PATH = "hydra.searchpath"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
@@ -95,7 +92,6 @@ def _main(arguments: Sequence[str]) -> int:
             if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
                 raise UserError("torchrun is for one training: leave out -m, or leave out torchrun")
             arguments = expand(arguments, sweeping)
-            refuse_unreadable(_extra_dirs(arguments))
             check_overrides(arguments)
             if sweeping:
                 arguments = with_launcher(arguments)
@@ -103,7 +99,7 @@ def _main(arguments: Sequence[str]) -> int:
             start = hydra_main(
                 version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
             )(job)
-            with guarded(), elsewhere(arguments, jobs, _extra_dirs(arguments)):
+            with elsewhere(arguments, jobs, _extra_dirs(arguments)):
                 start()
     except UserError as error:
         _complain(str(error))
@@ -208,24 +204,17 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Folders with configuration of the user's own: ``--config-dir`` as Hydra reads it.
-
-    Raises:
-        UserError: for ways to bring in a whole configuration, which is this program's own.
-    """
-    given, _ = get_args_parser().parse_known_args(arguments)
-    for option in ("config_path", "config_name", "experimental_rerun"):
-        if getattr(given, option) is not None:
-            raise UserError(
-                f"--{option.replace('_', '-')} would replace this program's configuration; files "
-                f"of your own go into a folder: --config-dir FOLDER"
-            )
+    """Folders with configuration of the user's own: ``--config-dir`` and ``hydra.searchpath``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c")  # else -c would be taken for the beginning of -cd
+    given, _ = parser.parse_known_args(arguments)
     folders = [] if given.config_dir is None else [Path(given.config_dir)]
-    words = [a for a in arguments if a.lstrip("+").startswith(SEARCH_PATH)]
+    words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
     for override in OverridesParser.create().parse_overrides(words):
         value = override.value()
-        places = [str(place).removeprefix(FILE) for place in value] if type(value) is list else []
-        folders += [Path(place) for place in places if "://" not in place]
+        places = value if isinstance(value, list) else []
+        folders += [Path(str(place).removeprefix("file://")) for place in places]
     return folders
 
 
