@@ -14,8 +14,7 @@ from typing import Any
 
 from spinal_repro import config, schema
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_json
-from spinal_repro.reading import read_json
+from spinal_repro.files import read_json, write_json
 
 
 def composed_cell(name: str) -> dict[str, Any]:

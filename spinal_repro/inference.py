@@ -21,11 +21,11 @@ from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.environment import autocast, backend_settings, resolve_device
 from spinal_repro.errors import UserError
+from spinal_repro.files import read_yaml
 from spinal_repro.memory import keep_freed_memory
 from spinal_repro.model import build_model
 from spinal_repro.preparation import refuse_constants
 from spinal_repro.pretrained import load_whole, read_tensors
-from spinal_repro.reading import read_yaml
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.records import RECORD, read_record, stored_config
 from spinal_repro.schema import Config

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_json
-from spinal_repro.reading import read_json
+from spinal_repro.files import read_json, write_json
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.versions import RECORD_VERSION, upgraded_config, upgraded_record
 

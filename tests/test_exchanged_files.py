@@ -24,9 +24,8 @@ from spinal_repro import versions
 from spinal_repro.cli.spinal import main
 from spinal_repro.config import compose
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_json
+from spinal_repro.files import read_json, read_yaml, write_json
 from spinal_repro.pretrained import read_tensors
-from spinal_repro.reading import read_json, read_yaml
 from spinal_repro.record_shape import refuse_other_shapes
 from spinal_repro.records import read_record, stored_config
 from spinal_repro.results.cells import match

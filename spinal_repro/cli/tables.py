@@ -128,10 +128,7 @@ def _speed(page: Path, measured: Path) -> str:
     from spinal_repro.files import read_json
     from spinal_repro.results.benchmark import fill
 
-    try:
-        return fill(page.read_text(encoding="utf-8"), read_json(measured))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{measured} cannot be read: {error}") from error
+    return fill(page.read_text(encoding="utf-8"), read_json(measured))
 
 
 def _counted(path: Path) -> dict[str, dict[str, int]]:

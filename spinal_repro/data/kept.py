@@ -11,8 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from spinal_repro.files import write_json
-from spinal_repro.reading import read_json
+from spinal_repro.files import read_json, write_json
 
 CHUNK = 2**24  # bytes summed at once
 

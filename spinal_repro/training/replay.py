@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from spinal_repro.environment import backend_settings, resolve_device
 from spinal_repro.errors import UserError
+from spinal_repro.files import read_json, read_yaml
 from spinal_repro.inference import run_place
-from spinal_repro.reading import read_json, read_yaml
 from spinal_repro.records import RECORD, stored_config
 from spinal_repro.schema import Config
 from spinal_repro.training import run as runs
