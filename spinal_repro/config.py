@@ -265,7 +265,7 @@ def _check_values(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
-    refuse_constants(recipe.mean or (), recipe.std or (), "recipe")
+    refuse_constants(recipe.std or (), "recipe")
     for part in ("train", "eval"):
         Preparation.of(recipe, part)
     for epoch, lr in recipe.stages.items():

@@ -230,7 +230,6 @@ def test_what_cannot_be_composed_is_refused_in_one_line(override, named):
         ({"recipe__momentum": -0.1}, r"recipe\.momentum must be 0 or more"),
         ({"recipe__weight_decay": -1e-4}, r"recipe\.weight_decay must be 0 or more"),
         ({"recipe__std": [0.0]}, "std in recipe must be above 0"),
-        ({"recipe__mean": [1e39]}, "mean in recipe must be what float32 holds"),
         ({"recipe__mean": [10**400]}, r"recipe\.mean must be a number that 64 bits hold"),
         ({"recipe__batch_size": 10**24}, r"recipe\.batch_size must be a number"),
         ({"recipe__prepare": {"eval": {"resize": 4097}}}, r"resize must be N .* from 1 to 4096"),
