@@ -42,6 +42,13 @@ def config_dir() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def version_base() -> dict[str, Any]:
+    """What Hydra 1.3 must be told to have its own defaults; later versions have theirs untold."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
+
 def allowing(overrides: Sequence[str]) -> list[str]:
     """The same overrides, where settings that the schema has may be set whether or not YAML does.
 
@@ -79,7 +86,7 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
     try:
         if GlobalHydra.instance().is_initialized():
             return hydra_compose("train", overrides=[*overrides, *search])
-        with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+        with initialize_config_dir(str(config_dir().resolve()), **version_base()):
             return hydra_compose("train", overrides=[*overrides, *search])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error

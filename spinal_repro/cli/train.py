@@ -18,9 +18,18 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.help import help_text, textual_help
 from spinal_repro.cli.launch import Jobs, elsewhere, requeued
 from spinal_repro.cli.sweep import named, run_together, with_launcher
-from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
+from spinal_repro.config import (
+    GROUPS,
+    allowing,
+    compose_raw,
+    config_dir,
+    explain,
+    validate,
+    version_base,
+)
 from spinal_repro.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -85,8 +94,6 @@ def _main(arguments: Sequence[str]) -> int:
     try:
         with Stop():
             if not {"-h", "--help"}.isdisjoint(arguments):
-                from spinal_repro.cli.help import help_text
-
                 print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
                 return 0
             if sweeping and "TORCHELASTIC_RUN_ID" in os.environ:
@@ -97,9 +104,9 @@ def _main(arguments: Sequence[str]) -> int:
                 arguments = with_launcher(arguments)
             sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
             start = hydra_main(
-                version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
+                config_path=str(config_dir().resolve()), config_name="train", **version_base()
             )(job)
-            with elsewhere(arguments, jobs, _extra_dirs(arguments)):
+            with textual_help(), elsewhere(arguments, jobs, _extra_dirs(arguments)):
                 start()
     except UserError as error:
         _complain(str(error))
