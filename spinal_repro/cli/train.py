@@ -38,6 +38,7 @@ from spinal_repro.errors import (
     in_words,
     unknown,
 )
+from spinal_repro.files import read_yaml
 from spinal_repro.schema import schema_keys
 from spinal_repro.text import close_output, printable, tell
 from spinal_repro.training.stop import Stop, listen_for_good
@@ -172,42 +173,37 @@ def check_overrides(arguments: Sequence[str]) -> None:
     words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     overrides = OverridesParser.create().parse_overrides(words)
     folders = [config_dir(), *_extra_dirs(arguments)]
-    choices: list[str] = []
-    for override in overrides:
-        if override.key_or_group in (CELL, *GROUPS):
-            names = _choices(override)
-            if override.is_add() or override.is_force_add():
-                raise UserError(
-                    f"a {override.key_or_group} is chosen without a plus; "
-                    f"leave out the plus of {override.input_line}"
-                )
-            for name in names:
-                if override.key_or_group == CELL:
-                    check_cell(name, folders[1:])
-                else:
-                    _check_choice(override.key_or_group, name, folders)
-            if names:
-                choices.append(f"{override.key_or_group}={names[0]}")
-    extra = folders[1] if len(folders) > 1 else None
-    known: set[str] | None = None
-    for override in overrides:
-        key = override.key_or_group
-        if key in (CELL, *GROUPS) or re.split("[./]", key)[0] == "hydra" or "@" in key:
-            continue
-        if known is None:  # composing takes a moment; do it only where a key needs it
-            known = {*_keys(compose_raw(choices, extra)), *schema_keys()}
-            known = {
-                k for k in known if k.split(".")[0] != CELL
-            }  # what was published is no setting
-        if key not in known:
-            elsewhere = _keys_elsewhere(known, folders)
-            if key in elsewhere:
-                *others, final = elsewhere[key]
-                owners = f"{', '.join(others)} or {final}" if others else final
-                raise UserError(
-                    f"{key} belongs to {key.partition('.')[0]}={owners}, not to what is chosen"
-                )
-            raise unknown("configuration key", key, {*known, *elsewhere})
+    groups, chosen = (CELL, *GROUPS), []
+    for override in (o for o in overrides if o.key_or_group in groups):
+        group = override.key_or_group
+        if override.is_add() or override.is_force_add():
+            raise UserError(
+                f"a {group} is chosen without a plus; leave out the plus of {override.input_line}"
+            )
+        names = _choices(override)
+        for name in names:
+            _check_choice(group, name, folders)
+        chosen += [f"{group}={name}" for name in names[:1]]
+    keys = [o.key_or_group for o in overrides if o.key_or_group not in groups]
+    keys = [k for k in keys if "@" not in k and re.split("[./]", k)[0] != "hydra"]
+    if keys:  # composing takes a moment
+        composed = OmegaConf.to_container(compose_raw(chosen, *folders[1:2]))
+        # what was published about a cell is no setting
+        known = {k for k in {*_keys(composed), *schema_keys()} if k.split(".")[0] != CELL}
+        _check_keys(keys, known, folders)
+
+
+def _check_keys(keys: Iterable[str], known: set[str], folders: Iterable[Path]) -> None:
+    """Refuse keys that nothing chosen has: other choices may have them, or it is a typo."""
+    unknown_keys = [key for key in keys if key not in known]
+    if not unknown_keys:
+        return
+    key, elsewhere = unknown_keys[0], _keys_elsewhere(known, folders)
+    if key in elsewhere:
+        *others, final = elsewhere[key]
+        owners = f"{', '.join(others)} or {final}" if others else final
+        raise UserError(f"{key} belongs to {key.partition('.')[0]}={owners}, not to what is chosen")
+    raise unknown("configuration key", key, {*known, *elsewhere})
 
 
 def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
@@ -236,7 +232,10 @@ def _choices(override: Override) -> list[str]:
     return [str(override.value())]
 
 
-def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:
+def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
+    if group == CELL:
+        check_cell(name, folders[1:])
+        return
     known = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
     if name not in known:
         raise unknown(group, name, known)
@@ -248,19 +247,18 @@ def _keys_elsewhere(known: Container[str], folders: Iterable[Path]) -> dict[str,
     for folder in folders:
         for group in GROUPS:
             for path in sorted((folder / group).glob("*.yaml")):
-                for key in _keys(OmegaConf.load(path), f"{group}."):
+                for key in _keys(read_yaml(path), f"{group}."):
                     if key not in known and key != f"{group}.defaults":
                         found.setdefault(key, []).append(path.stem)
     return found
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
-    """Every dotted key of a configuration."""
-    if not isinstance(node, DictConfig):
-        return
-    for key in map(str, node):
-        yield f"{prefix}{key}"
-        yield from _keys(node._get_node(key), f"{prefix}{key}.")
+    """Every dotted key of nested mappings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 if __name__ == "__main__":  # for torchrun
