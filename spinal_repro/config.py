@@ -5,16 +5,20 @@ composed into them, because Hydra alone accepts unknown keys behind ``+`` and in
 """
 
 import dataclasses
+import math
+import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.preparation import MAX_SIDE, Preparation, refuse_constants
+from spinal_repro.preparation import Preparation, refuse_constants
+from spinal_repro.record_shape import check_names
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import (
     Component,
@@ -27,12 +31,28 @@ from spinal_repro.schema import (
     schema_keys,
 )
 from spinal_repro.seeds import LARGEST
-from spinal_repro.text import printable
-from spinal_repro.untrusted import check_names, check_numbers, own_variables
 
-MAX_CHANNELS, MAX_OUTPUTS = 1024, 100_000
-MAX_THREADS = 4096  # with a million, PyTorch crashes
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
+NAMES = ("dataset.name", "model.label", "head.name", "recipe.name", "protocol.name")  # of folders
+ABOVE_0 = (
+    "dataset.num_classes", "dataset.image_size", "dataset.channels", "dataset.num_outputs",
+    "recipe.epochs", "recipe.batch_size", "recipe.eval_batch_size", "recipe.lr", "data.limit",
+    "runtime.threads", "runtime.jobs", "runtime.time_limit",
+)  # fmt: skip
+FROM_0 = (
+    "seed", "recipe.momentum", "recipe.weight_decay", "recipe.head_epochs", "protocol.split_seed",
+    "runtime.save_every",
+)  # fmt: skip
+AT_MOST = {  # with a million threads, PyTorch crashes
+    "protocol.split_seed": LARGEST, "runtime.threads": 4096, "runtime.jobs": 4096,
+}  # fmt: skip
+CHOICES = {
+    "protocol.select_on": ("val", "test"),
+    "runtime.precision": ("auto", "fp32", "tf32", "bf16"),
+    "runtime.progress": ("auto", "bar", "lines", "none"),
+    "runtime.debug": ("none", "nonfinite"),
+    "runtime.device": ("auto", "cpu", "cuda", "mps"),
+}
 
 
 def config_dir() -> Path:
@@ -40,6 +60,13 @@ def config_dir() -> Path:
     package = Path(__file__).parent
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
+
+
+def version_base() -> dict[str, Any]:
+    """What Hydra 1.3 must be told to have its own defaults; later versions have theirs untold."""
+    import hydra
+
+    return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def allowing(overrides: Sequence[str]) -> list[str]:
@@ -74,14 +101,12 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
-    from spinal_repro.foreign import guarded
-
     overrides = allowing(overrides)
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []
     try:
         if GlobalHydra.instance().is_initialized():
             return hydra_compose("train", overrides=[*overrides, *search])
-        with guarded(), initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+        with initialize_config_dir(str(config_dir().resolve()), **version_base()):
             return hydra_compose("train", overrides=[*overrides, *search])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(explain(error)) from error
@@ -89,13 +114,18 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
 
 def explain(error: Exception) -> str:
     """A Hydra or OmegaConf error as one line for people."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    kept = []
-    for line in lines:
-        if line.startswith(("Config search path", "provider=", "object_type", "Set the env")):
-            continue
-        kept.append(line)
-    return "; ".join(kept)
+    noise = ("Config search path", "provider=", "object_type", "Set the env")
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line for line in lines if line and not line.startswith(noise))
+
+
+@dataclass(frozen=True)
+class _Top:
+    """What stands beside the groups."""
+
+    seed: int = MISSING
+    runs: str = MISSING
+    cell: str | None = None
 
 
 def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
@@ -106,19 +136,15 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     """
     try:
         node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
-        with own_variables():
-            plain: Any = OmegaConf.to_container(node, resolve=True)
+        plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(explain(error)) from None
-    except (RecursionError, TypeError, ValueError) as error:
-        raise UserError(f"the configuration cannot be read: {explain(error)}") from None
-    plain.pop("hydra", None)
-    known = [entry.name for entry in dataclasses.fields(Config)]
     paper = plain.pop("paper", None)
     if paper is not None:
         if not isinstance(paper, dict) or not isinstance(paper.get("name"), str):
             raise UserError(f"paper must be a published cell with its name, got {paper!r}")
         plain["cell"] = paper["name"]
+    known = [entry.name for entry in dataclasses.fields(Config)]
     for key in plain:
         if key not in known:
             raise unknown("configuration key", str(key), known)
@@ -127,8 +153,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     if isinstance(plain.get("recipe"), dict) and isinstance(plain["recipe"].get("stages"), dict):
         stages = plain["recipe"]["stages"].items()  # JSON has made text of the epochs
         plain["recipe"]["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages}
-
-    check_numbers(plain)
+    _check_numbers(plain)
 
     def section(name: str, schema: type) -> Any:
         node = plain.get(name)
@@ -136,6 +161,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
             raise UserError(f"{name} must be a group of settings, got {node!r}")
         return schema(**merge_onto(schema, node, where=name))
 
+    top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
     config = Config(
         dataset=section("dataset", DatasetConfig),
         model=_component("model", plain.get("model")),
@@ -144,28 +170,29 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         protocol=section("protocol", ProtocolConfig),
         runtime=section("runtime", RuntimeConfig),
         data=section("data", DataConfig),
-        seed=_natural("seed", plain.get("seed")),
-        runs=_folder("runs", plain.get("runs")),
-        cell=_text("cell", plain.get("cell")),
         tracker=_component("tracker", plain.get("tracker") or {"name": "none"}),
+        **merge_onto(_Top, top, where="the configuration"),
     )
-    check_names(
-        {
-            "dataset.name": config.dataset.name,
-            "model.name": config.model.label,
-            "head.name": config.head.name,
-            "recipe.name": config.recipe.name,
-            "protocol.name": config.protocol.name,
-        }
-    )
-    if printable(config.dataset.title) != config.dataset.title:
-        raise UserError(f"dataset.title has control characters: {config.dataset.title!r}")
     _check_values(config)
     device = config.runtime.device.partition(":")[0]
     if device == "auto":  # which decides the precision, and is found when the run begins
         return config
     runtime = dataclasses.replace(config.runtime, precision=config.runtime.on(device).precision)
     return dataclasses.replace(config, runtime=runtime)
+
+
+def _check_numbers(value: Any, where: str = "") -> None:
+    """Refuse NaN, infinities and whole numbers beyond 64 bits, wherever they stand."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{where} must be a number that 64 bits hold, got {value}")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for item in value:
+            _check_numbers(item, where)
 
 
 def _component(group: str, node: Any) -> Component:
@@ -184,69 +211,43 @@ def _component(group: str, node: Any) -> Component:
     return Component(node["name"], options, kind)
 
 
-def _text(key: str, value: Any) -> str | None:
-    if value is not None and not isinstance(value, str):
-        raise UserError(f"{key} must be text, got {value!r}")
-    return value
-
-
-def _natural(key: str, value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise UserError(f"{key} must be a whole number, 0 or more, got {value!r}")
-    return value
-
-
-def _folder(key: str, value: Any) -> str:
-    if not isinstance(value, str | int):
-        raise UserError(f"{key} must be the name of a folder, got {value!r}")
-    return str(value)
-
-
 def _check_values(config: Config) -> None:
     """Refuse values of the right type that make no sense."""
-    dataset, recipe, protocol, runtime = (
-        config.dataset,
-        config.recipe,
-        config.protocol,
-        config.runtime,
-    )
-    positive = {
-        "dataset.num_classes": dataset.num_classes,
-        "dataset.image_size": dataset.image_size,
-        "dataset.channels": dataset.channels,
-        "dataset.num_outputs": dataset.num_outputs,
-        "recipe.epochs": recipe.epochs,
-        "recipe.batch_size": recipe.batch_size,
-        "recipe.eval_batch_size": recipe.eval_batch_size,
-        "recipe.lr": recipe.lr,
-        "data.limit": config.data.limit,
-        "runtime.time_limit": runtime.time_limit,
-    }
-    for key, value in positive.items():
-        if value is not None and not value > 0:
+    for key in NAMES:
+        check_names({key.replace("label", "name"): _value(config, key)})
+    for key in ABOVE_0:
+        value = _value(config, key)
+        if isinstance(value, int | float) and not value > 0:
             raise UserError(f"{key} must be above 0, got {value}")
-    natural = {
-        "recipe.momentum": recipe.momentum,
-        "recipe.weight_decay": recipe.weight_decay,
-        "recipe.head_epochs": recipe.head_epochs,
-        "protocol.split_seed": protocol.split_seed,
-        "runtime.save_every": runtime.save_every,
-    }
-    for key, value in natural.items():
+    for key in FROM_0:
+        value = _value(config, key)
         if value is not None and not value >= 0:
             raise UserError(f"{key} must be 0 or more, got {value}")
-    bounded = {
-        "dataset.image_size": (dataset.image_size, MAX_SIDE),
-        "dataset.channels": (dataset.channels, MAX_CHANNELS),
-        "dataset.num_classes": (dataset.num_classes, MAX_OUTPUTS),
-        "dataset.num_outputs": (dataset.num_outputs, MAX_OUTPUTS),
-        "protocol.split_seed": (protocol.split_seed, LARGEST),
-        "runtime.threads": (runtime.threads, MAX_THREADS),
-        "runtime.jobs": (runtime.jobs, MAX_THREADS),
-    }
-    for key, (number, most) in bounded.items():
-        if isinstance(number, int) and number > most:
-            raise UserError(f"{key} must be at most {most:,}, got {number:,}")
+    for key, most in AT_MOST.items():
+        value = _value(config, key)
+        if isinstance(value, int) and value > most:
+            raise UserError(f"{key} must be at most {most:,}, got {value:,}")
+    for key, allowed in CHOICES.items():
+        one_of(key, _value(config, key).partition(":")[0], allowed)  # the device may be cuda:1
+    for key in ("runtime.threads", "runtime.jobs"):
+        if _value(config, key) != "auto" and isinstance(_value(config, key), str):
+            raise UserError(f"{key} must be a whole number or auto, got '{_value(config, key)}'")
+    if config.dataset.num_classes is not None and (
+        config.dataset.outputs < config.dataset.num_classes
+    ):
+        raise UserError(
+            f"dataset.num_outputs ({config.dataset.outputs}) is below the number of classes "
+            f"({config.dataset.num_classes})"
+        )
+    _check_recipe(config.recipe, config.dataset)
+    _check_protocol(config.protocol, config.data)
+
+
+def _value(config: Config, key: str) -> Any:
+    return operator.attrgetter(key)(config)
+
+
+def _check_recipe(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
     if not 0 <= recipe.label_smoothing < 1:
         raise UserError(f"recipe.label_smoothing must lie in [0, 1), got {recipe.label_smoothing}")
     if (recipe.mean is None) != (recipe.std is None):
@@ -259,7 +260,7 @@ def _check_values(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
-    refuse_constants(recipe.mean or (), recipe.std or (), "recipe")
+    refuse_constants(recipe.std or (), "recipe")
     for part in ("train", "eval"):
         Preparation.of(recipe, part)
     for epoch, lr in recipe.stages.items():
@@ -268,12 +269,9 @@ def _check_values(config: Config) -> None:
                 f"recipe.stages maps a first epoch (2 or later) to a learning rate above 0, "
                 f"got {epoch}: {lr}"
             )
-    if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
-        raise UserError(
-            f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "
-            f"({dataset.num_classes})"
-        )
-    one_of("protocol.select_on", protocol.select_on, ("val", "test"))
+
+
+def _check_protocol(protocol: ProtocolConfig, data: DataConfig) -> None:
     if protocol.select_on == "val" and not 0 < protocol.val_fraction < 1:
         raise UserError(
             f"protocol.val_fraction must lie between 0 and 1 where the validation part selects, "
@@ -283,14 +281,5 @@ def _check_values(config: Config) -> None:
         raise UserError("protocol.val_fraction must be 0 where the test set selects")
     if protocol.select_on == "test" and protocol.watch_test:
         raise UserError("protocol.watch_test says nothing new where the test set selects")
-    for key, number in {"threads": runtime.threads, "jobs": runtime.jobs}.items():
-        if isinstance(number, str) and number != "auto":
-            raise UserError(f"runtime.{key} must be a whole number or auto, got '{number}'")
-        if isinstance(number, int) and number < 1:
-            raise UserError(f"runtime.{key} must be above 0, got {number}")
-    if (protocol.select_on == "test" or protocol.watch_test) and not config.data.test:
+    if (protocol.select_on == "test" or protocol.watch_test) and not data.test:
         raise UserError("data.test=false needs protocol=heldout, which decides without it")
-    one_of("runtime.precision", runtime.precision, ("auto", "fp32", "tf32", "bf16"))
-    one_of("runtime.progress", runtime.progress, ("auto", "bar", "lines", "none"))
-    one_of("runtime.debug", runtime.debug or "nonfinite", ("nonfinite",))
-    one_of("runtime.device", runtime.device.partition(":")[0], ("auto", "cpu", "cuda", "mps"))

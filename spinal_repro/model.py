@@ -1,9 +1,7 @@
 """A classifier is a backbone and a head; its size is counted, never typed."""
 
 import dataclasses
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,14 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from spinal_repro.backbones import load_backbones
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import unknown
 from spinal_repro.heads import HEADS
 from spinal_repro.multiplications import MultiplicationCounter
 from spinal_repro.pretrained import WeightReport, load_pretrained
 from spinal_repro.schema import Component, DatasetConfig
 from spinal_repro.seeds import stream_seed
 
-NO_ROOM = re.compile("alloc|memory|storage size|overflow", re.IGNORECASE)  # in PyTorch's words
 FREEZE = ("none", "backbone")
 
 
@@ -96,15 +93,14 @@ def build_model(
     backbone weights, and the caller's random state is left as it was.
 
     Raises:
-        UserError: for unknown names, options or impossible values, and for sizes that do not fit
-            into memory.
+        UserError: for unknown names, options or impossible values.
     """
     options = dict(model.arguments)
     size = image_size or dataset.image_size
     pretrained, freeze = options.pop("pretrained", None), options.pop("freeze", "none")
     if freeze not in FREEZE:
         raise unknown("value of model.freeze", str(freeze), FREEZE)
-    with torch.random.fork_rng(devices=[]), _in_words(dataset, model, head, size):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "backbone"))
         body = load_backbones().build(model.registered, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
@@ -116,24 +112,6 @@ def build_model(
     if pretrained is not None:
         classifier.weights = load_pretrained(body, str(pretrained), Path(data_root))
     return classifier
-
-
-@contextmanager
-def _in_words(
-    dataset: DatasetConfig, model: Component, head: Component, size: int | None
-) -> Iterator[None]:
-    """Say what was asked for where PyTorch has no memory for it; other errors are as they are."""
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if not isinstance(error, MemoryError) and not NO_ROOM.search(str(error)):
-            raise
-        asked = ", ".join(f"{key}={value}" for key, value in head.options.items())
-        why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"model {model.label} with head {head.name} ({asked[:200]}) for {dataset.channels} x "
-            f"{size} x {size} px and {dataset.outputs} outputs cannot be built: {why}"
-        ) from error
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.reading import read_yaml
+from spinal_repro.files import read_yaml
 
 TABLES: dict[str, str] = {
     "regression": "Regression (Table I)",

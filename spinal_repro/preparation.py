@@ -12,29 +12,20 @@ if TYPE_CHECKING:
 
 
 MAX_SIDE = 4096  # of an image, in pixels
-FLOAT32 = (1.2e-38, 3.4e38)  # what it holds in full precision, in round figures
 
 
-def refuse_constants(mean: Sequence[float], std: Sequence[float], where: str) -> None:
-    """Refuse what pixels cannot be normalised with in float32.
+def refuse_constants(std: Sequence[float], where: str) -> None:
+    """Refuse what pixels cannot be normalised with.
 
     Args:
-        mean: Of pixels in [0, 1], one or one a channel.
-        std: As mean.
-        where: What says them, for the message.
+        std: Of pixels in [0, 1], one or one a channel.
+        where: What says it, for the message.
 
     Raises:
-        UserError: for a std that is not above 0, and for what float32 does not hold.
+        UserError: for a std that is not above 0.
     """
-    least, most = FLOAT32
     if any(not value > 0 for value in std):
         raise UserError(f"std in {where} must be above 0, got {list(std)}")
-    for key, values, lowest in (("mean", mean, -most), ("std", std, least)):
-        if any(not lowest <= value <= most for value in values):
-            raise UserError(
-                f"{key} in {where} must be what float32 holds ({lowest} to {most}), "
-                f"got {str(list(values))[:60]}"
-            )
 
 
 @dataclass(frozen=True)

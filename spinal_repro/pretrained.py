@@ -3,7 +3,6 @@
 import hashlib
 import pickle
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +16,7 @@ from spinal_repro.errors import UserError
 
 HERE = Path()
 COUNTER = "num_batches_tracked"  # of batch norm
+SHOWN = 300  # characters of PyTorch's message
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # torchvision's oldest DenseNet files number what are attributes now
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
@@ -102,17 +102,14 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
-        _check_zip(path)
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except UserError:
-        raise
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} holds more than tensors and is not loaded, because unpickling it could run "
             f"code; save its state_dict as .safetensors where you trust it"
         ) from error
     except Exception as error:  # bytes that are no weights can end the readers in any way
-        raise UserError(f"{path} cannot be read as weights: {_first_line(error)}") from error
+        raise UserError(f"{path}: {_first_line(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
@@ -121,64 +118,22 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def _check_zip(path: Path) -> None:
-    """See that a zip file of PyTorch's is whole, which PyTorch itself does not.
-
-    Raises:
-        UserError: where it unpacks to more than it is (PyTorch packs nothing), or a sum is wrong.
-    """
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:
-            large = sum(member.file_size for member in packed.infolist())
-            if large > path.stat().st_size:
-                raise UserError(f"{path} unpacks to {large:,} bytes, which no saved weights do")
-            wrong = packed.testzip()
-        if wrong is not None:
-            raise UserError(f"{path} is damaged: the sum of {wrong} in it is wrong")
-
-
 def load_whole(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
     """Load all the weights of a model, as a run has saved them.
 
     Raises:
-        UserError: naming the first tensor that is missing, unexpected, of another shape or kind,
-            or not finite.
+        UserError: with the name of the file, where they do not fit.
     """
-    expected = model.state_dict()
-    for name in {**expected, **tensors}:
-        if name.endswith(COUNTER) and name not in tensors:  # old files lack them
-            continue
-        there, here = (_described(found.get(name)) for found in (tensors, expected))
-        if there != here:
-            raise UserError(
-                f"the weights {source} do not fit the run's config: '{name}' is {there} in them "
-                f"and {here} in the model that the config describes"
-            )
-    refuse_not_finite(tensors, expected, source)
-    model.load_state_dict(tensors, strict=False)
+    try:
+        _load_strictly(model, tensors)
+    except RuntimeError as error:
+        raise UserError(f"{source} does not fit the run's config: {_short(error)}") from error
 
 
-def refuse_not_finite(
-    tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], source: str
-) -> None:
-    """Refuse weights that hold NaN or infinities: whatever they compute is none either.
-
-    Args:
-        tensors: As read; each is looked at as what it becomes in the model.
-        expected: Those of the model, by the same names.
-        source: Where they are from.
-
-    Raises:
-        UserError: naming the first such tensor and how much of it is not finite.
-    """
-    for name, tensor in tensors.items():
-        finite = torch.isfinite(tensor.to(expected[name].dtype))
-        if not bool(finite.all()):
-            raise UserError(
-                f"{source} holds NaN or infinities: {int((~finite).sum()):,} of the "
-                f"{tensor.numel():,} values of '{name}', as {_dtype(expected[name])}; it was saved "
-                f"from a training that had failed, or by another program"
-            )
+def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load every tensor of a module; batch norm's counters may be missing, as in old files."""
+    counters = {n: t for n, t in module.state_dict().items() if n.endswith(COUNTER)}
+    module.load_state_dict({**counters, **tensors})
 
 
 def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
@@ -211,54 +166,23 @@ def _load(
     """Load what fits; refuse if anything but the classifier does not."""
     expected = target.state_dict()
     given = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
-    matched = {n: t for n, t in given.items() if n in expected and _alike(t, expected[n])}
-    shapes = [n for n in given if n in expected and n not in matched]
-    missing = [n for n in expected if n not in given]
-    unexpected = [n for n in given if n not in expected]
-    lost = [n for n in missing if not n.endswith(COUNTER)]
-    foreign = [n for n in unexpected if n not in classifier]
-    if lost or foreign or shapes:
-        wrong = [
-            f"{len(names)} {what} (such as '{names[0]}')"
-            for what, names in (
-                ("missing", lost),
-                ("unexpected", foreign),
-                ("of another shape or kind", shapes),
-            )
-            if names
-        ]
+    missing = [name for name in expected if name not in given]
+    unexpected = [name for name in given if name not in expected]
+    kept = {n: t for n, t in given.items() if n in expected or n not in classifier}
+    try:
+        _load_strictly(target, kept)
+    except RuntimeError as error:
         raise UserError(
-            f"{source} does not fit this model: {len(matched)} of {len(expected)} tensors match, "
-            f"{', '.join(wrong)}; check model.name and dataset.image_size"
-        )
-    refuse_not_finite(matched, expected, source)
-    target.load_state_dict(matched, strict=False)
-    return WeightReport(source, sha256, len(matched), missing, unexpected)
+            f"{source} does not fit this model: {_short(error)}; check model.name and "
+            f"dataset.image_size"
+        ) from error
+    return WeightReport(source, sha256, len(kept), missing, unexpected)
 
 
-def _alike(given: Tensor, expected: Tensor) -> bool:
-    """Whether a tensor can stand for another: shape, real or whole numbers, plainly stored."""
-    return _described(given) == _described(expected)
-
-
-def _described(tensor: Tensor | None) -> str:
-    """What a tensor that stands for another has in common with it: its shape and kind."""
-    if tensor is None:
-        return "not there"
-    plain = tensor.layout == torch.strided and tensor.device.type != "meta"
-    if not plain or tensor.is_quantized:
-        return "stored in another way"
-    if tensor.is_floating_point():
-        kind = "real numbers"
-    elif tensor.is_complex() or tensor.dtype == torch.bool:
-        kind = f"{_dtype(tensor)} numbers"
-    else:
-        kind = "whole numbers"
-    return f"{list(tensor.shape)} {kind}"
-
-
-def _dtype(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _short(error: Exception) -> str:
+    """The message of an error on one line; PyTorch lists every tensor."""
+    line = " ".join(str(error).split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
 def _first_line(error: Exception) -> str:

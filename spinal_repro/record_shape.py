@@ -13,6 +13,23 @@ from spinal_repro.errors import UserError
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")  # a name that can be part of a path
 
 
+def check_names(names: Mapping[str, str]) -> None:
+    """Refuse names that could not be those of folders: they become parts of paths.
+
+    Args:
+        names: Key to name.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for key, name in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{key} must be made of letters, digits and . _ + - (at most 100), "
+                f"got {name[:60]!r}"
+            )
+
+
 @dataclass(frozen=True)
 class Kind:
     """A kind of value: what it is called and how it is known."""

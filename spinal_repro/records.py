@@ -12,11 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_json
+from spinal_repro.files import read_json, write_json
 from spinal_repro.locks import STATUS, is_locked
-from spinal_repro.reading import read_json
 from spinal_repro.record_shape import refuse_other_shapes
-from spinal_repro.untrusted import refuse_interpolations
 
 if TYPE_CHECKING:
     from spinal_repro.schema import Config
@@ -106,8 +104,7 @@ def read_records(folders: Iterable[Path], without: Iterable[str] = ()) -> list[d
 def stored_config(config: Mapping[str, Any]) -> "Config":
     """A configuration as JSON has it, of a record or of a cell, made one to work with.
 
-    Keys that are younger than the record have today's defaults. Nothing in it is looked up or
-    composed: it says everything itself.
+    Keys that are younger than the record have today's defaults.
 
     Raises:
         UserError: where it is not valid.
@@ -122,9 +119,6 @@ def stored_config(config: Mapping[str, Any]) -> "Config":
     if isinstance(runtime, Mapping):
         kept = {key: value for key, value in runtime.items() if key not in RETIRED}
         config = {**config, "runtime": kept}
-    refuse_interpolations(config, "a stored configuration")
-    if "hydra" in config:
-        raise UserError("a stored configuration has no settings of Hydra's; leave out 'hydra'")
     return validate(config)
 
 

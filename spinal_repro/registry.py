@@ -11,7 +11,6 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.untrusted import refuse_interpolations
 
 T = TypeVar("T")
 
@@ -115,12 +114,11 @@ def merge_onto(schema: type, values: Mapping[str, Any], where: str) -> dict[str,
     for key in values:
         if str(key) not in known:
             raise unknown(f"option of {where}", str(key), known)
-    refuse_interpolations(values, where)  # whoever composed them has resolved those
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
         plain = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)
-    except (TypeError, RecursionError, OverflowError) as error:
-        raise UserError(f"{where}: {str(error) or type(error).__name__}") from None
+    except TypeError as error:
+        raise UserError(f"{where}: {error}") from None
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None) or getattr(error, "key", None) or ""
         message = str(error.msg if getattr(error, "msg", None) else error).splitlines()[0]

@@ -172,7 +172,7 @@ class RuntimeConfig:
     progress: str = field(default="auto", metadata={"identity": False})
     deterministic: bool = field(default=False, metadata={"identity": "if set"})
     save_every: float | None = field(default=15.0, metadata={"identity": False})
-    debug: str | None = field(default=None, metadata={"identity": False})
+    debug: str = field(default="none", metadata={"identity": False})
 
     def on(self, device: str) -> "RuntimeConfig":
         """The same on a type of device, which decides what precision ``auto`` is.

@@ -158,19 +158,64 @@ def test_refusals(trained_folder, tmp_path, monkeypatch, capsys, arguments, mess
     assert re.search(message, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("damage", ["weights", "config", "head"])
-def test_files_that_do_not_fit_together(trained_folder, tmp_path, damage):
-    folder = tmp_path / "run"
-    shutil.copytree(trained_folder, folder)
-    if damage == "weights":
+def edited(folder: Path, change: str) -> None:
+    """Change one file of a run folder."""
+    record = json.loads((folder / "record.json").read_text())
+    config = (folder / "config.yaml").read_text()
+    weights = {name: t.clone() for name, t in load_file(folder / "best.safetensors").items()}
+    name = next(iter(weights))
+    if change == "classes":
+        record["data"]["classes"] = ["a"] * 11
+    elif change == "std":
+        record["data"]["normalisation"]["std"] = [0.0]
+    elif change == "no std":
+        del record["data"]["normalisation"]
+    elif change == "other run":
+        config = config.replace("lr: ", "lr: 1")
+    elif change == "width":
+        config = config.replace("width: 8", "width: 9")
+    elif change == "syntax":
+        config = config.replace("recipe:", "recipe")
+    elif change == "version":
+        config = config.replace("schema_version: 1", "schema_version: 2")
+    elif change == "shape":
+        weights[name] = weights[name][:-1].contiguous()
+    elif change == "no tensors":
+        weights = {}
+    elif change == "one tensor more":
+        weights["more"] = torch.ones(1)
+    (folder / "record.json").write_text(json.dumps(record))
+    (folder / "config.yaml").write_text(config)
+    save_file(weights, folder / "best.safetensors")
+    if change == "cut":
         path = folder / "best.safetensors"
         path.write_bytes(path.read_bytes()[:-10])
-    else:
-        path = folder / "config.yaml"
-        old, new = {"config": ("recipe:", "recipe"), "head": ("width: 8", "width: 9")}[damage]
-        path.write_text(path.read_text().replace(old, new))
-    with pytest.raises(UserError, match=r"safetensors|config\.yaml"):
-        load_run(folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("classes", "names 11 classes"),
+        ("std", "std in .* must be above 0"),
+        ("no std", "does not say the mean"),
+        ("other run", "is not the configuration of"),
+        ("width", "is not the configuration of"),
+        ("syntax", r"config\.yaml"),
+        ("version", "a newer spinal_repro wrote it"),
+        ("shape", r"best\.safetensors"),
+        ("no tensors", r"best\.safetensors"),
+        ("one tensor more", r"best\.safetensors"),
+        ("cut", r"best\.safetensors"),
+    ],
+)
+def test_files_that_do_not_belong_together(trained_folder, tmp_path, change, message):
+    folder = tmp_path / "run"
+    shutil.copytree(trained_folder, folder)
+    assert load_run(folder, "cpu").classes
+    edited(folder, change)
+    with pytest.raises(UserError, match=message) as error:
+        load_run(folder, "cpu")
+    assert len(str(error.value).splitlines()) == 1
 
 
 def test_what_a_folder_says_of_the_place_of_runs_is_not_followed(tmp_path):

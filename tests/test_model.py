@@ -255,19 +255,6 @@ def test_unknown_names_and_options_name_the_nearest():
 
 
 @pytest.mark.parametrize(
-    ("head", "asked"),
-    [
-        (Component("spinal", {"width": 2**31, "layers": 4}), r"head spinal \(width=2147483648"),
-        (Component("fc", {"hidden": [2**32 - 1] * 2}), "head fc .* 1 x 28 x 28 px and 10 outputs"),
-    ],
-)
-def test_sizes_that_no_memory_holds_are_named(head, asked, finite_memory):
-    with pytest.raises(UserError, match=rf"model flatten with {asked}.* cannot be built") as error:
-        build_model(dataset(), FLATTEN, head)
-    assert len(str(error.value).splitlines()) == 1
-
-
-@pytest.mark.parametrize(
     "head",
     [
         Component("spinal", {"width": 2, "layers": 1001}),
@@ -281,8 +268,6 @@ def test_more_layers_than_anybody_waits_for(head):
 
 
 def test_an_error_in_a_component_of_ones_own_is_shown_as_it_is(monkeypatch):
-    """With its traceback, and not as if memory had run out."""
-
     def wrong(in_features: int, num_classes: int) -> nn.Module:
         torch.zeros(3) @ torch.zeros(4)
         return nn.Identity()

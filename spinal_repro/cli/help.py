@@ -1,7 +1,10 @@
 """``spinal-train --help``: Hydra's own takes seconds, and lists folders that nobody chooses."""
 
-from collections.abc import Iterable
+import argparse
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 USAGE = """\
 usage: spinal-train [-m] [GROUP=NAME ...] [GROUP.KEY=VALUE ...] [paper=TABLE/CELL]
@@ -40,3 +43,23 @@ def help_text(groups: Iterable[str], folders: Iterable[Path]) -> str:
         names = {path.stem for folder in places for path in (folder / group).glob("*.yaml")}
         lines.append(f"  {group}: {', '.join(sorted(names))}\n")
     return USAGE + "".join(lines) + OPTIONS
+
+
+@contextmanager
+def textual_help() -> Iterator[None]:
+    """Let Hydra 1.3 build its parser on Python 3.14, which refuses help that is not text.
+
+    Hydra gives an object for ``--shell-completion`` that would write its text when it is printed.
+    """
+    add: Any = argparse.ArgumentParser.add_argument
+
+    def add_with_text(parser: argparse.ArgumentParser, *names: str, **options: Any) -> Any:
+        if not isinstance(options.get("help"), str | None):
+            options["help"] = "install or remove shell completion"
+        return add(parser, *names, **options)
+
+    argparse.ArgumentParser.add_argument = add_with_text  # type: ignore[assignment,method-assign]
+    try:
+        yield
+    finally:
+        argparse.ArgumentParser.add_argument = add  # type: ignore[method-assign]

@@ -1,5 +1,6 @@
 """``spinal-train``: the Hydra application."""
 
+import argparse
 import os
 import re
 import sys
@@ -8,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra import main as hydra_main
-from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
 from hydra.errors import HydraException
@@ -17,8 +17,17 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.help import help_text, textual_help
 from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of
-from spinal_repro.config import GROUPS, allowing, compose_raw, config_dir, explain, validate
+from spinal_repro.config import (
+    GROUPS,
+    allowing,
+    compose_raw,
+    config_dir,
+    explain,
+    validate,
+    version_base,
+)
 from spinal_repro.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -27,13 +36,11 @@ from spinal_repro.errors import (
     in_words,
     unknown,
 )
-from spinal_repro.foreign import FILE, guarded
+from spinal_repro.files import read_yaml
 from spinal_repro.schema import schema_keys
 from spinal_repro.text import close_output, printable, tell
-from spinal_repro.untrusted import refuse_unreadable
 
 LINE_FEED = "\n"
-SEARCH_PATH = "hydra.searchpath"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
 
 
@@ -62,12 +69,9 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         if not {"-h", "--help"}.isdisjoint(arguments):
-            from spinal_repro.cli.help import help_text
-
             print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
             return 0
         arguments = expand(arguments, sweeping)
-        refuse_unreadable(_extra_dirs(arguments))
         check_overrides(arguments)
         if sweeping:
             launcher = launcher_of(arguments)
@@ -78,9 +82,9 @@ def _main(arguments: Sequence[str]) -> int:
                 tell(f"{len(jobs)} jobs checked; {launcher} runs them")
         sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
         start = hydra_main(
-            version_base="1.3", config_path=str(config_dir().resolve()), config_name="train"
+            config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)
-        with guarded():
+        with textual_help():
             start()
     except UserError as error:
         _complain(str(error))
@@ -131,63 +135,51 @@ def check_overrides(arguments: Sequence[str]) -> None:
     words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
     overrides = OverridesParser.create().parse_overrides(words)
     folders = [config_dir(), *_extra_dirs(arguments)]
-    choices: list[str] = []
-    for override in overrides:
-        if override.key_or_group in (CELL, *GROUPS):
-            names = _choices(override)
-            if override.is_add() or override.is_force_add():
-                raise UserError(
-                    f"a {override.key_or_group} is chosen without a plus; "
-                    f"leave out the plus of {override.input_line}"
-                )
-            for name in names:
-                if override.key_or_group == CELL:
-                    check_cell(name, folders[1:])
-                else:
-                    _check_choice(override.key_or_group, name, folders)
-            if names:
-                choices.append(f"{override.key_or_group}={names[0]}")
-    extra = folders[1] if len(folders) > 1 else None
-    known: set[str] | None = None
-    for override in overrides:
-        key = override.key_or_group
-        if key in (CELL, *GROUPS) or re.split("[./]", key)[0] == "hydra" or "@" in key:
-            continue
-        if known is None:  # composing takes a moment; do it only where a key needs it
-            known = {*_keys(compose_raw(choices, extra)), *schema_keys()}
-            known = {
-                k for k in known if k.split(".")[0] != CELL
-            }  # what was published is no setting
-        if key not in known:
-            elsewhere = _keys_elsewhere(known, folders)
-            if key in elsewhere:
-                *others, final = elsewhere[key]
-                owners = f"{', '.join(others)} or {final}" if others else final
-                raise UserError(
-                    f"{key} belongs to {key.partition('.')[0]}={owners}, not to what is chosen"
-                )
-            raise unknown("configuration key", key, {*known, *elsewhere})
+    groups, chosen = (CELL, *GROUPS), []
+    for override in (o for o in overrides if o.key_or_group in groups):
+        group = override.key_or_group
+        if override.is_add() or override.is_force_add():
+            raise UserError(
+                f"a {group} is chosen without a plus; leave out the plus of {override.input_line}"
+            )
+        names = _choices(override)
+        for name in names:
+            _check_choice(group, name, folders)
+        chosen += [f"{group}={name}" for name in names[:1]]
+    keys = [o.key_or_group for o in overrides if o.key_or_group not in groups]
+    keys = [k for k in keys if "@" not in k and re.split("[./]", k)[0] != "hydra"]
+    if keys:  # composing takes a moment
+        composed = OmegaConf.to_container(compose_raw(chosen, *folders[1:2]))
+        # what was published about a cell is no setting
+        known = {k for k in {*_keys(composed), *schema_keys()} if k.split(".")[0] != CELL}
+        _check_keys(keys, known, folders)
+
+
+def _check_keys(keys: Iterable[str], known: set[str], folders: Iterable[Path]) -> None:
+    """Refuse keys that nothing chosen has: other choices may have them, or it is a typo."""
+    unknown_keys = [key for key in keys if key not in known]
+    if not unknown_keys:
+        return
+    key, elsewhere = unknown_keys[0], _keys_elsewhere(known, folders)
+    if key in elsewhere:
+        *others, final = elsewhere[key]
+        owners = f"{', '.join(others)} or {final}" if others else final
+        raise UserError(f"{key} belongs to {key.partition('.')[0]}={owners}, not to what is chosen")
+    raise unknown("configuration key", key, {*known, *elsewhere})
 
 
 def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Folders with configuration of the user's own: ``--config-dir`` as Hydra reads it.
-
-    Raises:
-        UserError: for ways to bring in a whole configuration, which is this program's own.
-    """
-    given, _ = get_args_parser().parse_known_args(arguments)
-    for option in ("config_path", "config_name", "experimental_rerun"):
-        if getattr(given, option) is not None:
-            raise UserError(
-                f"--{option.replace('_', '-')} would replace this program's configuration; files "
-                f"of your own go into a folder: --config-dir FOLDER"
-            )
+    """Folders with configuration of the user's own: ``--config-dir`` and ``hydra.searchpath``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c")  # else -c would be taken for the beginning of -cd
+    given, _ = parser.parse_known_args(arguments)
     folders = [] if given.config_dir is None else [Path(given.config_dir)]
-    words = [a for a in arguments if a.lstrip("+").startswith(SEARCH_PATH)]
+    words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
     for override in OverridesParser.create().parse_overrides(words):
         value = override.value()
-        places = [str(place).removeprefix(FILE) for place in value] if type(value) is list else []
-        folders += [Path(place) for place in places if "://" not in place]
+        places = value if isinstance(value, list) else []
+        folders += [Path(str(place).removeprefix("file://")) for place in places]
     return folders
 
 
@@ -202,7 +194,10 @@ def _choices(override: Override) -> list[str]:
     return [str(override.value())]
 
 
-def _check_choice(group: str, name: str, folders: Iterable[Path]) -> None:
+def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
+    if group == CELL:
+        check_cell(name, folders[1:])
+        return
     known = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
     if name not in known:
         raise unknown(group, name, known)
@@ -214,19 +209,18 @@ def _keys_elsewhere(known: Container[str], folders: Iterable[Path]) -> dict[str,
     for folder in folders:
         for group in GROUPS:
             for path in sorted((folder / group).glob("*.yaml")):
-                for key in _keys(OmegaConf.load(path), f"{group}."):
+                for key in _keys(read_yaml(path), f"{group}."):
                     if key not in known and key != f"{group}.defaults":
                         found.setdefault(key, []).append(path.stem)
     return found
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
-    """Every dotted key of a configuration."""
-    if not isinstance(node, DictConfig):
-        return
-    for key in map(str, node):
-        yield f"{prefix}{key}"
-        yield from _keys(node._get_node(key), f"{prefix}{key}.")
+    """Every dotted key of nested mappings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")
 
 
 if __name__ == "__main__":

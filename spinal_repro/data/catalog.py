@@ -11,7 +11,7 @@ from typing import Any
 
 from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.reading import read_yaml
+from spinal_repro.files import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import DatasetConfig
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from spinal_repro.config import config_dir
 from spinal_repro.errors import UserError
-from spinal_repro.reading import read_yaml
+from spinal_repro.files import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.results.cells import CellResult
 from spinal_repro.results.findings import Findings, findings_of

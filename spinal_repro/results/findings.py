@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.reading import read_json
+from spinal_repro.files import read_json
 from spinal_repro.record_shape import refuse_other_counts
 from spinal_repro.results.cells import PAPER, CellResult, match
 from spinal_repro.results.pairs import Pair, pairs

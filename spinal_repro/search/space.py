@@ -11,7 +11,6 @@ from yaml import YAMLError
 
 from spinal_repro.config import compose, config_dir
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.reading import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.schema import Config
 
@@ -119,10 +118,9 @@ def load_space(name: str) -> Space:
     if not path.exists():
         known = sorted(path.stem for path in folder.glob("*.yaml"))
         raise unknown("search", name, known)
-    read_yaml(path)  # refuses what never ends; OmegaConf's reader takes 1e-4 for a number
     try:
-        plain = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
+        plain = OmegaConf.to_container(OmegaConf.load(path))  # takes 1e-4 for a number
+    except (OSError, ValueError, YAMLError, OmegaConfBaseException) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     if not isinstance(plain, dict):
         raise UserError(f"{path} must have overrides and options")

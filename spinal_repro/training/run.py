@@ -90,7 +90,7 @@ def train(
         for line in opening(config, folder, setup):
             progress.say(line)
         write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
-        checks = [NonFiniteHooks()] if runtime.debug else []
+        checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
         fit(run, [*checks, NonFiniteCheck(), progress, tracking, *callbacks, stop, checkpoint])
 
         tested = evaluate_on_test(setup)
