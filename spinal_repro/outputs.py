@@ -20,8 +20,8 @@ from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.statistics import binomial_interval
 from spinal_repro.schema import Config, ProtocolConfig
 from spinal_repro.seeds import STREAMS, stream_seed
+from spinal_repro.text import clock
 from spinal_repro.training.engine import Evaluation, State
-from spinal_repro.training.progress import clock
 from spinal_repro.training.setup import Setup
 
 BEST = "best.safetensors"

@@ -73,7 +73,7 @@ class Report:
 
     def table(self, style: str) -> str:
         """One row a run, with what each column means."""
-        from spinal_repro.training.progress import clock
+        from spinal_repro.text import clock
 
         selected = f"on the test set, at the selected epoch. {self._protocol}"
         columns = (

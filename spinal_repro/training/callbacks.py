@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spinal_repro.errors import UserError
 from spinal_repro.training.engine import Callback, Run
 
-LOOK_EVERY = 1.0  # seconds between looks at the losses of an epoch; each one waits for the device
+LOOK_EVERY = 1.0  # seconds between looks at the losses of an epoch, which wait for the device
 SHOWN = 8  # images named in a message
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 ADVICE = (

@@ -9,17 +9,9 @@ from typing import Any, Self
 from torch import Tensor
 from tqdm import tqdm
 
-from spinal_repro.text import tell
+from spinal_repro.text import clock, tell
+from spinal_repro.training.callbacks import LOOK_EVERY
 from spinal_repro.training.engine import Callback, Run
-
-LOOK_EVERY = 1.0  # seconds between updates of the loss beside the bar; each waits for the device
-
-
-def clock(seconds: float) -> str:
-    """Seconds as ``h:mm:ss`` or ``m:ss``."""
-    minutes, second = divmod(round(seconds), 60)
-    hour, minute = divmod(minutes, 60)
-    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
 class Progress(Callback):
