@@ -59,7 +59,6 @@ POINTS = ("step", "evaluation", "half a file", "flush", "before rename", "after 
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 TIMES = {"finished", "timing", "wall_seconds", "images_per_second", "run"}
 LONGEST = 120  # seconds a process may take
-NO_HANDLER = 1 + EXIT_INTERRUPTED  # exit code for a KeyboardInterrupt that is not `Interrupted`
 
 
 def die(*_: Any) -> None:
@@ -123,11 +122,12 @@ def start(config: Config, point: str, count: int, after: float) -> str:
 
     Returns:
         ``done``, ``killed``, ``stopped`` (by a signal, as `Interrupted`) or ``early`` (by a signal
-        while nothing was trained).
+        before or after training).
     """
     child = os.fork()
     if child == 0:
         code = 1
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # before training it ends us as SIGTERM does
         last = LastEpoch()
         try:
             if point in POINTS:
@@ -136,8 +136,6 @@ def start(config: Config, point: str, count: int, after: float) -> str:
             code = 0
         except Interrupted:  # no finished epoch may be lost
             code = EXIT_INTERRUPTED if saved(config.run_dir) >= last.epoch else 1
-        except KeyboardInterrupt:
-            code = NO_HANDLER
         except BaseException:
             traceback.print_exc()
         finally:  # with no call before it, in which one more signal could raise
@@ -157,7 +155,7 @@ def start(config: Config, point: str, count: int, after: float) -> str:
         name = signal.Signals(os.WTERMSIG(status)).name
         assert name in ("SIGKILL", point), f"a process was ended by {name}"
         return "killed" if name == "SIGKILL" else "early"
-    return {0: "done", EXIT_INTERRUPTED: "stopped", NO_HANDLER: "early"}[os.WEXITSTATUS(status)]
+    return {0: "done", EXIT_INTERRUPTED: "stopped"}[os.WEXITSTATUS(status)]
 
 
 class LastEpoch(Callback):
