@@ -121,7 +121,8 @@ class TimeBox(Generic[J]):
 
     def epoch_fits(self, job: J, now: float) -> bool:
         """Whether another epoch is expected to end before the deadline."""
-        return now + self._epoch.get(job.cell, 0.0) <= self.deadline
+        last = self._ends[-1] - self._ends[-2] if len(self._ends) > 1 else 0.0
+        return now + self._epoch.get(job.cell, last) <= self.deadline
 
     def end(self, job: J, now: float) -> None:
         """The run that began last ended; its ``state`` says how."""

@@ -12,7 +12,7 @@ import torch
 
 from spinal_repro.environment import backend_settings, resolve_device, set_threads
 from spinal_repro.errors import UserError
-from spinal_repro.locks import BusyError, run_lock
+from spinal_repro.locks import is_locked, run_lock
 from spinal_repro.memory import keep_freed_memory
 from spinal_repro.outputs import (
     build_record,
@@ -127,7 +127,7 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         yield
     except BaseException as error:
         found = _for_users(error, folder, deterministic)
-        if folder.is_dir() and not isinstance(error, BusyError):
+        if folder.is_dir() and not is_locked(folder):  # by another process
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
                 epochs = describe(folder).get("epochs", "")
