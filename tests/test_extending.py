@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinal_repro.backbones import BACKBONES
+from spinal_repro.backbones import BACKBONES, load_backbones
 from spinal_repro.config import compose
-from spinal_repro.data.sources import SOURCES
+from spinal_repro.data.sources import SOURCES, load_sources
 from spinal_repro.heads import HEADS
 from spinal_repro.training.run import run
 
@@ -24,6 +24,8 @@ def blocks(section: str) -> list[tuple[str, str]]:
 @pytest.fixture
 def registries():
     """Whatever a test registers is forgotten afterwards."""
+    load_backbones()
+    load_sources()  # else what they register later would be taken away
     kept = [(registry, dict(registry._items)) for registry in (BACKBONES, HEADS, SOURCES)]
     yield
     for registry, items in kept:
