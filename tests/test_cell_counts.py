@@ -8,6 +8,7 @@ from made_records import RECORDS
 from spinal_repro.paper import load_cells
 from spinal_repro.sizes import cell_counts
 
+pytestmark = pytest.mark.xdist_group("paper")  # where the cells are composed
 COMMITTED = json.loads((RECORDS.parent / "counts.json").read_text())
 
 

@@ -23,9 +23,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     subprocess.run([*build, "-w", str(place), str(ROOT)], check=True)
     (wheel,) = place.glob("*.whl")
-    venv.create(place / "venv", with_pip=True)
+    venv.create(place / "venv")
     binaries = place / "venv" / ("Scripts" if os.name == "nt" else "bin")
-    install = [binaries / "python", "-m", "pip", "install", "--quiet", "--no-deps", str(wheel)]
+    pip = [sys.executable, "-m", "pip", "--python", str(binaries / "python")]
+    install = [*pip, "install", "--quiet", "--no-deps", str(wheel)]
     subprocess.run(install, check=True)
     ours = sysconfig.get_path("purelib", vars={"base": str(place / "venv")})
     (Path(ours) / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")

@@ -48,6 +48,7 @@ def rows(folder: Path, table: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.xdist_group("paper")  # where the cells are composed
 def test_the_committed_tables_are_what_the_committed_records_give(monkeypatch):
     monkeypatch.chdir(ROOT)
     assert exit_code("--check") == 0
