@@ -10,15 +10,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from spinal_repro.training.evaluation import evaluate
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.config import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.inference import find_images, load_run, part_of, predict, run_place
-from spinal_repro.outputs import write_config
-from spinal_repro.training import replay
+from spinal_repro.training.engine import evaluate
 from spinal_repro.training.run import run
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -227,14 +225,6 @@ def test_what_a_folder_says_of_the_place_of_runs_is_not_followed(tmp_path):
     for runs in (tmp_path, tmp_path / "sent", "/", ".."):
         said = dataclasses.replace(config, runs=str(runs))
         assert run_place(tmp_path / "sent" / "x", said) == tmp_path / "sent" / "x"
-
-
-def test_a_replay_fetches_nothing_and_keeps_nothing_where_it_is_told(tmp_path):
-    config = compose(["data.download=true", f"runs={tmp_path / 'elsewhere'}"])
-    write_config(config, tmp_path)
-    told = replay._config(tmp_path)
-    assert not told.data.download and Path(told.runs) == tmp_path
-    assert told.identity() == config.identity()
 
 
 def test_weights_may_lack_the_counters_of_batch_norm(tmp_path):

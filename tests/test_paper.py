@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from spinal_repro.training.loop import train_epoch, training_loss
 
 from spinal_repro import paper
 from spinal_repro.config import compose, config_dir, validate
@@ -22,7 +21,8 @@ from spinal_repro.model import build_model
 from spinal_repro.paper import TABLES, Cell, Published, curve, load_cells
 from spinal_repro.schema import Config
 from spinal_repro.sizes import cell_counts
-from spinal_repro.training import run as run_module
+from spinal_repro.training import setup as builder
+from spinal_repro.training.engine import train_one_epoch, training_loss
 from spinal_repro.training.optim import LR_RULES
 
 pytestmark = pytest.mark.xdist_group("paper")  # every cell is composed once
@@ -335,13 +335,12 @@ SMALL = (
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_small_cell_trains(name, monkeypatch):
-    monkeypatch.setattr(run_module, "load_dataset", fake)
+    monkeypatch.setattr(builder, "load_dataset", fake)
     config = config_of(name)
     recipe = dataclasses.replace(config.recipe, batch_size=8)
     config = dataclasses.replace(config, recipe=recipe)
-    trainer = run_module._prepare(config, torch.device("cpu")).trainer
-    loss, *_ = train_epoch(trainer, 1, recipe.lr, lambda count, running: None)()
-    assert loss > 0
+    (*losses, _), _ = train_one_epoch(builder.build_run(config, torch.device("cpu")).run, 1)
+    assert all(loss > 0 for loss in losses)
 
 
 def test_the_user_overrides_the_protocol_of_a_cell():

@@ -10,9 +10,8 @@ from omegaconf import DictConfig, OmegaConf
 from spinal_repro.config import compose_raw, config_dir, validate
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.schema import Config, DatasetConfig
-from spinal_repro.training import run as run_module
-from spinal_repro.training.evaluation import evaluate
-from spinal_repro.training.loop import train_epoch
+from spinal_repro.training import setup as builder
+from spinal_repro.training.engine import evaluate, train_one_epoch
 
 FILES = sorted(path.relative_to(config_dir()) for path in config_dir().rglob("*.yaml"))
 OTHERS = ("paper", "claims", "search", "hydra")  # not composed into a run
@@ -117,8 +116,8 @@ def test_a_shipped_file_has_an_effect_and_trains(file, monkeypatch):
     config = validate(composed)
     if config.model.name in LARGE:
         return  # tests/backbones runs its shapes
-    monkeypatch.setattr(run_module, "load_dataset", fake)
-    trainer = run_module._prepare(shortened(composed, config), torch.device("cpu")).trainer
-    loss, correct, _ = train_epoch(trainer, 1, trainer.recipe.lr, lambda count, running: None)()
-    assert loss > 0 and 0 <= correct <= IMAGES
-    assert evaluate(trainer.model, trainer.select, trainer.autocast).count > 0
+    monkeypatch.setattr(builder, "load_dataset", fake)
+    run = builder.build_run(shortened(composed, config), torch.device("cpu")).run
+    (*losses, correct), _ = train_one_epoch(run, 1)
+    assert all(loss > 0 for loss in losses) and 0 <= correct <= IMAGES
+    assert evaluate(run.model, run.select, run.autocast).count > 0

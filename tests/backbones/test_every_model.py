@@ -9,7 +9,7 @@ from spinal_repro.backbones.library import LibraryBackbone
 from spinal_repro.config import config_dir
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.model import build_model
-from spinal_repro.training.loop import training_loss
+from spinal_repro.training.engine import training_loss
 from spinal_repro.training.optim import LR_RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -10,7 +10,7 @@ from spinal_repro.config import compose
 from spinal_repro.errors import UserError
 from spinal_repro.model import build_model, count
 from spinal_repro.schema import Component, DatasetConfig
-from spinal_repro.training.loop import training_loss
+from spinal_repro.training.engine import training_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BACKBONES = load_backbones()

@@ -13,7 +13,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.model import build_model
 from spinal_repro.pretrained import load_pretrained, read_tensors
 from spinal_repro.schema import Component, DatasetConfig, RecipeConfig
-from spinal_repro.training.run import normalisation
+from spinal_repro.training.setup import normalisation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DATASET = DatasetConfig(

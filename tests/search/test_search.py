@@ -20,6 +20,7 @@ from spinal_repro.records import read_records, run_folders
 from spinal_repro.search import Study, load_space
 from spinal_repro.search import study as study_module
 from spinal_repro.training import run as run_module
+from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 
 pytestmark = pytest.mark.xdist_group("search")
@@ -115,14 +116,14 @@ class Killed(BaseException):
 
 def test_a_lost_trial_is_issued_again_and_goes_on(tmp_path, space, monkeypatch):
     fixed = [*FIXED, "recipe.epochs=2", "runtime.save_every=0"]
-    save = run_module.save_checkpoint
+    save = Checkpoint.save
 
     def save_then_die(*arguments):
         save(*arguments)
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "save_checkpoint", save_then_die)
+        patch.setattr(Checkpoint, "save", save_then_die)
         with pytest.raises(Killed):
             study_of(tmp_path, space, fixed).run(2, print)
     study = study_of(tmp_path, space, fixed)
