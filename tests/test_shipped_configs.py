@@ -23,8 +23,8 @@ SIZES = {"alexnet": 64, "googlenet": 64, "cnn": 28, "vgg5": 28, "flatten": 28, "
 # too large to train here; tests/backbones/ runs them on the meta device
 LARGE = (
     "inception_v3", "inception_v4", "inception_resnet_v2", "resnet101", "resnet152", "senet154",
-    "wide_resnet50_2", "wide_resnet101_2", "vgg_a", "vgg_a_lrn", "vgg_b", "vgg_c", "vgg_d",
-    "vgg_e", "alexnet", "resnet50", "seresnet50",
+    "wide_resnet50_2", "wide_resnet101_2", "vgg11", "vgg13", "vgg16", "vgg19", "vgg_a_lrn",
+    "vgg_c", "vgg13_bn", "vgg16_bn", "vgg19_bn", "alexnet", "resnet50", "seresnet50",
 )  # fmt: skip
 IMAGES = 8
 
