@@ -199,7 +199,7 @@ def edited(folder: Path, change: str) -> None:
         ("other run", "is not the configuration of"),
         ("width", "is not the configuration of"),
         ("syntax", r"config\.yaml"),
-        ("version", "a newer spinal_repro wrote it"),
+        ("version", "schema version 2, expected 1"),
         ("shape", r"best\.safetensors"),
         ("no tensors", r"best\.safetensors"),
         ("one tensor more", r"best\.safetensors"),

@@ -127,11 +127,13 @@ def test_pairs_seed_by_seed_and_an_archive_that_is_accepted(command, clock, tmp_
 
 def test_the_run_at_the_deadline_is_saved_and_the_same_command_continues(command, clock):
     words = (*PAIR, "recipe.epochs=3", "--seeds=0")
-    clock.seconds[PAIR[0]] = 60.0
-    ended = command(*words, minutes=4.5)  # 3 minutes an epoch
-    assert ended.code == EXIT_INTERRUPTED and clock.trained == [(PAIR[0], 0)] * 5
-    assert ended.state(PAIR[0], 0).startswith("1/3") and "stopped at the deadline" in ended.out
-    assert ended.state(PAIR[1], 0).split(maxsplit=1) == ["0/3", "not started: not measured yet"]
+    clock.seconds = dict.fromkeys(PAIR, 60.0)  # 3 minutes an epoch
+    ended = command(*words, minutes=4.5)
+    assert ended.code == EXIT_INTERRUPTED
+    assert clock.trained == [(PAIR[0], 0)] * 3 + [(PAIR[1], 0)] * 2  # another epoch does not fit
+    for cell, epochs in zip(PAIR, ("1/3", "0/3"), strict=True):
+        state = ended.state(cell, 0)
+        assert state.startswith(epochs) and "stopped at the deadline" in state
     text = summary()
     assert "0 of 2 runs finished" in text and "recipe.epochs=3" in text and "--minutes=4.5" in text
     clock.seconds.clear()

@@ -129,7 +129,6 @@ LONG = "x" * 5000
         ["status", LONG],
         ["predict", "run", LONG],
         ["eval", LONG],
-        ["replay", LONG],
         ["data", "info", LONG],
         ["data", "verify", "mnist", "--root", LONG],
         ["data", "import", "mnist", LONG],
@@ -154,11 +153,10 @@ def test_a_table_is_shown_before_it_is_written(tmp_path, capsys):
     assert "Variance" in out and "it is no regular file" in err and "Traceback" not in err
 
 
-@pytest.mark.parametrize("seed", ["-1", str(2**70)])
-def test_a_seed_that_is_none(seed, capsys):
+def test_a_negative_seed(capsys):
     with pytest.raises(SystemExit, match="2"):
-        main(["data", "show", "digits", "--seed", seed])
-    assert "must lie between 0 and 4,294,967,295" in capsys.readouterr().err
+        main(["data", "show", "digits", "--seed", "-1"])
+    assert "--seed must be at least 0" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

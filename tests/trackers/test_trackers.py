@@ -14,7 +14,7 @@ from spinal_repro.records import read_records
 from spinal_repro.schema import Config
 from spinal_repro.trackers import TRACKERS, check_tracker
 from spinal_repro.trackers.tracking import Tracking, load_trackers, outcome
-from spinal_repro.training import run as run_module
+from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 
 pytestmark = pytest.mark.xdist_group("trackers")  # heavy imports, once
@@ -34,12 +34,12 @@ def small(runs: Path, *overrides: str) -> Config:
 
 
 def in_parts(monkeypatch, config: Config) -> dict:
-    """A run killed twice: after a checkpoint that the tracker never hears of, and after an epoch.
+    """A run killed twice: after its second checkpoint, and after an epoch that is not saved.
 
     Returns:
         The record of the run that continued.
     """
-    save, calls = run_module.save_checkpoint, []
+    save, calls = Checkpoint.save, []
 
     def save_then_die(*arguments):
         save(*arguments)
@@ -47,7 +47,7 @@ def in_parts(monkeypatch, config: Config) -> dict:
         if len(calls) == 2:
             raise Killed
 
-    monkeypatch.setattr(run_module, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(Checkpoint, "save", save_then_die)
     with pytest.raises(Killed):
         run(config)
     remember, told = Tracking._remember, []
@@ -144,7 +144,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING", "WANDB_DIR", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     config = small(tmp_path, "tracker=wandb")
-    save, calls = run_module.save_checkpoint, []
+    save, calls = Checkpoint.save, []
 
     def save_then_die(*arguments):
         save(*arguments)
@@ -152,7 +152,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
         if len(calls) == 2:
             raise Killed
 
-    monkeypatch.setattr(run_module, "save_checkpoint", save_then_die)
+    monkeypatch.setattr(Checkpoint, "save", save_then_die)
     with pytest.raises(Killed):
         run(config)
     time.sleep(1.1)  # wandb names its folders by the second
