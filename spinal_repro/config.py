@@ -229,9 +229,8 @@ def _check_values(config: Config) -> None:
             raise UserError(f"{key} must be at most {most:,}, got {value:,}")
     for key, allowed in CHOICES.items():
         one_of(key, _value(config, key).partition(":")[0], allowed)  # the device may be cuda:1
-    for key in ("runtime.threads", "runtime.jobs"):
-        if _value(config, key) != "auto" and isinstance(_value(config, key), str):
-            raise UserError(f"{key} must be a whole number or auto, got '{_value(config, key)}'")
+    if isinstance(jobs := config.runtime.jobs, str) and jobs != "auto":
+        raise UserError(f"runtime.jobs must be a whole number or auto, got '{jobs}'")
     if config.dataset.num_classes is not None and (
         config.dataset.outputs < config.dataset.num_classes
     ):

@@ -83,8 +83,10 @@ def _who(folder: Path) -> str:
 
 
 @contextmanager
-def alone(path: Path, doing: str) -> Iterator[None]:
+def alone(path: Path, doing: str) -> Iterator[bool]:
     """Context that one process at a time is in; the others print that they wait.
+
+    Yields whether the file system has locks; without them several processes may be in it.
 
     Args:
         path: The file to lock, in an existing folder.
@@ -96,6 +98,6 @@ def alone(path: Path, doing: str) -> Iterator[None]:
         print(f"another process is {doing}; waiting for it", file=sys.stderr)
         lock = _acquire(path, FOREVER)
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()

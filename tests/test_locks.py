@@ -51,8 +51,8 @@ def test_a_file_of_a_killed_process_holds_nobody_up_where_there_are_no_locks(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     (tmp_path / "lock").write_text("0\nelsewhere\n")
-    with alone(tmp_path / "lock", "at work"):
-        assert (tmp_path / "lock").read_text() == "0\nelsewhere\n"
+    with alone(tmp_path / "lock", "at work") as held:
+        assert not held and (tmp_path / "lock").read_text() == "0\nelsewhere\n"
     with run_lock(tmp_path):
         assert not is_locked(tmp_path)  # nobody can tell
 

@@ -339,7 +339,7 @@ def test_a_small_cell_trains(name, monkeypatch):
     config = config_of(name)
     recipe = dataclasses.replace(config.recipe, batch_size=8)
     config = dataclasses.replace(config, recipe=recipe)
-    (*losses, _), _ = train_one_epoch(builder.build_run(config, torch.device("cpu")).run, 1)
+    losses, *_ = train_one_epoch(builder.build_run(config, torch.device("cpu")).run, 1)
     assert all(loss > 0 for loss in losses)
 
 

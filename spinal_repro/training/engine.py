@@ -122,19 +122,18 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     for epoch in range(state.epoch + 1, run.recipe.epochs + 1):
         start_stage(run, epoch)
         began = clock.now()
-        sums, waited = train_one_epoch(run, epoch, callbacks)
+        losses, correct, waited = train_one_epoch(run, epoch, callbacks)
         trained = clock.now()
         selected = evaluate(run.model, run.select, run.autocast)
         watched = evaluate(run.model, run.watch, run.autocast) if run.watch else None
         evaluated = clock.now()
 
-        sums, count = sums.cpu(), run.train.num_images
-        seconds = max(clock.seconds(began, trained), 1e-9)
+        count, seconds = run.train.num_images, max(clock.seconds(began, trained), 1e-9)
         entry = {
             "epoch": epoch,
             "lr": state.lr,
-            "train_loss": sums[:-1].double().sum().item() / count,
-            "train_accuracy": int(sums[-1]) / count,
+            "train_loss": losses.cpu().double().sum().item() / count,
+            "train_accuracy": correct.item() / count,
             **_metrics(run.select_on, selected),
             **(_metrics("test", watched) if watched else {}),
         }
@@ -161,13 +160,12 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
 
 def train_one_epoch(
     run: Run, epoch: int, callbacks: Sequence[Callback] = ()
-) -> tuple[Tensor, float]:
+) -> tuple[Tensor, Tensor, float]:
     """Train on every image once.
 
     Returns:
-        Summed loss of each step and, last, the number of images that were right
-        ``[steps + 1]`` (float32, exact up to 2^24 images), on the device; and the seconds spent
-        waiting for batches.
+        Summed loss of each step ``[steps]`` and number of images right ``[]``, both on the
+        device, and the seconds spent waiting for batches.
     """
     model, optimizer, batches = run.model, run.optimizer, run.train
     if run.recipe.head_epochs:
@@ -193,7 +191,7 @@ def train_one_epoch(
         correct += (logits.detach().argmax(dim=1) == labels).sum()
         for callback in callbacks:
             callback.on_step_end(run, step + 1, losses, len(labels))
-    return torch.cat([losses, correct.to(losses.dtype).view(1)]), stream.seconds
+    return losses, correct, stream.seconds
 
 
 def training_loss(
@@ -266,7 +264,6 @@ def step_learning_rate(run: Run, epoch: int, selected: Evaluation) -> None:
 
 
 def _metrics(split: str, found: Evaluation) -> dict[str, Any]:
-    """History columns of one evaluation."""
     return {
         f"{split}_loss": found.loss,
         f"{split}_accuracy": found.accuracy,

@@ -77,7 +77,7 @@ def test_digits_need_no_torchvision() -> None:
     code = (
         "import sys; sys.modules['torchvision'] = None\n"
         "from spinal_repro.config import compose\n"
-        "from spinal_repro.training.run import load_dataset\n"
+        "from spinal_repro.data.sources import load_dataset\n"
         "print(len(load_dataset(compose([]).dataset, 'data').train))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

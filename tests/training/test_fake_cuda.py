@@ -290,11 +290,11 @@ def test_an_epoch_does_not_wait_for_the_device(monkeypatch, tmp_path, case):
     monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     with fake(), Crossings() as crossings:
         run, during = run_on("meta", *overrides[case]), During(crossings)
-        sums, _ = train_one_epoch(run, 1, [*begun(run, tmp_path), during])
+        losses, correct, _ = train_one_epoch(run, 1, [*begun(run, tmp_path), during])
         assert len(during.steps) == 5 and during.steps[1:] == [[]] * 4
-        assert crossings.found == [] and sums.is_meta
+        assert crossings.found == [] and losses.is_meta and correct.is_meta
         with pytest.raises(DataDependentOutputException):
-            sums.sum().item()
+            losses.sum().item()
 
 
 def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypatch):
