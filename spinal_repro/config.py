@@ -238,6 +238,8 @@ def _check_values(config: Config) -> None:
             f"dataset.num_outputs ({config.dataset.outputs}) is below the number of classes "
             f"({config.dataset.num_classes})"
         )
+    if config.recipe.head_epochs and config.model.options.get("freeze") == "backbone":
+        raise UserError("recipe.head_epochs trains the backbone later; leave out model.freeze")
     _check_recipe(config.recipe, config.dataset)
     _check_protocol(config.protocol, config.data)
 

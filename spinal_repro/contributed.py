@@ -1,6 +1,6 @@
 """Checks on a record before it stands among the committed ones: does it hold together?
 
-What it says of itself is computed anew: identity, streams, counts, accuracies and the selected
+What it says of itself is recomputed: identity, streams, counts, accuracies and the selected
 epoch. Nothing here imports torch; who counts the model is given.
 """
 

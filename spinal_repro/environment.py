@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from spinal_repro import __version__
 from spinal_repro.errors import UserError
+from spinal_repro.files import read_yaml
 
 
 def resolve_device(name: str) -> torch.device:
@@ -30,7 +30,9 @@ def resolve_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise UserError(f"runtime.device '{name}' is no device; use auto, cpu or cuda") from error
+        raise UserError(
+            f"runtime.device '{name}' is not a device; use auto, cpu or cuda"
+        ) from error
     missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
         device.type == "mps" and not torch.backends.mps.is_available()
     )
@@ -53,8 +55,10 @@ def set_threads(threads: int | None, folder: Path) -> int:
         folder: The run folder.
     """
     if threads is None:
-        with suppress(OSError, yaml.YAMLError, KeyError, TypeError):
-            threads = yaml.safe_load((folder / "config.yaml").read_text())["runtime"]["threads"]
+        with suppress(
+            UserError, KeyError, TypeError, ValueError
+        ):  # there is none, or it is damaged
+            threads = max(1, int(read_yaml(folder / "config.yaml")["runtime"]["threads"]))
     torch.set_num_threads(threads or torch.get_num_threads())
     return torch.get_num_threads()
 

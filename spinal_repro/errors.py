@@ -1,4 +1,4 @@
-"""The one error type for what a user can cause, and how commands end."""
+"""The error type for mistakes of the user, and the exit codes."""
 
 import difflib
 from collections.abc import Iterable, Sequence

@@ -25,7 +25,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
             Also for the name of a folder, a pipe or a device, which stay what they are.
     """
     if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "it is no regular file, and is not replaced", str(path))
+        raise OSError(errno.EINVAL, "not a regular file; left as it is", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         _write(partial, content)

@@ -13,7 +13,6 @@ from spinal_repro.files import clean, read_json
 
 LOCK, STATUS = ".lock", "status.json"
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that have none
-FOREVER = -1
 
 
 class BusyError(UserError):
@@ -46,7 +45,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder / LOCK, timeout=0)
+        lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` takes it for a moment
         clean(folder)
     except Timeout:
         raise BusyError(
@@ -96,7 +95,7 @@ def alone(path: Path, doing: str) -> Iterator[bool]:
         lock = _acquire(path, timeout=0)
     except Timeout:
         print(f"another process is {doing}; waiting for it", file=sys.stderr)
-        lock = _acquire(path, FOREVER)
+        lock = _acquire(path, timeout=-1)
     try:
         yield lock.is_locked
     finally:

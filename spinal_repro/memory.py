@@ -10,8 +10,8 @@ def keep_freed_memory() -> bool:
     """Have the C library keep what is freed, for the tensors of the next layer.
 
     As it comes, glibc asks the system for every block above 32 MiB and returns it when it is freed.
-    A photograph's activations are such blocks, and the system clears each page of them anew: half
-    of the time of EfficientNet-Lite0 at 224 px. The process stays near its peak of memory then.
+    A photograph's activations are such blocks, and the system clears each of their pages: half of
+    the time of EfficientNet-Lite0 at 224 px. The process stays near its peak of memory then.
 
     Returns:
         Whether there is such a setting: elsewhere than on glibc nothing happens.

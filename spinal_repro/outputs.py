@@ -32,7 +32,7 @@ SELECTION_RULES = {
 
 
 def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
-    """Who picks the epoch, and what the test set has to do with it."""
+    """How the epoch is picked, and how the test set is used."""
     rule = SELECTION_RULES[protocol.select_on]
     if protocol.select_on == "test":
         return rule
@@ -178,7 +178,7 @@ def _accuracies(record: dict[str, Any]) -> str:
 
 
 def summary(record: dict[str, Any], path: Path) -> list[str]:
-    """What is said of a finished run."""
+    """Lines printed about a finished run."""
     lines = [
         _accuracies(record),
         f"{record['counts']['total_parameters']:,} parameters, "

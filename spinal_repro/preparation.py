@@ -15,7 +15,7 @@ MAX_SIDE = 4096  # of an image, in pixels
 
 
 def refuse_constants(std: Sequence[float], where: str) -> None:
-    """Refuse what pixels cannot be normalised with.
+    """Refuse a std that is not above 0.
 
     Args:
         std: Of pixels in [0, 1], one or one a channel.

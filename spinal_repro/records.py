@@ -136,7 +136,7 @@ def write_status(folder: Path, state: str, **details: Any) -> None:
 
 
 def explained(error: BaseException) -> dict[str, str]:
-    """What a status says of an error: its message, and the traceback unless a user can mend it."""
+    """Status fields for an error: its message, and the traceback unless a user can fix it."""
     if isinstance(error, UserError) or not isinstance(error, Exception):
         return {"message": str(error) or type(error).__name__}
     return {

@@ -2,8 +2,8 @@
 
 Initial weights, data order, augmentation, dropout and learning-rate draws never share a stream,
 so two runs that differ in the head alone start from the same backbone and see the same batches.
-Streams used during training are derived anew for every epoch: a run that continues after an epoch
-needs no saved random state; one that continues inside it, the state of dropout's generator alone.
+Streams used during training are derived for every epoch, so a run that continues needs no saved
+random state.
 """
 
 import hashlib

@@ -50,6 +50,14 @@ def test_threads(tmp_path):
     assert set_threads(1, tmp_path) == torch.get_num_threads() == 1
 
 
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe", b"runtime: {threads: x}", b"runtime: {threads: null}", b"[1", b""]
+)
+def test_threads_of_a_damaged_configuration_are_those_of_the_machine(tmp_path, content):
+    (tmp_path / "config.yaml").write_bytes(content)
+    assert set_threads(None, tmp_path) == torch.get_num_threads()
+
+
 class Unpooling(nn.Module):
     """Has no deterministic implementation in PyTorch, on any device."""
 

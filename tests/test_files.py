@@ -102,7 +102,7 @@ def test_what_is_no_file_stays_what_it_is(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path / "folder", tmp_path / "pipe"):
-        with pytest.raises(OSError, match=f"no regular file.*{path.name}"):
+        with pytest.raises(OSError, match=f"not a regular file.*{path.name}"):
             write_atomic(path, "x")
         assert path.exists() and not path.is_file()
     assert len(list(tmp_path.iterdir())) == 2

@@ -3,10 +3,11 @@
 import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from spinal_repro.locks import NO_LOCKS, BusyError, alone, is_locked, run_lock
+from spinal_repro.locks import LOCK, NO_LOCKS, BusyError, alone, is_locked, run_lock
 
 HOLD = (
     "import sys\n"
@@ -64,3 +65,23 @@ def test_a_run_that_is_trained_is_locked(tmp_path):
         with pytest.raises(BusyError), run_lock(tmp_path / "new"):
             pass
     assert not is_locked(tmp_path / "new")
+
+
+def test_asking_whether_a_run_is_locked_does_not_stop_it_from_starting(tmp_path):
+    """`is_locked` takes the lock for a moment."""
+    (tmp_path / LOCK).touch()
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            is_locked(tmp_path)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(100):
+            with run_lock(tmp_path):
+                pass
+    finally:
+        stop.set()
+        asking.join()

@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from omegaconf import DictConfig
 
-from spinal_repro.cli.launch import check_all
+from spinal_repro.cli.launch import JobError, check_all
 from spinal_repro.config import validate
+from spinal_repro.errors import UserError
 from spinal_repro.outputs import summary
 from spinal_repro.records import RECORD, read_record
 from spinal_repro.sweep.runner import Job, run_sweep
@@ -32,7 +33,8 @@ def run_jobs(
 
     Raises:
         UserError: before any job starts, naming every one that cannot be run.
-        KeyboardInterrupt: after a signal, once the running jobs have ended.
+        KeyboardInterrupt: after a signal that left runs undone, once the running jobs have ended.
+        JobError: if any run failed.
     """
     in_all = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     names = [" ".join(o.lstrip("+") for o in own if o not in in_all) for own in overrides]
@@ -48,9 +50,12 @@ def run_jobs(
 
     def on_end(job: Job) -> None:
         if job.state == "done":
-            record = read_record(job.folder / RECORD)
-            job.accuracy = record["selection"]["accuracy"]
-            job.message = summary(record, job.folder / RECORD)[0]
+            try:
+                record = read_record(job.folder / RECORD)
+                job.accuracy = record["selection"]["accuracy"]
+                job.message = summary(record, job.folder / RECORD)[0]
+            except UserError as error:
+                job.state, job.message = "failed", str(error)
         ended = sum(job.state not in ("waiting", "running") for job in jobs.values())
         tell(f"[{ended}/{len(jobs)}] {job.state}: {job.name}: {job.message}")
 
@@ -58,16 +63,18 @@ def run_jobs(
         if (job.folder / RECORD).is_file():
             job.state = "done"
             on_end(job)
-    left = [job for job in jobs.values() if job.state != "done"]
+    left = [job for job in jobs.values() if job.state == "waiting"]
     tell(f"{len(left)} of {len(jobs)} runs to do, {len(shares.slots)} at a time")
-    no_signal = run_sweep(left, shares, on_end)
+    run_sweep(left, shares, on_end)
     states = [job.state for job in jobs.values()]
     tell(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
-    for job in left:
-        if job.state not in ("done", "waiting"):
+    for job in jobs.values():
+        if job.state not in ("done", "waiting", "interrupted"):
             tell(f"{job.state}: {job.name}: {job.message}", error=True)
-    if not no_signal:
+    if not {"waiting", "interrupted"}.isdisjoint(states):
         raise KeyboardInterrupt
+    if failed := len(states) - states.count("done"):
+        raise JobError(f"{failed} of {len(jobs)} failed")
     return [jobs[config.run_dir] for config in configs]
 
 

@@ -75,7 +75,7 @@ def run(given: argparse.Namespace) -> None:
         if wrong or stale:
             print(
                 f"spinal: not what the records give: {', '.join(map(str, [*wrong, *stale]))}; "
-                f"write them anew with '{_command(given)}'",
+                f"rewrite them with '{_command(given)}'",
                 file=sys.stderr,
             )
             sys.exit(1)

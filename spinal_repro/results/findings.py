@@ -170,5 +170,5 @@ def read_counts(path: Path) -> dict[str, dict[str, int]]:
         counts = read_json(path)
         refuse_other_counts(counts, str(path))
     except UserError as error:
-        raise UserError(f"{error}; make it anew: spinal params --cells --out {path}") from error
+        raise UserError(f"{error}; rebuild it: spinal params --cells --out {path}") from error
     return dict(counts)

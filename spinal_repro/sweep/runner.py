@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, in_words
+from spinal_repro.records import RECORD
 from spinal_repro.sweep.shares import Shares
 
 OUTPUT = "output.txt"  # what a job printed, in its run folder
@@ -53,13 +54,11 @@ class _Process:
     timed_out: bool = False
 
 
-def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]) -> bool:
+def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]) -> None:
     """Run jobs, updated in place; ``on_end`` is called with each that has ended.
 
     A signal asks the running jobs to stop, and no more are started; a second one kills them.
 
-    Returns:
-        Whether no signal came.
     """
     waiting, free = list(jobs), list(shares.slots)
     running: list[_Process] = []
@@ -96,7 +95,6 @@ def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
             process.popen.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
-    return not stopping
 
 
 def _start(job: Job, slot: str | None, threads: int) -> _Process:
@@ -124,7 +122,9 @@ def _enforce_limit(process: _Process) -> None:
 def _end(process: _Process, stopping: bool) -> None:
     """Say how a job ended."""
     job, code = process.job, process.popen.returncode
-    if code and process.timed_out:
+    if (job.folder / RECORD).is_file():  # whatever came while the process ended
+        job.state = "done"
+    elif code and process.timed_out:
         job.state, job.message = "timed out", f"runtime.time_limit={job.minutes:g} minutes"
     elif code < 0:
         job.state = "interrupted" if stopping else "killed"

@@ -8,7 +8,7 @@ from spinal_repro.schema import RuntimeConfig
 
 
 class Shares(NamedTuple):
-    """What the jobs of a sweep get.
+    """The share of the machine that each job of a sweep gets.
 
     Attributes:
         threads: CPU threads of each job.
@@ -31,7 +31,7 @@ def share(
         cores: That may be used.
         devices: To be handed out in turn; none on a CPU.
     """
-    asked = runtime.threads if isinstance(runtime.threads, int) else None
+    asked = runtime.threads
     at_once = len(devices) or max(1, cores // (asked or 1))
     if isinstance(runtime.jobs, int):
         at_once = runtime.jobs

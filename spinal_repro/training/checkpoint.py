@@ -58,9 +58,9 @@ class Checkpoint(Callback):
             run.state = State(**saved["state"])
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
         except Exception as error:  # of any type: it depends on where the file is damaged
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
             raise UserError(
-                f"cannot continue from {path}: {reason}. Delete it to train this run from the start"
+                f"cannot continue from {path}; delete it to start this run again ({reason})"
             ) from error
         self._epoch = run.state.epoch
 

@@ -63,7 +63,7 @@ class LrRule(ABC):
         """Learning rate of the epoch after ``result.epoch``."""
 
     def restarts(self, result: EpochResult) -> bool:
-        """Whether the optimizer starts that epoch anew, its momentum forgotten."""
+        """Whether the optimizer forgets its momentum before the next epoch."""
         return False
 
 

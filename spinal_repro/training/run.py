@@ -32,7 +32,7 @@ from spinal_repro.records import (
 )
 from spinal_repro.schema import Config
 from spinal_repro.trackers import Tracking, check_tracker
-from spinal_repro.training.callbacks import NonFiniteCheck, NonFiniteHooks, StopOnSignal
+from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.engine import Callback, Evaluation, evaluate, fit
 from spinal_repro.training.progress import Progress
@@ -69,7 +69,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
         reported_errors(folder, runtime.deterministic),
         backend_settings(device, runtime.precision, runtime.deterministic),
     ):
-        setup = build_run(config, device)  # before there is a folder: it shows what is wrong
+        setup = build_run(config, device)  # before the folder is made: errors leave none
         with run_lock(folder):
             if (folder / RECORD).is_file():  # another process has finished it meanwhile
                 return Outcome(folder, read_record(folder / RECORD), was_done=True)
@@ -116,7 +116,7 @@ def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
     best = evaluate(run.model, test, run.autocast)
     for name, found in (("last", last), ("best", best)):
         if not math.isfinite(found.loss):
-            raise UserError(f"the test loss of the {name} weights is {found.loss}")
+            raise UserError(f"the test loss of the {name} weights is {found.loss}; {ADVICE}")
     return last, best
 
 

@@ -34,7 +34,7 @@ class Setup:
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Hashes of what must not change while a run continues, by their names in messages."""
+        """Hashes of inputs that must stay the same when a run continues, by name."""
         found = {
             "training images": self.data["train_hash"],
             "test images": self.data["test_hash"],
@@ -142,7 +142,7 @@ def _check_sizes(config: Config, run: Run) -> None:
             f"{config.input_size} px; see recipe.prepare and recipe.augment"
         )
     normalises = any(isinstance(m, torch.nn.BatchNorm1d) for m in run.model.head.modules())
-    if normalises and run.train.num_images % recipe.batch_size == 1:
+    if normalises and (run.train.num_images - 1) % recipe.batch_size == 0:
         raise UserError(
             f"the last of the batches of {recipe.batch_size} would hold a single image, which "
             f"batch norm cannot train on; use another recipe.batch_size"

@@ -150,7 +150,7 @@ def test_a_table_is_shown_before_it_is_written(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main([*command, str(tmp_path)])
     out, err = capsys.readouterr()
-    assert "Variance" in out and "it is no regular file" in err and "Traceback" not in err
+    assert "Variance" in out and "not a regular file" in err and "Traceback" not in err
 
 
 def test_a_negative_seed(capsys):

@@ -31,13 +31,10 @@ def job(tmp_path, monkeypatch) -> Callable[..., Job]:
     return make
 
 
-def run(jobs: list[Job], *slots: str | None) -> bool:
+def run(jobs: list[Job], *slots: str | None) -> None:
     ended: list[str] = []
-    no_signal = run_sweep(
-        jobs, Shares(3, slots or (None, None)), lambda job: ended.append(job.name)
-    )
+    run_sweep(jobs, Shares(3, slots or (None, None)), lambda job: ended.append(job.name))
     assert sorted(ended) == sorted(job.name for job in jobs if job.state != "waiting")
-    return no_signal
 
 
 def test_how_each_job_ended(job):
@@ -49,7 +46,7 @@ def test_how_each_job_ended(job):
         job("silent", "import sys; sys.exit(3)"),
         job("done", WELL),
     ]
-    assert run(jobs)
+    run(jobs)
     assert [(j.state, j.message) for j in jobs] == [
         ("failed", "RuntimeError: out of luck"),
         ("killed", "by SIGKILL; if nobody did that, memory ran out"),
@@ -69,21 +66,21 @@ def test_the_message_is_that_of_the_status_of_the_same_process(job):
         for pid in (ours, others)
     }
     jobs = [job("own", scripts[ours]), job("other", scripts[others])]
-    assert run(jobs)
+    run(jobs)
     assert [j.message for j in jobs] == ["of os.getpid()", "printed"]
 
 
 def test_a_job_that_ignores_its_time_limit_is_killed(job, monkeypatch):
     monkeypatch.setattr(runner, "GRACE", 0.2)
     deaf = job("deaf", DEAF, minutes=0.01)
-    assert run([deaf])
+    run([deaf])
     assert deaf.state == "timed out"
 
 
 def test_a_folder_that_cannot_be_written_stops_no_other_job(job):
     jobs = [job("taken", WELL), job("well", WELL)]
     jobs[0].folder.touch()
-    assert run(jobs, None)
+    run(jobs, None)
     assert [j.state for j in jobs] == ["failed", "done"]
     assert str(jobs[0].folder) in jobs[0].message
 
@@ -97,7 +94,7 @@ def test_what_a_job_printed_before_stays(job):
 
 def test_jobs_take_turns_on_devices(job):
     jobs = [job(str(n), WELL + "; import time; time.sleep(0.5)") for n in range(4)]
-    assert run(jobs, "GPU-7", "GPU-8")
+    run(jobs, "GPU-7", "GPU-8")
     assert sorted(j.message for j in jobs) == ["3 GPU-7"] * 2 + ["3 GPU-8"] * 2
 
 
@@ -122,7 +119,7 @@ def test_a_signal_stops_what_runs_and_keeps_the_rest_waiting(job, number):
     before = signal.getsignal(number)
     jobs = [job(name, SAVES) for name in ("one", "two", "three")]
     thread = signal_when([jobs[0].folder, jobs[1].folder], number)
-    assert not run(jobs)
+    run(jobs)
     thread.join()
     assert [j.state for j in jobs] == ["interrupted", "interrupted", "waiting"]
     assert signal.getsignal(number) is before
@@ -131,6 +128,14 @@ def test_a_signal_stops_what_runs_and_keeps_the_rest_waiting(job, number):
 def test_a_second_signal_kills(job):
     deaf = job("deaf", DEAF)
     thread = signal_when([deaf.folder], signal.SIGINT, signal.SIGINT)
-    assert not run([deaf])
+    run([deaf])
     thread.join()
     assert (deaf.state, deaf.message) == ("interrupted", "by SIGKILL")
+
+
+def test_a_job_whose_record_is_written_is_done_however_its_process_ended(job):
+    jobs = [
+        job("late", "import os; open('{0}/record.json', 'w').close(); os.kill(os.getpid(), 15)")
+    ]
+    run(jobs)
+    assert jobs[0].state == "done"

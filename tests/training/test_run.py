@@ -213,6 +213,11 @@ def test_settings_that_change_no_result_are_not_in_the_identity(tmp_path):
 
 
 def test_batch_norm_and_a_last_batch_of_one(tmp_path):
-    config = small(tmp_path, "model=vgg5", "recipe.batch_size=199")
-    with pytest.raises(UserError, match="single image"):
-        run(config)
+    for size in (199, 1):
+        with pytest.raises(UserError, match="single image"):
+            run(small(tmp_path, "model=vgg5", f"recipe.batch_size={size}"))
+
+
+def test_a_frozen_backbone_is_not_trained_later(tmp_path):
+    with pytest.raises(UserError, match=r"leave out model\.freeze"):
+        small(tmp_path, "recipe.head_epochs=1", "model.freeze=backbone")
