@@ -37,7 +37,7 @@ from spinal_repro.errors import (
     unknown,
 )
 from spinal_repro.files import read_yaml
-from spinal_repro.schema import schema_keys
+from spinal_repro.schema import Config, schema_keys
 from spinal_repro.text import close_output, printable, tell
 
 LINE_FEED = "\n"
@@ -58,13 +58,15 @@ def _main(arguments: Sequence[str]) -> int:
 
     def job(raw: DictConfig) -> float | None:
         nonlocal exit_code
+        config = None
         try:
-            return _train(raw)
+            config = validate(raw)
+            return _train(config)
         except UserError as error:
             if sweeping:  # a launcher hands it to the process of the sweep
                 raise JobError(str(error)) from None
             _complain(str(error))
-            exit_code = error.exit_code
+            exit_code = EXIT_USAGE if config is None else error.exit_code
             return None
 
     try:
@@ -106,9 +108,8 @@ def _main(arguments: Sequence[str]) -> int:
     return exit_code
 
 
-def _train(raw: DictConfig) -> float:
-    """Validate before the heavy imports, then train; returns the accuracy that selects."""
-    config = validate(raw)
+def _train(config: Config) -> float:
+    """Train; returns the accuracy that selects."""
     from spinal_repro.outputs import summary
     from spinal_repro.training.run import run
 
