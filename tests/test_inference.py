@@ -137,7 +137,7 @@ def test_other_images_are_not_passed_off_as_those_of_the_run(
         (["eval", "{run}", "--confusion", "/dev/full"], "ends in .png, not /dev/full"),
         (["eval", "{run}", "--confusion", "folder.png"], "folder.png is none"),
         (["predict", "{run}", "{image}", "--top", "0"], "1 or more"),
-        (["predict", "{run}", "{image}", "--device", "tpu"], "no device"),
+        (["predict", "{run}", "{image}", "--device", "tpu"], "not a device"),
     ],
 )
 def test_refusals(trained_folder, tmp_path, monkeypatch, capsys, arguments, message):

@@ -26,7 +26,7 @@ TIMES = ("finished", "timing", "wall_seconds", "images_per_second", "git")
 KINDS = (
     "rule redraw", "rule redraw_late", "rule step", "augmentation affine", "head spinal",
     "the head first", "the test part watched", "stages that forget", "bf16",
-    "adam, divide, on test", "vgg5, spinal", "flatten, sgd with momentum",
+    "adam, divide, on test", "flatten, sgd with momentum",
 )  # fmt: skip
 
 
