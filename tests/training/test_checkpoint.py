@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from interrupting import results
 from variety import VARIETY, Everything, small
 
 from spinal_repro.backbones import BACKBONES
@@ -22,7 +22,6 @@ from spinal_repro.training.engine import Callback
 from spinal_repro.training.optim import LR_RULES
 from spinal_repro.training.run import Outcome, run
 
-TIMES = ("finished", "timing", "wall_seconds", "images_per_second", "git")
 KINDS = (
     "rule redraw", "rule redraw_late", "rule step", "augmentation affine", "head spinal",
     "the head first", "the test part watched", "stages that forget", "bf16",
@@ -66,21 +65,8 @@ def interrupted(config, callback: Callback) -> Path:
 
 def files(outcome: Outcome) -> dict[str, Any]:
     """Everything that must be the same."""
-    record = {key: value for key, value in outcome.record.items() if key not in TIMES}
-    last = torch.load(outcome.folder / "last.pt", weights_only=True)
-    del last["state"]["timing"]
-    return {
-        "record": record,
-        "best": {n: t.numpy().tobytes() for n, t in load_file(best_of(outcome)).items()},
-        "model": {name: tensor.numpy().tobytes() for name, tensor in last.pop("model").items()},
-        "last": str(last),
-        "predictions": (outcome.folder / "predictions.npz").read_bytes(),
-        "rows": len((outcome.folder / "metrics.csv").read_text().splitlines()),
-    }
-
-
-def best_of(outcome: Outcome) -> Path:
-    return outcome.folder / "best.safetensors"
+    rows = (outcome.folder / "metrics.csv").read_text().splitlines()
+    return {**results(outcome.folder), "rows": len(rows)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
