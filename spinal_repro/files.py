@@ -71,7 +71,7 @@ def clean(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON for people and machines: indented, no NaN."""
+    """Write indented JSON; NaN and infinities are refused."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 

@@ -22,9 +22,9 @@ class BusyError(UserError):
 
 
 def _acquire(path: Path, timeout: float) -> BaseFileLock:
-    """Take a lock; on a file system without locks go on without.
+    """Take a lock; on a file system without locks, continue without one.
 
-    Never a file that stands for a lock, which would outlive a process that is killed.
+    There is no fallback to a lock file, which a killed process would leave behind.
     """
     lock = FileLock(path, fallback_to_soft=False)
     try:

@@ -45,9 +45,9 @@ def launcher_of(arguments: Sequence[str]) -> str:
 def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> list[Config]:
     """Compose and check every job of a command line, see `check_all`."""
     words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    ours = [a for a in words if not a.lstrip("+~").startswith("hydra")]
+    settings = [a for a in words if not a.lstrip("+~").startswith("hydra")]
     choices: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides(ours):
+    for override in OverridesParser.create().parse_overrides(settings):
         key = override.get_key_element()
         choices[key] = [override.input_line or key]
         if override.is_sweep_override():

@@ -50,19 +50,27 @@ class Checkpoint(Callback):
             return
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            changed = [name for name, of in self._inputs.items() if saved["inputs"].get(name) != of]
-            if changed:
-                raise UserError(f"this run began with other {' and '.join(changed)}")
+            self._check_inputs(saved["inputs"])
             run.model.load_state_dict(saved["model"])
             run.optimizer.load_state_dict(saved["optimizer"])
             run.state = State(**saved["state"])
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
+        except (UserError, OSError, torch.OutOfMemoryError):  # the checkpoint may be fine
+            raise
         except Exception as error:  # of any type: it depends on where the file is damaged
             reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
             raise UserError(
                 f"cannot continue from {path}; delete it to start this run again ({reason})"
             ) from error
         self._epoch = run.state.epoch
+
+    def _check_inputs(self, saved: Mapping[str, str]) -> None:
+        changed = [name for name, of in self._inputs.items() if saved.get(name) != of]
+        if changed:
+            raise UserError(
+                f"the run in {self._folder} began with other {' and '.join(changed)}; restore "
+                f"them, or delete {self._folder / LAST} to start the run again"
+            )
 
     def on_step_end(self, run: Run, *_: object) -> None:
         """Stop if asked to and nothing but the epoch in progress is lost."""
@@ -96,10 +104,5 @@ class Checkpoint(Callback):
 
     def stop(self, run: Run) -> None:
         """Raise `Interrupted` with the epoch that the same command continues from."""
-        if not self._epoch:
-            raise Interrupted(
-                f"{run.stop}: stopped before the first checkpoint; the same command starts again"
-            )
-        raise Interrupted(
-            f"{run.stop}: stopped, saved after epoch {self._epoch}; the same command continues"
-        )
+        where = f"saved after epoch {self._epoch}" if self._epoch else "before the first checkpoint"
+        raise Interrupted(f"{run.stop}: stopped, {where}; the same command continues")

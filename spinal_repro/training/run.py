@@ -82,9 +82,9 @@ def train(
 ) -> dict[str, Any]:
     """Fit, test, and write the record of a run whose folder is locked."""
     run, runtime = setup.run, config.runtime
-    write_config(config, folder)
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
+    write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
         for line in opening(config, folder, setup):
@@ -140,8 +140,8 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
 def _for_users(error: BaseException, folder: Path, deterministic: bool) -> BaseException:
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError):
-        where = f"{error.filename or folder}: {error.strerror or error}"
-        return UserError(f"{where}. Once this is fixed, the same command continues")
+        what = f"{error.filename or folder}: {error.strerror or error}"
+        return UserError(f"{what}. Once this is fixed, the same command continues")
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(f"{first} Lower recipe.batch_size or recipe.eval_batch_size")
     if deterministic and isinstance(error, RuntimeError) and "deterministic" in first:

@@ -43,7 +43,6 @@ class Timed:
 
     def __next__(self) -> Batch:
         asked = time.perf_counter()
-        try:
-            return next(self._stream)
-        finally:
-            self.seconds += time.perf_counter() - asked
+        batch = next(self._stream)
+        self.seconds += time.perf_counter() - asked
+        return batch

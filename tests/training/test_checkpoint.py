@@ -241,6 +241,24 @@ def test_other_images_are_refused(tmp_path, monkeypatch, part):
 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "build_run", changed)
-        with pytest.raises(UserError, match="this run began with other"):
+        with pytest.raises(UserError, match=r"began with other .* restore them"):
             run(config)
+    assert len(run(config).record["history"]) == 3
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full."), OSError(5, "I/O")])
+def test_an_error_of_the_machine_does_not_ask_to_delete_a_good_checkpoint(
+    tmp_path, monkeypatch, error
+):
+    config = small(tmp_path)
+    interrupted(config, StopAt(epoch=1))
+
+    def fails(*given, **options):
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.torch, "load", fails)
+        with pytest.raises(UserError) as refused:
+            run(config)
+    assert "delete" not in str(refused.value).lower()
     assert len(run(config).record["history"]) == 3

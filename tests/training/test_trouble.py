@@ -40,7 +40,7 @@ HOLD = (
 
 @pytest.mark.parametrize("number", NO_LOCKS)
 def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
-    """The run goes on without; no file stands for a lock, which a kill would leave behind."""
+    """The run continues without a lock, and an old lock file does not block it."""
     fcntl = pytest.importorskip("fcntl")
 
     def flock(*_given):
