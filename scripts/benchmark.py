@@ -30,9 +30,9 @@ from bench.profiling import compiling, shares
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, evaluation_batches, peak_memory
 
-from spinal_repro.environment import describe_environment, git_revision, resolve_device
-from spinal_repro.files import write_atomic, write_json
-from spinal_repro.memory import keep_freed_memory
+from spinal_repro.io import write_atomic, write_json
+from spinal_repro.records.provenance import describe_environment, git_revision
+from spinal_repro.training.device import keep_freed_memory, resolve_device
 
 Rows = list[dict[str, Any]]
 

@@ -20,12 +20,12 @@ import torch
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.preparation import Preparation
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import find_layout, load_folder
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
-from spinal_repro.preparation import Preparation
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 

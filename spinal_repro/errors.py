@@ -1,7 +1,8 @@
 """The error type for mistakes of the user, and the exit codes."""
 
 import difflib
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 
 # How spinal-train ends, 0 aside; 69 and 75 as in sysexits.h.
 EXIT_FAILED = 1
@@ -9,6 +10,7 @@ EXIT_USAGE = 2
 EXIT_BUSY = 69  # another process trains this run
 EXIT_INTERRUPTED = 75  # stopped by a signal or a deadline; the same command continues
 SHOWN = 200  # characters of the name of a file
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")  # a name that can be part of a path
 
 
 class UserError(ValueError):
@@ -59,3 +61,20 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     """
     if value not in allowed:
         raise unknown(f"value of {key}", value, allowed)
+
+
+def check_names(names: Mapping[str, str]) -> None:
+    """Refuse names that could not be those of folders: they become parts of paths.
+
+    Args:
+        names: Key to name.
+
+    Raises:
+        UserError: naming the first one.
+    """
+    for key, name in names.items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{key} must be made of letters, digits and . _ + - (at most 100), "
+                f"got {name[:60]!r}"
+            )

@@ -12,21 +12,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from spinal_repro.config.preparation import refuse_constants
+from spinal_repro.config.schema import Config
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.prepare import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.data.verify import IMAGES, image_files
-from spinal_repro.environment import autocast, backend_settings, resolve_device
 from spinal_repro.errors import UserError
-from spinal_repro.files import read_yaml
-from spinal_repro.memory import keep_freed_memory
-from spinal_repro.model import build_model
-from spinal_repro.preparation import refuse_constants
-from spinal_repro.pretrained import load_whole, read_tensors
-from spinal_repro.record_shape import refuse_other_shapes
-from spinal_repro.records import RECORD, read_record, stored_config
-from spinal_repro.schema import Config
+from spinal_repro.io import read_yaml
+from spinal_repro.models.classifier import build_model
+from spinal_repro.models.pretrained import load_whole, read_tensors
+from spinal_repro.records.record import refuse_other_shapes
+from spinal_repro.records.store import RECORD, read_record, stored_config
+from spinal_repro.training.device import (
+    autocast,
+    backend_settings,
+    keep_freed_memory,
+    resolve_device,
+)
 from spinal_repro.training.engine import Evaluation
 from spinal_repro.training.engine import evaluate as run_over
 

@@ -1,6 +1,5 @@
 """Fixtures for all tests."""
 
-import functools
 import os
 import signal
 from collections.abc import Iterator
@@ -9,15 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
-
-from spinal_repro.config import compose
-from spinal_repro.schema import Config
-
-
-@functools.cache
-def composed(*overrides: str) -> Config:
-    """A configuration, composed once in a process; it is frozen, so tests may share it."""
-    return compose(overrides)
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from spinal_repro.cli.cells import expand
 from spinal_repro.cli.launch import OWN, launcher_of
 from spinal_repro.cli.spinal import _parser
 from spinal_repro.cli.train import check_overrides
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text()
 COMMANDS = [
@@ -43,7 +43,7 @@ def test_every_launcher_of_the_guide_composes():
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
 
-    from spinal_repro.config import config_dir
+    from spinal_repro.config.compose import config_dir
 
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")

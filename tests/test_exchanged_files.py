@@ -8,31 +8,27 @@ import pickle
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from made_records import committed, regression_record
-
-sys.path.insert(0, str(Path(__file__).parent / "results"))
-from fakes import fc_and_spinal, findings, result
+from helpers.fakes import fc_and_spinal, findings, result
+from helpers.made_records import committed, regression_record
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
-from spinal_repro.files import read_json, read_yaml, write_json
-from spinal_repro.pretrained import read_tensors
-from spinal_repro.record_shape import refuse_other_shapes
-from spinal_repro.records import read_record, stored_config
+from spinal_repro.io import csv_text, printable, read_json, read_yaml, write_json
+from spinal_repro.models.pretrained import read_tensors
+from spinal_repro.records.record import refuse_other_shapes
+from spinal_repro.records.store import read_record, stored_config
 from spinal_repro.results.cells import match
 from spinal_repro.results.confusion import draw_confusion
 from spinal_repro.results.pages import files
 from spinal_repro.results.report import render as render_page
 from spinal_repro.results.tables import FORMATS, Column, render
-from spinal_repro.text import csv_text, printable
 
 # Code. Each test also shows that the obvious way to read the file would run it.
 

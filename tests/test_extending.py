@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinal_repro.backbones import BACKBONES, load_backbones
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import SOURCES, load_sources
-from spinal_repro.heads import HEADS
+from spinal_repro.models.backbones import BACKBONES, load_backbones
+from spinal_repro.models.heads import HEADS
 from spinal_repro.training.run import run
 
 README = Path(__file__).parent.parent / "README.md"

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from idx_files import gzip_in_place, write_dataset
+from helpers.idx_files import gzip_in_place, write_dataset
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import find_entry
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError

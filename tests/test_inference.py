@@ -12,7 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.inference import find_images, load_run, part_of, predict, run_place

@@ -7,12 +7,12 @@ import threading
 
 import pytest
 
-from spinal_repro.locks import LOCK, NO_LOCKS, BusyError, alone, is_locked, run_lock
+from spinal_repro.io import LOCK, NO_LOCKS, BusyError, alone, is_locked, run_lock
 
 HOLD = (
     "import sys\n"
     "from pathlib import Path\n"
-    "from spinal_repro.locks import alone\n"
+    "from spinal_repro.io import alone\n"
     "with alone(Path(sys.argv[1]), 'at work'):\n"
     "    print('in', flush=True)\n"
     "    sys.stdin.readline()\n"

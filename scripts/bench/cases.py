@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
-from spinal_repro.environment import autocast, backend_settings
 from spinal_repro.errors import UserError
-from spinal_repro.model import build_model
-from spinal_repro.schema import Config
+from spinal_repro.models.classifier import build_model
+from spinal_repro.training.device import autocast, backend_settings
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 

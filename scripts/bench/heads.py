@@ -15,7 +15,7 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from bench.timing import ratio, repeated, spread, take_turns
-from spinal_repro.heads import FCHead, SpinalHead
+from spinal_repro.models.heads import FCHead, SpinalHead
 
 # widths, features and styles of the paper's heads (recipes 2.1 to 2.8)
 PAPER: dict[str, dict[str, Any]] = {

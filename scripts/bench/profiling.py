@@ -8,7 +8,7 @@ from torch.profiler import ProfilerActivity, profile
 from bench.cases import Case
 from bench.timing import clock, rates, ratio, take_turns
 from bench.training import bare_step
-from spinal_repro.environment import compile_model
+from spinal_repro.training.device import compile_model
 from spinal_repro.training.engine import evaluate
 
 KINDS = {

@@ -16,7 +16,7 @@ from torchvision import transforms
 
 from bench.cases import Case
 from spinal_repro.data.sources import ImageSet
-from spinal_repro.model import build_model
+from spinal_repro.models.classifier import build_model
 
 
 class _Files(torch.utils.data.Dataset[tuple[Tensor, int]]):

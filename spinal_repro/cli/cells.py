@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.paper.cells import TABLES, load_cells
 
 PATTERN = "*?["
 

@@ -190,7 +190,7 @@ def _verify(given: argparse.Namespace) -> None:
 
 
 def _show(given: argparse.Namespace) -> None:
-    from spinal_repro.config import compose
+    from spinal_repro.config.compose import compose
     from spinal_repro.data.sheet import contact_sheet
 
     if given.seed < 0:
@@ -214,7 +214,7 @@ def _entry(name: str, overrides: Sequence[str], config_dir: Path | None) -> Any:
     entry = find_entry(name, config_dir)
     if not overrides:
         return entry
-    from spinal_repro.config import compose
+    from spinal_repro.config.compose import compose
 
     wrong = [text for text in overrides if not text.lstrip("+").startswith("dataset.")]
     if wrong:

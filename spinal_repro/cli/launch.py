@@ -12,9 +12,9 @@ from typing import TypeVar
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.schema import Config
 
 KEY = "hydra/launcher"
 OWN = "processes"
@@ -71,7 +71,7 @@ def check_all(
     Raises:
         UserError: naming every job that cannot be run, or where there are none.
     """
-    from spinal_repro.check import check_parts
+    from spinal_repro.training.check import check_parts
 
     configs, refused, checked = [], [], set()
     for name, job in jobs:

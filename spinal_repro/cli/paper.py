@@ -10,7 +10,7 @@ from typing import Any
 
 from spinal_repro.cli import paper_run
 from spinal_repro.errors import UserError
-from spinal_repro.paper import Cell, load_cells
+from spinal_repro.paper.cells import Cell, load_cells
 from spinal_repro.results.tables import FORMATS, Column, render
 
 RECORDS = Path("results/records")
@@ -105,7 +105,7 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
     """Seeds finished as each cell says, by its name and by protocol."""
-    from spinal_repro.records import read_records
+    from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import match
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
@@ -187,15 +187,16 @@ def print_plan(given: argparse.Namespace) -> None:
 
 def _device() -> str:
     """What was timed; its imports are heavy."""
-    from spinal_repro.environment import describe_environment, resolve_device
+    from spinal_repro.records.provenance import describe_environment
+    from spinal_repro.training.device import resolve_device
 
     return f"this machine ({describe_environment(resolve_device('auto'))['device_name']})"
 
 
 def _estimate(cell: Cell, protocol: str, timings: Any) -> Any:
     """`plan.estimate` of a cell; its imports are heavy."""
-    from spinal_repro.config import compose
-    from spinal_repro.plan import estimate
+    from spinal_repro.config.compose import compose
+    from spinal_repro.paper.plan import estimate
 
     print(f"timing {cell.name}", file=sys.stderr)
     return estimate(compose([f"paper={cell.name}", f"protocol={protocol}"]), timings)

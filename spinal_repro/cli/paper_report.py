@@ -9,11 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from spinal_repro.files import write_atomic
-from spinal_repro.records import RECORD
+from spinal_repro.config.schema import Config
+from spinal_repro.io import write_atomic
+from spinal_repro.paper.timebox import Job, TimeBox
+from spinal_repro.records.store import RECORD
 from spinal_repro.results.tables import Column, escape_markdown, render
-from spinal_repro.schema import Config
-from spinal_repro.timebox import Job, TimeBox
 
 ARCHIVE = "paper-run.zip"
 
@@ -32,8 +32,9 @@ class Report:
     """The table of all runs, and the archive with it and the records."""
 
     def __init__(self, box: TimeBox[Run], given: argparse.Namespace) -> None:
-        from spinal_repro.environment import describe_environment, resolve_device
-        from spinal_repro.outputs import selection_rule
+        from spinal_repro.records.provenance import describe_environment
+        from spinal_repro.training.device import resolve_device
+        from spinal_repro.training.outputs import selection_rule
 
         self._box = box
         configs = [run.config for run in box.jobs]
@@ -73,7 +74,7 @@ class Report:
 
     def table(self, style: str) -> str:
         """One row a run, with what each column means."""
-        from spinal_repro.text import clock
+        from spinal_repro.io import clock
 
         selected = f"on the test set, at the selected epoch. {self._protocol}"
         columns = (

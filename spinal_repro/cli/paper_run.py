@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.paper_report import ARCHIVE, Report, Run
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
-from spinal_repro.paper import TABLES, load_cells
-from spinal_repro.records import RECORD, describe
+from spinal_repro.io import tell
+from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.timebox import TimeBox, in_order
+from spinal_repro.records.store import RECORD, describe
 from spinal_repro.results.tables import one_line
-from spinal_repro.schema import Config
-from spinal_repro.text import tell
-from spinal_repro.timebox import TimeBox, in_order
 
 if TYPE_CHECKING:
     from spinal_repro.training.callbacks import StopOnSignal
@@ -126,7 +126,7 @@ def _composed(overrides: list[str], runs: Path | None) -> tuple[Config, Config]:
         UserError: where it is not valid, with the nearest name if one is wrong.
     """
     from spinal_repro.cli.train import check_overrides
-    from spinal_repro.config import compose
+    from spinal_repro.config.compose import compose
     from spinal_repro.training.setup import resolved
 
     try:

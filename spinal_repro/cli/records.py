@@ -35,9 +35,9 @@ def add_records(files: Sequence[Path], out: Path) -> None:
     Raises:
         UserError: naming every record that is refused and why; nothing is copied then.
     """
-    from spinal_repro.files import write_json
-    from spinal_repro.paper import load_cells
-    from spinal_repro.records import read_record, read_records
+    from spinal_repro.io import write_json
+    from spinal_repro.paper.cells import load_cells
+    from spinal_repro.records.store import read_record, read_records
     from spinal_repro.results.cells import cell_of
 
     known = read_records([out], without=("history", "timing")) if out.is_dir() else []
@@ -75,9 +75,9 @@ def _run(record: dict[str, Any], cell: Any, others: Sequence[dict[str, Any]], pa
     Returns:
         Where it belongs, relative to the folder of the records.
     """
-    from spinal_repro.contributed import check_record
-    from spinal_repro.results.differences import differences, reductions
-    from spinal_repro.sizes import recount
+    from spinal_repro.cli.params import recount
+    from spinal_repro.records.check import check_record
+    from spinal_repro.records.compare import differences, reductions
 
     wrong = check_record(record, recount)
     if wrong:
@@ -112,7 +112,7 @@ def _other_data(record: dict[str, Any], other: dict[str, Any], key: str) -> bool
 
 
 def _regression(record: dict[str, Any]) -> str:
-    from spinal_repro.contributed import check_regression
+    from spinal_repro.records.check import check_regression
 
     wrong = check_regression(record)
     if wrong:

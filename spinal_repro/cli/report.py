@@ -61,7 +61,7 @@ def write_report(out: Path, records: Sequence[Path], counts: Path) -> None:
     """
     if not out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {out.resolve().parent} for --out")
-    from spinal_repro.files import write_atomic
+    from spinal_repro.io import write_atomic
     from spinal_repro.results import figures
     from spinal_repro.results.report import render as render_page
 
@@ -92,7 +92,7 @@ def print_claims(records: Sequence[Path], counts: Path, style: str) -> None:
 
 def _judged(folders: Sequence[Path], counts: Path) -> Any:
     """Findings from folders of records, and the claims decided by them."""
-    from spinal_repro.records import read_records
+    from spinal_repro.records.store import read_records
     from spinal_repro.results.claims import judge, load_claims
     from spinal_repro.results.findings import gather
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
-from spinal_repro.text import tell
+from spinal_repro.io import tell
 
 
 def add_parser(commands: Any) -> None:

@@ -12,9 +12,9 @@ from spinal_repro import __version__
 from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
 from spinal_repro.errors import UserError, in_words
+from spinal_repro.io import close_output, printable
 from spinal_repro.results.tables import FORMATS, Column, render
 from spinal_repro.sweep.shares import usable_cores
-from spinal_repro.text import close_output, printable
 
 LINE_FEED = "\n"
 
@@ -133,7 +133,7 @@ def print_status(runs: Path) -> None:
     Raises:
         UserError: where there is no such folder.
     """
-    from spinal_repro.records import describe, run_folders
+    from spinal_repro.records.store import describe, run_folders
 
     if not runs.is_dir():
         raise UserError(f"there is no folder {runs}; train something first, e.g. spinal-train")
@@ -161,7 +161,7 @@ def print_params(overrides: Sequence[str], style: str) -> None:
     Raises:
         UserError: for names and keys that do not exist.
     """
-    from spinal_repro.sizes import COLUMNS, sizes
+    from spinal_repro.cli.params import COLUMNS, sizes
 
     found = sizes(overrides)
     print(render(COLUMNS, found.rows, style))
@@ -181,9 +181,9 @@ def print_cell_counts(out: Path | None) -> None:
     """
     import json
 
-    from spinal_repro.files import write_json
-    from spinal_repro.paper import load_cells
-    from spinal_repro.sizes import cell_counts
+    from spinal_repro.cli.params import cell_counts
+    from spinal_repro.io import write_json
+    from spinal_repro.paper.cells import load_cells
 
     if out is not None and not out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {out.resolve().parent} for --out")
@@ -204,8 +204,8 @@ def print_regression(given: argparse.Namespace) -> None:
     """
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
-    from spinal_repro.files import write_json
-    from spinal_repro.regression import regression_record
+    from spinal_repro.io import write_json
+    from spinal_repro.paper.regression import regression_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
 
     start = time.perf_counter()
@@ -222,7 +222,7 @@ def _regressions(given: argparse.Namespace) -> list[dict[str, Any]]:
     """Train both nets with every seed, with a bar where there is a terminal."""
     from tqdm import tqdm
 
-    from spinal_repro.regression import NETS, regressions
+    from spinal_repro.paper.regression import NETS, regressions
 
     with tqdm(total=given.seeds * len(NETS), unit="net", disable=None) as bar:
         return regressions(

@@ -8,13 +8,13 @@ import torch
 from omegaconf import DictConfig
 
 from spinal_repro.cli.launch import JobError, check_all
-from spinal_repro.config import validate
+from spinal_repro.config.compose import validate
 from spinal_repro.errors import UserError
-from spinal_repro.outputs import summary
-from spinal_repro.records import RECORD, read_record
+from spinal_repro.io import tell
+from spinal_repro.records.store import RECORD, read_record
 from spinal_repro.sweep.runner import Job, run_sweep
 from spinal_repro.sweep.shares import share, usable_cores, visible_devices
-from spinal_repro.text import tell
+from spinal_repro.training.outputs import summary
 from spinal_repro.training.setup import resolved
 
 

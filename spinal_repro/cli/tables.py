@@ -81,7 +81,7 @@ def run(given: argparse.Namespace) -> None:
             sys.exit(1)
         print(f"{len(wanted)} files are what the records give")
         return
-    from spinal_repro.files import write_atomic
+    from spinal_repro.io import write_atomic
 
     try:
         (given.out / "tables").mkdir(parents=True, exist_ok=True)
@@ -101,8 +101,8 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     Raises:
         UserError: as `run`.
     """
-    from spinal_repro.paper import TABLES, load_cells
-    from spinal_repro.records import read_records
+    from spinal_repro.paper.cells import TABLES, load_cells
+    from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import match, own_runs
     from spinal_repro.results.pages import MARKER, files, fill
 

@@ -19,7 +19,7 @@ from yaml import YAMLError
 from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.help import help_text, textual_help
 from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of
-from spinal_repro.config import (
+from spinal_repro.config.compose import (
     GROUPS,
     allowing,
     compose_raw,
@@ -28,6 +28,7 @@ from spinal_repro.config import (
     validate,
     version_base,
 )
+from spinal_repro.config.schema import Config, schema_keys
 from spinal_repro.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -36,9 +37,7 @@ from spinal_repro.errors import (
     in_words,
     unknown,
 )
-from spinal_repro.files import read_yaml
-from spinal_repro.schema import Config, schema_keys
-from spinal_repro.text import close_output, printable, tell
+from spinal_repro.io import close_output, printable, read_yaml, tell
 
 LINE_FEED = "\n"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
@@ -110,7 +109,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 def _train(config: Config) -> float:
     """Train; returns the accuracy that selects."""
-    from spinal_repro.outputs import summary
+    from spinal_repro.training.outputs import summary
     from spinal_repro.training.run import run
 
     outcome = run(config)

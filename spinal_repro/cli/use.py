@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.errors import UserError
+from spinal_repro.io import printable
 from spinal_repro.results.tables import FORMATS, Column, render
-from spinal_repro.text import printable
 
 
 def add_parser(commands: Any) -> None:
@@ -123,8 +123,8 @@ def print_evaluation(given: argparse.Namespace) -> None:
         UserError: where the run or its data are not there.
     """
     from spinal_repro.inference import evaluate, load_run, part_of
+    from spinal_repro.records.statistics import binomial_interval
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
-    from spinal_repro.results.statistics import binomial_interval
 
     if given.confusion is not None:
         _check_picture(given.confusion)

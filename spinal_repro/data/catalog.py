@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.config import config_dir
+from spinal_repro.config.compose import config_dir
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.files import read_yaml
+from spinal_repro.io import read_yaml
 from spinal_repro.registry import merge_onto
-from spinal_repro.schema import DatasetConfig
 
 STATES = ("auto", "manual", "gone")
 PARTS = ("train", "val", "test")

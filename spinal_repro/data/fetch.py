@@ -5,13 +5,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.archives import ArchiveError, is_archive, unpack
 from spinal_repro.data.catalog import Entry, File, entry_for, load_catalog
 from spinal_repro.data.download import download, right
 from spinal_repro.data.stage import Stage, collect, install, refuse_what_is_in_the_way, staged
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
 
 
 def offline() -> bool:

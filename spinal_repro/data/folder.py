@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.fetch import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
 from spinal_repro.data.splits import stratified
 from spinal_repro.data.verify import IMAGES, PART_NAMES, image_files
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
-from spinal_repro.text import printable
+from spinal_repro.io import printable
 
 OPTIONS = ("folder", "train", "val", "test")
 TEST_FRACTION = 0.2  # of images that lie there without a test part

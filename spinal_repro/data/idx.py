@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.archives import ArchiveError, gunzip
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, not_there
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
 
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
 # end of the file name: number of dimensions, code of the type in the header, type

@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.archives import is_archive, unpack
 from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.fetch import disk_error
 from spinal_repro.data.stage import Stage, collect, install, refuse_what_is_in_the_way, staged
 from spinal_repro.data.verify import problems, sum_of
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
 
 
 def import_data(

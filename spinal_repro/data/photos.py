@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
+from spinal_repro.config.preparation import Preparation
 from spinal_repro.errors import UserError
-from spinal_repro.locks import alone
-from spinal_repro.preparation import Preparation
+from spinal_repro.io import alone
 
 SHOWN = 10  # unreadable files named in one message
 T = TypeVar("T")

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 
+from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.schema import DatasetConfig, ProtocolConfig
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split, make_split, num_shared
-from spinal_repro.preparation import Preparation
-from spinal_repro.schema import DatasetConfig, ProtocolConfig
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take

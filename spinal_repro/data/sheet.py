@@ -9,14 +9,14 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.prepare import prepared
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
-from spinal_repro.preparation import Preparation
-from spinal_repro.schema import Config
 
 COLUMNS = 10  # classes; of more, as many evenly spread ones
 ROWS = 3  # images a class

@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.photos import Decoded, Photos
 from spinal_repro.data.splits import content_hash, fingerprints, stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
-from spinal_repro.schema import DatasetConfig
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from spinal_repro.data.verify import (
     problems,
 )
 from spinal_repro.errors import UserError
-from spinal_repro.locks import alone
+from spinal_repro.io import alone
 
 HIDDEN = ".spinal-data"
 

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, check_sums
-from spinal_repro.schema import DatasetConfig
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.integer]]
 

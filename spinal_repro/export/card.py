@@ -11,7 +11,7 @@ from spinal_repro.data.catalog import entry_for
 from spinal_repro.export.formats import Format
 from spinal_repro.export.parity import Parity
 from spinal_repro.inference import Trained
-from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.tables import escape_markdown
 
 CARD = "model_card.md"

@@ -13,8 +13,8 @@ from spinal_repro.errors import UserError
 from spinal_repro.export.card import CARD, describe, model_card
 from spinal_repro.export.formats import FORMATS
 from spinal_repro.export.parity import BATCH, Parity, compare
-from spinal_repro.files import sync_file, sync_folder, write_atomic
 from spinal_repro.inference import Trained, part_of
+from spinal_repro.io import sync_file, sync_folder, write_atomic
 
 
 @dataclass(frozen=True)

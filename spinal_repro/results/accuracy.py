@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from spinal_repro.results import statistics
+from spinal_repro.records import statistics
 from spinal_repro.results.cells import BEST_ON_TEST, LOWEST, CellResult
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule

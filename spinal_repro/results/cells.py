@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.record_shape import refuse_other_shapes
-from spinal_repro.results.differences import differences, reductions
+from spinal_repro.records.compare import differences, reductions
+from spinal_repro.records.record import refuse_other_shapes
 from spinal_repro.results.outcomes import (
     AT_BEST_VALIDATION,
     BEST_ON_TEST,
@@ -25,7 +25,7 @@ from spinal_repro.results.outcomes import (
 )
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
 
 __all__ = [
     "AT_BEST_VALIDATION",
@@ -49,8 +49,8 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     """Sort records into cells.
 
     Args:
-        cells: From `spinal_repro.paper.load_cells`.
-        records: From `spinal_repro.records.read_records`; those that name no cell are left
+        cells: From `spinal_repro.paper.cells.load_cells`.
+        records: From `spinal_repro.records.store.read_records`; those that name no cell are left
             out, see `own_runs`.
 
     Returns:
@@ -99,8 +99,8 @@ def own_runs(
     """Records of runs that name none of the cells: their configuration was composed by hand.
 
     Args:
-        cells: From `spinal_repro.paper.load_cells`.
-        records: From `spinal_repro.records.read_records`.
+        cells: From `spinal_repro.paper.cells.load_cells`.
+        records: From `spinal_repro.records.store.read_records`.
     """
     by_name = {cell.name: cell for cell in cells}
     runs = [record for record in records if record.get("kind") != "regression"]

@@ -11,7 +11,7 @@ from spinal_repro.results.cells import CellResult, Run
 from spinal_repro.results.findings import Findings
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell, Published
+    from spinal_repro.paper.cells import Cell, Published
 
 RUN_TITLES = (
     "Seed", "Shown", "Selected", "Last", "Epochs", "Protocol", "Device", "PyTorch", "Commit",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.config import config_dir
+from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import UserError
-from spinal_repro.files import read_yaml
+from spinal_repro.io import read_yaml
 from spinal_repro.registry import merge_onto
 from spinal_repro.results.cells import CellResult
 from spinal_repro.results.findings import Findings, findings_of

@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_atomic
-from spinal_repro.results.statistics import binomial_interval
+from spinal_repro.io import printable, write_atomic
+from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.tables import Column
-from spinal_repro.text import printable
 
 NUMBERS_UP_TO = 20  # classes whose counts are written into the picture
 

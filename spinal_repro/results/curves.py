@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, field
 
-from spinal_repro.paper import curve
-from spinal_repro.results import statistics
+from spinal_repro.paper.cells import curve
+from spinal_repro.records import statistics
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.epochs import curves
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_atomic
+from spinal_repro.io import write_atomic
 from spinal_repro.results.findings import Findings
 
 if TYPE_CHECKING:

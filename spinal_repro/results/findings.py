@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.files import read_json
-from spinal_repro.record_shape import refuse_other_counts
+from spinal_repro.io import read_json
+from spinal_repro.records.record import refuse_other_counts
 from spinal_repro.results.cells import PAPER, CellResult, match
 from spinal_repro.results.pairs import Pair, pairs
 from spinal_repro.results.sizes import cell_counts
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
 
 
 @dataclass(frozen=True)
@@ -148,13 +148,13 @@ def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
     """Findings about all cells.
 
     Args:
-        records: From `spinal_repro.records.read_records`.
+        records: From `spinal_repro.records.store.read_records`.
         counts: A JSON file of counts by name of the cell; need not be there.
 
     Raises:
         UserError: where the counts cannot be read.
     """
-    from spinal_repro.paper import TABLES, load_cells
+    from spinal_repro.paper.cells import TABLES, load_cells
 
     results = match(load_cells(), records)
     return findings_of(results, read_counts(counts) if counts.is_file() else {}, TABLES)

@@ -4,11 +4,11 @@ import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.results import statistics
+from spinal_repro.records import statistics
 from spinal_repro.results.verdicts import judge, margin, rounding
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell, Published
+    from spinal_repro.paper.cells import Cell, Published
 
 LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"

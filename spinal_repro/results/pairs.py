@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from spinal_repro.results import statistics
+from spinal_repro.records import statistics
+from spinal_repro.records.correctness import unpack_correct
+from spinal_repro.records.statistics import Paired, mcnemar_test, paired
 from spinal_repro.results.accuracy import DEVICE, MARKS, PROTOCOL, WHO, number
 from spinal_repro.results.cells import LAST, LOWEST, CellResult, Run
-from spinal_repro.results.correctness import unpack_correct
-from spinal_repro.results.statistics import Paired, mcnemar_test, paired
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 

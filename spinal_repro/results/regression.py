@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from spinal_repro.paper import load_cells
+from spinal_repro.paper.cells import load_cells
 from spinal_repro.results.tables import Column
 
 UNIT = 1e-3
@@ -26,7 +26,7 @@ def summarise(
     """One row for each function, number of epochs and net.
 
     Args:
-        rows: What `spinal_repro.regression.regression` gives, both nets together.
+        rows: What `spinal_repro.paper.regression.regression` gives, both nets together.
         table: The published numbers; cells that are not in it have None.
     """
     order = list(dict.fromkeys((r["function"], r["epochs"]) for r in rows))

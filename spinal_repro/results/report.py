@@ -13,6 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from spinal_repro.io import printable
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.cells import CellResult
 from spinal_repro.results.cellview import describe_cell
@@ -21,7 +22,6 @@ from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
-from spinal_repro.text import printable
 
 ABOUT = (
     "SpinalNet (arXiv 2007.03347) replaces the fully connected head of a network by one that takes "

@@ -8,7 +8,7 @@ from spinal_repro.results.cells import CellResult
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
 
 Counts = Mapping[str, int]
 COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "total_multiplications")

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from spinal_repro.text import csv_text, printable
+from spinal_repro.io import csv_text, printable
 
 FORMATS = ("table", "csv", "markdown", "latex")
 LATEX_ESCAPES = {c: f"\\{c}" for c in "&%$#_{}"} | {

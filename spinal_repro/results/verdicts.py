@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from spinal_repro.results.statistics import prediction_interval
+from spinal_repro.records.statistics import prediction_interval
 
 MIN_RUNS = 3
 # Half-widths of the prediction interval above which lying in it says too little: percentage

@@ -9,10 +9,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from spinal_repro.config import compose, config_dir
+from spinal_repro.config.compose import compose, config_dir
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import merge_onto
-from spinal_repro.schema import Config
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

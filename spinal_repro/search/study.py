@@ -14,10 +14,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.records import is_alive
-from spinal_repro.schema import Config
+from spinal_repro.records.store import is_alive
 from spinal_repro.search.space import Space, trial_overrides
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, in_words
-from spinal_repro.records import RECORD
+from spinal_repro.records.store import RECORD
 from spinal_repro.sweep.shares import Shares
 
 OUTPUT = "output.txt"  # what a job printed, in its run folder

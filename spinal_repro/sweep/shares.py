@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from spinal_repro.schema import RuntimeConfig
+from spinal_repro.config.schema import RuntimeConfig
 
 
 class Shares(NamedTuple):

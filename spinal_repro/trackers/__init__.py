@@ -5,6 +5,5 @@ ever read from them, and one that fails never stops a run.
 """
 
 from spinal_repro.trackers.base import TRACKERS, About, Tracker
-from spinal_repro.trackers.tracking import Tracking, check_tracker
 
-__all__ = ["TRACKERS", "About", "Tracker", "Tracking", "check_tracker"]
+__all__ = ["TRACKERS", "About", "Tracker"]

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 
 from spinal_repro.errors import UserError
-from spinal_repro.files import write_atomic
-from spinal_repro.outputs import metrics_csv
-from spinal_repro.records import write_status
+from spinal_repro.io import write_atomic
+from spinal_repro.records.store import write_status
 from spinal_repro.training.engine import Callback, Run, State
+from spinal_repro.training.outputs import metrics_csv
 
 LAST = "last.pt"
 

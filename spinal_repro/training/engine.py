@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batches
-from spinal_repro.model import Classifier
-from spinal_repro.schema import RecipeConfig
+from spinal_repro.models.classifier import Classifier
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.optim import EpochResult, LrRule
 from spinal_repro.training.timing import Clock, Timed

@@ -8,11 +8,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from spinal_repro.compat import SGD, Adam
+from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
-from spinal_repro.schema import RecipeConfig
 from spinal_repro.seeds import stream_seed
+from spinal_repro.training.compat import SGD, Adam
 
 
 def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:

@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor
 from tqdm import tqdm
 
-from spinal_repro.text import clock, tell
+from spinal_repro.io import clock, tell
 from spinal_repro.training.callbacks import LOOK_EVERY
 from spinal_repro.training.engine import Callback, Run
 

@@ -10,19 +10,10 @@ from typing import Any
 
 import torch
 
-from spinal_repro.environment import backend_settings, resolve_device, set_threads
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.locks import is_locked, run_lock
-from spinal_repro.memory import keep_freed_memory
-from spinal_repro.outputs import (
-    build_record,
-    opening,
-    summary,
-    write_config,
-    write_predictions,
-    write_weights,
-)
-from spinal_repro.records import (
+from spinal_repro.io import is_locked, run_lock
+from spinal_repro.records.store import (
     RECORD,
     describe,
     explained,
@@ -30,13 +21,26 @@ from spinal_repro.records import (
     write_record,
     write_status,
 )
-from spinal_repro.schema import Config
-from spinal_repro.trackers import Tracking, check_tracker
 from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.device import (
+    backend_settings,
+    keep_freed_memory,
+    resolve_device,
+    set_threads,
+)
 from spinal_repro.training.engine import Callback, Evaluation, evaluate, fit
+from spinal_repro.training.outputs import (
+    build_record,
+    opening,
+    summary,
+    write_config,
+    write_predictions,
+    write_weights,
+)
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.setup import Setup, build_run, resolved
+from spinal_repro.training.tracking import Tracking, check_tracker
 
 
 @dataclass(frozen=True)

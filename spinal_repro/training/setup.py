@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 
+from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.prepare import batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.environment import autocast, compile_model, resolve_device
 from spinal_repro.errors import UserError
-from spinal_repro.heads import HEADS
-from spinal_repro.model import Counts, build_model, count
-from spinal_repro.pretrained import WeightReport
-from spinal_repro.schema import Config, RecipeConfig
+from spinal_repro.models.classifier import Counts, build_model, count
+from spinal_repro.models.heads import HEADS
+from spinal_repro.models.pretrained import WeightReport
+from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 

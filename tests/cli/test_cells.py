@@ -10,11 +10,11 @@ import pytest
 from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.spinal import main as spinal
 from spinal_repro.cli.train import _main, check_overrides
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
-from spinal_repro.paper import load_cells
-from spinal_repro.plan import Estimate, estimate
-from spinal_repro.records import read_record, run_folders
+from spinal_repro.paper.cells import load_cells
+from spinal_repro.paper.plan import Estimate, estimate
+from spinal_repro.records.store import read_record, run_folders
 
 RECORDS = Path(__file__).parents[2] / "results" / "records"
 

@@ -3,14 +3,14 @@
 import dataclasses
 import gzip
 
-import mirror as m
 import numpy as np
 import pytest
-from idx_files import file_names, idx_bytes, raw_folder, write_dataset
+from helpers import mirror as m
+from helpers.idx_files import file_names, idx_bytes, raw_folder, write_dataset
 from PIL import Image
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import load_catalog
 from spinal_repro.data.sheet import CELL, GAP, LINE, contact_sheet
 

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 
 from spinal_repro.cli.launch import OWN, check_jobs, launcher_of
 from spinal_repro.cli.train import _main
-from spinal_repro.config import config_dir
+from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import EXIT_FAILED, EXIT_USAGE, UserError
-from spinal_repro.records import describe, run_folders
+from spinal_repro.records.store import describe, run_folders
 
 SMALL = ["data.limit=60", "recipe.epochs=1", "runtime.progress=none", "runtime.device=cpu"]
 

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from idx_files import write_dataset
-from interrupting import results, signal_in_step
+from helpers.idx_files import write_dataset
+from helpers.interrupting import results, signal_in_step
 
 from spinal_repro.cli.paper_run import _planned
 from spinal_repro.cli.spinal import _parser, main
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
-from spinal_repro.records import read_record, run_folders
-from spinal_repro.timebox import TimeBox
+from spinal_repro.paper.timebox import TimeBox
+from spinal_repro.records.store import read_record, run_folders
 from spinal_repro.training import engine
 from spinal_repro.training import run as run_module
 

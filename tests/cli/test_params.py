@@ -5,10 +5,10 @@ import io
 import json
 
 import pytest
-from made_records import FC, SPINAL, committed
+from helpers.made_records import FC, SPINAL, committed
 
+from spinal_repro.cli.params import DATASETS, PHOTOGRAPHS, shipped, sizes
 from spinal_repro.cli.spinal import main
-from spinal_repro.sizes import DATASETS, PHOTOGRAPHS, shipped, sizes
 
 
 def run(capsys, *arguments):
@@ -146,7 +146,7 @@ def test_counting_needs_no_data_and_leaves_no_file(tmp_path, monkeypatch, capsys
 
 
 def test_counts_of_cells_as_json(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("spinal_repro.paper.load_cells", lambda: [FC, SPINAL])
+    monkeypatch.setattr("spinal_repro.paper.cells.load_cells", lambda: [FC, SPINAL])
     main(["params", "--cells", "--out", str(tmp_path / "counts.json")])
     counts = json.loads((tmp_path / "counts.json").read_text())
     assert list(counts) == [FC.name, SPINAL.name]

@@ -3,11 +3,11 @@
 import json
 
 import pytest
-from made_records import FC, RECORDS, committed, regression_record
+from helpers.made_records import FC, RECORDS, committed, regression_record
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.files import write_json
-from spinal_repro.records import stored_config
+from spinal_repro.io import write_json
+from spinal_repro.records.store import stored_config
 from spinal_repro.results.cells import match
 
 FC0, SPINAL0 = (

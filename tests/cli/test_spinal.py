@@ -11,7 +11,7 @@ from filelock import FileLock
 
 from spinal_repro import __version__
 from spinal_repro.cli.spinal import main
-from spinal_repro.records import write_record, write_status
+from spinal_repro.records.store import write_record, write_status
 
 
 def record(selected: float, last: float, epoch: int, *reduced: str) -> dict:

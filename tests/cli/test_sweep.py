@@ -7,9 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
-from spinal_repro.records import describe, read_record, run_folders
+from spinal_repro.records.store import describe, read_record, run_folders
 from spinal_repro.training.run import run
 
 # A user's own script with a data set that goes wrong where a file says so.

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from made_records import RECORDS, made
+from helpers.made_records import RECORDS, made
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.files import write_json
-from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.io import write_json
+from spinal_repro.paper.cells import TABLES, load_cells
 from spinal_repro.results.tables import escape_latex, escape_markdown
 from spinal_repro.results.verdicts import RULES
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from on_device import DEVICE, MARKS
+from helpers.on_device import DEVICE, MARKS
 from torch import Tensor
 
 from spinal_repro.data.augment import Augmentation, HorizontalFlip, Perspective

@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from on_device import DEVICE, MARKS, cuda_only, small
+from helpers.on_device import DEVICE, MARKS, cuda_only, small
 
 from spinal_repro.errors import UserError
-from spinal_repro.model import Classifier
+from spinal_repro.models.classifier import Classifier
 from spinal_repro.training import engine
 from spinal_repro.training.run import run
 

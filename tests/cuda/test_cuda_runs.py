@@ -10,17 +10,17 @@ from pathlib import Path
 
 import pytest
 import torch
-from interrupting import signal_in_step
-from on_device import DEVICE, MARKS, cuda_only, small, small_overrides
+from helpers.interrupting import signal_in_step
+from helpers.on_device import DEVICE, MARKS, cuda_only, small, small_overrides
 from PIL import Image
 from safetensors.torch import load_file
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import EXIT_FAILED
 from spinal_repro.export import load_safetensors
-from spinal_repro.files import read_json
 from spinal_repro.inference import load_run, part_of
+from spinal_repro.io import read_json
 from spinal_repro.training.checkpoint import Interrupted
 from spinal_repro.training.run import Outcome, run
 

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 
 import pytest
 import torch
-from on_device import DEVICE, MARKS, built, cuda_only, small
+from helpers.on_device import DEVICE, MARKS, built, cuda_only, small
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data import loader
-from spinal_repro.model import build_model
+from spinal_repro.models.classifier import build_model
 from spinal_repro.training import callbacks
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.engine import Callback, evaluate, train_one_epoch, training_loss

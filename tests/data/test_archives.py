@@ -5,8 +5,8 @@ import gzip
 import os
 from pathlib import Path
 
-import mirror as m
 import pytest
+from helpers import mirror as m
 
 from spinal_repro.data.archives import ArchiveError, gunzip, is_archive, unpack
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchvision import transforms as tv
 from torchvision.transforms import functional as tvf
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.augment import (
     AUGMENTATIONS,
     Augmentation,

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from torchvision import datasets as tv
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import STATES, entry_for, find_entry, load_catalog, parse_entry
 from spinal_repro.data.fetch import siblings_of
 from spinal_repro.errors import UserError

@@ -2,10 +2,10 @@
 
 import dataclasses
 
-import mirror as m
 import pytest
+from helpers import mirror as m
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import File, entry_for
 from spinal_repro.data.fetch import fetch
 from spinal_repro.data.imports import import_data

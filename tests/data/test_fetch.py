@@ -8,11 +8,11 @@ import sys
 import time
 from pathlib import Path
 
-import mirror as m
 import numpy as np
 import pytest
 import yaml
-from idx_files import idx_bytes
+from helpers import mirror as m
+from helpers.idx_files import idx_bytes
 
 from spinal_repro.data import download as download_module
 from spinal_repro.data.fetch import fetch

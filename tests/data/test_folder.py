@@ -5,10 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.folder import counted
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
 
 OWN = {"folder": "own", "train": "train", "test": "val"}
 

@@ -5,11 +5,11 @@ import functools
 import gzip
 from pathlib import Path
 
-import mirror
 import numpy as np
 import pytest
 import torch
-from idx_files import (
+from helpers import mirror
+from helpers.idx_files import (
     Part,
     file_names,
     gzip_in_place,
@@ -20,13 +20,13 @@ from idx_files import (
 )
 from torchvision import datasets as tv
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data import fetch
 from spinal_repro.data.catalog import Entry, File, entry_for
 from spinal_repro.data.idx import EMNIST_SPLITS, read_idx
 from spinal_repro.data.sources import ImageSet, load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
 
 PUBLISHED_SIZES = {  # recipe book, section 1.6
     "mnist": (60_000, 10_000),

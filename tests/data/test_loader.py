@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision import transforms as tv
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data import loader
 from spinal_repro.data.augment import Affine, Augmentation, Perspective, ResizedCrop, Rotation
 from spinal_repro.data.loader import Batches

@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
+from spinal_repro.config.preparation import Preparation
 from spinal_repro.data import photos as photos_module
 from spinal_repro.data.augment import HorizontalFlip
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.errors import UserError
-from spinal_repro.preparation import Preparation
 
 CPU = torch.device("cpu")
 SQUARE = Preparation(resize=12, crop=10)

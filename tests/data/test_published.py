@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.preparation import Preparation
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.preparation import Preparation
 
 
 def skip_without(folder):

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from idx_files import file_names, idx_bytes, raw_folder, write_dataset
+from helpers.idx_files import file_names, idx_bytes, raw_folder, write_dataset
 
-from spinal_repro.config import compose, config_dir
+from spinal_repro.config.compose import compose, config_dir
+from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, load_dataset, load_sources
 from spinal_repro.errors import UserError
-from spinal_repro.schema import DatasetConfig
 
 TRAIN, TEST = 120, 60
 
@@ -76,7 +76,7 @@ def test_digits_need_no_torchvision() -> None:
     """Importing it takes as long as all of torch; the default run does without."""
     code = (
         "import sys; sys.modules['torchvision'] = None\n"
-        "from spinal_repro.config import compose\n"
+        "from spinal_repro.config.compose import compose\n"
         "from spinal_repro.data.sources import load_dataset\n"
         "print(len(load_dataset(compose([]).dataset, 'data').train))"
     )

@@ -4,14 +4,14 @@ import dataclasses
 import io
 import pickle
 
-import mirror as m
 import numpy as np
 import pytest
 import torch
+from helpers import mirror as m
 from scipy.io import savemat
 from torchvision import datasets as tv
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data import catalog, fetch, imports
 from spinal_repro.data.catalog import File, find_entry
 from spinal_repro.data.imports import import_data

@@ -13,7 +13,7 @@ from PIL import Image
 
 from spinal_repro.cli.export import CHOICES
 from spinal_repro.cli.spinal import main
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
 from spinal_repro.export import FORMATS, export_run, load_safetensors
 from spinal_repro.export import formats as formats_module

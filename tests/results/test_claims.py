@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper import TABLES, load_cells
-from spinal_repro.records import read_records
+from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.records.store import read_records
 from spinal_repro.results import claims
 from spinal_repro.results.cells import CellResult, match
 from spinal_repro.results.findings import Findings, findings_of

@@ -4,9 +4,9 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from fakes import cell, fc_and_spinal, findings, result
+from helpers.fakes import cell, fc_and_spinal, findings, result
 
-from spinal_repro.paper import Published
+from spinal_repro.paper.cells import Published
 from spinal_repro.results import figures
 from spinal_repro.results.curves import published_curves
 from spinal_repro.results.plots import PLOTS

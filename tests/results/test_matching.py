@@ -1,10 +1,19 @@
 """Which record counts for which cell, and under which marks."""
 
 import pytest
-from made_records import FC, RECORDS, SPINAL, cell, committed, heldout, made, regression_record
+from helpers.made_records import (
+    FC,
+    RECORDS,
+    SPINAL,
+    cell,
+    committed,
+    heldout,
+    made,
+    regression_record,
+)
 
-from spinal_repro.paper import Cell, Published, load_cells
-from spinal_repro.records import read_records
+from spinal_repro.paper.cells import Cell, Published, load_cells
+from spinal_repro.records.store import read_records
 from spinal_repro.results.cells import match, own_runs
 from spinal_repro.results.verdicts import CHANGED, FEW, NOT_RUN, REDUCED, REPRODUCED
 

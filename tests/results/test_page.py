@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from fakes import cell, fc_and_spinal, findings, result
+from helpers.fakes import cell, fc_and_spinal, findings, result
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.paper import TABLES, load_cells
-from spinal_repro.records import read_records
+from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.records.store import read_records
 from spinal_repro.results.cells import match
 from spinal_repro.results.claims import Claim, Judged, judge
 from spinal_repro.results.figures import Drawn
@@ -105,7 +105,7 @@ def test_the_controls_work_in_a_browser(page, tmp_path, width):
 
 def test_nothing_imports_torch():
     code = (
-        "import sys; sys.path.insert(0, 'tests/results')\n"
+        "import sys; sys.path.insert(0, 'tests')\n"
         "from fakes import *\n"
         "from spinal_repro.results import claims, figures, report\n"
         "known = findings(fc_and_spinal())\n"

@@ -3,11 +3,11 @@
 import re
 
 import pytest
-from fakes import fc_and_spinal, result
-from made_records import made
+from helpers.fakes import fc_and_spinal, result
+from helpers.made_records import made
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper import TABLES, load_cells
+from spinal_repro.paper.cells import TABLES, load_cells
 from spinal_repro.results.cells import match
 from spinal_repro.results.claims import judge, load_claims
 from spinal_repro.results.findings import findings_of

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from made_records import FC, SPINAL, made
+from helpers.made_records import FC, SPINAL, made
 
+from spinal_repro.records.correctness import pack_correct
 from spinal_repro.results.cells import match
-from spinal_repro.results.correctness import pack_correct
 from spinal_repro.results.pairs import FEW, NONE_SHOWN, SPINAL_HIGHER, SPINAL_LOWER, pairs, row
 
 CELLS = [FC, SPINAL]

@@ -1,10 +1,10 @@
 """The rules that decide claims, on made-up runs whose verdict is known."""
 
 import pytest
-from fakes import cell, fc_and_spinal, findings, result
+from helpers.fakes import cell, fc_and_spinal, findings, result
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper import Published
+from spinal_repro.paper.cells import Published
 from spinal_repro.results.rules import RULES
 
 FC, SPINAL = fc_and_spinal()

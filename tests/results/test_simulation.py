@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spinal_repro.results.statistics import (
+from spinal_repro.records.statistics import (
     deviation,
     mcnemar_test,
     mean_interval,

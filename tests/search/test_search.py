@@ -12,11 +12,11 @@ import torch
 
 from spinal_repro.cli import train
 from spinal_repro.cli.spinal import main
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data import sources
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, part_of
-from spinal_repro.records import read_records, run_folders
+from spinal_repro.records.store import read_records, run_folders
 from spinal_repro.search import Study, load_space
 from spinal_repro.search import study as study_module
 from spinal_repro.training import run as run_module

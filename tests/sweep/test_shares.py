@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 
-from spinal_repro.schema import RuntimeConfig
+from spinal_repro.config.schema import RuntimeConfig
 from spinal_repro.sweep.shares import share, visible_devices
 
 AUTO = RuntimeConfig()

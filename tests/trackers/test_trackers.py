@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.records import read_records
-from spinal_repro.schema import Config
-from spinal_repro.trackers import TRACKERS, check_tracker
-from spinal_repro.trackers.tracking import Tracking, load_trackers, outcome
+from spinal_repro.records.store import read_records
+from spinal_repro.trackers import TRACKERS
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
+from spinal_repro.training.tracking import Tracking, check_tracker, load_trackers, outcome
 
 pytestmark = pytest.mark.xdist_group("trackers")  # heavy imports, once
 

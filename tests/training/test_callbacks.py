@@ -7,12 +7,12 @@ import threading
 
 import pytest
 import torch
-from variety import SMALL, small
+from helpers.variety import SMALL, small
 
 from spinal_repro.cli import train as cli
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
-from spinal_repro.files import read_json
+from spinal_repro.io import read_json
 from spinal_repro.training import engine
 from spinal_repro.training.callbacks import NonFiniteLossError, StopOnSignal
 from spinal_repro.training.checkpoint import Interrupted

@@ -1,72 +1,30 @@
 """Stopped and continued: the same bits as a run that nobody stopped."""
 
-import itertools
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
-from interrupting import results
-from variety import VARIETY, Everything, small
+from helpers.interrupting import KillAt, Killed, StopAt, files, interrupted
+from helpers.variety import VARIETY, Everything, small
 
-from spinal_repro.backbones import BACKBONES
-from spinal_repro.config import compose, config_dir
+from spinal_repro.config.compose import compose, config_dir
 from spinal_repro.data.augment import AUGMENTATIONS
 from spinal_repro.errors import UserError
-from spinal_repro.files import read_json
-from spinal_repro.heads import HEADS
+from spinal_repro.io import read_json
+from spinal_repro.models.backbones import BACKBONES
+from spinal_repro.models.heads import HEADS
 from spinal_repro.training import checkpoint
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Callback
 from spinal_repro.training.optim import LR_RULES
-from spinal_repro.training.run import Outcome, run
+from spinal_repro.training.run import run
 
 KINDS = (
     "rule redraw", "rule redraw_late", "rule step", "augmentation affine", "head spinal",
     "the head first", "the test part watched", "stages that forget", "bf16",
     "adam, divide, on test", "flatten, sgd with momentum",
 )  # fmt: skip
-
-
-class StopAt(Callback):
-    """Asks the run to stop in its n-th step of this process, or after its n-th epoch."""
-
-    def __init__(self, step: int = 0, epoch: int = 0) -> None:
-        self.steps, self.step, self.epoch = itertools.count(1), step, epoch
-
-    def on_step_end(self, run, *_):
-        if next(self.steps) == self.step:
-            run.stop = "test"
-
-    def on_epoch_end(self, run, is_best):
-        if run.state.epoch == self.epoch:
-            run.stop = "test"
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing is saved after it."""
-
-
-class KillAt(StopAt):
-    """As `StopAt` for a kill in a step."""
-
-    def on_step_end(self, run, *_):
-        if next(self.steps) == self.step:
-            raise Killed
-
-
-def interrupted(config, callback: Callback) -> Path:
-    with pytest.raises((Interrupted, Killed)):
-        run(config, [callback])
-    torch.manual_seed(99)  # a new process starts with another random state
-    return config.run_dir
-
-
-def files(outcome: Outcome) -> dict[str, Any]:
-    """Everything that must be the same."""
-    rows = (outcome.folder / "metrics.csv").read_text().splitlines()
-    return {**results(outcome.folder), "rows": len(rows)}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from spinal_repro.config import compose
-from spinal_repro.environment import autocast
+from spinal_repro.config.compose import compose
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.schema import Config
+from spinal_repro.training.device import autocast
 from spinal_repro.training.engine import Callback, Run, State, evaluate, fit
 from spinal_repro.training.setup import build_run
 

@@ -20,13 +20,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data import loader
 from spinal_repro.data.augment import AUGMENTATIONS, Augmentation, build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
-from spinal_repro.heads import HEADS
-from spinal_repro.model import Classifier, build_model
+from spinal_repro.models.classifier import Classifier, build_model
+from spinal_repro.models.heads import HEADS
 from spinal_repro.training import callbacks
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.engine import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
 from spinal_repro.training.optim import LR_RULES, EpochResult
 

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
 from spinal_repro.training.optim import LR_RULES, EpochResult, build_optimizer
 

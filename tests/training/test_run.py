@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spinal_repro.config import compose, validate
-from spinal_repro.contributed import check_record
+from spinal_repro.config.compose import compose, validate
+from spinal_repro.config.schema import Config
 from spinal_repro.data import sources
 from spinal_repro.errors import UserError
-from spinal_repro.model import build_model
-from spinal_repro.results.correctness import unpack_correct
-from spinal_repro.results.statistics import binomial_interval
-from spinal_repro.schema import Config
+from spinal_repro.models.classifier import build_model
+from spinal_repro.records.check import check_record
+from spinal_repro.records.correctness import unpack_correct
+from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.training.run import run
 from spinal_repro.training.setup import build_run
 

@@ -17,12 +17,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.variety import VARIETY, Everything, small
 from safetensors.torch import load_file
 from torch import Tensor
-from variety import VARIETY, Everything, small
 
-from spinal_repro.backbones import BACKBONES
-from spinal_repro.environment import describe_environment
+from spinal_repro.models.backbones import BACKBONES
+from spinal_repro.records.provenance import describe_environment
 from spinal_repro.training.run import run
 
 STORED = Path(__file__).with_name("same_bits.json")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.training import setup as builder
 from spinal_repro.training.engine import Callback, fit

@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from idx_files import write_dataset
-from test_checkpoint import StopAt, files, interrupted
-from variety import SMALL, small
+from helpers.idx_files import write_dataset
+from helpers.interrupting import StopAt, files, interrupted
+from helpers.variety import SMALL, small
 
 from spinal_repro.cli import train as cli
-from spinal_repro.config import compose
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_BUSY, EXIT_FAILED, UserError
-from spinal_repro.files import read_json
-from spinal_repro.locks import NO_LOCKS, BusyError, is_locked
-from spinal_repro.model import Classifier
-from spinal_repro.records import write_status
+from spinal_repro.io import NO_LOCKS, BusyError, is_locked, read_json
+from spinal_repro.models.classifier import Classifier
+from spinal_repro.records.store import write_status
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 

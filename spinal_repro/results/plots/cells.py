@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from spinal_repro.io import printable
 from spinal_repro.results.cells import PAPER, CellResult
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.pairs import Pair
@@ -19,7 +20,6 @@ from spinal_repro.results.plots.common import (
     new_figure,
 )
 from spinal_repro.results.rules.common import published
-from spinal_repro.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

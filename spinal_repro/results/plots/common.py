@@ -8,14 +8,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.io import printable
 from spinal_repro.results.findings import Findings
-from spinal_repro.text import printable
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
 
 BLACK, ORANGE, SKY, BLUE, VERMILION = "#000000", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
 GREY = "#777777"

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
 
 
 def summary(findings: Findings) -> "Figure | None":

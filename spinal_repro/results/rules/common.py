@@ -4,15 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
 from spinal_repro.results import verdicts
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.pairs import FEW, SPINAL_HIGHER, SPINAL_LOWER
-from spinal_repro.results.statistics import mean
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
     from spinal_repro.results.cells import CellResult
     from spinal_repro.results.pairs import Pair
 

@@ -14,7 +14,7 @@ from spinal_repro.results.rules.common import (
 )
 
 if TYPE_CHECKING:
-    from spinal_repro.paper import Cell
+    from spinal_repro.paper.cells import Cell
 
 QUANTITIES = {
     "head_parameters": "parameters of the head",

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+from spinal_repro.records.statistics import Paired, mean, paired
 from spinal_repro.results.findings import Findings
 from spinal_repro.results.rules.common import (
     CONTRADICTED,
@@ -11,7 +12,6 @@ from spinal_repro.results.rules.common import (
     Judgement,
     rule,
 )
-from spinal_repro.results.statistics import Paired, mean, paired
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
 if TYPE_CHECKING:

@@ -1,0 +1,79 @@
+"""DenseNet for 32 px images.
+
+The original had DenseNet scripts until 2020-07-02 and deleted them (recipes 4.4), so this is
+inferred: the smallest bottleneck-compression network of the DenseNet paper (arXiv 1608.06993).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spinal_repro.models.backbones import BACKBONES
+
+BOTTLENECK = 4  # a 1x1 convolution narrows to this many times the growth
+COMPRESSION = 2  # a transition divides the channels by this
+
+
+class _Dense(nn.Module):
+    """BN, ReLU, 1x1, BN, ReLU, 3x3; its ``growth`` channels are joined to its input."""
+
+    def __init__(self, width: int, growth: int) -> None:
+        super().__init__()
+        inner = BOTTLENECK * growth
+        self.layers = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, inner, 1, bias=False),
+            nn.BatchNorm2d(inner),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(inner, growth, 3, padding=1, bias=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps ``[N, width, H, W]`` to ``[N, width + growth, H, W]``."""
+        return torch.cat([x, self.layers(x)], dim=1)
+
+
+@BACKBONES.register("densenet")
+class DenseNet(nn.Module):
+    """DenseNet-BC with three dense blocks; L = 100 and k = 12 unless said otherwise.
+
+    32x32 images give 342 features, averaged over the last 8x8 map. Kaiming normal convolutions.
+
+    Args:
+        channels: Channels of the images.
+        image_size: Their side in pixels.
+        depth: L: convolutions and the classifier; 6 n + 4.
+        growth: k: channels that a layer adds.
+    """
+
+    def __init__(
+        self, channels: int, image_size: int, *, depth: int = 100, growth: int = 12
+    ) -> None:
+        super().__init__()
+        if depth < 10 or (depth - 4) % 6:
+            raise ValueError(f"depth must be 6 n + 4 (10, 16, ..., 100), got {depth}")
+        if growth < 1:
+            raise ValueError(f"growth must be 1 or more, got {growth}")
+        if image_size < 4:
+            raise ValueError(f"images of {image_size} px are too small; 4 px or more are needed")
+        width = 2 * growth
+        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
+        for block in range(3):
+            for _ in range((depth - 4) // 6):
+                layers.append(_Dense(width, growth))
+                width += growth
+            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            if block < 2:
+                narrow = width // COMPRESSION
+                layers += [nn.Conv2d(width, narrow, 1, bias=False), nn.AvgPool2d(2)]
+                width = narrow
+        self.layers = nn.Sequential(*layers)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+        self.num_features = width
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
+        return F.adaptive_avg_pool2d(self.layers(images), 1).flatten(1)

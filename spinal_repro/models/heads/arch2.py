@@ -1,0 +1,63 @@
+"""The three-tap head of ``MNIST/Arch2_*.py``."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from spinal_repro.models.heads.common import HEADS, check_counts
+from spinal_repro.models.heads.fc import FCHead
+from spinal_repro.models.heads.spinal import SpinalStack
+
+
+@HEADS.register("arch2")
+class Arch2Head(nn.Module):
+    """One Spinal stack for each tap of a backbone, read together (recipes 2.2).
+
+    The features are the taps' features side by side: for the paper's network the raw image
+    (784), the first convolution block (1440) and the second (320). Each tap has a stack of its
+    own with two splits and ReLU. All layer outputs, tap by tap, feed Linear, ReLU, Linear.
+
+    Args:
+        in_features: Number of features D, the sum of ``taps``.
+        num_classes: Number of logits C.
+        width: Outputs of one layer of any stack, w: 30 for MNIST, 50 or 300 for other sets.
+        taps: Number of features of each tap.
+        layers: Number of layers of each tap's stack.
+        hidden: Width of the hidden layer that reads all stacks.
+
+    Raises:
+        ValueError: where the taps do not add up to the features, or for counts below 1.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        width: int = 30,
+        taps: Sequence[int] = (784, 1440, 320),
+        layers: Sequence[int] = (10, 8, 8),
+        hidden: int = 50,
+    ) -> None:
+        super().__init__()
+        check_counts(in_features=in_features, num_classes=num_classes, hidden=hidden)
+        if len(taps) != len(layers) or sum(taps) != in_features:
+            raise ValueError(
+                f"taps must add up to the {in_features} features of the backbone and have a number "
+                f"of layers each, got taps={list(taps)} (sum {sum(taps)}), layers={list(layers)}; "
+                "model=arch2 has such taps"
+            )
+        self.taps = list(taps)
+        self.stacks = nn.ModuleList(
+            SpinalStack(tap, width=width, layers=n) for tap, n in zip(taps, layers, strict=True)
+        )
+        self.output = FCHead(sum(layers) * width, num_classes, hidden=(hidden,))
+        self.num_activations = sum(layers) * width + hidden
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[N, D]``, tap after tap, to logits ``[N, C]``."""
+        parts = features.split(self.taps, dim=1)
+        outputs = [stack(part) for stack, part in zip(self.stacks, parts, strict=True)]
+        logits: Tensor = self.output(torch.cat(outputs, dim=1))
+        return logits

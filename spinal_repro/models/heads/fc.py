@@ -1,0 +1,73 @@
+"""The fully connected head."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from spinal_repro.models.heads.common import (
+    HEADS,
+    check_counts,
+    check_layers,
+    check_probability,
+    make_activation,
+    make_dropout,
+    make_layer,
+)
+
+
+@HEADS.register("fc")
+class FCHead(nn.Module):
+    """Fully connected head: the network's ordinary classifier.
+
+    For each hidden width: Dropout, Linear, BatchNorm1d (if ``norm``), activation. Then Dropout
+    and the output Linear. ``hidden=()`` is a plain linear classifier.
+
+    Args:
+        in_features: Number of features D.
+        num_classes: Number of logits C.
+        hidden: Widths of the hidden layers.
+        dropout: One probability before each Linear, ``len(hidden) + 1`` of them; empty is none.
+        norm: Batch norm between each hidden Linear and its activation.
+        activation: A name in `ACTIVATIONS`.
+
+    Raises:
+        ValueError: for counts below 1, probabilities outside [0, 1) or a wrong number of them.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        hidden: Sequence[int] = (),
+        dropout: Sequence[float] = (),
+        norm: bool = False,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        check_counts(in_features=in_features, num_classes=num_classes)
+        check_layers(len(hidden), least=0)
+        for width in hidden:
+            check_counts(hidden=width)
+        if len(dropout) not in (0, len(hidden) + 1):
+            raise ValueError(
+                f"dropout needs one probability before each of the {len(hidden) + 1} Linear "
+                f"layers, or none at all, got {list(dropout)}"
+            )
+        for p in dropout:
+            check_probability("dropout", p)
+        make_activation(activation)  # refuses an unknown name where there is no hidden layer too
+        before = list(dropout) or [0.0] * (len(hidden) + 1)
+        layers: list[nn.Module] = []
+        width_in = in_features
+        for p, width in zip(before, hidden, strict=False):
+            layers += make_layer(width_in, width, p, norm, activation)
+            width_in = width
+        layers += [*make_dropout(before[-1]), nn.Linear(width_in, num_classes)]
+        self.layers = nn.Sequential(*layers)
+        self.num_activations = sum(hidden)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[N, D]`` to logits ``[N, C]``."""
+        logits: Tensor = self.layers(features)
+        return logits

@@ -1,0 +1,1 @@
+"""The published cells, and the regression of Table I."""

@@ -1,0 +1,1 @@
+"""Records of finished runs: writing, reading, checking and comparing them."""

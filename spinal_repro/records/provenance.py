@@ -1,0 +1,62 @@
+"""The machine, the versions and the commit of a run, for its record."""
+
+import os
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spinal_repro import __version__
+
+
+def describe_environment(device: torch.device) -> dict[str, Any]:
+    """Versions and machine, for records."""
+    return {
+        "spinal_repro": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": version("torchvision"),
+        "numpy": version("numpy"),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
+    }
+
+
+def git_revision() -> dict[str, Any]:
+    """Commit of this package: ``SPINAL_COMMIT`` if it is set, else of the checkout it lies in.
+
+    The variable holds ``<hash>`` or ``<hash>+modified``, for a package that was built from a
+    checkout on another machine. Without either the commit is ``unknown``.
+    """
+    if given := os.environ.get("SPINAL_COMMIT"):
+        commit, _, modified = given.partition("+")
+        return {"commit": commit, "modified": modified != ""}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(Path(__file__).parent), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        return done.stdout.strip()
+
+    try:
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may lie in any checkout
+        return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
+    except (OSError, subprocess.SubprocessError):
+        return {"commit": "unknown", "modified": None}
+
+
+def _cpu_name() -> str:
+    """The processor's own name where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

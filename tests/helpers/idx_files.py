@@ -1,0 +1,110 @@
+"""Small data sets in the true on-disk format of the MNIST family, as torchvision expects them."""
+
+import gzip
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spinal_repro.config.schema import DatasetConfig
+
+FOLDERS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "FashionMNIST",
+    "kmnist": "KMNIST",
+    "qmnist": "QMNIST",
+    "emnist": "EMNIST",
+}
+_TYPE_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D}
+
+
+class Part(NamedTuple):
+    """What was written: images ``[N, H, W]`` and labels ``[N]`` in the file's own numbering."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8]
+
+
+def idx_bytes(array: NDArray[np.generic]) -> bytes:
+    """An array in idx format: magic number, sizes and values, all big-endian."""
+    head = bytes([0, 0, _TYPE_CODES[array.dtype.name], array.ndim])
+    sizes = np.asarray(array.shape, dtype=">u4").tobytes()
+    return head + sizes + array.astype(array.dtype.newbyteorder(">")).tobytes()
+
+
+def raw_folder(root: Path, config: DatasetConfig) -> Path:
+    """The folder of a data set's files under a root."""
+    return root / FOLDERS[config.source] / "raw"
+
+
+def file_names(config: DatasetConfig) -> tuple[str, str, str, str]:
+    """Names of the training images and labels and of the test images and labels."""
+    if config.source == "qmnist":
+        train, test, labels = "qmnist-train", "qmnist-test", "labels-idx2-int"
+    elif config.source == "emnist":
+        prefix = f"emnist-{config.options['split']}"
+        train, test, labels = f"{prefix}-train", f"{prefix}-test", "labels-idx1-ubyte"
+    else:
+        train, test, labels = "train", "t10k", "labels-idx1-ubyte"
+    images = "images-idx3-ubyte"
+    return f"{train}-{images}", f"{train}-{labels}", f"{test}-{images}", f"{test}-{labels}"
+
+
+def make_part(config: DatasetConfig, count: int, seed: int) -> Part:
+    """Images that can be learnt: a fixed coarse pattern for each class, under noise.
+
+    Every class occurs if ``count`` is not below the number of classes.
+    """
+    side, cell = config.image_size, 4
+    coarse = -(-side // cell)
+    patterns = np.random.default_rng(12345).integers(0, 2, (config.num_classes, coarse, coarse))
+    random = np.random.default_rng(seed)
+    classes = random.permutation(np.arange(count) % config.num_classes)
+    large = patterns[classes].repeat(cell, axis=1).repeat(cell, axis=2)[:, :side, :side]
+    images = 150 * large + random.integers(0, 106, large.shape)
+    first = 1 if config.options.get("split") == "letters" else 0
+    return Part(images.astype(np.uint8), (classes + first).astype(np.uint8))
+
+
+def write_dataset(
+    root: Path, config: DatasetConfig, train: int, test: int, seed: int = 0
+) -> tuple[Part, Part]:
+    """Write a data set of the MNIST family under a root folder.
+
+    Args:
+        root: The folder data sets lie in.
+        config: Which data set; its sizes are not used.
+        train: Number of training images.
+        test: Number of test images.
+        seed: Seed of labels and noise.
+
+    Returns:
+        What the training and the test part hold.
+    """
+    folder = raw_folder(root, config)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = make_part(config, train, 2 * seed), make_part(config, test, 2 * seed + 1)
+    names = file_names(config)
+    for (images, labels), names_of in zip(parts, (names[:2], names[2:]), strict=True):
+        (folder / names_of[0]).write_bytes(idx_bytes(images))
+        (folder / names_of[1]).write_bytes(idx_bytes(_label_array(config, labels)))
+    return parts
+
+
+def _label_array(config: DatasetConfig, labels: NDArray[np.uint8]) -> NDArray[np.generic]:
+    """Labels as the files hold them: QMNIST has the class and seven more columns."""
+    if config.source != "qmnist":
+        return labels
+    # series, writer, index in the series, glyph code, global index, duplicate, reserved
+    columns = np.random.default_rng(0).integers(-1, 2**31 - 1, (len(labels), 8))
+    columns[:, 0] = labels
+    return columns.astype(np.int32)
+
+
+def gzip_in_place(path: Path) -> Path:
+    """Replace a file by its gzipped form."""
+    packed = path.with_name(f"{path.name}.gz")
+    packed.write_bytes(gzip.compress(path.read_bytes()))
+    path.unlink()
+    return packed

@@ -1,0 +1,115 @@
+"""Cells and records for tests, made from committed ones: whole, and changed where a test asks."""
+
+import copy
+import functools
+import json
+from pathlib import Path
+from typing import Any
+
+from spinal_repro.paper.cells import Cell, Published
+from spinal_repro.records.statistics import binomial_interval
+
+RECORDS = Path(__file__).parents[2] / "results" / "records"
+NAMES = {
+    "fc": "cnn_fc-paper-eb7f4acf-s0.json",
+    "spinal": "cnn_spinal8-paper-fe4f9e8b-s0.json",
+}
+
+
+@functools.cache
+def _committed(head: str) -> str:
+    return (RECORDS / "mnist" / NAMES[head]).read_text()
+
+
+def committed(head: str = "fc") -> dict[str, Any]:
+    """A real record of the MNIST CNN, seed 0, to be changed at will."""
+    return dict(json.loads(_committed(head)))
+
+
+def made(
+    which: str = "fc",
+    seed: int = 0,
+    correct: int = 9800,
+    *,
+    epochs: int = 8,
+    identity: str | None = None,
+    **config: dict[str, Any],
+) -> dict[str, Any]:
+    """A record whose test accuracy is ``correct`` of 10,000 at the last and selected epoch.
+
+    Args:
+        which: The head, ``fc`` or ``spinal``.
+        seed: Seed.
+        correct: Images right.
+        epochs: How many were run.
+        identity: Another one.
+        config: Settings to change by group, e.g. ``recipe={"lr": 0.1}``.
+    """
+    record = committed(which)
+    record["seed"] = record["config"]["seed"] = seed
+    record["config"]["recipe"]["epochs"] = epochs
+    for group, settings in config.items():
+        record["config"][group].update(settings)
+    low, high = binomial_interval(correct, 10_000)
+    part = {"accuracy": correct / 10_000, "correct": correct, "interval_95": [low, high]}
+    for name in ("last", "selected"):
+        record["test"][name].update(part)
+    record["test"]["best_on_test"] = {"accuracy": correct / 10_000}
+    record["identity"] = identity or record["identity"]
+    return record
+
+
+def heldout(record: dict[str, Any], validation: float = 0.99) -> dict[str, Any]:
+    """The same record under the other protocol."""
+    record = copy.deepcopy(record)
+    record["config"]["protocol"] = {
+        "name": "heldout", "select_on": "val", "val_fraction": 0.1, "split_seed": 0,
+    }  # fmt: skip
+    record["selection"].update({"on": "val", "accuracy": validation})
+    del record["test"]["best_on_test"]
+    record["identity"] = "held" + record["identity"][4:]
+    return record
+
+
+def cell(name: str, head: str = "fc", value: float | None = 98.2, **changes: Any) -> Cell:
+    """A cell with the configuration of the committed records."""
+    selection = changes.pop("selection", "last epoch")
+    published = Published("accuracy %", value, "%", selection, 8, "page 1", "quoted")
+    config = changes.pop("config", committed(head)["config"] | {"cell": name})
+    return Cell(
+        **{
+            "name": name,
+            "table": name.partition("/")[0],
+            "title": f"MNIST, CNN, {head}",
+            "dataset": "MNIST",
+            "backbone": "CNN",
+            "head": head,
+            "published": (published,),
+            "compose": None if config is None else lambda: config,
+            **changes,
+        }
+    )
+
+
+FC = cell("mnist/cnn_fc")
+SPINAL = cell("mnist/cnn_spinal8", "spinal", counterpart="mnist/cnn_fc")
+
+
+def regression_record(seeds: int = 4, epochs: int = 200, **settings: str) -> dict[str, Any]:
+    """A record of the regression; the metric of seed s is (s + 1) * 1e-3, at 200 epochs half."""
+    rows = [
+        {"net": net, "function": function, "epochs": checkpoint, "seed": seed}
+        | {"published_metric": (seed + 1) * (1e-3 if checkpoint < 200 else 0.5e-3)}
+        for net in ("normal", "spinal")
+        for function in ("sum", "product")
+        for checkpoint in sorted({min(100, epochs), epochs})
+        for seed in range(seeds)
+    ]
+    usual = {"seeds": seeds, "epochs": epochs, "target": "column", "layers": "distinct"}
+    return {
+        "schema_version": 1,
+        "kind": "regression",
+        "settings": usual | settings,
+        "environment": {"device": "cpu"},
+        "runs": rows,
+    }
