@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from spinal_repro.config.compose import compose
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import find_layout, load_folder
 from spinal_repro.data.loader import Batches
@@ -55,8 +55,8 @@ def main() -> None:
     size, larger = given.size, round(given.size * 256 / 224)
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
-        preparation = Preparation(resize=larger, crop=larger)
-        decoded = photos.prepared(preparation, Path(cache))
+        preprocessing = Preprocessing(resize=larger, crop=larger)
+        decoded = photos.prepared(preprocessing, Path(cache))
         once = time.perf_counter() - started
         ours = Batches(
             ImageSet(decoded, photos.labels),

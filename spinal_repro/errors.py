@@ -25,7 +25,7 @@ class UserError(ValueError):
     exit_code = EXIT_FAILED
 
 
-def in_words(error: BaseException) -> str:
+def error_message(error: BaseException) -> str:
     """An error as a user is told of it: without a traceback, files by their names."""
     if isinstance(error, OSError) and error.strerror:
         name = str(error.filename or "")

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spinal_repro.config.preparation import refuse_constants
+from spinal_repro.config.preprocessing import refuse_constants
 from spinal_repro.config.schema import Config
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
-from spinal_repro.data.prepare import batches_of, split_dataset
+from spinal_repro.data.preprocessing import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.data.verify import IMAGES, image_files
 from spinal_repro.errors import UserError
@@ -165,11 +165,11 @@ def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
         For each file, in order: probabilities ``[C]`` of the classes, or why it cannot be read.
     """
     config = trained.config
-    preparation, channels = config.preparation("eval"), config.dataset.channels
+    preprocessing, channels = config.preprocessing("eval"), config.dataset.channels
 
     def read(path: Path) -> NDArray[np.uint8] | str:
         try:
-            pixels = read_image(path, channels, preparation)
+            pixels = read_image(path, channels, preprocessing)
         except Exception as error:  # Pillow raises many kinds for damaged files
             return str(error) or type(error).__name__
         # EMNIST's images are transposed, those that people have are not (Q17)
@@ -223,7 +223,7 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
         dataset,
         split,
         part,
-        preparation=config.preparation("eval"),
+        preprocessing=config.preprocessing("eval"),
         runs=run_place(trained.folder, trained.config),
         batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,

@@ -42,7 +42,7 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    sync_folder(path.parent)
+    fsync_directory(path.parent)
 
 
 def _write(path: Path, content: bytes | str) -> None:
@@ -53,13 +53,13 @@ def _write(path: Path, content: bytes | str) -> None:
         os.fsync(file.fileno())
 
 
-def sync_file(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     """Flush to disk what another library wrote."""
     with path.open("r+b") as file:
         os.fsync(file.fileno())
 
 
-def sync_folder(folder: Path) -> None:
+def fsync_directory(folder: Path) -> None:
     """Flush the names in a folder to disk: a rename, too, must survive a power cut."""
     if os.name != "posix":
         return
@@ -70,7 +70,7 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def clean(folder: Path) -> None:
+def remove_partial_files(folder: Path) -> None:
     """Remove what killed writers left. Only for a folder that nobody else writes to."""
     for path in folder.glob(".*.partial"):
         path.unlink(missing_ok=True)
@@ -153,7 +153,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` takes it for a moment
-        clean(folder)
+        remove_partial_files(folder)
     except Timeout:
         raise BusyError(
             f"{_who(folder)} is training the run in {folder}; wait for it or stop it"
@@ -189,7 +189,7 @@ def _who(folder: Path) -> str:
 
 
 @contextmanager
-def alone(path: Path, doing: str) -> Iterator[bool]:
+def exclusive_lock(path: Path, doing: str) -> Iterator[bool]:
     """Context that one process at a time is in; the others print that they wait.
 
     Yields whether the file system has locks; without them several processes may be in it.
@@ -209,13 +209,13 @@ def alone(path: Path, doing: str) -> Iterator[bool]:
         lock.release()
 
 
-def tell(line: str, error: bool = False) -> None:
+def echo(line: str, error: bool = False) -> None:
     """Print a line on standard output or standard error; training goes on where that fails."""
     with suppress(OSError):
         print(line, file=sys.stderr if error else sys.stdout, flush=True)
 
 
-def close_output() -> None:
+def ignore_broken_pipe() -> None:
     """Drop what standard output cannot take, so that it does not change the exit code."""
     try:
         print(end="", flush=True)

@@ -7,8 +7,8 @@ import pytest
 
 from spinal_repro import io
 from spinal_repro.io import (
-    clean,
     read_json,
+    remove_partial_files,
     write_atomic,
     write_json,
 )
@@ -94,7 +94,7 @@ def test_an_error_names_the_file(tmp_path):
 def test_leftovers_are_cleaned(tmp_path):
     write_atomic(tmp_path / "file", "x")
     (tmp_path / ".file.1.partial").write_text("half")
-    clean(tmp_path)
+    remove_partial_files(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from spinal_repro.io import LOCK, NO_LOCKS, BusyError, alone, is_locked, run_lock
+from spinal_repro.io import LOCK, NO_LOCKS, BusyError, exclusive_lock, is_locked, run_lock
 
 HOLD = (
     "import sys\n"
@@ -52,7 +52,7 @@ def test_a_file_of_a_killed_process_holds_nobody_up_where_there_are_no_locks(
 
     monkeypatch.setattr(fcntl, "flock", flock)
     (tmp_path / "lock").write_text("0\nelsewhere\n")
-    with alone(tmp_path / "lock", "at work") as held:
+    with exclusive_lock(tmp_path / "lock", "at work") as held:
         assert not held and (tmp_path / "lock").read_text() == "0\nelsewhere\n"
     with run_lock(tmp_path):
         assert not is_locked(tmp_path)  # nobody can tell

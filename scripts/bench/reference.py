@@ -1,7 +1,7 @@
 """A plain loop, written from the recipes: PIL images, one transform at a time, DataLoader.
 
 It has the original's layout (default), optimizer (as PyTorch gives it) and number of workers
-(none), and our networks, whose arithmetic is that of the original.
+(none), and our networks, whose numerics is that of the original.
 """
 
 from collections.abc import Iterator, Mapping

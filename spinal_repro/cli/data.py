@@ -191,7 +191,7 @@ def _verify(given: argparse.Namespace) -> None:
 
 def _show(given: argparse.Namespace) -> None:
     from spinal_repro.config.compose import compose
-    from spinal_repro.data.sheet import contact_sheet
+    from spinal_repro.data.contact_sheet import contact_sheet
 
     if given.seed < 0:
         raise UserError(f"--seed must be at least 0, got {given.seed}")

@@ -14,7 +14,7 @@ from spinal_repro.cli.cells import check_cell, expand
 from spinal_repro.cli.paper_report import ARCHIVE, Report, Run
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
-from spinal_repro.io import tell
+from spinal_repro.io import echo
 from spinal_repro.paper.cells import TABLES, load_cells
 from spinal_repro.paper.timebox import TimeBox, in_order
 from spinal_repro.records.store import RECORD, describe
@@ -87,11 +87,11 @@ def run_cells(given: argparse.Namespace) -> None:
             _work(box, report, signals)
         report.write()
     except KeyboardInterrupt:
-        tell("spinal paper run: interrupted; the same command continues", error=True)
+        echo("spinal paper run: interrupted; the same command continues", error=True)
         sys.exit(EXIT_INTERRUPTED)
-    tell(report.table("table"))
+    echo(report.table("table"))
     for line in ("", *report.standing, f"Records and summary: {report.archive}"):
-        tell(line)
+        echo(line)
     sys.exit(EXIT_INTERRUPTED if report.left else EXIT_FAILED if report.failed else 0)
 
 
@@ -146,7 +146,7 @@ def _work(box: TimeBox[Run], report: Report, signals: "StopOnSignal") -> None:
     threads = torch.get_num_threads()
     for run in box.jobs:
         if (run.folder / RECORD).is_file():
-            tell(f"already finished: {run.folder}")
+            echo(f"already finished: {run.folder}")
             _do(run, box, signals)
             if run.record and run.record["environment"].get("device_name") == report.device_name:
                 seconds = [epoch["train_seconds"] + epoch["eval_seconds"] for epoch in run.timing]
@@ -165,7 +165,7 @@ def _do(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
     from spinal_repro.training.engine import Run as Training
     from spinal_repro.training.run import run as train
 
-    class Slot(Callback):
+    class ClassifierLocation(Callback):
         """Stops the run at the deadline, or for another one that may still finish."""
 
         reason: str | None = None  # of the stop; "" where the run may be continued
@@ -185,7 +185,7 @@ def _do(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
             elif not box.epoch_fits(run, now):
                 self.stop(training, DEADLINE)
 
-    slot = Slot()
+    slot = ClassifierLocation()
     box.begin(run, time.monotonic())
     try:
         run.record = train(run.config, [slot, signals]).record

@@ -91,10 +91,10 @@ def print_claims(records: Sequence[Path], counts: Path, style: str) -> None:
 
 
 def _judged(folders: Sequence[Path], counts: Path) -> Any:
-    """Findings from folders of records, and the claims decided by them."""
+    """ResultsIndex from folders of records, and the claims decided by them."""
     from spinal_repro.records.store import read_records
     from spinal_repro.results.claims import judge, load_claims
-    from spinal_repro.results.findings import gather
+    from spinal_repro.results.findings import build_index
 
-    findings = gather(read_records(folders, without=NEEDLESS), counts)
+    findings = build_index(read_records(folders, without=NEEDLESS), counts)
     return findings, judge(load_claims(), findings)

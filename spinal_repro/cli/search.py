@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
-from spinal_repro.io import tell
+from spinal_repro.io import echo
 
 
 def add_parser(commands: Any) -> None:
@@ -59,11 +59,11 @@ def print_search(given: argparse.Namespace) -> None:
     name = given.study or f"{label}-{Path(given.space).stem}"
     journal = given.journal or Path(config.runs) / ".search" / name / "journal.log"
     study = Study(journal, name, space, fixed)
-    tell(f"study {name} in {journal}")
+    echo(f"study {name} in {journal}")
     try:
-        study.run(given.trials, tell, given.take_over)
+        study.run(given.trials, echo, given.take_over)
     except KeyboardInterrupt:
-        tell("interrupted; the same command continues from the last checkpoint", error=True)
+        echo("interrupted; the same command continues from the last checkpoint", error=True)
         sys.exit(EXIT_INTERRUPTED)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best

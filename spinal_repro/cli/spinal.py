@@ -11,10 +11,10 @@ from typing import Any
 from spinal_repro import __version__
 from spinal_repro.cli.data import add_parser as add_data
 from spinal_repro.cli.use import add_parser as add_use
-from spinal_repro.errors import UserError, in_words
-from spinal_repro.io import close_output, printable
+from spinal_repro.errors import UserError, error_message
+from spinal_repro.io import ignore_broken_pipe, printable
 from spinal_repro.results.tables import FORMATS, Column, render
-from spinal_repro.sweep.shares import usable_cores
+from spinal_repro.sweep.slots import usable_cores
 
 LINE_FEED = "\n"
 
@@ -26,10 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given.command(given)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever reads has seen enough
-        close_output()
+        ignore_broken_pipe()
         sys.exit(141)  # 128 and the number of SIGPIPE
     except (UserError, OSError, MemoryError) as error:
-        print(f"spinal: {printable(in_words(error), keep=LINE_FEED)}", file=sys.stderr)
+        print(f"spinal: {printable(error_message(error), keep=LINE_FEED)}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -10,10 +10,10 @@ from omegaconf import DictConfig
 from spinal_repro.cli.launch import JobError, check_all
 from spinal_repro.config.compose import validate
 from spinal_repro.errors import UserError
-from spinal_repro.io import tell
+from spinal_repro.io import echo
 from spinal_repro.records.store import RECORD, read_record
 from spinal_repro.sweep.runner import Job, run_sweep
-from spinal_repro.sweep.shares import share, usable_cores, visible_devices
+from spinal_repro.sweep.slots import share, usable_cores, visible_devices
 from spinal_repro.training.outputs import summary
 from spinal_repro.training.setup import resolved
 
@@ -57,20 +57,20 @@ def run_jobs(
             except UserError as error:
                 job.state, job.message = "failed", str(error)
         ended = sum(job.state not in ("waiting", "running") for job in jobs.values())
-        tell(f"[{ended}/{len(jobs)}] {job.state}: {job.name}: {job.message}")
+        echo(f"[{ended}/{len(jobs)}] {job.state}: {job.name}: {job.message}")
 
     for job in jobs.values():
         if (job.folder / RECORD).is_file():
             job.state = "done"
             on_end(job)
     left = [job for job in jobs.values() if job.state == "waiting"]
-    tell(f"{len(left)} of {len(jobs)} runs to do, {len(shares.slots)} at a time")
+    echo(f"{len(left)} of {len(jobs)} runs to do, {len(shares.slots)} at a time")
     run_sweep(left, shares, on_end)
     states = [job.state for job in jobs.values()]
-    tell(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    echo(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
     for job in jobs.values():
         if job.state not in ("done", "waiting", "interrupted"):
-            tell(f"{job.state}: {job.name}: {job.message}", error=True)
+            echo(f"{job.state}: {job.name}: {job.message}", error=True)
     if not {"waiting", "interrupted"}.isdisjoint(states):
         raise KeyboardInterrupt
     if failed := len(states) - states.count("done"):

@@ -21,10 +21,10 @@ from spinal_repro.cli.help import help_text, textual_help
 from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of
 from spinal_repro.config.compose import (
     GROUPS,
-    allowing,
     compose_raw,
     config_dir,
-    explain,
+    force_add_schema_keys,
+    format_hydra_error,
     validate,
     version_base,
 )
@@ -34,10 +34,10 @@ from spinal_repro.errors import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     UserError,
-    in_words,
+    error_message,
     unknown,
 )
-from spinal_repro.io import close_output, printable, read_yaml, tell
+from spinal_repro.io import echo, ignore_broken_pipe, printable, read_yaml
 
 LINE_FEED = "\n"
 CELL = "paper"  # the group of published cells; none is chosen unless asked for
@@ -46,7 +46,7 @@ CELL = "paper"  # the group of published cells; none is chosen unless asked for
 def main() -> None:
     """Entry point: exits 0 when every run asked for is finished."""
     code = _main(sys.argv[1:])
-    close_output()
+    ignore_broken_pipe()
     sys.exit(code)
 
 
@@ -80,8 +80,8 @@ def _main(arguments: Sequence[str]) -> int:
                 arguments = [*arguments, f"{KEY}={OWN}"]
             else:
                 jobs = check_jobs(arguments, _extra_dirs(arguments))
-                tell(f"{len(jobs)} jobs checked; {launcher} runs them")
-        sys.argv = [*sys.argv[:1], *allowing(arguments)]  # what Hydra reads
+                echo(f"{len(jobs)} jobs checked; {launcher} runs them")
+        sys.argv = [*sys.argv[:1], *force_add_schema_keys(arguments)]  # what Hydra reads
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)
@@ -91,10 +91,10 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(str(error))
         return EXIT_USAGE
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        _complain(explain(error))
+        _complain(format_hydra_error(error))
         return EXIT_USAGE
     except OSError as error:  # a folder or file that was named; a run's own are caught below it
-        _complain(in_words(error))
+        _complain(error_message(error))
         return EXIT_USAGE
     except KeyboardInterrupt as error:
         _complain(str(error) or "interrupted; the same command continues")
@@ -102,7 +102,9 @@ def _main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if launcher == OWN and not isinstance(error, JobError):
             raise
-        _complain(f"not all runs finished ({in_words(error)}); spinal status shows how each ended")
+        _complain(
+            f"not all runs finished ({error_message(error)}); spinal status shows how each ended"
+        )
         return EXIT_FAILED
     return exit_code
 
@@ -114,14 +116,14 @@ def _train(config: Config) -> float:
 
     outcome = run(config)
     if outcome.was_done:
-        tell(f"already finished: {outcome.folder}")
+        echo(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
-            tell(line)
+            echo(line)
     return float(outcome.record["selection"]["accuracy"])
 
 
 def _complain(message: str) -> None:
-    tell(f"spinal-train: {printable(message, keep=LINE_FEED)}", error=True)
+    echo(f"spinal-train: {printable(message, keep=LINE_FEED)}", error=True)
 
 
 def check_overrides(arguments: Sequence[str]) -> None:

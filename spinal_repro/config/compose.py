@@ -16,7 +16,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from spinal_repro.config.preparation import Preparation, refuse_constants
+from spinal_repro.config.preprocessing import Preprocessing, refuse_constants
 from spinal_repro.config.schema import (
     Component,
     Config,
@@ -68,7 +68,7 @@ def version_base() -> dict[str, Any]:
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
-def allowing(overrides: Sequence[str]) -> list[str]:
+def force_add_schema_keys(overrides: Sequence[str]) -> list[str]:
     """The same overrides, where settings that the schema has may be set whether or not YAML does.
 
     Hydra wants a plus for the one and none for the other, which nobody can know by heart.
@@ -100,7 +100,7 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
-    overrides = allowing(overrides)
+    overrides = force_add_schema_keys(overrides)
     search = [f"hydra.searchpath=[file://{extra_dir.resolve()}]"] if extra_dir else []
     try:
         if GlobalHydra.instance().is_initialized():
@@ -108,10 +108,10 @@ def compose_raw(overrides: Sequence[str], extra_dir: Path | None = None) -> Dict
         with initialize_config_dir(str(config_dir().resolve()), **version_base()):
             return hydra_compose("train", overrides=[*overrides, *search])
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        raise UserError(explain(error)) from error
+        raise UserError(format_hydra_error(error)) from error
 
 
-def explain(error: Exception) -> str:
+def format_hydra_error(error: Exception) -> str:
     """A Hydra or OmegaConf error as one line for people."""
     noise = ("Config search path", "provider=", "object_type", "Set the env")
     lines = (line.strip() for line in str(error).splitlines())
@@ -137,7 +137,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
         node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
         plain: Any = OmegaConf.to_container(node, resolve=True)
     except OmegaConfBaseException as error:
-        raise UserError(explain(error)) from None
+        raise UserError(format_hydra_error(error)) from None
     paper = plain.pop("paper", None)
     if paper is not None:
         if not isinstance(paper, dict) or not isinstance(paper.get("name"), str):
@@ -262,7 +262,7 @@ def _check_recipe(recipe: RecipeConfig, dataset: DatasetConfig) -> None:
             )
     refuse_constants(recipe.std or (), "recipe")
     for part in ("train", "eval"):
-        Preparation.of(recipe, part)
+        Preprocessing.of(recipe, part)
     for epoch, lr in recipe.stages.items():
         if not (epoch > 1 and lr > 0):
             raise UserError(

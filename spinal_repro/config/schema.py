@@ -14,7 +14,7 @@ from typing import Any
 
 from omegaconf import MISSING
 
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.errors import UserError
 
 
@@ -270,17 +270,17 @@ class Config:
     @property
     def input_size(self) -> int:
         """Side of the images that the network sees, in pixels."""
-        size = self.preparation("eval").size
+        size = self.preprocessing("eval").size
         assert size is not None
         return size
 
-    def preparation(self, part: str) -> Preparation:
+    def preprocessing(self, part: str) -> Preprocessing:
         """What images of ``train`` or ``eval`` are brought to before anything random.
 
         Where the recipe does not say: the data set's size, and for photographs of any size the
         centre 224 px of 256.
         """
-        said, size = Preparation.of(self.recipe, part), self.dataset.image_size
+        said, size = Preprocessing.of(self.recipe, part), self.dataset.image_size
         if said.size is not None:
             return said
         return dataclasses.replace(said, resize=size or 256, crop=size or 224)
@@ -308,7 +308,7 @@ def schema_keys() -> set[str]:
     keys = {
         f"recipe.prepare.{part}{key}"
         for part in ("train", "eval")
-        for key in ("", *(f".{entry.name}" for entry in dataclasses.fields(Preparation)))
+        for key in ("", *(f".{entry.name}" for entry in dataclasses.fields(Preprocessing)))
     }
     for group in dataclasses.fields(Config):
         keys.add(group.name)

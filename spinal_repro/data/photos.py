@@ -24,9 +24,9 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.errors import UserError
-from spinal_repro.io import alone
+from spinal_repro.io import exclusive_lock
 
 SHOWN = 10  # unreadable files named in one message
 T = TypeVar("T")
@@ -91,11 +91,11 @@ class Photos:
         whole.update(self.labels.numpy().astype("<i8").tobytes())
         return whole.hexdigest()
 
-    def prepared(self, preparation: Preparation, cache: Path) -> Decoded:
+    def prepared(self, preprocessing: Preprocessing, cache: Path) -> Decoded:
         """All images at one size, from the cache or decoded into it now.
 
         Args:
-            preparation: What every image is brought to.
+            preprocessing: What every image is brought to.
             cache: Folder of caches; made where missing.
 
         Raises:
@@ -103,19 +103,19 @@ class Photos:
         """
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
-            "resize": preparation.resize,
-            "crop": preparation.crop,
-            "interpolation": preparation.interpolation,
+            "resize": preprocessing.resize,
+            "crop": preprocessing.crop,
+            "interpolation": preprocessing.interpolation,
             "channels": self.channels,
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         path = cache / f"{name}.npy"
-        assert preparation.size is not None
-        shape = (len(self), self.channels, preparation.size, preparation.size)
+        assert preprocessing.size is not None
+        shape = (len(self), self.channels, preprocessing.size, preprocessing.size)
         images = _cached(path, shape)
         if images is None:
             try:
-                images = self._decode_into(path, shape, preparation)
+                images = self._decode_into(path, shape, preprocessing)
             except OSError as error:
                 raise UserError(
                     f"the decoded images ({math.prod(shape) / 1e9:.1f} GB) cannot be written to "
@@ -125,11 +125,13 @@ class Photos:
         return Decoded(images)
 
     def _decode_into(
-        self, path: Path, shape: tuple[int, ...], preparation: Preparation
+        self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing
     ) -> NDArray[np.uint8]:
         """Decode into the cache, or wait for another run that does."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with alone(path.with_name(f".{path.stem}.lock"), f"decoding images into {path}") as held:
+        with exclusive_lock(
+            path.with_name(f".{path.stem}.lock"), f"decoding images into {path}"
+        ) as held:
             images = _cached(path, shape)
             if images is not None:
                 return images
@@ -138,20 +140,20 @@ class Photos:
                     left.unlink()
             partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
             try:
-                self._write(partial, shape, preparation)
+                self._write(partial, shape, preprocessing)
                 partial.replace(path)
             finally:
                 partial.unlink(missing_ok=True)
             return np.load(path, mmap_mode="r")
 
-    def _write(self, path: Path, shape: tuple[int, ...], preparation: Preparation) -> None:
+    def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
         if hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would end this process
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
         def decode(index: int) -> None:
-            target[index] = read_image(self.paths[index], self.channels, preparation)
+            target[index] = read_image(self.paths[index], self.channels, preprocessing)
 
         self._for_each(decode, "decoding")
         target.flush()
@@ -188,7 +190,7 @@ def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     return images if (images.shape, images.dtype) == (shape, np.uint8) else None
 
 
-def read_image(path: Path, channels: int, preparation: Preparation) -> NDArray[np.uint8]:
+def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
     """Decode one image and bring it to its size.
 
     Grey, palette, CMYK and 16-bit images are converted; transparency is laid over white. The
@@ -197,7 +199,7 @@ def read_image(path: Path, channels: int, preparation: Preparation) -> NDArray[n
     Args:
         path: The file.
         channels: 1 for grey, 3 for colour.
-        preparation: What the image is brought to.
+        preprocessing: What the image is brought to.
 
     Returns:
         ``[C, H, W]`` uint8.
@@ -206,7 +208,7 @@ def read_image(path: Path, channels: int, preparation: Preparation) -> NDArray[n
         Exception: of any type, where it cannot be decoded: Pillow's decoders raise many.
     """
     with Image.open(path) as opened:
-        image = _resized(_converted(opened, "L" if channels == 1 else "RGB"), preparation)
+        image = _resized(_converted(opened, "L" if channels == 1 else "RGB"), preprocessing)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
@@ -226,11 +228,11 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def _resized(image: Image.Image, preparation: Preparation) -> Image.Image:
+def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     """Bring an image to its size."""
     width, height = image.size
-    resize, side = preparation.resize, preparation.size
-    method = Image.Resampling[preparation.interpolation.upper()]
+    resize, side = preprocessing.resize, preprocessing.size
+    method = Image.Resampling[preprocessing.interpolation.upper()]
     if isinstance(resize, list):
         high, wide = resize[0], resize[-1]
     elif resize is None:

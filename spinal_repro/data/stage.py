@@ -19,7 +19,7 @@ from spinal_repro.data.verify import (
     problems,
 )
 from spinal_repro.errors import UserError
-from spinal_repro.io import alone
+from spinal_repro.io import exclusive_lock
 
 HIDDEN = ".spinal-data"
 
@@ -62,7 +62,7 @@ def staged(root: Path, key: str) -> Iterator[Stage]:
     """
     stage = Stage(root, key)
     (root / HIDDEN).mkdir(parents=True, exist_ok=True)
-    with alone(root / HIDDEN / f"{key}.lock", f"writing {key} to {root}"):
+    with exclusive_lock(root / HIDDEN / f"{key}.lock", f"writing {key} to {root}"):
         stage.downloads.mkdir(parents=True, exist_ok=True)
         try:
             stage.clear()  # of a process that was killed

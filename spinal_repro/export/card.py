@@ -20,12 +20,12 @@ SHOWN_CLASSES = 200
 
 def preprocessing(trained: Trained) -> dict[str, Any]:
     """What images must be brought to before the model sees them."""
-    config, preparation = trained.config, trained.config.preparation("eval")
+    config, preprocessing = trained.config, trained.config.preprocessing("eval")
     return {
         "mode": "L" if config.dataset.channels == 1 else "RGB",
-        "resize": preparation.resize,
-        "interpolation": preparation.interpolation,
-        "crop": preparation.size,
+        "resize": preprocessing.resize,
+        "interpolation": preprocessing.interpolation,
+        "crop": preprocessing.size,
         "transpose": config.dataset.source == "emnist",  # its images are stored so (Q17)
         "scale": 1 / 255,
         "mean": [float(value) for value in trained.mean],

@@ -14,7 +14,7 @@ from spinal_repro.export.card import CARD, describe, model_card
 from spinal_repro.export.formats import FORMATS
 from spinal_repro.export.parity import BATCH, Parity, compare
 from spinal_repro.inference import Trained, part_of
-from spinal_repro.io import sync_file, sync_folder, write_atomic
+from spinal_repro.io import fsync_directory, fsync_file, write_atomic
 
 
 @dataclass(frozen=True)
@@ -87,11 +87,11 @@ def _move(place: Path, out: Path) -> None:
     mode = (place / CARD).stat().st_mode  # some libraries write what nobody else may read
     for found in place.iterdir():
         found.chmod(mode)
-        sync_file(found)
+        fsync_file(found)
     (out / CARD).unlink(missing_ok=True)
     for found in sorted(place.iterdir(), key=lambda path: path.name == CARD):
         found.replace(out / found.name)
-    sync_folder(out)
+    fsync_directory(out)
 
 
 def _sha256(path: Path) -> str:

@@ -17,7 +17,7 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Slot:
+class ClassifierLocation:
     """Where a classifier stands in a network.
 
     Attributes:
@@ -72,7 +72,7 @@ def to_spinal(
     return model
 
 
-def find_classifier(model: nn.Module, example: Tensor | None = None) -> Slot:
+def find_classifier(model: nn.Module, example: Tensor | None = None) -> ClassifierLocation:
     """Find what a head would replace; the model stays as it was.
 
     A module that forward does not use is never found, whatever its name: the authors' VGG
@@ -104,7 +104,7 @@ def find_classifier(model: nn.Module, example: Tensor | None = None) -> Slot:
         raise ValueError(
             f"'{name}' reads {list(features.shape)}; a head needs one vector an image, [N, D]"
         )
-    return _widen(model, name)
+    return _expand_to_classifier(model, name)
 
 
 def _linear_calls(
@@ -154,21 +154,21 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
     return a.numel() == b.numel() and a.data_ptr() == b.data_ptr() != 0
 
 
-def _widen(model: nn.Module, name: str) -> Slot:
+def _expand_to_classifier(model: nn.Module, name: str) -> ClassifierLocation:
     """From the last Linear to the whole classifier, where a Sequential shows what that is."""
     linear = model.get_submodule(name)
     assert isinstance(linear, nn.Linear)
     parent_name, _, key = name.rpartition(".")
     parent = model.get_submodule(parent_name)
     if type(parent).forward is not nn.Sequential.forward:
-        return Slot(name, linear.in_features)
+        return ClassifierLocation(name, linear.in_features)
     children = list(parent.named_children())
     end = next(i for i, (child, _) in enumerate(children) if child == key)
     run = itertools.takewhile(lambda i: _belongs(children[i][1]), range(end, -1, -1))
     start = min(i for i in run if isinstance(children[i][1], nn.Linear))
     first = children[start][1]
     assert isinstance(first, nn.Linear)
-    return Slot(parent_name, first.in_features, start)
+    return ClassifierLocation(parent_name, first.in_features, start)
 
 
 def _belongs(module: nn.Module) -> bool:

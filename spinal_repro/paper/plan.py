@@ -21,7 +21,7 @@ PIXELS = 2_000_000  # of a batch that is timed; a larger one is timed in part an
 
 
 @dataclass(frozen=True)
-class Estimate:
+class TimeEstimate:
     """What one run takes.
 
     Attributes:
@@ -40,7 +40,7 @@ class Estimate:
 Timings = dict[tuple[object, ...], tuple[float, float]]
 
 
-def estimate(config: Config, timings: Timings) -> Estimate:
+def estimate(config: Config, timings: Timings) -> TimeEstimate:
     """Estimate one run.
 
     Args:
@@ -51,7 +51,7 @@ def estimate(config: Config, timings: Timings) -> Estimate:
     head = json.dumps(config.head.to_dict(), sort_keys=True)
     key = (config.model.label, head, config.input_size, recipe.batch_size, dataset.outputs)
     if key not in timings:
-        timings[key] = _measure(config)
+        timings[key] = _benchmark_step(config)
     train, evaluate = timings[key]
     assert dataset.train_size is not None and dataset.test_size is not None, dataset.name
     images, selecting = dataset.train_size, dataset.test_size
@@ -60,10 +60,10 @@ def estimate(config: Config, timings: Timings) -> Estimate:
         selecting = held if dataset.val_size is None else dataset.val_size
         images -= held if dataset.val_size is None else 0
     epoch = images * train + selecting * evaluate
-    return Estimate(recipe.epochs, train * recipe.batch_size, evaluate, recipe.epochs * epoch)
+    return TimeEstimate(recipe.epochs, train * recipe.batch_size, evaluate, recipe.epochs * epoch)
 
 
-def _measure(config: Config) -> tuple[float, float]:
+def _benchmark_step(config: Config) -> tuple[float, float]:
     """Seconds for one image, in training and in evaluation."""
     device = resolve_device(config.runtime.device)
     size = config.input_size
@@ -73,7 +73,7 @@ def _measure(config: Config) -> tuple[float, float]:
     model = build_model(config.dataset, component, config.head, 0, image_size=size).to(device)
     optimizer = build_optimizer(config.recipe, model.parameters())
     augmentations = build_augmentations(config.recipe.augment)
-    stored = config.preparation("train").size or size
+    stored = config.preprocessing("train").size or size
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(count, config.dataset.channels, stored, stored).to(device)
     labels = torch.arange(count, device=device) % config.dataset.outputs

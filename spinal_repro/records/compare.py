@@ -22,7 +22,7 @@ UNSET = {"pretrained": None, "freeze": "none"}
 ABSENT = "nothing"
 
 
-def trained_with(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What decides the result of a run besides epochs, seed, protocol and machine.
 
     Args:
@@ -52,7 +52,7 @@ def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list
     `reductions`; machine and seed are not compared.
     """
     found = []
-    ours, theirs = trained_with(config), trained_with(reference)
+    ours, theirs = training_fields(config), training_fields(reference)
     for group in ours:
         a, b = ours[group], theirs[group]
         if a.get("name") != b.get("name") and group != "recipe":

@@ -134,7 +134,7 @@ def write_status(folder: Path, state: str, **details: Any) -> None:
     write_json(folder / STATUS, status)
 
 
-def explained(error: BaseException) -> dict[str, str]:
+def error_details(error: BaseException) -> dict[str, str]:
     """Status fields for an error: its message, and the traceback unless a user can fix it."""
     if isinstance(error, UserError) or not isinstance(error, Exception):
         return {"message": str(error) or type(error).__name__}

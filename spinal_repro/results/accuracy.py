@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from spinal_repro.records import statistics
-from spinal_repro.results.cells import BEST_ON_TEST, LOWEST, CellResult
+from spinal_repro.results.cells import BEST_ON_TEST, LOWEST, ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule
 
 
-def row(result: CellResult) -> dict[str, Any]:
+def row(result: ResultGroup) -> dict[str, Any]:
     """A result as a row of an accuracy table; what is not known is None."""
     cell, published, runs = result.cell, result.published, result.runs
     low, high = result.interval or (None, None)
@@ -43,7 +43,7 @@ def row(result: CellResult) -> dict[str, Any]:
     }
 
 
-def _also(result: CellResult) -> str:
+def _also(result: ResultGroup) -> str:
     """Further published numbers of a cell, and the state of the art that it was held against."""
     cell = result.cell
     others = [f"{o.value:g} ({o.confidence})" for o in cell.published[1:] if o.value is not None]
@@ -52,7 +52,7 @@ def _also(result: CellResult) -> str:
     return "; ".join(others)
 
 
-def selection_row(result: CellResult) -> dict[str, Any] | None:
+def selection_row(result: ResultGroup) -> dict[str, Any] | None:
     """What picking an epoch by the test set, by a validation part, or not at all comes to.
 
     Returns:
@@ -112,7 +112,7 @@ PROTOCOL = Column(
     "paper: the test set steers and selects, as published; heldout: a validation part does, and "
     "the test set is read once",
 )
-DEVICE = Column("device", "Device", "type of device, and arithmetic")
+DEVICE = Column("device", "Device", "type of device, and numerics")
 MARKS = Column(
     "marks", "Marks", "what the runs do differently from the cell, or why there can be none"
 )

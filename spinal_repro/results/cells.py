@@ -18,9 +18,9 @@ from spinal_repro.results.outcomes import (
     BEST_VALIDATION,
     LAST,
     LOWEST,
+    NON_REFERENCE_NUMERICS,
     PAPER,
-    UNLIKE,
-    CellResult,
+    ResultGroup,
     Run,
 )
 
@@ -34,7 +34,7 @@ __all__ = [
     "LAST",
     "LOWEST",
     "PAPER",
-    "CellResult",
+    "ResultGroup",
     "Run",
     "cell_of",
     "match",
@@ -45,7 +45,7 @@ SETTINGS = ("dataset", "model", "head", "recipe", "protocol", "data")  # that ma
 REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}
 
 
-def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list[CellResult]:
+def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list[ResultGroup]:
     """Sort records into cells.
 
     Args:
@@ -182,25 +182,25 @@ def _regression_runs(cell: "Cell", record: Mapping[str, Any]) -> list[Run]:
     ]
 
 
-def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[CellResult]:
+def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
     """Equal runs together; of runs with the same seed the first counts."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
-        unlike = run.device in UNLIKE, run.precision in UNLIKE
+        unlike = run.device in NON_REFERENCE_NUMERICS, run.precision in NON_REFERENCE_NUMERICS
         key = (
             *(protocol != PAPER, protocol, len(run.marks), *unlike),
             *(run.device, run.precision, run.marks),
         )
         groups.setdefault(key, {}).setdefault(run.seed, run)
     if not groups:
-        return [CellResult(cell, PAPER, ())]
+        return [ResultGroup(cell, PAPER, ())]
     return [
-        CellResult(cell, key[1], tuple(runs[seed] for seed in sorted(runs)))
+        ResultGroup(cell, key[1], tuple(runs[seed] for seed in sorted(runs)))
         for key, runs in sorted(groups.items())
     ]
 
 
-def _best(cell: "Cell", others: Sequence[CellResult]) -> list[CellResult]:
+def _best(cell: "Cell", others: Sequence[ResultGroup]) -> list[ResultGroup]:
     """The result of a cell that is the best of others: their highest mean, whole runs first.
 
     As long as some of the others have not been run whole, it is the best of too few.
@@ -215,5 +215,5 @@ def _best(cell: "Cell", others: Sequence[CellResult]) -> list[CellResult]:
         if len(names) < len(cell.best_of):
             mark = f"best of {len(names)} of {len(cell.best_of)} cells"
             runs = tuple(replace(r, marks=(*r.marks, mark), reduced=True) for r in runs)
-        found.append(CellResult(cell, protocol, runs))
-    return found or [CellResult(cell, PAPER, ())]
+        found.append(ResultGroup(cell, protocol, runs))
+    return found or [ResultGroup(cell, PAPER, ())]

@@ -15,8 +15,8 @@ from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.registry import merge_onto
-from spinal_repro.results.cells import CellResult
-from spinal_repro.results.findings import Findings, findings_of
+from spinal_repro.results.cells import ResultGroup
+from spinal_repro.results.findings import ResultsIndex, index_results
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from spinal_repro.results.tables import Column, render
@@ -100,7 +100,7 @@ def _load(path: Path) -> Claim:
     return claim
 
 
-def judge(claims: Iterable[Claim], findings: Findings) -> list[Judged]:
+def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
     """Decide claims.
 
     Raises:
@@ -156,7 +156,7 @@ UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 
 
 def claims_markdown(
-    results: Sequence[CellResult],
+    results: Sequence[ResultGroup],
     counts: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
 ) -> str:
@@ -167,7 +167,7 @@ def claims_markdown(
         counts: Counts by name of the cell.
         titles: Titles of the tables by name.
     """
-    judged = judge(load_claims(), findings_of(results, counts, titles))
+    judged = judge(load_claims(), index_results(results, counts, titles))
     own = [item for item in judged if item.claim.group == OWN]
     parts = [
         f"## What we found\n\nOf the paper: {_tallied(i for i in judged if i not in own)}. "

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from spinal_repro.paper.cells import curve
 from spinal_repro.records import statistics
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.epochs import curves
 
 # By head, cells whose runs are its curve: for 20 epochs, and for 8.
@@ -48,7 +48,7 @@ def published_curves(quantity: str) -> dict[str, Series]:
     return found
 
 
-def measured_curves(findings: Findings, quantity: str) -> dict[str, Series]:
+def measured_curves(findings: ResultsIndex, quantity: str) -> dict[str, Series]:
     """Mean and standard deviation over our runs' seeds, by head; the longest curves there are.
 
     Args:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_atomic
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ class Drawn:
     png: bytes
 
 
-def draw(findings: Findings) -> Iterator[Drawn]:
+def draw(findings: ResultsIndex) -> Iterator[Drawn]:
     """Every figure that there is something to draw for.
 
     Raises:

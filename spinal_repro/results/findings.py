@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
 from spinal_repro.records.record import refuse_other_counts
-from spinal_repro.results.cells import PAPER, CellResult, match
+from spinal_repro.results.cells import PAPER, ResultGroup, match
 from spinal_repro.results.pairs import Pair, pairs
 from spinal_repro.results.sizes import cell_counts
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Findings:
+class ResultsIndex:
     """Everything known about the paper's cells.
 
     Attributes:
@@ -31,7 +31,7 @@ class Findings:
     """
 
     cells: Mapping[str, "Cell"]
-    results: Sequence[CellResult] = ()
+    results: Sequence[ResultGroup] = ()
     pairs: Sequence[Pair] = ()
     counts: Mapping[str, tuple[Mapping[str, int], str]] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Findings:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
 
-    def runs(self, name: str, protocol: str | None = None) -> list[CellResult]:
+    def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
         """Groups of equal runs of a cell, as little changed as possible first.
 
         Args:
@@ -59,8 +59,8 @@ class Findings:
         ]
 
     @cached_property
-    def _by_cell(self) -> dict[str, list[CellResult]]:
-        found: dict[str, list[CellResult]] = {}
+    def _by_cell(self) -> dict[str, list[ResultGroup]]:
+        found: dict[str, list[ResultGroup]] = {}
         for result in self.results:
             found.setdefault(result.cell.name, []).append(result)
         return found
@@ -79,11 +79,11 @@ class Findings:
         for pair in self.pairs if other is None else pairs(self.results, {name: other}):
             if pair.spinal.cell.name == name:
                 kept = best.setdefault(pair.spinal.protocol, pair)
-                if _worth(pair) > _worth(kept):
+                if _preference(pair) > _preference(kept):
                     best[pair.spinal.protocol] = pair
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
-    def counts_elsewhere(self, result: CellResult) -> bool:
+    def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
         """Whether runs that are short of this cell are just what another cell asks for.
 
         The first 8 of 20 epochs are also all of 8: where each training is shown once, there.
@@ -124,16 +124,16 @@ class Findings:
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
-def _worth(pair: Pair) -> tuple[int, bool, int]:
-    return -len(pair.spinal.marks), not pair.spinal.arithmetic, len(pair.seeds)
+def _preference(pair: Pair) -> tuple[int, bool, int]:
+    return -len(pair.spinal.marks), not pair.spinal.numerics, len(pair.seeds)
 
 
-def findings_of(
-    results: Sequence[CellResult],
+def index_results(
+    results: Sequence[ResultGroup],
     counted: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
-) -> Findings:
-    """Findings from results.
+) -> ResultsIndex:
+    """ResultsIndex from results.
 
     Args:
         results: From `cells.match`, of all cells.
@@ -141,11 +141,11 @@ def findings_of(
         titles: Titles of the tables by name.
     """
     cells = {result.cell.name: result.cell for result in results}
-    return Findings(cells, results, pairs(results), cell_counts(results, counted), titles)
+    return ResultsIndex(cells, results, pairs(results), cell_counts(results, counted), titles)
 
 
-def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
-    """Findings about all cells.
+def build_index(records: Iterable[Mapping[str, Any]], counts: Path) -> ResultsIndex:
+    """ResultsIndex about all cells.
 
     Args:
         records: From `spinal_repro.records.store.read_records`.
@@ -157,7 +157,7 @@ def gather(records: Iterable[Mapping[str, Any]], counts: Path) -> Findings:
     from spinal_repro.paper.cells import TABLES, load_cells
 
     results = match(load_cells(), records)
-    return findings_of(results, read_counts(counts) if counts.is_file() else {}, TABLES)
+    return index_results(results, read_counts(counts) if counts.is_file() else {}, TABLES)
 
 
 def read_counts(path: Path) -> dict[str, dict[str, int]]:

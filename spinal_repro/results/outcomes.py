@@ -14,7 +14,10 @@ LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
 LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
-UNLIKE = ("mps", "bf16")  # devices and arithmetic that round unlike what the paper used
+NON_REFERENCE_NUMERICS = (
+    "mps",
+    "bf16",
+)  # devices and numerics that round unlike what the paper used
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class CellResult:
+class ResultGroup:
     """Equal runs of one cell: one protocol, device type, precision and set of marks.
 
     Attributes:
@@ -117,16 +120,18 @@ class CellResult:
         return self.runs[0].marks if self.runs else ()
 
     @property
-    def arithmetic(self) -> str:
+    def numerics(self) -> str:
         """``mps``, ``bf16`` or both, where these runs compute unlike the paper's; else empty."""
         if not self.runs:
             return ""
-        return ", ".join(x for x in (self.runs[0].device, self.runs[0].precision) if x in UNLIKE)
+        return ", ".join(
+            x for x in (self.runs[0].device, self.runs[0].precision) if x in NON_REFERENCE_NUMERICS
+        )
 
     @property
     def setting(self) -> str:
-        """The protocol, and the arithmetic where it is unlike the paper's."""
-        return f"{self.protocol}, {self.arithmetic}" if self.arithmetic else self.protocol
+        """The protocol, and the numerics where it is unlike the paper's."""
+        return f"{self.protocol}, {self.numerics}" if self.numerics else self.protocol
 
     @property
     def reduced(self) -> bool:

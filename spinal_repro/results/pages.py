@@ -10,7 +10,7 @@ from typing import Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.results import accuracy, pairs, sizes
-from spinal_repro.results.cells import CellResult
+from spinal_repro.results.cells import ResultGroup
 from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 from spinal_repro.results.verdicts import NOT_RUN, RULES
 
@@ -26,7 +26,7 @@ GENERATED = "Made by `spinal tables` from the records; do not edit."
 
 
 def files(
-    results: Sequence[CellResult],
+    results: Sequence[ResultGroup],
     counted: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
     own: Sequence[Mapping[str, Any]] = (),
@@ -62,7 +62,7 @@ def files(
     return found
 
 
-def _unit(results: Sequence[CellResult]) -> str:
+def _unit(results: Sequence[ResultGroup]) -> str:
     """The unit of a table: a table has but one."""
     units = Counter(result.unit for result in results if result.published is not None)
     return units.most_common(1)[0][0] if units else "%"
@@ -93,7 +93,7 @@ def _steady(rows: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def readme(
-    results: Sequence[CellResult],
+    results: Sequence[ResultGroup],
     titles: Mapping[str, str],
     counts: Mapping[str, Mapping[str, int]],
     paired: Sequence[Mapping[str, Any]],
@@ -169,7 +169,7 @@ def _rows_only(columns: Sequence[Column], rows: Any) -> str:
     return render(plain, _steady(rows), "markdown")
 
 
-def _files_section(titles: Mapping[str, str], results: Sequence[CellResult]) -> list[str]:
+def _files_section(titles: Mapping[str, str], results: Sequence[ResultGroup]) -> list[str]:
     used = {result.cell.table for result in results}
     named = {t: title for t, title in titles.items() if t in used} | OTHERS
     lines = [
@@ -186,7 +186,7 @@ def _files_section(titles: Mapping[str, str], results: Sequence[CellResult]) -> 
 
 
 def claims(
-    results: Sequence[CellResult],
+    results: Sequence[ResultGroup],
     counts: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
 ) -> list[str]:
@@ -200,7 +200,9 @@ def claims(
     return [] if section is None else [section(results, counts, titles).strip()]
 
 
-def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping[str, int]]) -> str:
+def fill(
+    text: str, results: Sequence[ResultGroup], counted: Mapping[str, Mapping[str, int]]
+) -> str:
     """Replace what stands between the markers of a page by the tables they ask for.
 
     A marker names cells, or patterns of them: ``<!-- table: mnist/cnn_* -->``, up to
@@ -218,7 +220,7 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
     counts = sizes.cell_counts(results, counted)
 
     def table(found: re.Match[str]) -> str:
-        chosen: dict[str, CellResult] = {}
+        chosen: dict[str, ResultGroup] = {}
         for pattern in found[2].split():
             name, _, protocol = pattern.partition("@")
             for result in results:
@@ -234,10 +236,10 @@ def fill(text: str, results: Sequence[CellResult], counted: Mapping[str, Mapping
     return MARKER.sub(table, text)
 
 
-def _front_row(result: CellResult, counts: Mapping[str, Any]) -> dict[str, Any]:
+def _front_row(result: ResultGroup, counts: Mapping[str, Any]) -> dict[str, Any]:
     size, _ = counts.get(result.cell.name, ({}, ""))
     low, high = result.interval or (None, None)
-    other = [result.arithmetic] if result.arithmetic else []
+    other = [result.numerics] if result.numerics else []
     return {
         "title": result.cell.title,
         "published": result.published_value,

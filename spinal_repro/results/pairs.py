@@ -10,7 +10,7 @@ from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.statistics import Paired, mcnemar_test, paired
 from spinal_repro.results.accuracy import DEVICE, MARKS, PROTOCOL, WHO, number
-from spinal_repro.results.cells import LAST, LOWEST, CellResult, Run
+from spinal_repro.results.cells import LAST, LOWEST, ResultGroup, Run
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
@@ -21,7 +21,7 @@ HASHES = ("train_hash", "test_hash", "split_hash")
 
 
 @dataclass(frozen=True)
-class Images:
+class McNemarCounts:
     """Test images on which the two networks of one seed differ, with McNemar's p-value."""
 
     only_fc: int
@@ -43,13 +43,13 @@ class Pair:
         images: One for each seed whose records keep which images were right.
     """
 
-    spinal: CellResult
-    fc: CellResult
+    spinal: ResultGroup
+    fc: ResultGroup
     seeds: tuple[int, ...]
     first: tuple[float, ...]
     second: tuple[float, ...]
     comparison: Paired
-    images: tuple[Images, ...]
+    images: tuple[McNemarCounts, ...]
 
     @property
     def verdict(self) -> str:
@@ -65,7 +65,7 @@ class Pair:
 
 
 def pairs(
-    results: Sequence[CellResult], counterparts: Mapping[str, str] | None = None
+    results: Sequence[ResultGroup], counterparts: Mapping[str, str] | None = None
 ) -> list[Pair]:
     """Every result whose cell has a counterpart that was run in the same way.
 
@@ -88,12 +88,12 @@ def pairs(
     return found
 
 
-def _key(name: str, result: CellResult) -> tuple[Any, ...]:
+def _key(name: str, result: ResultGroup) -> tuple[Any, ...]:
     run = result.runs[0]
     return name, result.protocol, run.device, run.precision, run.marks
 
 
-def _pair(fc: CellResult, spinal: CellResult) -> Pair | None:
+def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     others = {run.seed: run for run in fc.runs}
     both = [(others[run.seed], run) for run in spinal.runs if run.seed in others]
     both = [(a, b) for a, b in both if _same_images(a, b)]
@@ -120,7 +120,7 @@ def _same_images(a: Run, b: Run) -> bool:
     return all(one.get(key) == other.get(key) for key in HASHES)
 
 
-def _images(fc: Run, spinal: Run, shown: str) -> Images | None:
+def _images(fc: Run, spinal: Run, shown: str) -> McNemarCounts | None:
     """Compare two runs image by image, where both records say which were right."""
     if shown == LOWEST:
         return None
@@ -133,7 +133,7 @@ def _images(fc: Run, spinal: Run, shown: str) -> Images | None:
         found.append(unpack_correct(test["correct_bits"], test["count"]))
     a, b = found
     only_fc, only_spinal = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    return Images(only_fc, only_spinal, mcnemar_test(only_fc, only_spinal))
+    return McNemarCounts(only_fc, only_spinal, mcnemar_test(only_fc, only_spinal))
 
 
 def row(pair: Pair) -> dict[str, Any]:

@@ -15,11 +15,11 @@ from markupsafe import Markup
 
 from spinal_repro.io import printable
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
-from spinal_repro.results.cells import CellResult
-from spinal_repro.results.cellview import describe_cell
+from spinal_repro.results.cell_details import describe_cell
+from spinal_repro.results.cells import ResultGroup
 from spinal_repro.results.claims import GROUPS, Judged, tally
 from spinal_repro.results.figures import Drawn
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
@@ -53,7 +53,7 @@ TONES = {
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def render(findings: Findings, judged: Sequence[Judged], figures: Sequence[Drawn]) -> str:
+def render(findings: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Drawn]) -> str:
     """The page.
 
     Args:
@@ -104,11 +104,11 @@ def tone(word: str) -> str:
     return next((name for name, words in TONES.items() if word in words), "open")
 
 
-def _progress(findings: Findings) -> str:
+def _progress(findings: ResultsIndex) -> str:
     """How much of the paper was run, each training counted once."""
     own = [result for result in findings.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.marks}
-    other = {r.cell.name for r in own if not findings.counts_elsewhere(r)} - full
+    other = {r.cell.name for r in own if not findings.is_subset_of_other_cell(r)} - full
     trainings = {
         (run.record.get("identity"), run.seed, str(result.cell.regression and _net(result)))
         for result in own
@@ -121,7 +121,7 @@ def _progress(findings: Findings) -> str:
     )
 
 
-def _net(result: CellResult) -> tuple[str, str]:
+def _net(result: ResultGroup) -> tuple[str, str]:
     """What one training of the regression is, whose cells differ in the epochs looked at."""
     assert result.cell.regression is not None
     return result.cell.regression["net"], result.cell.regression["function"]
@@ -134,7 +134,7 @@ def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
     return {title: items for title, items in groups.items() if items}
 
 
-def _tables(findings: Findings) -> list[dict[str, Any]]:
+def _tables(findings: ResultsIndex) -> list[dict[str, Any]]:
     """One table of the paper after another, with a row for each result."""
     tables = []
     for key, title in findings.titles.items():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.results.accuracy import WHO
-from spinal_repro.results.cells import CellResult
+from spinal_repro.results.cells import ResultGroup
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "tota
 
 
 def cell_counts(
-    results: Sequence[CellResult], counted: Mapping[str, Counts]
+    results: Sequence[ResultGroup], counted: Mapping[str, Counts]
 ) -> dict[str, tuple[Counts, str]]:
     """The counts of each cell's model, and where they come from: ``records`` or ``model``.
 

@@ -109,7 +109,7 @@ class Study:
             trial.set_user_attr("pid", os.getpid())
             if sum(t.number < trial.number for t in self._counted()) >= trials:
                 trial.set_user_attr(SURPLUS, True)
-                self._study.tell(trial, state=_state("FAIL"))
+                self._study.echo(trial, state=_state("FAIL"))
                 return
             why = self._one(trial, say)
             if why is None:
@@ -135,13 +135,13 @@ class Study:
         except Exception as error:
             why = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             trial.set_user_attr("why", why)
-            self._study.tell(trial, state=_state("FAIL"))
+            self._study.echo(trial, state=_state("FAIL"))
             say(f"trial {trial.number} failed: {shown}: {why}")
             return why
         assert record["test"] is None and record["selection"]["on"] == "val"
         accuracy = record["selection"]["accuracy"]
         trial.set_user_attr("images", record["data"]["sizes"]["val"])
-        self._study.tell(trial, accuracy)
+        self._study.echo(trial, accuracy)
         say(f"trial {trial.number}: validation accuracy {100 * accuracy:.2f} %: {shown}")
         return None
 
@@ -156,7 +156,7 @@ class Study:
             if lost.state.name != "RUNNING" or not _is_lost(lost, take_over):
                 continue
             try:
-                self._study.tell(lost.number, state=_state("FAIL"))
+                self._study.echo(lost.number, state=_state("FAIL"))
             except (ValueError, RuntimeError):  # another process was faster
                 continue
             self._study.enqueue_trial(lost.params, user_attrs={AGAIN: lost.number})

@@ -14,9 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, in_words
+from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, error_message
 from spinal_repro.records.store import RECORD
-from spinal_repro.sweep.shares import Shares
+from spinal_repro.sweep.slots import ResourceSlots
 
 OUTPUT = "output.txt"  # what a job printed, in its run folder
 POLL = 0.5  # seconds; two signals within this time count as one
@@ -54,7 +54,7 @@ class _Process:
     timed_out: bool = False
 
 
-def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]) -> None:
+def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job], None]) -> None:
     """Run jobs, updated in place; ``on_end`` is called with each that has ended.
 
     A signal asks the running jobs to stop, and no more are started; a second one kills them.
@@ -74,7 +74,7 @@ def run_sweep(jobs: Sequence[Job], shares: Shares, on_end: Callable[[Job], None]
                     running.append(_start(job, free[0], shares.threads))
                     free.pop(0)
                 except OSError as error:  # the folder cannot be written, or no process is left
-                    job.state, job.message = "failed", in_words(error)
+                    job.state, job.message = "failed", error_message(error)
                     on_end(job)
             time.sleep(POLL)
             if received:

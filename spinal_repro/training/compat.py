@@ -10,7 +10,7 @@ class _Plain(optim.Optimizer):
     """An optimizer without the decorators that prepare it for ``torch.compile``.
 
     They import ``torch._dynamo`` when the optimizer is built, which takes two seconds of every
-    command. Nothing here compiles an optimizer; arithmetic and ``state_dict`` are the same.
+    command. Nothing here compiles an optimizer; numerics and ``state_dict`` are the same.
     """
 
     add_param_group = unwrap(optim.Optimizer.add_param_group)

@@ -9,7 +9,7 @@ from typing import Any, Self
 from torch import Tensor
 from tqdm import tqdm
 
-from spinal_repro.io import clock, tell
+from spinal_repro.io import clock, echo
 from spinal_repro.training.callbacks import LOOK_EVERY
 from spinal_repro.training.engine import Callback, Run
 
@@ -44,12 +44,12 @@ class Progress(Callback):
             with suppress(OSError):
                 tqdm.write(line)
         elif self.mode == "lines":
-            tell(line)
+            echo(line)
 
     def warn(self, line: str) -> None:
         """A line for the log file and standard error, in any mode."""
         self._log(line)
-        tell(line, error=True)
+        echo(line, error=True)
 
     def _log(self, line: str) -> None:
         with suppress(OSError), self._path.open("a", encoding="utf-8") as file:  # a full disk

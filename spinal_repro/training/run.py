@@ -16,7 +16,7 @@ from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.store import (
     RECORD,
     describe,
-    explained,
+    error_details,
     read_record,
     write_record,
     write_status,
@@ -135,7 +135,7 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
                 epochs = describe(folder).get("epochs", "")
-                write_status(folder, state, epochs=epochs, **explained(found))
+                write_status(folder, state, epochs=epochs, **error_details(found))
         if found is error:
             raise
         raise found from error

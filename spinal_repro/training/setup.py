@@ -11,7 +11,7 @@ from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import counted
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.prepare import batches_of, describe_data, split_dataset
+from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import Counts, build_model, count
@@ -98,7 +98,7 @@ def build_run(config: Config, device: torch.device) -> Setup:
             dataset,
             split,
             part,
-            preparation=config.preparation("train" if part == "train" else "eval"),
+            preprocessing=config.preprocessing("train" if part == "train" else "eval"),
             runs=Path(config.runs),
             batch_size=batch_size,
             mean=mean,

@@ -89,14 +89,14 @@ class Tracking(Callback):
 
     def _log(self, history: list[dict[str, Any]], timing: list[dict[str, Any]]) -> None:
 
-        def tell(tracker: Tracker) -> None:
+        def echo(tracker: Tracker) -> None:
             for entry, times in zip(history, timing, strict=True):
                 if entry["epoch"] > self._memory["epoch"]:
                     tracker.log(entry["epoch"], _numbers({**entry, **times}))
                     self._memory["epoch"] = entry["epoch"]
                     self._remember()
 
-        self._safely(tell)
+        self._safely(echo)
 
     def finish(self, record: Mapping[str, Any], path: Path) -> None:
         """Hand over the record and a picture of the history.

@@ -13,7 +13,7 @@ from spinal_repro.cli.train import _main, check_overrides
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import load_cells
-from spinal_repro.paper.plan import Estimate, estimate
+from spinal_repro.paper.plan import TimeEstimate, estimate
 from spinal_repro.records.store import read_record, run_folders
 
 RECORDS = Path(__file__).parents[2] / "results" / "records"
@@ -148,7 +148,7 @@ def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(tmp_path, monke
     hours = {"mnist/cnn_fc": 1, "mnist/cnn_spinal8": 5, "mnist/cnn_spinal10": 1}
     monkeypatch.setattr(
         "spinal_repro.cli.paper._estimate",
-        lambda cell, *_: Estimate(8, 0.1, 0.1, 3600.0 * hours[cell.name]),
+        lambda cell, *_: TimeEstimate(8, 0.1, 0.1, 3600.0 * hours[cell.name]),
     )
     places = ["--runs", str(tmp_path), "--records", str(tmp_path)]
     for seeds, expected in (("1", "5.0"), ("4", "14.0")):  # of 7 and 28 hours on 2 GPUs

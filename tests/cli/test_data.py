@@ -12,7 +12,7 @@ from PIL import Image
 from spinal_repro.cli.spinal import main
 from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import load_catalog
-from spinal_repro.data.sheet import CELL, GAP, LINE, contact_sheet
+from spinal_repro.data.contact_sheet import CELL, GAP, LINE, contact_sheet
 
 
 @pytest.fixture

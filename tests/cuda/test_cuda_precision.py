@@ -1,4 +1,4 @@
-"""Precisions: each is what its name says, in the arithmetic, the record and the first lines."""
+"""Precisions: each is what its name says, in the numerics, the record and the first lines."""
 
 import pytest
 import torch

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data import photos as photos_module
 from spinal_repro.data.augment import HorizontalFlip
 from spinal_repro.data.loader import Batches
@@ -22,7 +22,7 @@ from spinal_repro.data.sources import ImageSet
 from spinal_repro.errors import UserError
 
 CPU = torch.device("cpu")
-SQUARE = Preparation(resize=12, crop=10)
+SQUARE = Preprocessing(resize=12, crop=10)
 
 
 @pytest.fixture
@@ -45,11 +45,11 @@ def photos(files: list[Path]) -> Photos:
 @pytest.mark.parametrize("resize", [12, [12, 12], [12, 17], 40])
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
 def test_geometry_is_torchvisions(files, resize, interpolation):
-    preparation = Preparation(resize=resize, crop=10, interpolation=interpolation)
+    preprocessing = Preprocessing(resize=resize, crop=10, interpolation=interpolation)
     reference = Compose([Resize(resize, InterpolationMode(interpolation)), CenterCrop(10)])
     for path in files:
         expected = np.asarray(reference(Image.open(path))).transpose(2, 0, 1)
-        assert np.array_equal(read_image(path, 3, preparation), expected)
+        assert np.array_equal(read_image(path, 3, preprocessing), expected)
 
 
 def test_every_kind_of_image_becomes_colour_or_grey(tmp_path):
@@ -126,7 +126,7 @@ def test_of_two_that_want_the_same_cache_one_decodes(files, tmp_path, monkeypatc
 def test_another_content_or_size_is_another_cache(files, tmp_path):
     cache = tmp_path / "cache"
     photos(files).prepared(SQUARE, cache)
-    photos(files).prepared(Preparation(resize=10, crop=10), cache)
+    photos(files).prepared(Preprocessing(resize=10, crop=10), cache)
     assert len(list(cache.glob("*.npy"))) == 2
     stamp = files[0].stat()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(files[0])

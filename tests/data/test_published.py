@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from spinal_repro.config.compose import compose
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.sources import load_dataset
 
 
@@ -18,6 +18,6 @@ def test_hymenoptera(real_data, tmp_path):
     dataset = load_dataset(compose(["dataset=hymenoptera", "model=torchvision"]).dataset, real_data)
     assert (len(dataset.train), len(dataset.test)) == (244, 153)
     assert set(dataset.train.labels.tolist()) == {0, 1}
-    images = dataset.train.prepared(Preparation(resize=32, crop=32), tmp_path)
+    images = dataset.train.prepared(Preprocessing(resize=32, crop=32), tmp_path)
     grey = images.gather(torch.arange(244)).float().std(dim=1).mean(dim=(1, 2)) < 1
     assert grey.float().mean() < 0.05  # photographs have colours

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spinal_repro.paper.cells import Cell, Published
-from spinal_repro.results.cells import CellResult, Run
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.cells import ResultGroup, Run
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.pairs import pairs
 
 COUNTS = {
@@ -33,7 +33,7 @@ def result(
     marks: tuple[str, ...] = (),
     reduced: bool = False,
     curves: Sequence[Sequence[float]] = (),
-) -> CellResult:
+) -> ResultGroup:
     """Runs of a cell with these values, seeds from 0; ``curves`` are accuracies by epoch."""
     runs = []
     for seed, value in enumerate(values):
@@ -54,18 +54,18 @@ def result(
         }
         runs.append(Run(record, seed, "cpu", "fp32", len(history), value, value, value, None,
                         marks, reduced))  # fmt: skip
-    return CellResult(of, protocol, tuple(runs))
+    return ResultGroup(of, protocol, tuple(runs))
 
 
 def findings(
     cells: Sequence[Cell],
-    results: Sequence[CellResult] = (),
+    results: Sequence[ResultGroup] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
-) -> Findings:
+) -> ResultsIndex:
     """What is known of these cells; tables are called as their keys."""
-    missing = [CellResult(c, "paper", ()) for c in cells if all(r.cell != c for r in results)]
+    missing = [ResultGroup(c, "paper", ()) for c in cells if all(r.cell != c for r in results)]
     every = [*results, *missing]
-    return Findings(
+    return ResultsIndex(
         {c.name: c for c in cells},
         every,
         pairs(every),

@@ -175,7 +175,7 @@ def test_deepen_keeps_the_function_and_the_parameters(kind, options):
     x = torch.randn(4, 12, dtype=torch.float64)
     before, old = head(x), dict(head.named_parameters())
     deep = options["layers"] + 3
-    head.deepen(3)
+    head.add_layers(3)
     torch.testing.assert_close(head(x), before, rtol=0, atol=1e-12)
     new = dict(head.named_parameters())
     replaced = [name for name in old if new[name] is not old[name]]
@@ -194,7 +194,7 @@ def test_new_layers_learn(kind, options):
     torch.manual_seed(0)
     head = kind(12, 3, width=5, **options)
     old = {id(p) for p in head.layers.parameters()}
-    head.deepen(2)
+    head.add_layers(2)
     x, y = torch.randn(64, 12), torch.randint(3, (64,))
     optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
     for _ in range(3):
@@ -209,7 +209,7 @@ def test_new_layers_learn(kind, options):
 
 def test_deepen_refuses_no_layers():
     with pytest.raises(ValueError, match="layers must lie between 1"):
-        SpinalHead(8, 2).deepen(0)
+        SpinalHead(8, 2).add_layers(0)
 
 
 # SpinalHidden

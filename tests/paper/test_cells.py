@@ -173,7 +173,7 @@ def test_every_cell_sees_the_same_size_in_training_and_evaluation():
         if cell.config is None:
             continue
         config = config_of(cell.name)
-        size = config.preparation("train").size
+        size = config.preprocessing("train").size
         for augmentation in build_augmentations(config.recipe.augment):
             size = augmentation.size_after(size)
         assert size == config.input_size, cell.name

@@ -9,8 +9,8 @@ from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import TABLES, load_cells
 from spinal_repro.records.store import read_records
 from spinal_repro.results import claims
-from spinal_repro.results.cells import CellResult, match
-from spinal_repro.results.findings import Findings, findings_of
+from spinal_repro.results.cells import ResultGroup, match
+from spinal_repro.results.findings import ResultsIndex, index_results
 from spinal_repro.results.rules import RULES, VERDICTS
 from spinal_repro.results.tables import FORMATS, escape_markdown, render
 
@@ -18,13 +18,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
-def known() -> Findings:
+def known() -> ResultsIndex:
     """All cells, with the runs of the MNIST CNN alone: other cells need not be composed."""
     results = match(load_cells("mnist/cnn_*"), read_records([ROOT / "results/records/mnist"]))
     counts = json.loads((ROOT / "results/counts.json").read_text())
     ran = {result.cell.name for result in results}
-    others = [CellResult(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]
-    return findings_of([*results, *others], counts, TABLES)
+    others = [ResultGroup(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]
+    return index_results([*results, *others], counts, TABLES)
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from spinal_repro.records.store import read_records
 from spinal_repro.results.cells import match
 from spinal_repro.results.claims import Claim, Judged, judge
 from spinal_repro.results.figures import Drawn
-from spinal_repro.results.findings import findings_of
+from spinal_repro.results.findings import index_results
 from spinal_repro.results.report import render
 from spinal_repro.results.rules import Judgement
 
@@ -36,7 +36,7 @@ def page() -> str:
     cells = load_cells("mnist/*cnn_*")
     results = match(cells, read_records([ROOT / "results/records/mnist"]))
     counts = json.loads((ROOT / "results/counts.json").read_text())
-    known = findings_of(results, counts, {"mnist": TABLES["mnist"]})
+    known = index_results(results, counts, {"mnist": TABLES["mnist"]})
     return render(known, judge([ABOVE, COST, NEVER], known), [PICTURE])
 
 

@@ -10,7 +10,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import TABLES, load_cells
 from spinal_repro.results.cells import match
 from spinal_repro.results.claims import judge, load_claims
-from spinal_repro.results.findings import findings_of
+from spinal_repro.results.findings import index_results
 from spinal_repro.results.pages import files, fill
 from spinal_repro.results.report import render
 
@@ -52,8 +52,8 @@ def test_what_computes_otherwise_is_marked_in_every_row(device, precision):
     found = {name: text.splitlines() for name, text in files(results, {}, TABLES).items()}
     alone = match(CELLS, records[::2])  # where there are others, the front page has those
     found["front"] = fill(page("mnist/cnn_*"), alone, {}).splitlines()
-    known = findings_of(results, {}, TABLES)
-    shown = findings_of([r for r in results if r.runs], {}, TABLES)  # the others are not composed
+    known = index_results(results, {}, TABLES)
+    shown = index_results([r for r in results if r.runs], {}, TABLES)  # the others are not composed
     html = render(shown, judge(load_claims(), known), [])
     found["report"] = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
     places = set()

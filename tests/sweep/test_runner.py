@@ -12,7 +12,7 @@ import pytest
 
 from spinal_repro.sweep import runner
 from spinal_repro.sweep.runner import OUTPUT, Job, run_sweep
-from spinal_repro.sweep.shares import Shares
+from spinal_repro.sweep.slots import ResourceSlots
 
 BEGUN = "import signal, sys, time; open('{0}/began', 'w'); time.sleep(99)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + BEGUN
@@ -33,7 +33,7 @@ def job(tmp_path, monkeypatch) -> Callable[..., Job]:
 
 def run(jobs: list[Job], *slots: str | None) -> None:
     ended: list[str] = []
-    run_sweep(jobs, Shares(3, slots or (None, None)), lambda job: ended.append(job.name))
+    run_sweep(jobs, ResourceSlots(3, slots or (None, None)), lambda job: ended.append(job.name))
     assert sorted(ended) == sorted(job.name for job in jobs if job.state != "waiting")
 
 

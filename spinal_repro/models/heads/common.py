@@ -64,7 +64,7 @@ def make_dropout(p: float) -> list[nn.Module]:
     return [nn.Dropout(p)] if p > 0 else []
 
 
-def widened(linear: nn.Linear, extra: int) -> nn.Linear:
+def pad_linear_inputs(linear: nn.Linear, extra: int) -> nn.Linear:
     """A copy of a Linear that reads ``extra`` more inputs, at the end, with weight zero.
 
     It computes what the old one did, whatever the new inputs are. The bias stays the same

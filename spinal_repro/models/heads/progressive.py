@@ -10,7 +10,7 @@ from spinal_repro.models.heads.common import (
     check_probability,
     make_dropout,
     make_layer,
-    widened,
+    pad_linear_inputs,
 )
 
 
@@ -87,8 +87,8 @@ class ProgressiveSpinalHead(nn.Module):
         logits: Tensor = self.output(torch.cat(seen, dim=1))
         return logits
 
-    def deepen(self, layers: int = 1) -> None:
-        """Add layers without changing the function; see `SpinalHead.deepen`.
+    def add_layers(self, layers: int = 1) -> None:
+        """Add layers without changing the function; see `SpinalHead.add_layers`.
 
         Raises:
             ValueError: for fewer layers than 1.
@@ -99,4 +99,4 @@ class ProgressiveSpinalHead(nn.Module):
         for _ in range(layers):
             self._append()
         self.layers.to(linear.weight.device, linear.weight.dtype).train(self.training)
-        self.output[-1] = widened(linear, layers * self.width)
+        self.output[-1] = pad_linear_inputs(linear, layers * self.width)

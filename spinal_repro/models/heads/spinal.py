@@ -12,7 +12,7 @@ from spinal_repro.models.heads.common import (
     check_probability,
     make_dropout,
     make_layer,
-    widened,
+    pad_linear_inputs,
 )
 
 
@@ -194,7 +194,7 @@ class SpinalHead(SpinalStack):
         logits: Tensor = self.output(outputs)
         return logits
 
-    def deepen(self, layers: int = 1) -> None:
+    def add_layers(self, layers: int = 1) -> None:
         """Add layers without changing the function: the output reads them with weight zero.
 
         The new layers go on through the slices where the last one stopped. All parameters stay
@@ -210,4 +210,4 @@ class SpinalHead(SpinalStack):
         for _ in range(layers):
             self._append()
         self.layers.to(linear.weight.device, linear.weight.dtype).train(self.training)
-        self.output[-1] = widened(linear, layers * self.width)
+        self.output[-1] = pad_linear_inputs(linear, layers * self.width)

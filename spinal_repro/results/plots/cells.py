@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spinal_repro.io import printable
-from spinal_repro.results.cells import PAPER, CellResult
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.cells import PAPER, ResultGroup
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.plots.common import (
     BLACK,
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
 ELSEWHERE = ("curve", "summary")  # tables with figures of their own
 
 
-def _run_results(findings: Findings, unit: str) -> list["CellResult"]:
+def _run_results(findings: ResultsIndex, unit: str) -> list["ResultGroup"]:
     """The runs of each cell and protocol that changed least, of cells with a published number."""
-    found: dict[tuple[str, str], CellResult] = {}
+    found: dict[tuple[str, str], ResultGroup] = {}
     for name in findings.cells:
         for result in findings.runs(name):
             known = result.published_value is not None and not result.cell.best_of
-            if result.unit == unit and known and not findings.counts_elsewhere(result):
+            if result.unit == unit and known and not findings.is_subset_of_other_cell(result):
                 found.setdefault((name, result.protocol), result)
     return list(found.values())
 
 
-def against_paper(findings: Findings) -> "Figure | None":
+def against_paper(findings: ResultsIndex) -> "Figure | None":
     """Difference of our mean to the published number, cell by cell."""
     results = _run_results(findings, PERCENT)
     if not results:
@@ -80,7 +80,7 @@ def against_paper(findings: Findings) -> "Figure | None":
     return figure
 
 
-def regression(findings: Findings) -> "Figure | None":
+def regression(findings: ResultsIndex) -> "Figure | None":
     """The regression's numbers, published and ours, cell by cell."""
     results = _run_results(findings, "1e-3")
     if not results:
@@ -112,9 +112,9 @@ def regression(findings: Findings) -> "Figure | None":
     return figure
 
 
-def accuracy_by_parameters(findings: Findings) -> "Figure | None":
+def accuracy_by_parameters(findings: ResultsIndex) -> "Figure | None":
     """Accuracy against the size of the head, one panel a data set and backbone."""
-    panels: dict[tuple[str, str], list[CellResult]] = {}
+    panels: dict[tuple[str, str], list[ResultGroup]] = {}
     for result in _first_results(findings):
         if result.cell.name in findings.counts:
             panels.setdefault((result.cell.dataset, result.cell.backbone), []).append(result)
@@ -135,17 +135,19 @@ def accuracy_by_parameters(findings: Findings) -> "Figure | None":
     return figure
 
 
-def _first_results(findings: Findings) -> list["CellResult"]:
+def _first_results(findings: ResultsIndex) -> list["ResultGroup"]:
     """The runs of each cell that changed least, of cells that classify."""
     found = [
-        next((r for r in findings.runs(name) if not findings.counts_elsewhere(r)), None)
+        next((r for r in findings.runs(name) if not findings.is_subset_of_other_cell(r)), None)
         for name, cell in findings.cells.items()
         if cell.table not in ELSEWHERE
     ]
     return [result for result in found if result is not None and result.unit == PERCENT]
 
 
-def _parameters_panel(panel: "Axes", results: Sequence["CellResult"], findings: Findings) -> None:
+def _parameters_panel(
+    panel: "Axes", results: Sequence["ResultGroup"], findings: ResultsIndex
+) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
     sizes = []
@@ -190,13 +192,13 @@ def _apart(sizes: Sequence[float]) -> list[float]:
     return ticks
 
 
-def paired_differences(findings: Findings) -> "Figure | None":
+def paired_differences(findings: ResultsIndex) -> "Figure | None":
     """Spinal minus FC, seed by seed, cell by cell."""
     pairs = [
         pair
         for name in findings.cells
         for pair in findings.compared(name)
-        if not findings.counts_elsewhere(pair.spinal)
+        if not findings.is_subset_of_other_cell(pair.spinal)
     ]
     by_unit = {
         "Difference from the FC head, percentage points (right of 0: better than it)": [

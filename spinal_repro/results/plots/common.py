@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.io import printable
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -42,7 +42,7 @@ class Plot:
     name: str
     title: str
     caption: str
-    draw: Callable[[Findings], "Figure | None"]
+    draw: Callable[[ResultsIndex], "Figure | None"]
 
 
 def kind(cell: "Cell") -> str:

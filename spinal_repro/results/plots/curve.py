@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from spinal_repro.results.curves import measured_curves, published_curves
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.plots.common import HEADS, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def curve(findings: Findings) -> "Figure | None":
+def curve(findings: ResultsIndex) -> "Figure | None":
     """Accuracy and loss of the MNIST CNN after each epoch."""
     figure, axes = new_figure(9.5, 4.6, 1, 2)
     for panel, (quantity, label) in zip(

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.results.cells import CellResult
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.cells import ResultGroup
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.plots.common import BLACK, ROW, SKY, VERMILION, name_rows, new_figure
 from spinal_repro.results.rules.common import published
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
 
 
-def summary(findings: Findings) -> "Figure | None":
+def summary(findings: ResultsIndex) -> "Figure | None":
     """Error of the best SpinalNet, of the state of the art of June 2020, and ours."""
     rows = [c for c in findings.cells.values() if c.reference is not None and published(c)]
     if not rows:
@@ -35,7 +35,7 @@ def summary(findings: Findings) -> "Figure | None":
         if ours is not None and ours.mean is not None:
             open_: dict[str, Any] = {"markerfacecolor": "white"} if ours.marks else {}
             panel.plot(100 - ours.mean, row, marker="*", markersize=13, color=BLACK, **open_)
-            parts = (f"  {ours.mean:.2f}", ours.cell.backbone, ours.arithmetic)
+            parts = (f"  {ours.mean:.2f}", ours.cell.backbone, ours.numerics)
             _bar_label(panel, 100 - ours.mean, row, ", ".join(filter(None, parts)))
     name_rows(panel, [cell.dataset for cell in rows])
     panel.set_ylim(len(rows) - 0.4, -0.6)
@@ -71,7 +71,7 @@ def _summary_legend(figure: "Figure") -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
-def _best_of(findings: Findings, cell: "Cell") -> "CellResult | None":
+def _best_of(findings: ResultsIndex, cell: "Cell") -> "ResultGroup | None":
     """Our best mean among the cells that a row of the summary stands for; full runs first."""
     found = [runs[0] for name in cell.best_of if (runs := findings.runs(name))]
     return max(found, key=lambda r: (not r.marks, r.mean or 0.0), default=None)

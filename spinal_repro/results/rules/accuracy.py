@@ -3,7 +3,7 @@
 from fnmatch import fnmatchcase
 
 from spinal_repro.errors import UserError
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -24,7 +24,7 @@ from spinal_repro.results.verdicts import MIN_RUNS, rounding
 
 
 @rule("mean_above")
-def mean_above(findings: Findings, *, cells: list[str], below: bool = False) -> Judgement:
+def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False) -> Judgement:
     """Every cell is better than its counterpart: the interval of the paired difference says so.
 
     Args:
@@ -41,7 +41,7 @@ def mean_above(findings: Findings, *, cells: list[str], below: bool = False) -> 
 
 
 @rule("above_other")
-def above_other(findings: Findings, *, cell: str, other: str) -> Judgement:
+def above_other(findings: ResultsIndex, *, cell: str, other: str) -> Judgement:
     """A cell is better than a named other one, by the interval of the paired difference.
 
     Args:
@@ -53,7 +53,7 @@ def above_other(findings: Findings, *, cell: str, other: str) -> Judgement:
 
 
 @rule("same_mean")
-def same_mean(findings: Findings, *, cells: list[str], margin: float) -> Judgement:
+def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Judgement:
     """Every cell is as good as its counterpart.
 
     Supported where the whole interval of the paired difference lies within the margin,
@@ -80,7 +80,7 @@ def same_mean(findings: Findings, *, cells: list[str], margin: float) -> Judgeme
 
 
 @rule("wins_of")
-def wins_of(findings: Findings, *, cells: list[str], wins: int) -> Judgement:
+def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement:
     """At least so many of the cells are better than their counterparts.
 
     Supported where that many intervals of paired differences say so, contradicted where too many
@@ -115,7 +115,7 @@ def wins_of(findings: Findings, *, cells: list[str], wins: int) -> Judgement:
 
 
 @rule("most_above")
-def most_above(findings: Findings, *, cells: list[str]) -> Judgement:
+def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
     """More than half of the cells are better than their counterparts (as `wins_of`).
 
     Args:
@@ -127,7 +127,7 @@ def most_above(findings: Findings, *, cells: list[str]) -> Judgement:
 
 
 @rule("above_reference")
-def above_reference(findings: Findings, *, cell: str, only: str = "*") -> Judgement:
+def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Judgement:
     """One of the cells that a row of the summary is the best of is above its reference.
 
     Supported where the 95 % interval of a cell's mean lies above it, contradicted where every
@@ -159,7 +159,7 @@ def above_reference(findings: Findings, *, cell: str, only: str = "*") -> Judgem
     return together(verdict, evidence + "; ".join(part.evidence for part in parts), parts)
 
 
-def _against(findings: Findings, name: str, reference: float, unsure: float) -> Judgement:
+def _against(findings: ResultsIndex, name: str, reference: float, unsure: float) -> Judgement:
     """Whether a cell's mean is above a number that is known to within ``unsure``."""
     cell = findings.cell(name)
     runs = findings.runs(name)
@@ -181,7 +181,7 @@ def _against(findings: Findings, name: str, reference: float, unsure: float) -> 
 
 
 @rule("reaches")
-def reaches(findings: Findings, *, cell: str, value: float) -> Judgement:
+def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
     """A run of a cell reaches a number; runs that do not are no proof that none can.
 
     Args:

@@ -8,12 +8,12 @@ from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
 from spinal_repro.results import verdicts
 from spinal_repro.results.accuracy import decimals
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.pairs import FEW, SPINAL_HIGHER, SPINAL_LOWER
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
-    from spinal_repro.results.cells import CellResult
+    from spinal_repro.results.cells import ResultGroup
     from spinal_repro.results.pairs import Pair
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
@@ -58,7 +58,7 @@ def lower_is_better(cell: "Cell") -> bool:
     return cell.regression is not None
 
 
-def changed(result: "CellResult") -> str:
+def changed(result: "ResultGroup") -> str:
     """``reduced budget``, ``changed recipe``, or empty where runs did what their cell says."""
     if not result.marks:
         return ""
@@ -101,7 +101,7 @@ def describe(pair: "Pair") -> str:
     )
 
 
-def compare(findings: Findings, cell: "Cell", other: "Cell | None" = None) -> Judgement:
+def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -> Judgement:
     """Whether a cell is better than its counterpart, or than another cell in its place.
 
     The protocol of the paper decides; runs under another one that contradict it make the
@@ -120,7 +120,7 @@ def compare(findings: Findings, cell: "Cell", other: "Cell | None" = None) -> Ju
     return Judgement(verdict, text, len(first.seeds), changed(first.spinal))
 
 
-def missing(findings: Findings, cell: "Cell") -> str:
+def missing(findings: ResultsIndex, cell: "Cell") -> str:
     """Why there is nothing to compare a cell with its counterpart by."""
     assert cell.counterpart is not None
     for side in (cell, findings.cell(cell.counterpart)):
@@ -132,7 +132,7 @@ def missing(findings: Findings, cell: "Cell") -> str:
     return f"only {ran[0]} was run" if len(ran) == 1 else "not run" + published_pair(findings, cell)
 
 
-def published_pair(findings: Findings, cell: "Cell") -> str:
+def published_pair(findings: ResultsIndex, cell: "Cell") -> str:
     """What was published of a cell and its counterpart, in brackets; empty where nothing was."""
     assert cell.counterpart is not None
     values = [published(side) for side in (cell, findings.cell(cell.counterpart))]

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from spinal_repro.errors import unknown
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -25,7 +25,7 @@ QUANTITIES = {
 }
 
 
-def counted(findings: Findings, cell: "Cell", quantity: str) -> int | None:
+def counted(findings: ResultsIndex, cell: "Cell", quantity: str) -> int | None:
     """A count of a cell; None where it has not been counted.
 
     Raises:
@@ -36,7 +36,7 @@ def counted(findings: Findings, cell: "Cell", quantity: str) -> int | None:
     return findings.count(cell.name, quantity)
 
 
-def _change(findings: Findings, cell: "Cell", other: "Cell", quantity: str) -> str | None:
+def _change(findings: ResultsIndex, cell: "Cell", other: "Cell", quantity: str) -> str | None:
     """``16,500 -> 8,480 multiplications of the head, 48.61 % fewer``; None if not counted."""
     before, after = (counted(findings, side, quantity) for side in (other, cell))
     if before is None or after is None:
@@ -48,7 +48,7 @@ def _change(findings: Findings, cell: "Cell", other: "Cell", quantity: str) -> s
 
 @rule("counts_reduction")
 def counts_reduction(
-    findings: Findings,
+    findings: ResultsIndex,
     *,
     cell: str,
     against: str,
@@ -82,7 +82,7 @@ def counts_reduction(
 
 @rule("counts_values")
 def counts_values(
-    findings: Findings,
+    findings: ResultsIndex,
     *,
     cell: str,
     against: str,
@@ -114,7 +114,7 @@ def counts_values(
 
 @rule("fraction_of_networks_cheaper")
 def fraction_of_networks_cheaper(
-    findings: Findings,
+    findings: ResultsIndex,
     *,
     cells: list[str],
     quantity: str,

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from spinal_repro.records.statistics import Paired, mean, paired
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -29,12 +29,12 @@ def curve(run: "Run", quantity: str) -> Curve:
     return () if None in values else tuple(scale * value for value in values)
 
 
-def curves(findings: Findings, cell: str, quantity: str) -> dict[int, Curve]:
+def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]:
     """The curves of a cell's runs as it says, or shorter, by seed; no others are among them."""
     found: dict[int, Curve] = {}
     for result in findings.runs(cell, PROTOCOL):
         shorter = all(mark.endswith(" epochs") for mark in result.marks)
-        if result.arithmetic or not shorter:
+        if result.numerics or not shorter:
             continue
         for run in result.runs:
             values = curve(run, quantity)
@@ -44,7 +44,7 @@ def curves(findings: Findings, cell: str, quantity: str) -> dict[int, Curve]:
 
 
 def paired_curves(
-    findings: Findings, cells: list[str], quantity: str
+    findings: ResultsIndex, cells: list[str], quantity: str
 ) -> tuple[list[Curve], list[Curve]]:
     """Curves of the cells' runs and of their counterparts', by the same seeds, equally long.
 
@@ -68,7 +68,7 @@ def paired_curves(
 
 @rule("above_at_each_epoch")
 def above_at_each_epoch(
-    findings: Findings, *, cells: list[str], quantity: str, epochs: int
+    findings: ResultsIndex, *, cells: list[str], quantity: str, epochs: int
 ) -> Judgement:
     """A cell is better than its counterpart after every epoch.
 
@@ -107,7 +107,7 @@ def above_at_each_epoch(
 
 
 @rule("sooner")
-def sooner(findings: Findings, *, cells: list[str], level: float, epochs: int) -> Judgement:
+def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: int) -> Judgement:
     """A cell reaches a test accuracy in fewer epochs than its counterpart.
 
     A run that never reaches it counts as one epoch more than it had.

@@ -1,11 +1,11 @@
 """Rules about what is proved and not measured."""
 
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import SUPPORTED, Judgement, rule
 
 
 @rule("decided_by_tests")
-def decided_by_tests(findings: Findings, *, says: str, cites: list[str]) -> Judgement:
+def decided_by_tests(findings: ResultsIndex, *, says: str, cites: list[str]) -> Judgement:
     """A statement that is proved in the documents and checked by tests of this repository.
 
     Args:

@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
-from spinal_repro.data.prepare import prepared
+from spinal_repro.data.preprocessing import prepared
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 
 COLUMNS = 10  # classes; of more, as many evenly spread ones
@@ -58,7 +58,7 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     if isinstance(dataset.train, Photos):
         paths = [dataset.train.paths[row] for row in rows]
         part = Photos(paths, dataset.train.labels[rows], dataset.train.channels)
-        published = [read_image(path, part.channels, Preparation()) for path in paths]
+        published = [read_image(path, part.channels, Preprocessing()) for path in paths]
     else:
         images = dataset.train.images
         assert isinstance(images, torch.Tensor)
@@ -95,9 +95,9 @@ def _names(config: Config, dataset: Dataset) -> Sequence[str]:
 
 def _augmented(part: ImageSet | Photos, config: Config, seed: int) -> Pixels:
     """Images ``[C, S, S]`` as the recipe brings them to one size and augments them."""
-    cpu, preparation = torch.device("cpu"), config.preparation("train")
+    cpu, preprocessing = torch.device("cpu"), config.preprocessing("train")
     with TemporaryDirectory() as cache:
-        images, resize = prepared(part, preparation, Path(cache), cpu)
+        images, resize = prepared(part, preprocessing, Path(cache), cpu)
         batches = Batches(
             images,
             np.arange(len(part)),
@@ -106,7 +106,7 @@ def _augmented(part: ImageSet | Photos, config: Config, seed: int) -> Pixels:
             std=[1 / 255],
             device=cpu,
             resize=resize,
-            crop=None if resize is None else preparation.size,
+            crop=None if resize is None else preprocessing.size,
         )
         [(pixels, _)] = batches.in_order()
     generator = torch.Generator().manual_seed(seed)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from spinal_repro.config.preparation import Preparation
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import DatasetConfig, ProtocolConfig
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.loader import Batches
@@ -40,13 +40,13 @@ def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Phot
 
 
 def prepared(
-    source: ImageSet | Photos, preparation: Preparation, runs: Path, device: torch.device
+    source: ImageSet | Photos, preprocessing: Preprocessing, runs: Path, device: torch.device
 ) -> tuple[ImageSet, tuple[int, int] | None]:
     """Bring a part to one size: photographs on disk, once; images in memory with each batch.
 
     Args:
         source: The part.
-        preparation: What its images are brought to.
+        preprocessing: What its images are brought to.
         runs: The folder of runs; decoded photographs are kept in it.
         device: Where batches are made. A GPU with room takes decoded photographs whole.
 
@@ -59,11 +59,11 @@ def prepared(
     """
     if isinstance(source, ImageSet):
         height, width = source.images.shape[-2:]
-        resize = preparation.resize
+        resize = preprocessing.resize
         if isinstance(resize, list):
             return source, (resize[0], resize[-1])
         return source, (height, width) if resize is None else (resize, resize)
-    decoded = source.prepared(preparation, runs / CACHE)
+    decoded = source.prepared(preprocessing, runs / CACHE)
     if device.type == "cuda" and decoded.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
         return ImageSet(decoded.gather(torch.arange(len(source))).to(device), source.labels), None
     return ImageSet(decoded, source.labels), None
@@ -74,7 +74,7 @@ def batches_of(
     split: Split,
     part: str,
     *,
-    preparation: Preparation,
+    preprocessing: Preprocessing,
     runs: Path,
     device: torch.device,
     **options: Any,
@@ -85,7 +85,7 @@ def batches_of(
         dataset: The published parts.
         split: Which of their images are used for what.
         part: ``train``, ``val`` or ``test``.
-        preparation: What images are brought to.
+        preprocessing: What images are brought to.
         runs: The folder of runs.
         device: Where batches are made.
         options: The other arguments of `Batches`.
@@ -94,8 +94,8 @@ def batches_of(
         UserError: as `prepared`.
     """
     source = published_part(dataset, split, part)
-    images, resize = prepared(source, preparation, runs, device)
-    crop = None if resize is None else preparation.size
+    images, resize = prepared(source, preprocessing, runs, device)
+    crop = None if resize is None else preprocessing.size
     indices = getattr(split, part)
     return Batches(images, indices, device=device, resize=resize, crop=crop, **options)
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from spinal_repro.config.schema import RuntimeConfig
 
 
-class Shares(NamedTuple):
+class ResourceSlots(NamedTuple):
     """The share of the machine that each job of a sweep gets.
 
     Attributes:
@@ -21,7 +21,7 @@ class Shares(NamedTuple):
 
 def share(
     count: int, runtime: RuntimeConfig, *, cores: int, devices: tuple[str, ...] = ()
-) -> Shares:
+) -> ResourceSlots:
     """Divide the machine.
 
     Args:
@@ -37,7 +37,7 @@ def share(
         at_once = runtime.jobs
     at_once = max(1, min(count, at_once))
     slots = [devices[slot % len(devices)] if devices else None for slot in range(at_once)]
-    return Shares(asked or max(1, cores // at_once), tuple(slots))
+    return ResourceSlots(asked or max(1, cores // at_once), tuple(slots))
 
 
 def usable_cores() -> int:

@@ -29,7 +29,7 @@ def refuse_constants(std: Sequence[float], where: str) -> None:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class Preprocessing:
     """How stored images become images of one size, once, before anything random.
 
     Attributes:
@@ -44,7 +44,7 @@ class Preparation:
     interpolation: str = "bilinear"
 
     @classmethod
-    def of(cls, recipe: "RecipeConfig", part: str) -> "Preparation":
+    def of(cls, recipe: "RecipeConfig", part: str) -> "Preprocessing":
         """What a recipe does to one part, ``train`` or ``eval``.
 
         Raises:

@@ -7,8 +7,8 @@ import yaml
 
 from spinal_repro.results import accuracy
 from spinal_repro.results.accuracy import decimals
-from spinal_repro.results.cells import CellResult, Run
-from spinal_repro.results.findings import Findings
+from spinal_repro.results.cells import ResultGroup, Run
+from spinal_repro.results.findings import ResultsIndex
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell, Published
@@ -20,7 +20,7 @@ RUN_TITLES = (
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
 
 
-def describe_cell(result: CellResult, findings: Findings) -> dict[str, Any]:
+def describe_cell(result: ResultGroup, findings: ResultsIndex) -> dict[str, Any]:
     """Everything about a cell and one group of its equal runs.
 
     Args:
@@ -43,7 +43,7 @@ def describe_cell(result: CellResult, findings: Findings) -> dict[str, Any]:
     }
 
 
-def _facts(result: CellResult, findings: Findings) -> list[tuple[str, str]]:
+def _facts(result: ResultGroup, findings: ResultsIndex) -> list[tuple[str, str]]:
     cell, row = result.cell, accuracy.row(result)
     counts = findings.counts.get(cell.name, ({}, ""))[0]
     facts = [
@@ -82,7 +82,7 @@ def _published(entry: "Published") -> str:
     return f"{value} ({entry.metric}, {entry.selection}{epochs}; {entry.confidence}{source})"
 
 
-def _run(result: CellResult, run: Run) -> list[str]:
+def _run(result: ResultGroup, run: Run) -> list[str]:
     digits = decimals(result.unit)
     commit = run.record.get("git") or {}
     revision = str(commit.get("commit") or "")[:10] + ("*" if commit.get("modified") else "")
