@@ -106,7 +106,7 @@ def test_the_controls_work_in_a_browser(page, tmp_path, width):
 def test_nothing_imports_torch():
     code = (
         "import sys; sys.path.insert(0, 'tests')\n"
-        "from fakes import *\n"
+        "from helpers.fakes import *\n"
         "from spinal_repro.results import claims, figures, report\n"
         "known = findings(fc_and_spinal())\n"
         "report.render(known, claims.judge([], known), [])\n"

@@ -67,7 +67,7 @@ class Unpooling(nn.Module):
 
 
 def test_deterministic_is_kept_or_refused(tmp_path, monkeypatch):
-    from training.variety import small
+    from helpers.variety import small
 
     from spinal_repro.training import run as run_module
 
