@@ -89,21 +89,6 @@ COLUMNS: dict[str, Sequence[Column]] = {
         Column("reference", "torchvision, images/s", "image by image, on PIL", _spread(0)),
         Column("ratio", "Ratio", "", _spread(1)),
     ),
-    "heads": (
-        Column("head", "Widths of"),
-        Column("features", "Features"),
-        Column("width", "Width"),
-        Column("layers", "Layers"),
-        Column("batch", "Batch"),
-        Column("ours_us", "Loop, us", "forward and backward, as it is", _US),
-        Column("split_ratio", "Split", "times the loop's speed: weights split, nothing laid side "
-               "by side", _RATIO),
-        Column("block_ratio", "Block", "times the loop's speed: one product for all layers of a "
-               "slice; empty with dropout", _RATIO),
-        Column("ours_operations", "Loop, ops", "operations that compute: on a GPU, kernels"),
-        Column("split_operations", "Split, ops"),
-        Column("block_operations", "Block, ops"),
-    ),
     "scaling": (
         Column("varied", "Varied"),
         Column("width", "Width"),
@@ -113,11 +98,6 @@ COLUMNS: dict[str, Sequence[Column]] = {
         Column("spinal_us", "Spinal, us", "forward and backward on 512 features", _US),
         Column("fc_us", "FC, us", "one hidden layer of as many units", _US),
         Column("ratio", "Spinal/FC", "time of the one over the other", _RATIO),
-    ),
-    "evaluation": (
-        Column("case", "Model, head, precision"),
-        *(Column(size, f"Batch {size}", "images/s", _spread(0))
-          for size in ("50", "100", "200", "500", "1000", "2500")),
     ),
     "profiles": (
         Column("case", "Model, head, precision"),
@@ -129,16 +109,6 @@ COLUMNS: dict[str, Sequence[Column]] = {
     "memory": (
         *_WHAT,
         Column("megabytes", "MB", "most memory of the process, PyTorch and data set included",
-               "{:,.0f}".format),
-    ),
-    "compilation": (
-        Column("case", "Model, head, precision"),
-        Column("plain", "Plain, images/s", "bare step", _spread(0)),
-        Column("compiled", "Compiled, images/s", "", _spread(0)),
-        Column("ratio", "Ratio", "", _RATIO),
-        Column("warm_up_seconds", "Warm-up, s", "until the first step and evaluation are done",
-               "{:,.0f}".format),
-        Column("images_to_pay", "Pays after", "images of training; empty is never",
                "{:,.0f}".format),
     ),
 }  # fmt: skip

@@ -15,7 +15,7 @@ from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
-from spinal_repro.training.engine import Callback, Run, evaluate, fit, training_loss
+from spinal_repro.training.engine import Callback, Run, fit, training_loss
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.tracking import Tracking
 
@@ -241,24 +241,6 @@ def compare_augmentation(case: Case, at_least: float, repeats: int) -> dict[str,
         REFERENCE: rates(measured[REFERENCE]),
         "ratio": ratio(measured[REFERENCE], measured["ours"]),
     }
-
-
-def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, Any]:
-    """Images a second of evaluation in batches of several sizes."""
-    run = case.run(30000)
-
-    def contestant(size: int) -> Callable[[], float]:
-        def work() -> float:
-            run.select.batch_size = size
-            with case.settings():
-                started = clock(case.device)
-                evaluate(run.model, run.select, run.autocast)
-                return (clock(case.device) - started) / run.select.num_images
-
-        return work
-
-    measured = take_turns({str(size): contestant(size) for size in sizes}, repeats)
-    return {"case": case.name, **{size: rates(values) for size, values in measured.items()}}
 
 
 def peak_memory(case: Case, steps: int) -> float:
