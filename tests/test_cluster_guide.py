@@ -1,16 +1,17 @@
-"""The commands of docs/cluster.md are what the programs take."""
+"""The commands of docs/cluster.md are valid."""
 
 import re
 import shlex
 from pathlib import Path
 
+import hydra
 import pytest
 
 from spinal_repro.cli.cells import expand
 from spinal_repro.cli.launch import OWN, launcher_of
 from spinal_repro.cli.spinal import _parser
 from spinal_repro.cli.train import check_overrides
-from spinal_repro.config.compose import compose
+from spinal_repro.config.compose import compose, config_dir
 
 GUIDE = (Path(__file__).parent.parent / "docs" / "cluster.md").read_text()
 COMMANDS = [
@@ -40,17 +41,11 @@ def test_a_command_of_the_guide_is_valid(line, capsys):
 
 
 def test_every_launcher_of_the_guide_composes():
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-
-    from spinal_repro.config.compose import config_dir
-
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    lines = [shlex.split(line) for line in COMMANDS]
-    found = [words for words in lines if launcher_of(words) != OWN]
+    found = [words for words in map(shlex.split, COMMANDS) if launcher_of(words) != OWN]
     assert len(found) >= 5
-    with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+    with hydra.initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
         for words in found:
             settings = [word for word in words if word.startswith(("hydra/", "hydra."))]
-            hydra_compose("train", settings, return_hydra_config=True)
+            hydra.compose("train", settings, return_hydra_config=True)
