@@ -174,7 +174,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_next(node, tmp_path):
 
 def test_a_part_without_time_is_skipped(node, tmp_path):
     done = node("out", "--minutes", "0.2", "--device", "cpu")
-    assert done.returncode == 0 and "evidence: left out" in done.stdout
+    assert done.returncode == 0 and "evidence: skipped" in done.stdout
     assert "paper run" not in (tmp_path / "calls").read_text()
 
 
