@@ -52,5 +52,5 @@ def test_an_example_works(section, tmp_path, registries):
         *commands[0].split(), f"runs={tmp_path / 'runs'}", "runtime.progress=none",
         "recipe.epochs=1", "data.limit=100",
     ]  # fmt: skip
-    record = run(compose(overrides, extra_dir=tmp_path / "configs")).record
+    record = run(compose(overrides, tmp_path / "configs")).record
     assert torch.isfinite(torch.tensor(record["history"][0]["train_loss"]))
