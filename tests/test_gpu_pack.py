@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from helpers.idx_files import gzip_in_place, write_dataset
 
 from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import find_entry
-from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 
 GPU = Path(__file__).parents[1] / "scripts" / "gpu"
@@ -44,7 +42,7 @@ def data(tmp_path, pack, monkeypatch):
     folder = entry.path(root)
     files = [
         dataclasses.replace(
-            f, holds=hashlib.sha256((folder / f.name[:-3]).read_bytes()).hexdigest()
+            f, unpacked_sha256=hashlib.sha256((folder / f.name[:-3]).read_bytes()).hexdigest()
         )
         for f in entry.about.files
     ]
@@ -57,7 +55,8 @@ def contents(root):
     return {path.name: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def test_data_are_packed_the_same_from_any_source_and_read_back(pack, data, tmp_path, monkeypatch):
+def test_data_are_packed_the_same_from_any_source(pack, data, tmp_path):
+    plain = contents(data)
     pack.add_data("mnist", data, tmp_path / "once")
     for path in (data / "MNIST" / "raw").iterdir():
         packed = gzip_in_place(path)  # as of now, with another header
@@ -67,11 +66,7 @@ def test_data_are_packed_the_same_from_any_source_and_read_back(pack, data, tmp_
     assert found == contents(tmp_path / "again")
     assert len(found) == 4 and all(name.endswith("-ubyte.gz") for name in found)
     assert all(value[4:8] == bytes(4) for value in found.values()), "a time is in the header"
-    config = dataclasses.replace(CONFIG, train_size=60, test_size=20)
-    monkeypatch.undo()
-    ours, theirs = (load_dataset(config, root) for root in (tmp_path / "once", data))
-    assert torch.equal(ours.train.images, theirs.train.images)
-    assert torch.equal(ours.test.labels, theirs.test.labels)
+    assert {name[:-3]: gzip.decompress(value) for name, value in found.items()} == plain
 
 
 def test_other_data_than_the_published_are_refused(pack, data, tmp_path):

@@ -219,7 +219,7 @@ def test_how_many_batches_are_made_at_once_changes_no_bit(
     augmentations = [*VGG5, ResizedCrop(), Affine(degrees=9, translate=(0.1, 0.2))]
     streams = []
     for pixels_at_once in (1, 3 * batch_size * 28 * 28, 2**24):
-        monkeypatch.setitem(loader.TOGETHER, "cpu", pixels_at_once)
+        monkeypatch.setitem(loader.FUSED_PIXELS, "cpu", pixels_at_once)
         streams.append([*made.epoch(0, 1, augmentations), *made.in_order()])
     for other in streams[1:]:
         for (images, labels), (others, other_labels) in zip(streams[0], other, strict=True):

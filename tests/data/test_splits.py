@@ -209,9 +209,9 @@ def test_hash_of_a_made_split_depends_on_seed_fraction_and_labels_alone() -> Non
 def test_parts_that_overlap_are_refused() -> None:
     with pytest.raises(AssertionError, match="train and val share"):
         split_of([0, 1, 2], [2, 3], [0])
-    with pytest.raises(AssertionError, match="stands twice"):
+    with pytest.raises(AssertionError, match="an image twice"):
         split_of([0, 1, 1], [2, 3], [0])
-    with pytest.raises(AssertionError, match="stands twice"):
+    with pytest.raises(AssertionError, match="an image twice"):
         split_of([0, 1], [2, 3], [5, 5])
 
 
