@@ -75,7 +75,7 @@ def _list(given: argparse.Namespace) -> None:
             "title": entry.title,
             "images": " + ".join(f"{size:,}" for size in entry.sizes.values() if size),
             "state": entry.about.state,
-            "download": _megabytes(entry),
+            "download": entry.download_size,
             "licence": entry.about.licence or "not stated",
             "here": _here(entry, given.root),
         }
@@ -88,10 +88,6 @@ def _here(entry: "Entry", root: Path) -> str:
     names = entry.parts.values() if entry.is_folder else [file.name for file in entry.contents]
     found = [(entry.path(root) / name).exists() for name in names]
     return "yes" if all(found) else "in part" if any(found) else "no"
-
-
-def _megabytes(entry: "Entry") -> str:
-    return f"{entry.download_bytes / 1e6:,.0f} MB" if entry.download_bytes else ""
 
 
 def _info(given: argparse.Namespace) -> None:
@@ -109,7 +105,7 @@ def _info(given: argparse.Namespace) -> None:
         "licence": about.licence or "not stated by the publisher, as far as we know",
         "citation": about.citation,
         "home page": about.homepage,
-        "download": _megabytes(entry),
+        "download": entry.download_size,
         "folder": f"{entry.path(given.root)} (here: {_here(entry, given.root)})",
     }
     print(f"{entry.name}: {entry.title} ({about.state})")

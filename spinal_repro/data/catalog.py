@@ -30,6 +30,12 @@ class File:
     bytes: int | None = None
     unpacked_sha256: str | None = None  # of the contents of a gzipped file
 
+    def unpacked(self) -> "File":
+        """Describe the contents of a gzipped file."""
+        if not self.name.endswith(".gz"):
+            return self
+        return File(self.name.removesuffix(".gz"), sha256=self.unpacked_sha256)
+
     def wrong_checksum(self, path: Path) -> str | None:
         """Compare a file with the checksum; None if it agrees or none was published."""
         for kind in ("sha256", "md5"):
@@ -96,18 +102,13 @@ class Entry:
         """Files expected in `path`; empty for image folders."""
         if self.is_folder or self.about.contents:
             return tuple(self.about.contents)
-        return tuple(
-            File(file.name.removesuffix(".gz"), sha256=file.unpacked_sha256)
-            if file.name.endswith(".gz")
-            else file
-            for file in self.about.files
-        )
+        return tuple(file.unpacked() for file in self.about.files)
 
     @property
-    def download_bytes(self) -> int | None:
-        """Size of the download; None if unknown."""
-        sizes = [file.bytes for file in self.about.files]
-        return sum(s for s in sizes if s) if sizes and None not in sizes else None
+    def download_size(self) -> str:
+        """Size of the download in MB; empty if unknown."""
+        sizes = [file.bytes or 0 for file in self.about.files]
+        return f"{sum(sizes) / 1e6:,.0f} MB" if all(sizes) and sizes else ""
 
     def resized(self, config: DatasetConfig) -> "Entry":
         """Copy with the classes, sizes and folders of a configuration."""

@@ -69,13 +69,19 @@ def wrong_download(path: Path, file: File) -> str | None:
 
 
 def _get(url: str, partial: Path, file: File) -> str | None:
-    """Download from one mirror, continuing a partial file; return why it failed, or None."""
-    why = ""
+    """Download from one mirror, resuming a partial file; return why it failed, or None."""
+    why: str | None = ""
     for attempt in range(ATTEMPTS):
         time.sleep(PAUSE if attempt else 0)
         resumed = partial.is_file()
         try:
             _append(url, partial, file.name)
+            why = wrong_download(partial, file)
+            if why is None:
+                return None
+            partial.unlink()
+            if not resumed:  # else another mirror's beginning may be the reason: try again
+                return why
         except urllib.error.HTTPError as error:
             why = f"HTTP {error.code} {error.reason}"
             if error.code == 416:  # the partial file is at least as long as the whole one
@@ -86,14 +92,6 @@ def _get(url: str, partial: Path, file: File) -> str | None:
             return str(error.reason)
         except (HTTPException, TimeoutError, ConnectionError) as error:
             why = str(error) or type(error).__name__
-        else:
-            wrong = wrong_download(partial, file)
-            if wrong is None:
-                return None
-            partial.unlink()
-            if not resumed:  # else the beginning may have come from another mirror: try again
-                return wrong
-            why = wrong
     return why
 
 

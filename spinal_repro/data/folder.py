@@ -13,7 +13,7 @@ from spinal_repro.data.image_files import IMAGE_SUFFIXES, PART_NAMES, image_file
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
-from spinal_repro.data.splits import Indices, stratified
+from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
 
@@ -52,7 +52,7 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     train = _list_photos(layout.train, classes, config)
     if layout.test is None:
         kept, held = stratified(train.labels.numpy(), TEST_FRACTION, seed=0)
-        return Dataset(_subset(train, kept), _subset(train, held), classes=classes)
+        return Dataset(train.subset(kept), train.subset(held), classes=classes)
     parts = {}
     for name, folder in (("val", layout.val), ("test", layout.test)):
         if folder is not None:
@@ -136,10 +136,6 @@ def _list_photos(folder: Path, classes: list[str], config: DatasetConfig) -> Pho
     if not paths:
         raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
     return Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
-
-
-def _subset(photos: Photos, indices: Indices) -> Photos:
-    return Photos([photos.paths[i] for i in indices], photos.labels[indices], photos.channels)
 
 
 def _absent(config: DatasetConfig, base: Path, reason: str) -> UserError:

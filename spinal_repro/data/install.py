@@ -145,11 +145,10 @@ def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
                 f"{entry.title} cannot be written to {root.resolve()}: {error}; choose another "
                 f"folder with --root, data.root or SPINAL_DATA"
             ) from error
-        size = entry.download_bytes
-        need = f" ({entry.title} needs {size / 1e6:,.0f} MB for the download alone)" if size else ""
         raise UserError(
-            f"the disk of {root.resolve()} is full{need}. Free some space and run the command "
-            f"again, it continues the download; or choose another folder with SPINAL_DATA"
+            f"the disk of {root.resolve()} is full (size of the download: "
+            f"{entry.download_size or 'unknown'}). Free some space and run the command again, it "
+            f"continues the download; or choose another folder with SPINAL_DATA"
         ) from error
 
 
@@ -162,10 +161,9 @@ def _clear(work: Path) -> None:
 
 def _to_download(entry: Entry, root: Path) -> Iterator[File]:
     """All files, except single ones that are complete on disk."""
-    contents = {file.name: file for file in entry.contents}
     for file in entry.about.files:
-        content = contents.get(file.name.removesuffix(".gz"))
-        if content is None or file_problem(entry.path(root), content, deep=True):
+        content = file.unpacked()
+        if content not in entry.contents or file_problem(entry.path(root), content, deep=True):
             yield file
 
 

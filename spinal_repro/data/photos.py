@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spinal_repro.config.preprocessing import Preprocessing
+from spinal_repro.data.splits import Indices
 from spinal_repro.errors import UserError
 from spinal_repro.io import exclusive_lock
 
@@ -79,6 +80,10 @@ class Photos:
         whole = hashlib.sha256(b"".join(self.digests))
         whole.update(self.labels.numpy().astype("<i8").tobytes())
         return whole.hexdigest()
+
+    def subset(self, indices: Indices) -> "Photos":
+        """Select some of the files."""
+        return Photos([self.paths[i] for i in indices], self.labels[indices], self.channels)
 
     def decode(self, preprocessing: Preprocessing, cache: Path) -> Decoded:
         """Decode and resize all images, or read them from the folder ``cache``."""

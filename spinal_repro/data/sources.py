@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.photos import Decoded, Photos
-from spinal_repro.data.splits import content_hash, fingerprints, stratified
+from spinal_repro.data.splits import Indices, content_hash, fingerprints, stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
 
@@ -40,6 +40,11 @@ class ImageSet:
         """SHA-256 of images and labels."""
         assert isinstance(self.images, Tensor)
         return content_hash(self.images.numpy(), self.labels.numpy())
+
+    def subset(self, indices: Indices) -> "ImageSet":
+        """Select images that are in memory."""
+        assert isinstance(self.images, Tensor)
+        return ImageSet(self.images[indices], self.labels[indices])
 
 
 @dataclass(frozen=True)
@@ -155,7 +160,8 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     images = large.round().to(torch.uint8)
     labels = torch.from_numpy(raw.target).long()
     train, test = stratified(labels.numpy(), fraction=0.2, seed=0)
-    return Dataset(ImageSet(images[train], labels[train]), ImageSet(images[test], labels[test]))
+    everything = ImageSet(images, labels)
+    return Dataset(everything.subset(train), everything.subset(test))
 
 
 def check_options(config: DatasetConfig, known: Iterable[str]) -> None:
