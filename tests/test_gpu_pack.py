@@ -40,13 +40,11 @@ def data(tmp_path, pack, monkeypatch):
     write_dataset(root, CONFIG, 60, 20)
     entry = find_entry("mnist")
     folder = entry.path(root)
-    files = [
-        dataclasses.replace(
-            f, unpacked_sha256=hashlib.sha256((folder / f.name[:-3]).read_bytes()).hexdigest()
-        )
-        for f in entry.about.files
+    contents = [
+        dataclasses.replace(f, sha256=hashlib.sha256((folder / f.name).read_bytes()).hexdigest())
+        for f in entry.contents
     ]
-    entry = dataclasses.replace(entry, about=dataclasses.replace(entry.about, files=files))
+    entry = dataclasses.replace(entry, about=dataclasses.replace(entry.about, contents=contents))
     monkeypatch.setattr(pack, "find_entry", lambda name: entry)
     return root
 

@@ -28,13 +28,6 @@ class File:
     md5: str | None = None
     sha256: str | None = None
     bytes: int | None = None
-    unpacked_sha256: str | None = None  # of the contents of a gzipped file
-
-    def unpacked(self) -> "File":
-        """Describe the contents of a gzipped file."""
-        if not self.name.endswith(".gz"):
-            return self
-        return File(self.name.removesuffix(".gz"), sha256=self.unpacked_sha256)
 
     def wrong_checksum(self, path: Path) -> str | None:
         """Compare a file with the checksum; None if it agrees or none was published."""
@@ -54,7 +47,7 @@ class About:
     folder: str | None = None  # below the data folder; image folders say it in their options
     mirrors: list[str] = field(default_factory=list)  # prefixes of file names, tried in order
     files: list[File] = field(default_factory=list)  # to download
-    contents: list[File] = field(default_factory=list)  # files in `folder`, if not those of `files`
+    contents: list[File] = field(default_factory=list)  # files in `folder`, if not `files`
     mean: list[float] | None = None  # usual normalisation of pixels in [0, 1]
     std: list[float] | None = None
     licence: str | None = None
@@ -99,10 +92,13 @@ class Entry:
 
     @property
     def contents(self) -> tuple[File, ...]:
-        """Files expected in `path`; empty for image folders."""
+        """Files expected in `path`: unless listed, those of the download, without ``.gz``."""
         if self.is_folder or self.about.contents:
             return tuple(self.about.contents)
-        return tuple(file.unpacked() for file in self.about.files)
+        return tuple(
+            File(file.name.removesuffix(".gz")) if file.name.endswith(".gz") else file
+            for file in self.about.files
+        )
 
     @property
     def download_size(self) -> str:

@@ -1,12 +1,9 @@
 """Downloading one file from several mirrors, with resume and checksums."""
 
-import gzip
-import hashlib
 import os
 import time
 import urllib.error
 import urllib.request
-import zlib
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote
@@ -36,8 +33,9 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
     Raises:
         OSError: if the file cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / file.name, folder / f"{file.name}.partial"
-    if target.is_file() and wrong_download(target, file) is None:
+    if target.is_file() and file.wrong_checksum(target) is None:
         return target
     failures = []
     for url in mirrors(file, entry):
@@ -52,22 +50,6 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
     )
 
 
-def wrong_download(path: Path, file: File) -> str | None:
-    """Compare a downloaded file with its checksum; None if it agrees.
-
-    A gzipped file that was compressed again passes if the checksum of its contents agrees.
-    """
-    wrong = file.wrong_checksum(path)
-    if wrong is None or file.unpacked_sha256 is None:
-        return wrong
-    try:
-        with gzip.open(path) as source:
-            found = hashlib.file_digest(source, "sha256").hexdigest()
-    except (OSError, EOFError, zlib.error):
-        return wrong
-    return None if found == file.unpacked_sha256 else wrong
-
-
 def _get(url: str, partial: Path, file: File) -> str | None:
     """Download from one mirror, resuming a partial file; return why it failed, or None."""
     why: str | None = ""
@@ -76,7 +58,7 @@ def _get(url: str, partial: Path, file: File) -> str | None:
         resumed = partial.is_file()
         try:
             _append(url, partial, file.name)
-            why = wrong_download(partial, file)
+            why = file.wrong_checksum(partial)
             if why is None:
                 return None
             partial.unlink()

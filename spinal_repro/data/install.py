@@ -11,7 +11,7 @@ from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.archives import ArchiveError, is_archive, unpack
 from spinal_repro.data.assemble import assemble
 from spinal_repro.data.catalog import Entry, File, entry_for, load_catalog
-from spinal_repro.data.download import download, wrong_download
+from spinal_repro.data.download import download
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
 from spinal_repro.io import exclusive_lock
@@ -82,8 +82,8 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True) -> bool:
     with _workspace(entry, root) as work:
         if not problems(entry, root, deep=deep):
             return True  # another process has just fetched it
-        files = list(_to_download(entry, root))
-        sources = [_obtain(file, entry, root, work / "downloads") for file in files]
+        files = _to_download(entry, root)
+        sources = [download(file, entry, work / "downloads") for file in files]
         try:
             wrong = _install(entry, root, sources, work)
         except ArchiveError as error:
@@ -159,21 +159,10 @@ def _clear(work: Path) -> None:
         shutil.rmtree(work, ignore_errors=True)
 
 
-def _to_download(entry: Entry, root: Path) -> Iterator[File]:
-    """All files, except single ones that are complete on disk."""
-    for file in entry.about.files:
-        content = file.unpacked()
-        if content not in entry.contents or file_problem(entry.path(root), content, deep=True):
-            yield file
-
-
-def _obtain(file: File, entry: Entry, root: Path, downloads: Path) -> Path:
-    """Use a file that is in the data folder with the right checksum; else download it."""
-    for path in (root / file.name, entry.path(root) / file.name):
-        if (file.md5 or file.sha256) and path.is_file() and wrong_download(path, file) is None:
-            return path
-    downloads.mkdir(parents=True, exist_ok=True)
-    return download(file, entry, downloads)
+def _to_download(entry: Entry, root: Path) -> list[File]:
+    """List all files, without single ones that are complete on disk."""
+    complete = [f.name for f in entry.contents if not file_problem(entry.path(root), f, deep=True)]
+    return [file for file in entry.about.files if file.name.removesuffix(".gz") not in complete]
 
 
 def _refuse_other_files(entry: Entry, root: Path) -> None:

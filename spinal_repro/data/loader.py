@@ -106,7 +106,7 @@ class Batches:
         stored = self._decoded
 
         def read(part: slice) -> Tensor:
-            return self._pinned(stored.gather(rows[part]))
+            return self._pinned(torch.from_numpy(stored[rows[part].numpy()]))
 
         with ThreadPoolExecutor(1) as reader:
             ahead = [reader.submit(read, part) for part in parts[:1]]

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -29,28 +28,8 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import exclusive_lock
 
 SHOWN = 10  # unreadable files named in one message
+Pixels = NDArray[np.uint8]  # [N, C, H, W], or [C, H, W] of one image
 T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """Images ``[N, C, H, W]`` uint8 in a memory-mapped cache file."""
-
-    images: NDArray[np.uint8]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(N, C, H, W)``."""
-        return self.images.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Size of all images."""
-        return self.images.nbytes
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """Copy the images of some rows to the CPU: ``[M, C, H, W]`` uint8."""
-        return torch.from_numpy(self.images[rows.numpy()])
 
 
 @dataclass(frozen=True)
@@ -85,8 +64,8 @@ class Photos:
         """Select some of the files."""
         return Photos([self.paths[i] for i in indices], self.labels[indices], self.channels)
 
-    def decode(self, preprocessing: Preprocessing, cache: Path) -> Decoded:
-        """Decode and resize all images, or read them from the folder ``cache``."""
+    def decode(self, preprocessing: Preprocessing, cache: Path) -> Pixels:
+        """Decode and resize all images, or map them into memory from the folder ``cache``."""
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
             "resize": preprocessing.resize,
@@ -108,11 +87,11 @@ class Photos:
                     f"{cache}: {error.strerror or error}; free some space, or choose another "
                     f"folder with runs=FOLDER"
                 ) from error
-        return Decoded(images)
+        return images
 
     def _decode_into(
         self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing
-    ) -> NDArray[np.uint8]:
+    ) -> Pixels:
         """Write the cache file, or wait for another run that is writing it."""
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.stem}.lock")
@@ -166,7 +145,7 @@ class Photos:
         return [result for result, _ in done]
 
 
-def _load_cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
+def _load_cached(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     """Map a cache file into memory; None if it is missing or damaged."""
     try:
         images = np.load(path, mmap_mode="r")
@@ -175,7 +154,7 @@ def _load_cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None
     return images if (images.shape, images.dtype) == (shape, np.uint8) else None
 
 
-def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> Pixels:
     """Decode and resize one image as torchvision's ``Resize`` and ``CenterCrop`` do.
 
     Grey, palette, CMYK and 16-bit images are converted; transparency becomes white.

@@ -62,7 +62,7 @@ def preprocess(
         return source, (height, width) if resize is None else (resize, resize)
     decoded = source.decode(preprocessing, runs / CACHE)
     if device.type == "cuda" and decoded.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return ImageSet(decoded.gather(torch.arange(len(source))).to(device), source.labels), None
+        return ImageSet(torch.from_numpy(decoded[:]).to(device), source.labels), None
     return ImageSet(decoded, source.labels), None
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.photos import Decoded, Photos
+from spinal_repro.data.photos import Photos, Pixels
 from spinal_repro.data.splits import Indices, content_hash, fingerprints, stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
@@ -23,7 +23,7 @@ from spinal_repro.registry import Registry
 class ImageSet:
     """Images ``[N, C, H, W]`` uint8, in memory or in a cache file, with labels ``[N]`` int64."""
 
-    images: Tensor | Decoded
+    images: Tensor | Pixels
     labels: Tensor
 
     def __len__(self) -> int:

@@ -152,7 +152,7 @@ def test_download(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) ->
         served = {"gzip.zip": mirror.zip_of({f"gzip/{n}": data for n, data in served.items()})}
     entry = entry_for(config)
     files = [File(file, md5=mirror.md5(data)) for file, data in served.items()]
-    contents = [File(file.name) for file in entry.about.contents]
+    contents = [File(file.name) for file in entry.contents]
     folder = raw_folder(tmp_path / "data", config)
     with mirror.serving() as server:
         about = {"mirrors": [server.url], "files": files, "contents": contents}

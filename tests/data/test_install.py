@@ -41,12 +41,10 @@ def server(monkeypatch):
 
 
 def idx_entry(*urls: str):
-    files = [
-        {"name": name, "md5": m.md5(data), "bytes": len(data),
-         "unpacked_sha256": m.sha256(CONTENTS[name[:-3]])}
-        for name, data in PACKED.items()
-    ]  # fmt: skip
-    return m.entry({"folder": "Tiny/raw", "mirrors": list(urls), "files": files})
+    files = [{"name": name, "md5": m.md5(data)} for name, data in PACKED.items()]
+    contents = [{"name": name, "sha256": m.sha256(data)} for name, data in CONTENTS.items()]
+    about = {"folder": "Tiny/raw", "mirrors": list(urls), "files": files, "contents": contents}
+    return m.entry(about)
 
 
 def assert_whole(root: Path) -> None:
@@ -101,16 +99,6 @@ def test_only_missing_and_damaged_files_are_fetched(server, tmp_path):
     assert fetch(entry, tmp_path)
     assert {path for path, _ in server.asked} == {f"{NAMES[1]}.gz", f"{NAMES[2]}.gz"}
     assert_whole(tmp_path)
-
-
-def test_gzipped_files_in_place_are_not_downloaded(server, tmp_path):
-    raw = tmp_path / "Tiny/raw"
-    raw.mkdir(parents=True)
-    for name, data in PACKED.items():
-        (raw / name).write_bytes(data)
-    assert fetch(idx_entry(server.url), tmp_path)
-    assert server.asked == []
-    assert {name: (raw / name).read_bytes() for name in NAMES} == CONTENTS
 
 
 @pytest.mark.parametrize("when", ["downloading", "unpacking"])
@@ -309,7 +297,7 @@ def test_files_of_another_set_with_the_same_names(tmp_path, monkeypatch):
     mine = {f"{name}.gz": gzip.compress(data) for name, data in CONTENTS.items()}
     for name, data in mine.items():
         (tmp_path / name).write_bytes(data)
-    about = dataclasses.replace(catalog["mnist"].about, files=idx_entry("x").about.files)
+    about = dataclasses.replace(catalog["mnist"].about, contents=idx_entry("x").about.contents)
     known = {**catalog, "mnist": dataclasses.replace(catalog["mnist"], about=about)}
     monkeypatch.setattr(assemble, "load_catalog", lambda: known)
     with pytest.raises(UserError, match="train-images-idx3-ubyte belongs to MNIST"):
