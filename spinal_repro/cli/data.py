@@ -19,31 +19,29 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("data", help="data sets: list, info, fetch, import, verify, show")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
-    def add(name: str, verb: Any, text: str, *positional: str) -> argparse.ArgumentParser:
+    def add(verb: Any, text: str, *positional: str) -> argparse.ArgumentParser:
+        name = verb.__name__.removeprefix("_")
         command: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
         root = Path(os.environ.get("SPINAL_DATA", "data"))
-        text = "the data folder (default: SPINAL_DATA, or ./data)"
-        command.add_argument("--root", type=Path, default=root, help=text)
-        text = "a folder with a group dataset/ of your own"
-        command.add_argument("--config-dir", type=Path, help=text)
+        default = "the data folder (default: SPINAL_DATA, or ./data)"
+        command.add_argument("--root", type=Path, default=root, help=default)
+        command.add_argument(
+            "--config-dir", type=Path, help="a folder with your own dataset/*.yaml"
+        )
         command.set_defaults(command=_run, verb=verb)
         for argument in positional:
             command.add_argument(argument)
         return command
 
-    add("list", _list, "list all data sets and whether they are in the data folder")
-    add(
-        "info", _info, "show origin, licence and checksums of a data set, and how to get it", "name"
-    )
-    fetch = add("fetch", _fetch, "download data sets and check them")
+    add(_list, "list all data sets and whether they are in the data folder")
+    add(_info, "show origin, licence and checksums of a data set, and how to get it", "name")
+    fetch = add(_fetch, "download data sets and check them")
     fetch.add_argument("names", nargs="+", metavar="NAME")
-    bring = add(
-        "import", _import, "copy folders, archives or single files you already have", "name"
-    )
-    bring.add_argument("paths", nargs="+", metavar="PATH", help="or e.g. dataset.train_size=929")
-    verify = add("verify", _verify, "compare every checksum, or open every image", "name")
+    import_ = add(_import, "copy folders, archives or single files you already have", "name")
+    import_.add_argument("paths", nargs="+", metavar="PATH", help="or e.g. dataset.train_size=929")
+    verify = add(_verify, "compare every checksum, or open every image", "name")
     verify.add_argument("overrides", nargs="*", help="e.g. dataset.train_size=929")
-    show = add("show", _show, "draw a sheet of images before and after augmentation", "name")
+    show = add(_show, "draw a sheet of images before and after augmentation", "name")
     show.add_argument("overrides", nargs="*", help="of the configuration, e.g. model=vgg5")
     show.add_argument("--out", type=Path, help="default: NAME.png")
     show.add_argument("--seed", type=int, default=0, help="selects the images (default: 0)")
@@ -60,15 +58,10 @@ def _list(given: argparse.Namespace) -> None:
     from spinal_repro.data.catalog import load_catalog
     from spinal_repro.results.tables import Column, render
 
-    columns = [
-        Column("name", "name"),
-        Column("title", "title"),
-        Column("images", "images"),
-        Column("state", "state", "auto: spinal data fetch NAME; others: spinal data info NAME"),
-        Column("download", "download"),
-        Column("licence", "licence"),
-        Column("here", "here", f"in {given.root}; to compare checksums: spinal data verify NAME"),
-    ]
+    legend = {
+        "state": "auto: spinal data fetch NAME; others: spinal data info NAME",
+        "here": f"in {given.root}; to compare checksums: spinal data verify NAME",
+    }
     rows = [
         {
             "name": entry.name,
@@ -81,6 +74,7 @@ def _list(given: argparse.Namespace) -> None:
         }
         for entry in load_catalog(given.config_dir).values()
     ]
+    columns = [Column(key, key, legend.get(key, "")) for key in rows[0]]
     print(render(columns, rows, "table"))
 
 
@@ -161,21 +155,17 @@ def _verify(given: argparse.Namespace) -> None:
     entry = _entry(given.name, given.overrides, given.config_dir)
     wrong = problems(entry, given.root)
     if wrong:
-        fetchable = entry.about.state == "auto" and not entry.is_folder
-        fix = f"fix it with: spinal data fetch {entry.name}"
+        verb = "fetch" if entry.about.state == "auto" and not entry.is_folder else "info"
         shown = "\n  ".join([*wrong[:20], *(["..."] if len(wrong) > 20 else [])])
         raise UserError(
             f"{entry.title} in {entry.path(given.root)}:\n  {shown}\n"
-            f"{fix if fetchable else f'how to get it: spinal data info {entry.name}'}"
+            f"to fix it: spinal data {verb} {entry.name}"
         )
+    summed = sum(bool(file.md5 or file.sha256) for file in entry.contents)
+    found = f"{len(entry.contents)} files, {summed} with checksums, are as published"
     if entry.is_folder:
         found = "every image opens; classes and numbers of images are as published"
-    elif entry.contents:
-        summed = sum(file.md5 is not None or file.sha256 is not None for file in entry.contents)
-        found = f"{len(entry.contents)} files, {summed} with checksums, are as published"
-    else:
-        found = "part of scikit-learn"
-    print(f"{entry.name}: {found}")
+    print(f"{entry.name}: {found if entry.is_folder or entry.contents else 'part of scikit-learn'}")
 
 
 def _show(given: argparse.Namespace) -> None:
