@@ -13,6 +13,8 @@ from spinal_repro.errors import UserError
 if TYPE_CHECKING:
     from spinal_repro.data.catalog import Entry
 
+ROOT = "the data folder (default: SPINAL_DATA, or ./data)"
+
 
 def add_parser(commands: Any) -> None:
     """Add ``data`` to the commands of ``spinal``."""
@@ -23,11 +25,8 @@ def add_parser(commands: Any) -> None:
         name = verb.__name__.removeprefix("_")
         command: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
         root = Path(os.environ.get("SPINAL_DATA", "data"))
-        default = "the data folder (default: SPINAL_DATA, or ./data)"
-        command.add_argument("--root", type=Path, default=root, help=default)
-        command.add_argument(
-            "--config-dir", type=Path, help="a folder with your own dataset/*.yaml"
-        )
+        command.add_argument("--root", type=Path, default=root, help=ROOT)
+        command.add_argument("--config-dir", type=Path, help="a folder with a group dataset/")
         command.set_defaults(command=_run, verb=verb)
         for argument in positional:
             command.add_argument(argument)
@@ -189,7 +188,6 @@ def _entry(name: str, overrides: Sequence[str], config_dir: Path | None) -> "Ent
         return entry
     from spinal_repro.config.compose import compose
 
-    wrong = [text for text in overrides if not text.lstrip("+").startswith("dataset.")]
-    if wrong:
-        raise UserError(f"only dataset.KEY=VALUE can be given here, not {shlex.join(wrong)}")
+    if not all(text.lstrip("+").startswith("dataset.") for text in overrides):
+        raise UserError(f"give only dataset.KEY=VALUE here, not {shlex.join(overrides)}")
     return entry.resized(compose([f"dataset={name}", *overrides], config_dir).dataset)

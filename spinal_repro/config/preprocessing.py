@@ -1,4 +1,4 @@
-"""How stored images are brought to one size, as a recipe says it."""
+"""The preprocessing of a recipe: resize and crop."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,41 +15,22 @@ MAX_SIDE = 4096  # of an image, in pixels
 
 
 def refuse_constants(std: Sequence[float], where: str) -> None:
-    """Refuse a std that is not above 0.
-
-    Args:
-        std: Of pixels in [0, 1], one or one a channel.
-        where: What says it, for the message.
-
-    Raises:
-        UserError: for a std that is not above 0.
-    """
+    """Refuse a standard deviation that is not above 0; ``where`` is for the message."""
     if any(not value > 0 for value in std):
         raise UserError(f"std in {where} must be above 0, got {list(std)}")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How stored images become images of one size, once, before anything random.
+    """Resize and centre crop, before augmentation and evaluation."""
 
-    Attributes:
-        resize: A number for the shorter side, or ``[height, width]`` whatever the shape; null
-            leaves the size.
-        crop: Side of the centre square kept; null keeps all.
-        interpolation: ``bilinear`` or ``bicubic``.
-    """
-
-    resize: Any = None
-    crop: int | None = None
-    interpolation: str = "bilinear"
+    resize: Any = None  # shorter side, or [height, width]; None for no resizing
+    crop: int | None = None  # side of the centre crop; None for no crop
+    interpolation: str = "bilinear"  # or bicubic
 
     @classmethod
     def of(cls, recipe: "RecipeConfig", part: str) -> "Preprocessing":
-        """What a recipe does to one part, ``train`` or ``eval``.
-
-        Raises:
-            UserError: for an unknown part, key or ill-typed value.
-        """
+        """Read the preprocessing of ``train`` or ``eval`` from a recipe."""
         for name in recipe.prepare:
             if name not in ("train", "eval"):
                 raise unknown("part of recipe.prepare", str(name), ("train", "eval"))
@@ -73,7 +54,7 @@ class Preprocessing:
 
     @property
     def size(self) -> int | None:
-        """Side of the square that results; null where it is the stored one."""
+        """Side of the resulting square in pixels; None for the stored size."""
         if self.crop is not None or self.resize is None:
             return self.crop
         if isinstance(self.resize, list):

@@ -71,7 +71,7 @@ def test_import_of_single_files_names_what_is_missing(kmnist, tmp_path, capsys):
     main(["data", "import", "kmnist", str(kaggle), str(raw), "--root", str(root)])
     assert len(list((root / "KMNIST/raw").iterdir())) == 4
     err = fails(capsys, "import", "fruits360", tmp_path, "seed=1", "--root", root)
-    assert "only dataset.KEY=VALUE" in err
+    assert "give only dataset.KEY=VALUE" in err
 
 
 def test_fetch_names_what_failed(tmp_path, capsys, monkeypatch):
