@@ -198,16 +198,6 @@ def test_damaged_images(tmp_path: Path, damage: str) -> None:
         load_dataset(config, tmp_path)
 
 
-@pytest.mark.parametrize("place", range(1, 4))
-@pytest.mark.parametrize("name", ["qmnist", "emnist_letters"])
-def test_each_file_is_checked(tmp_path: Path, name: str, place: int) -> None:
-    config, _ = write(tmp_path, name)
-    path = raw_folder(tmp_path, config) / file_names(config)[place]
-    path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(UserError, match=f"^{path.name} is damaged"):
-        load_dataset(config, tmp_path)
-
-
 @pytest.mark.parametrize(
     ("name", "array"),
     [
@@ -241,13 +231,11 @@ def test_images_and_labels_differ_in_number(tmp_path: Path, count: int) -> None:
         ("emnist_letters_62", 62, r"1\.\.62, outside the 62 outputs"),
     ],
 )
-@pytest.mark.parametrize("part", ["train", "test"])
-def test_label_out_of_range(tmp_path: Path, name: str, label: int, message: str, part: str) -> None:
-    config, (train, test) = write(tmp_path, name)
-    labels = (train if part == "train" else test).labels.astype(np.int32)
+def test_label_out_of_range(tmp_path: Path, name: str, label: int, message: str) -> None:
+    config, (_, test) = write(tmp_path, name)
+    labels = test.labels.astype(np.int32)
     labels[np.flatnonzero(labels == labels.min() + 3)[1]] = label  # another of its class stays
     table = np.tile(labels[:, None], 8) if name == "qmnist" else labels.astype(np.uint8)
-    place = 1 if part == "train" else 3
-    (raw_folder(tmp_path, config) / file_names(config)[place]).write_bytes(idx_bytes(table))
-    with pytest.raises(UserError, match=rf"\({part}\) has labels {message}.*label_offset"):
+    (raw_folder(tmp_path, config) / file_names(config)[3]).write_bytes(idx_bytes(table))
+    with pytest.raises(UserError, match=rf"\(test\) has labels {message}.*label_offset"):
         load_dataset(config, tmp_path)
