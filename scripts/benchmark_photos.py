@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
         preprocessing = Preprocessing(resize=larger, crop=larger)
-        decoded = photos.prepared(preprocessing, Path(cache))
+        decoded = photos.decode(preprocessing, Path(cache))
         once = time.perf_counter() - started
         ours = Batches(
             ImageSet(decoded, photos.labels),

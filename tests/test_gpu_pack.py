@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from helpers.idx_files import gzip_in_place, write_dataset
 
 from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import find_entry
-from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 
 GPU = Path(__file__).parents[1] / "scripts" / "gpu"
@@ -42,13 +40,11 @@ def data(tmp_path, pack, monkeypatch):
     write_dataset(root, CONFIG, 60, 20)
     entry = find_entry("mnist")
     folder = entry.path(root)
-    files = [
-        dataclasses.replace(
-            f, holds=hashlib.sha256((folder / f.name[:-3]).read_bytes()).hexdigest()
-        )
-        for f in entry.about.files
+    contents = [
+        dataclasses.replace(f, sha256=hashlib.sha256((folder / f.name).read_bytes()).hexdigest())
+        for f in entry.contents
     ]
-    entry = dataclasses.replace(entry, about=dataclasses.replace(entry.about, files=files))
+    entry = dataclasses.replace(entry, about=dataclasses.replace(entry.about, contents=contents))
     monkeypatch.setattr(pack, "find_entry", lambda name: entry)
     return root
 
@@ -57,22 +53,16 @@ def contents(root):
     return {path.name: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
 
 
-def test_data_are_packed_the_same_from_plain_and_compressed_files(
-    pack, data, tmp_path, monkeypatch
-):
+def test_data_are_packed_the_same_from_plain_and_compressed_files(pack, data, tmp_path):
+    plain = contents(data)
     pack.add_data("mnist", data, tmp_path / "once")
     for path in (data / "MNIST" / "raw").iterdir():
         packed = gzip_in_place(path)
         packed.write_bytes(gzip.compress(gzip.decompress(packed.read_bytes()), 1, mtime=12345))
     pack.add_data("mnist", data, tmp_path / "again")
     found = contents(tmp_path / "once")
-    assert found == contents(tmp_path / "again")
-    assert len(found) == 4 and all(name.endswith("-ubyte.gz") for name in found)
-    config = dataclasses.replace(CONFIG, train_size=60, test_size=20)
-    monkeypatch.undo()
-    ours, theirs = (load_dataset(config, root) for root in (tmp_path / "once", data))
-    assert torch.equal(ours.train.images, theirs.train.images)
-    assert torch.equal(ours.test.labels, theirs.test.labels)
+    assert found == contents(tmp_path / "again") and len(found) == 4
+    assert {name[:-3]: gzip.decompress(value) for name, value in found.items()} == plain
 
 
 def test_only_published_data_of_idx_files_are_packed(pack, data, tmp_path, monkeypatch):
