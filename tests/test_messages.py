@@ -21,8 +21,8 @@ spinal-train datset=mnist
 spinal-train dataset=mnsit
 2 there is no dataset 'mnsit'; did you mean 'mnist'?
 
-spinal-train model=vgg6
-2 there is no model 'vgg6'; did you mean 'vgg5'?
+spinal-train model=cifar_cn
+2 there is no model 'cifar_cn'; did you mean 'cifar_cnn'?
 
 spinal-train -m head=fc,spinall seed=0,1
 2 there is no head 'spinall'; did you mean 'spinal'?
@@ -49,13 +49,13 @@ SPINAL_DATA)
 spinal-train dataset=mnist
 1 MNIST is not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte, train-labels-idx1-ubyte,
 t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with: spinal-train dataset=mnist
-data.download=true; or say where it lies: data.root=FOLDER or the environment variable
-SPINAL_DATA; more with: spinal data info mnist
+data.download=true; or give its folder: data.root=FOLDER or the environment variable SPINAL_DATA.
+More: spinal data info mnist
 
 spinal-train dataset=folder data.root=photos
-1 Your images is not in {here}/photos (no such folder). It needs a folder of image files for each
-class in each part; say where it lies: data.root=FOLDER or the environment variable SPINAL_DATA
-(how to get it: spinal data info folder)
+1 Your images is not in {here}/photos (no such folder). It needs one folder of image files per
+class in each part; give its folder: data.root=FOLDER or the environment variable SPINAL_DATA (how
+to get it: spinal data info folder)
 
 spinal data fetch mnits
 2 there is no data set in the catalog 'mnits'; did you mean 'mnist'?
