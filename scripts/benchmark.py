@@ -1,11 +1,10 @@
-"""How fast training is, against a plain loop and against the bare arithmetic.
+"""Measures training against a plain loop and against the bare arithmetic.
 
-For each network and head, in turn and repeated, in one process: (a) a plain loop written from the
-recipes, (b) the bare step on one batch that is ready, (c) our whole loop. Besides: augmentation,
-the Spinal head against the loop written out, evaluation by batch size, start-up of the commands,
-peak memory, and what width, depth, batch and classes cost. Figures are medians with their range;
-ratios are taken round by round. With ``--page`` nothing is measured: the tables of the JSON are
-put into the page.
+For each network and head, in turn and in one process: (a) a plain loop written from the recipes,
+(b) the bare step on one batch that is ready, (c) our loop. Besides: augmentation, size of the head,
+share of each kind of operation, start-up of the commands and peak memory. Figures are medians with
+their range; ratios are taken in each round. ``--page`` measures nothing and writes the tables of
+the JSON into the page.
 
     python scripts/benchmark.py [--quick] [--data DIR] [--out results/benchmark.json]
     python scripts/benchmark.py --out results/benchmark.json --page docs/speed.md
@@ -24,11 +23,11 @@ from typing import Any
 
 import torch
 from bench.cases import HEADS, MODELS, make_case
-from bench.heads import compare_heads, costs
+from bench.heads import costs
 from bench.page import fill
-from bench.profiling import compiling, shares
+from bench.profiling import shares
 from bench.startup import startup
-from bench.training import compare_augmentation, compare_loops, evaluation_batches, peak_memory
+from bench.training import compare_augmentation, compare_loops, peak_memory
 
 from spinal_repro.io import write_atomic, write_json
 from spinal_repro.records.provenance import describe_environment, git_revision
@@ -38,7 +37,7 @@ Rows = list[dict[str, Any]]
 
 
 def loops(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Plain loop, bare step and our loop, for every network, head and precision."""
+    """Compare plain loop, bare step and our loop, for every network, head and precision."""
     left = len(given.models) * len(given.heads)
     for model in given.models:
         for head in given.heads:
@@ -62,11 +61,11 @@ def loops(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(given: argparse.Namespace, left: int) -> tuple[float, float]:
-    """Seconds of each contestant, and of our loop, in a round of the next network.
+    """Return the seconds of each contestant, and of our loop, in a round of the next network.
 
-    Under ``--minutes`` the time left is shared out equally over the networks left and one share
-    for other parts; our loop gets three times as much as the others, because what it does once an
-    epoch looks larger in a few steps than it is.
+    ``--minutes`` divides the time left equally among the networks left and the other parts. Our
+    loop gets three times as much as the others: in a few steps, its work once an epoch would
+    count too much.
     """
     if given.minutes is None:
         return given.seconds, given.seconds
@@ -77,36 +76,23 @@ def _seconds(given: argparse.Namespace, left: int) -> tuple[float, float]:
 
 
 def augment(given: argparse.Namespace) -> Rows:
-    """Images a second of making batches."""
+    """Measure making batches, in images a second."""
     cases = [make_case(model, "fc", "fp32", given.at, given.data) for model in given.models]
     return [compare_augmentation(case, given.seconds, given.repeats) for case in cases]
 
 
-def heads(given: argparse.Namespace) -> Rows:
-    """The Spinal head against the loop written out."""
-    batches = (64, 256) if given.quick else (64, 256, 1000)
-    return compare_heads(batches, given.at, given.seconds / 10, given.repeats)
-
-
 def scaling(given: argparse.Namespace) -> Rows:
-    """What the size of a head costs."""
+    """Measure heads of several sizes."""
     return costs(given.at, given.seconds / 10, given.repeats)
 
 
-def evaluation(given: argparse.Namespace) -> Rows:
-    """Evaluation by batch size."""
-    sizes = [100, 1000] if given.quick else [50, 100, 200, 500, 1000, 2500]
-    cases = [make_case(model, "fc", "fp32", given.at, given.data) for model in given.models]
-    return [evaluation_batches(case, sizes, given.repeats) for case in cases]
-
-
 def commands(given: argparse.Namespace) -> Rows:
-    """Start-up."""
+    """Measure the start of the commands."""
     return startup(2 if given.quick else given.repeats)
 
 
 def profiles(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Where the bare step spends its time."""
+    """Measure where the bare step spends its time."""
     for model in given.models:
         for precision in given.precisions:
             if given.minutes is not None and time.monotonic() > given.deadline:
@@ -115,15 +101,8 @@ def profiles(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
             yield shares(case, 2 if given.quick else 10)
 
 
-def compilation(given: argparse.Namespace) -> Rows:
-    """What runtime.compile costs and brings; minutes for each network."""
-    kinds = [(model, precision) for model in given.models for precision in given.precisions]
-    cases = [make_case(model, "spinal", p, given.at, given.data) for model, p in kinds]
-    return [compiling(case, given.seconds, given.repeats) for case in cases]
-
-
 def memory(given: argparse.Namespace) -> Rows:
-    """Most memory of a process that trains, each in a fresh process."""
+    """Measure the peak memory of training, each time in a new process."""
     rows = []
     for model in given.models:
         for head in given.heads:
@@ -141,11 +120,9 @@ def _memory(model: str, head: str, precision: str, device: str) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     function.__name__: function
-    for function in (
-        *(loops, augment, heads, scaling, evaluation, profiles, commands, memory, compilation),
-    )
+    for function in (loops, augment, scaling, profiles, commands, memory)
 }
-QUICK = ("loops", "augment", "heads", "commands")
+QUICK = ("loops", "augment", "scaling", "commands")
 SETTINGS = ("quick", "repeats", "seconds", "minutes")
 PRECISIONS = ("fp32", "tf32", "bf16")
 

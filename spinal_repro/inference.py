@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from spinal_repro.config.preprocessing import refuse_constants
 from spinal_repro.config.schema import Config
+from spinal_repro.data.image_files import IMAGE_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.data.verify import IMAGES, image_files
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
@@ -150,7 +150,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         else:
             raise UserError(f"there is no file or folder {path}")
     if not found:
-        raise UserError(f"no images ({', '.join(IMAGES)}) in {', '.join(map(str, paths))}")
+        raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, paths))}")
     return found
 
 

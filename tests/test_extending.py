@@ -1,4 +1,4 @@
-"""The README's three recipes for adding things, followed word for word."""
+"""The examples of docs/extending.md, followed word for word."""
 
 import re
 from pathlib import Path
@@ -12,12 +12,12 @@ from spinal_repro.models.backbones import BACKBONES, load_backbones
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training.run import run
 
-README = Path(__file__).parent.parent / "README.md"
+PAGE = Path(__file__).parent.parent / "docs" / "extending.md"
 
 
 def blocks(section: str) -> list[tuple[str, str]]:
-    """Language and text of the code blocks of a README section."""
-    text = README.read_text().split(f"### {section}\n")[1].split("\n### ")[0].split("\n## ")[0]
+    """Language and text of the code blocks of a section of the page."""
+    text = PAGE.read_text().split(f"## {section}\n")[1].split("\n## ")[0]
     return re.findall(r"```(\w+)\n(.*?)```", text, re.DOTALL)
 
 
@@ -34,7 +34,7 @@ def registries():
 
 
 @pytest.mark.parametrize("section", ["Add a data set", "Add a backbone", "Add a head"])
-def test_the_readme_way_works(section, tmp_path, registries):
+def test_an_example_works(section, tmp_path, registries):
     commands = []
     for language, text in blocks(section):
         if language == "yaml":  # the first line is a comment with the file's place in configs/
@@ -44,7 +44,7 @@ def test_the_readme_way_works(section, tmp_path, registries):
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(text)
         elif language == "python":
-            exec(text, {"__name__": "readme"})
+            exec(text, {"__name__": "example"})
         else:
             commands += re.findall(r"spinal-train (.*)", text)
     assert len(commands) == 1
@@ -52,5 +52,5 @@ def test_the_readme_way_works(section, tmp_path, registries):
         *commands[0].split(), f"runs={tmp_path / 'runs'}", "runtime.progress=none",
         "recipe.epochs=1", "data.limit=100",
     ]  # fmt: skip
-    record = run(compose(overrides, extra_dir=tmp_path / "configs")).record
+    record = run(compose(overrides, tmp_path / "configs")).record
     assert torch.isfinite(torch.tensor(record["history"][0]["train_loss"]))

@@ -1,4 +1,4 @@
-"""What is trained: the five networks with both heads, on published or made-up images."""
+"""The networks to measure, on published images or noise."""
 
 import dataclasses
 import functools
@@ -32,7 +32,7 @@ SIZES = {"mnist": (60000, 10000), "cifar10": (50000, 10000)}
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One network with one head, at one precision, on some images."""
+    """One network with one head, at one precision."""
 
     config: Config
     images: Dataset
@@ -41,20 +41,20 @@ class Case:
 
     @property
     def name(self) -> str:
-        """For the terminal."""
+        """Model, head and precision."""
         return f"{self.config.model.name} {self.config.head.name} {self.config.runtime.precision}"
 
     @property
     def batch_size(self) -> int:
-        """That of the recipe."""
+        """The batch size of the recipe."""
         return self.config.recipe.batch_size
 
     def settings(self) -> AbstractContextManager[None]:
-        """PyTorch's global settings as a run has them."""
+        """Switch PyTorch's global settings to those of a run."""
         return backend_settings(self.device, self.config.runtime.precision)
 
     def run(self, images: int) -> Run:
-        """A fresh run on the first images of train, with a share of test as large."""
+        """Build a run on the first images of train and the same share of test."""
         config, device = self.config, self.device
         recipe, last = config.recipe, config.runtime.channels_last
         model = build_model(config.dataset, config.model, config.head, config.seed)
@@ -94,7 +94,7 @@ class Case:
 def make_case(
     model: str, head: str, precision: str, device: torch.device, data: str | None
 ) -> Case:
-    """A case on published images where they are, else on noise of the same shape."""
+    """Build a case on published images if they are there, else on noise of the same shape."""
     config = compose(
         [
             *(f"dataset={MODELS[model]}", f"model={model}", f"head={head}", "protocol=paper"),
@@ -106,18 +106,18 @@ def make_case(
 
 @functools.cache
 def _images(dataset: str, data: str | None) -> tuple[Dataset, str]:
-    """Images, and whether they are published ones or noise; read once for all networks."""
+    """Load images once for all networks: `published` ones, or `noise`."""
     config = compose([f"dataset={dataset}"])
     if data is not None:
         try:
             return load_dataset(config.dataset, Path(data)), "published"
         except UserError as error:
-            print(f"made-up images instead of {dataset}: {error}")
+            print(f"noise instead of {dataset}: {error}")
     return _noise(config), "noise"
 
 
 def _noise(config: Config) -> Dataset:
-    """Images of uniform noise: they cost what others cost."""
+    """Make images of uniform noise, which take as long as others."""
     generator = torch.Generator().manual_seed(0)
     side, parts = config.dataset.image_size, []
     for count in SIZES[config.dataset.name]:

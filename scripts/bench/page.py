@@ -1,4 +1,4 @@
-"""Tables of docs/speed.md, from what was measured."""
+"""Tables of docs/speed.md, from measurements."""
 
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,12 +10,9 @@ MARKER = re.compile(r"(<!-- benchmark: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOT
 
 
 def fill(text: str, measured: Mapping[str, Any]) -> str:
-    """Put the table of each part between its markers.
-
-    ``<!-- benchmark: PART -->`` up to ``<!-- end -->``; a part that was not measured says so.
+    """Write the table of each part between ``<!-- benchmark: PART -->`` and ``<!-- end -->``.
 
     Args:
-        text: The page.
         measured: By part: ``rows``, and the ``machine``, ``settings`` and ``load`` of its
             measurement.
     """
@@ -31,7 +28,7 @@ def fill(text: str, measured: Mapping[str, Any]) -> str:
 
 
 def conditions(part: Mapping[str, Any]) -> str:
-    """One line on machine, versions and how it was measured."""
+    """Describe machine, versions and number of rounds in one line."""
     machine, settings, load = part["machine"], part["settings"], part["load"]
     commit = str(machine["git"]["commit"])[:8] + ("+" if machine["git"]["modified"] else "")
     return (
@@ -51,7 +48,7 @@ def _spread(digits: int) -> Callable[[Any], str]:
 
 
 def _of(key: str) -> Callable[[Any], str]:
-    """One of several rates in a cell."""
+    """Show one of the rates of a row."""
     return lambda value: f"{value[key]['median']:,.0f}"
 
 
@@ -63,11 +60,11 @@ def _shares(value: Mapping[str, float]) -> str:
     return " / ".join(f"{100 * share:.1f}" for share in value.values())
 
 
-_WHAT = (Column("model", "Model"), Column("head", "Head"), Column("precision", "Precision"))
+_CASE = (Column("model", "Model"), Column("head", "Head"), Column("precision", "Precision"))
 _US, _RATIO = _spread(0), _spread(2)
 COLUMNS: dict[str, Sequence[Column]] = {
     "loops": (
-        *_WHAT,
+        *_CASE,
         Column("rates", "a", "images/s of the plain loop written from the recipes, in PyTorch's "
                "default precision",
                _of("reference")),
@@ -89,21 +86,6 @@ COLUMNS: dict[str, Sequence[Column]] = {
         Column("reference", "torchvision, images/s", "image by image, on PIL", _spread(0)),
         Column("ratio", "Ratio", "", _spread(1)),
     ),
-    "heads": (
-        Column("head", "Widths of"),
-        Column("features", "Features"),
-        Column("width", "Width"),
-        Column("layers", "Layers"),
-        Column("batch", "Batch"),
-        Column("ours_us", "Loop, us", "forward and backward, as it is", _US),
-        Column("split_ratio", "Split", "times the loop's speed: weights split, nothing laid side "
-               "by side", _RATIO),
-        Column("block_ratio", "Block", "times the loop's speed: one product for all layers of a "
-               "slice; empty with dropout", _RATIO),
-        Column("ours_operations", "Loop, ops", "operations that compute: on a GPU, kernels"),
-        Column("split_operations", "Split, ops"),
-        Column("block_operations", "Block, ops"),
-    ),
     "scaling": (
         Column("varied", "Varied"),
         Column("width", "Width"),
@@ -114,11 +96,6 @@ COLUMNS: dict[str, Sequence[Column]] = {
         Column("fc_us", "FC, us", "one hidden layer of as many units", _US),
         Column("ratio", "Spinal/FC", "time of the one over the other", _RATIO),
     ),
-    "evaluation": (
-        Column("case", "Model, head, precision"),
-        *(Column(size, f"Batch {size}", "images/s", _spread(0))
-          for size in ("50", "100", "200", "500", "1000", "2500")),
-    ),
     "profiles": (
         Column("case", "Model, head, precision"),
         *(Column(kind, kind.capitalize(), "", _share) for kind in (
@@ -127,18 +104,8 @@ COLUMNS: dict[str, Sequence[Column]] = {
     ),
     "commands": (Column("command", "Command"), Column("seconds", "Seconds", "", _RATIO)),
     "memory": (
-        *_WHAT,
+        *_CASE,
         Column("megabytes", "MB", "most memory of the process, PyTorch and data set included",
-               "{:,.0f}".format),
-    ),
-    "compilation": (
-        Column("case", "Model, head, precision"),
-        Column("plain", "Plain, images/s", "bare step", _spread(0)),
-        Column("compiled", "Compiled, images/s", "", _spread(0)),
-        Column("ratio", "Ratio", "", _RATIO),
-        Column("warm_up_seconds", "Warm-up, s", "until the first step and evaluation are done",
-               "{:,.0f}".format),
-        Column("images_to_pay", "Pays after", "images of training; empty is never",
                "{:,.0f}".format),
     ),
 }  # fmt: skip

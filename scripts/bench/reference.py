@@ -1,7 +1,6 @@
-"""A plain loop, written from the recipes: PIL images, one transform at a time, DataLoader.
+"""A plain loop written from the recipes: PIL images, one transform at a time, DataLoader.
 
-It has the original's layout (default), optimizer (as PyTorch gives it) and number of workers
-(none), and our networks, whose numerics is that of the original.
+Memory layout, optimizer and number of workers are PyTorch's defaults; the networks are ours.
 """
 
 from collections.abc import Iterator, Mapping
@@ -20,7 +19,7 @@ from spinal_repro.models.classifier import build_model
 
 
 class _Files(torch.utils.data.Dataset[tuple[Tensor, int]]):
-    """Images as torchvision's own classes give them: PIL, then the transforms."""
+    """Images as torchvision's data sets return them: PIL, then the transforms."""
 
     def __init__(self, images: ImageSet, transform: transforms.Compose) -> None:
         assert isinstance(images.images, Tensor)
@@ -35,7 +34,7 @@ class _Files(torch.utils.data.Dataset[tuple[Tensor, int]]):
 
 
 def transform_of(case: Case) -> transforms.Compose:
-    """Torchvision's transforms for the recipe's augmentation and normalisation."""
+    """Build torchvision's transforms for the recipe's augmentation and normalisation."""
     recipe, size = case.config.recipe, case.config.dataset.image_size
     made: Mapping[str, Any] = {
         "perspective": lambda o: transforms.RandomPerspective(o["distortion"], o["p"]),
@@ -51,7 +50,7 @@ def transform_of(case: Case) -> transforms.Compose:
 
 
 def plain_batches(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
-    """Batches without end."""
+    """Yield batches forever."""
     assert isinstance(case.images.train, ImageSet)
     loader = DataLoader(
         _Files(case.images.train, transform_of(case)), batch_size=case.batch_size, shuffle=True
@@ -61,7 +60,7 @@ def plain_batches(case: Case) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def plain_steps(case: Case) -> Iterator[int]:
-    """Train for ever; each step gives its number of images."""
+    """Train forever; yield the number of images of each step."""
     config, recipe = case.config, case.config.recipe
     model = build_model(config.dataset, config.model, config.head, config.seed).to(case.device)
     model.train()

@@ -1,4 +1,4 @@
-"""How long the commands take to answer, and training to its first step."""
+"""Measures the start of the commands, and of training up to its first step."""
 
 import os
 import subprocess
@@ -35,7 +35,7 @@ spinal_repro.cli.train.main()
 
 
 def startup(repeats: int) -> list[dict[str, Any]]:
-    """Seconds of each command, in an empty folder; ``spinal status`` finds a finished run."""
+    """Measure each command in a folder with one complete run, in seconds."""
     with tempfile.TemporaryDirectory() as folder:
         _call(folder, "train", ["data.limit=100", "recipe.epochs=1", "runtime.progress=none"])
         contestants = {

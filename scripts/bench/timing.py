@@ -1,4 +1,4 @@
-"""Interleaved, repeated timing: contestants take turns, so that a busy minute hits them all."""
+"""Interleaved timing: contestants take turns, so that a busy minute affects all of them."""
 
 import statistics
 import time
@@ -7,18 +7,18 @@ from typing import Any
 
 import torch
 
-Contestant = Callable[[], float]  # does some work and returns seconds for one unit of it
+Contestant = Callable[[], float]  # returns the seconds of one unit of work
 
 
 def clock(device: torch.device) -> float:
-    """Seconds, once everything asked of the device has been done."""
+    """Return the time in seconds, after waiting for the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def take_turns(contestants: Mapping[str, Contestant], repeats: int) -> dict[str, list[float]]:
-    """Seconds a unit of each contestant in every round; one round before is thrown away."""
+    """Return the seconds of each contestant in each round; the first round is a warm-up."""
     measured: dict[str, list[float]] = {name: [] for name in contestants}
     for round_number in range(repeats + 1):
         for name, contestant in contestants.items():
@@ -29,22 +29,22 @@ def take_turns(contestants: Mapping[str, Contestant], repeats: int) -> dict[str,
 
 
 def spread(values: list[float]) -> dict[str, float]:
-    """Median with the lowest and the highest value."""
+    """Return median, lowest and highest value."""
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
 def rates(seconds: list[float]) -> dict[str, float]:
-    """Units a second."""
+    """Convert seconds to units a second."""
     return spread([1 / value for value in seconds])
 
 
 def ratio(slower: list[float], faster: list[float]) -> dict[str, float]:
-    """How many times the speed of ``slower`` ``faster`` has, round by round."""
+    """Return the speed of ``faster`` over that of ``slower``, in each round."""
     return spread([s / f for s, f in zip(slower, faster, strict=True)])
 
 
 def repeated(work: Callable[[], Any], device: torch.device, at_least: float) -> Contestant:
-    """A contestant that does ``work`` again and again for a while: seconds for one time."""
+    """Return a contestant that repeats ``work`` and returns its seconds."""
     work()
     started = clock(device)
     work()

@@ -15,7 +15,7 @@ from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
-from spinal_repro.training.engine import Callback, Run, evaluate, fit, training_loss
+from spinal_repro.training.engine import Callback, Run, fit, training_loss
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.tracking import Tracking
 
@@ -23,7 +23,7 @@ BARE, REFERENCE = "bare", "reference"
 
 
 def bare_step(case: Case, run: Run) -> Callable[[], None]:
-    """Forward, loss, backward and update on one batch that is ready on the device."""
+    """Return a step (forward, loss, backward, update) on one batch that is on the device."""
     images, labels = next(run.train.epoch(0, 1, run.augmentations))
     model, optimizer = run.model.train(), run.optimizer
 
@@ -41,20 +41,18 @@ def bare_step(case: Case, run: Run) -> Callable[[], None]:
 def compare_loops(
     cases: list[Case], at_least: float, repeats: int, epoch_seconds: float | None = None
 ) -> list[dict[str, Any]]:
-    """One network and head at every precision, all contestants in turn.
+    """Compare one network and head at every precision, contestants in turn.
 
     Args:
-        cases: The same but for the precision.
-        at_least: Seconds of each contestant in each round, about.
-        repeats: Rounds.
+        cases: They differ in the precision only.
+        at_least: About the seconds of each contestant in a round.
         epoch_seconds: Seconds of our loop in each round, if other than ``at_least``.
 
     Returns:
-        A row for each case. Rates are images a second. ``loop`` leaves evaluation and checkpoint
-        out; ``whole`` has them in the proportion of a whole epoch of the data set: all images of
-        train once, of test once, and checkpoints as often as runs save. ``epoch`` has the shares
-        of such an epoch; ``batches`` is the time in which the loop made batches, and ``steps``
-        all other time of training (a GPU may still be making batches then).
+        A row for each case. Rates are images a second: ``loop`` without evaluation and
+        checkpoint, ``whole`` with their share of an epoch of the whole data set. ``epoch`` has
+        the shares of such an epoch: ``batches`` is the time of making batches, ``steps`` the
+        rest of training (in which a GPU may still make batches).
     """
     first = cases[0]
     device, batch = first.device, first.batch_size
@@ -69,7 +67,7 @@ def compare_loops(
             started = clock(device)
             step()
             seconds = clock(device) - started
-        # few steps make what is done once an epoch look large; a real epoch has hundreds
+        # with few steps, work done once an epoch would count too much
         least = 4 if at_least >= 1 else 1
         steps = [max(least, int(s / seconds)) for s in (at_least, epoch_seconds or at_least)]
         details[key] = {"batches": [], "evaluation": [], "checkpoint": []}
@@ -111,7 +109,7 @@ def compare_loops(
 def _of_an_epoch(
     case: Case, loop: list[float], parts: dict[str, list[float]]
 ) -> dict[str, list[float]]:
-    """Seconds for each image of train in an epoch of the whole data set, by part and round."""
+    """Return seconds for each image in an epoch of the whole data set, by part and round."""
     train, test = SIZES[case.config.dataset.name]
     every = case.config.runtime.save_every or 0.0
     evaluation = [seconds * test / train for seconds in parts["evaluation"]]
@@ -138,7 +136,7 @@ def _bare(case: Case, step: Callable[[], None], steps: int) -> Any:
 
 
 class _TimedCheckpoint(Checkpoint):
-    """A checkpoint that notes the seconds of the last save."""
+    """Measures the seconds of the last save."""
 
     seconds = 0.0
 
@@ -156,7 +154,7 @@ class _OneEpoch(Callback):
 
 
 def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
-    """Our own loop, each time one more epoch of so many steps."""
+    """Return a contestant that trains one more epoch of so many steps in our loop."""
     train, _ = SIZES[case.config.dataset.name]
     images = min(steps * case.batch_size, train)
     run = case.run(images)
@@ -175,10 +173,10 @@ def _loop(case: Case, steps: int, details: dict[str, list[float]]) -> Any:
 
 
 def one_epoch(case: Case, run: Run) -> float:
-    """The next epoch, with the callbacks of a run; more follow, so the next one is prepared.
+    """Train the next epoch with the callbacks of a run, as if more followed.
 
     Returns:
-        Seconds that its checkpoint took.
+        Seconds of its checkpoint.
     """
     run.recipe = dataclasses.replace(run.recipe, epochs=run.state.epoch + 2)
     with tempfile.TemporaryDirectory() as name:
@@ -207,7 +205,7 @@ def _plain(case: Case, at_least: float) -> Any:
 
 
 def _for_a_while(stream: Iterator[int], at_least: float, device: torch.device) -> float:
-    """Seconds an image."""
+    """Return the seconds of one image."""
     images, started = 0, clock(device)
     while True:
         images += next(stream)
@@ -217,7 +215,7 @@ def _for_a_while(stream: Iterator[int], at_least: float, device: torch.device) -
 
 
 def compare_augmentation(case: Case, at_least: float, repeats: int) -> dict[str, Any]:
-    """Making batches alone: ours against torchvision's transforms, image by image."""
+    """Compare making batches with torchvision's transforms of single images."""
     steps = max(2, int(2000 * at_least / case.batch_size))
     run, epoch = case.run(min(steps * case.batch_size, 60000)), 0
 
@@ -243,26 +241,8 @@ def compare_augmentation(case: Case, at_least: float, repeats: int) -> dict[str,
     }
 
 
-def evaluation_batches(case: Case, sizes: list[int], repeats: int) -> dict[str, Any]:
-    """Images a second of evaluation in batches of several sizes."""
-    run = case.run(30000)
-
-    def contestant(size: int) -> Callable[[], float]:
-        def work() -> float:
-            run.select.batch_size = size
-            with case.settings():
-                started = clock(case.device)
-                evaluate(run.model, run.select, run.autocast)
-                return (clock(case.device) - started) / run.select.num_images
-
-        return work
-
-    measured = take_turns({str(size): contestant(size) for size in sizes}, repeats)
-    return {"case": case.name, **{size: rates(values) for size, values in measured.items()}}
-
-
 def peak_memory(case: Case, steps: int) -> float:
-    """Most memory of this process (of the GPU, where there is one) in MB after some steps."""
+    """Return the peak memory of this process, or of the GPU, in MB after some steps."""
     with case.settings():
         one_epoch(case, case.run(steps * case.batch_size))
     if case.device.type == "cuda":

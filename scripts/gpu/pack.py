@@ -1,7 +1,7 @@
-"""Packs what a node with a GPU and no network needs to test, measure and train.
+"""Packs tests, benchmark and published cells for a node with a GPU and no network.
 
-The folder holds wheels of this project and of what such nodes lack, data sets, tests, scripts and
-``run.sh``, which starts everything there; ``README.md`` beside this file says how.
+The folder has wheels of this project and of missing dependencies, data sets, tests, scripts and
+``run.sh``, which starts everything; see ``README.md`` beside this file.
 
     python scripts/gpu/pack.py [--out .gpu] [--data DIR] [--sets mnist fashion_mnist]
 """
@@ -23,14 +23,14 @@ from spinal_repro.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMIT = "COMMIT"
-# nodes with PyTorch lack these or have an old filelock; the last one is published as source alone
+# missing on nodes with PyTorch, or too old; ANTLR is published as source only
 MISSING = ("hydra-core", "omegaconf", "filelock")
 ANTLR = "antlr4-python3-runtime==4.9.3"
 MIB = 2**20
 
 
 def add_wheels(folder: Path) -> None:
-    """Build the wheels of this project and of what nodes lack; needs a package index."""
+    """Build the wheels of this project and of the missing dependencies."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     needed = [text for text in project["dependencies"] if text.startswith(MISSING)]
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
@@ -40,12 +40,9 @@ def add_wheels(folder: Path) -> None:
 
 
 def add_data(name: str, root: Path, target: Path) -> None:
-    """Check a data set below ``root`` and put it, compressed, in the same place below ``target``.
+    """Check a data set below ``root`` and copy it, compressed, to the same place in ``target``.
 
     Equal contents give equal files, whether the source is compressed or not.
-
-    Raises:
-        UserError: where it is no such data set, is not there, or is damaged.
     """
     entry = find_entry(name)
     if not entry.contents or not all("-idx" in file.name for file in entry.contents):
@@ -61,8 +58,8 @@ def add_data(name: str, root: Path, target: Path) -> None:
             gunzip(packed, copy)
         else:
             raise UserError(
-                f"there is no {plain}; get it with 'spinal data fetch {name} --root {root}' or "
-                f"name another folder with --data ('spinal data info {name}' has other ways)"
+                f"{plain} is missing; get it with 'spinal data fetch {name} --root {root}' or "
+                f"choose another folder with --data (other ways: 'spinal data info {name}')"
             )
         if (wrong := file_problem(folder, file, deep=True)) is not None:
             raise UserError(f"{entry.title} in {source}: {wrong}")
@@ -70,7 +67,7 @@ def add_data(name: str, root: Path, target: Path) -> None:
 
 
 def compress(path: Path) -> None:
-    """Replace a file by ``<name>.gz``, which depends on nothing but its content."""
+    """Replace a file by ``<name>.gz``, which depends on its content only."""
     with (
         path.with_name(f"{path.name}.gz").open("wb") as raw,
         gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file,
@@ -80,7 +77,7 @@ def compress(path: Path) -> None:
 
 
 def add_sources(folder: Path) -> None:
-    """Copy tests, scripts and their settings, but nothing that git ignores."""
+    """Copy tests, scripts and their settings, without files that git ignores."""
     listed = git("ls-files", "-z", "-co", "--exclude-standard", "tests", "scripts")
     for name in ["pyproject.toml", *filter(None, listed.split("\0"))]:
         if (ROOT / name).is_file():  # deleted files are listed too
@@ -89,31 +86,27 @@ def add_sources(folder: Path) -> None:
 
 
 def git(*arguments: str) -> str:
-    """What git says of this checkout; a UserError outside one."""
+    """Run git in this checkout."""
     try:
         command = ["git", "-C", str(ROOT), *arguments]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UserError(f"{ROOT} is not a git checkout; records could not name a commit") from error
+        raise UserError(f"{ROOT} is not a git checkout; records need a commit") from error
 
 
 def commit() -> str:
-    """``<hash>``, or ``<hash>+modified`` where files differ from the commit."""
+    """Return ``<hash>``, or ``<hash>+modified`` if files differ from the commit."""
     changed = git("status", "--porcelain").strip()
     return git("rev-parse", "HEAD").strip() + ("+modified" if changed else "")
 
 
 def size(files: Iterable[Path]) -> int:
-    """Bytes of files."""
+    """Add up the bytes of files."""
     return sum(path.stat().st_size for path in files if path.is_file())
 
 
 def check_size(folder: Path, max_mib: float) -> str:
-    """The size of a pack and the tracked files of the repository.
-
-    Raises:
-        UserError: where it is above the limit.
-    """
+    """Describe the size of a pack and the tracked files; refuse more than ``max_mib``."""
     parts = {path.name: size([path, *path.rglob("*")]) for path in sorted(folder.iterdir())}
     tracked = size(ROOT / name for name in git("ls-files", "-z").split("\0") if name)
     total = sum(parts.values()) + tracked
@@ -127,13 +120,9 @@ def check_size(folder: Path, max_mib: float) -> str:
 
 
 def build(out: Path, data: Path, sets: Iterable[str], max_mib: float) -> str:
-    """Build the pack, replace the one that is there, and return its sizes as text.
-
-    Raises:
-        UserError: where the folder holds something else, or a part fails.
-    """
+    """Build the pack, replace an old one, and return a description of its size."""
     if out.exists() and not (out / COMMIT).is_file():
-        raise UserError(f"{out} is there and is not a pack; delete it or name another --out")
+        raise UserError(f"{out} exists and is not a pack; delete it or choose another --out")
     partial = out.with_name(f"{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
@@ -153,7 +142,7 @@ def build(out: Path, data: Path, sets: Iterable[str], max_mib: float) -> str:
 
 
 def main() -> None:
-    """Build the pack and say how to start it."""
+    """Build the pack and print how to start it."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--out", type=Path, default=ROOT / ".gpu", help="default: .gpu")
     root = Path(os.environ.get("SPINAL_DATA", "data"))

@@ -3,11 +3,11 @@
 #
 #   bash run.sh [OUT] [--minutes 9] [--device cuda|cpu] [OVERRIDE...]
 #
-# OUT (default: gpu-out) gets log.txt, tests.txt, benchmark.json, records.zip and summary.md as they
-# are made. A part that fails does not stop the next one, and all end within the minutes. Overrides,
-# e.g. data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces),
-# SEEDS and MODELS (of the benchmark) choose others than those below. RUNS is a folder that keeps
-# checkpoints for another call (default: a temporary one).
+# OUT (default: gpu-out) gets log.txt, tests.txt, benchmark.json, records.zip and summary.md. A part
+# that fails does not stop the next one, and all end within the minutes. Overrides, e.g.
+# data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces), SEEDS
+# and MODELS (of the benchmark) replace the defaults below. RUNS is a folder that keeps checkpoints for
+# another call (default: a temporary one).
 set -uo pipefail
 fail() { echo "run.sh: $*" >&2; exit 2; }
 
@@ -41,12 +41,12 @@ trap '[[ -z $running ]] || { kill "$running"; wait "$running"; }; exit 143' INT 
 
 left() { echo $((limit - SECONDS)); }
 as_minutes() { awk -v s="$1" 'BEGIN { printf "%.2f", s / 60 }'; }
-# part NAME SECONDS COMMAND...: at most so long, and what it prints also goes to OUT/NAME.txt if
-# that is there; exit codes 5 (no tests) and 75 (something is left for another call) are fine
+# part NAME SECONDS COMMAND...: with a time limit; output also goes to OUT/NAME.txt if that exists;
+# exit codes 5 (no tests) and 75 (something is left for another call) are fine
 part() {
     local name=$1 seconds=$2 code began=$SECONDS copy=/dev/null
     shift 2
-    ((seconds > 0)) || { echo "== $name: left out, the time is up"; return; }
+    ((seconds > 0)) || { echo "== $name: skipped, the time is up"; return; }
     [[ ! -e $out/$name.txt ]] || copy=$out/$name.txt
     echo "== $name: at most $seconds s"
     timeout --signal="${signal:-TERM}" --kill-after=5 "$seconds" "$@" > >(tee -a "$copy") 2>&1 &
@@ -64,7 +64,7 @@ cp -r "$pack/data" "$work/data"
 part install 120 python3 -m pip install --quiet --no-index --no-deps --no-warn-script-location \
     --target "$work/lib" "$pack"/wheels/*.whl
 nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
-python3 - "$device" << 'END' || fail "nothing can be run here; --device cpu rehearses without a GPU"
+python3 - "$device" << 'END' || fail "no GPU or a missing package; --device cpu rehearses without a GPU"
 import platform, sys, torch, torchvision, spinal_repro, hydra
 print("Python", platform.python_version(), "PyTorch", torch.__version__, torchvision.__version__)
 sys.exit(sys.argv[1] == "cuda" and not torch.cuda.is_available() and "PyTorch finds no GPU")

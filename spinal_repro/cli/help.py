@@ -1,10 +1,12 @@
-"""``spinal-train --help``: Hydra's own takes seconds, and lists folders that nobody chooses."""
+"""``spinal-train --help``; Hydra's own takes seconds, and lists groups of internal files."""
 
 import argparse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from spinal_repro.config.compose import GROUPS, choices
 
 USAGE = """\
 usage: spinal-train [-m] [GROUP=NAME ...] [GROUP.KEY=VALUE ...] [paper=TABLE/CELL]
@@ -15,42 +17,33 @@ Trains one configuration, or continues it; with -m, one for each combination of 
     spinal-train -m dataset=mnist,kmnist head=fc,spinal seed=0,1,2
     spinal-train paper=mnist/vgg5_spinal
 
-Groups and the names to choose from; dataset and model alone choose the rest as published:
+Groups and their names (a dataset and a model choose the published recipe and head):
 
 """
 OPTIONS = """
 options:
-  -h, --help        this text
+  -h, --help        show this text
   -m, --multirun    one run for each combination of comma-separated values
-  --cfg job         show what the command line composes, and train nothing
-  --config-dir DIR  a folder with groups of your own beside the shipped ones
-  --hydra-help      everything else that Hydra knows
+  --cfg job         show the composed configuration, without training
+  --explain         show each setting with the file that sets it, without training
+  --config-dir DIR  a folder with groups of your own
+  --hydra-help      options of Hydra
 
+model also takes any network of torchvision and timm: model=resnext50_32x4d.
 Published cells: spinal paper list. Data sets: spinal data list. Runs: spinal status.
-Data sets lie in data/ (data.root, SPINAL_DATA), runs in runs/ (runs, SPINAL_RUNS)."""
+Data sets are read from data/ (data.root, SPINAL_DATA), runs go to runs/ (runs, SPINAL_RUNS)."""
 
 
-def help_text(groups: Iterable[str], folders: Iterable[Path]) -> str:
-    """Usage, every group with its names, and options.
-
-    Args:
-        groups: Names of configuration groups.
-        folders: Where their files lie, each ``GROUP/NAME.yaml``.
-    """
+def help_text(folders: Iterable[Path]) -> str:
+    """Usage, every group with its names, and options; folders have groups of the user's own."""
     places = list(folders)
-    lines = []
-    for group in groups:
-        names = {path.stem for folder in places for path in (folder / group).glob("*.yaml")}
-        lines.append(f"  {group}: {', '.join(sorted(names))}\n")
+    lines = [f"  {group}: {', '.join(choices(group, places))}\n" for group in GROUPS]
     return USAGE + "".join(lines) + OPTIONS
 
 
 @contextmanager
 def textual_help() -> Iterator[None]:
-    """Let Hydra 1.3 build its parser on Python 3.14, which refuses help that is not text.
-
-    Hydra gives an object for ``--shell-completion`` that would write its text when it is printed.
-    """
+    """Let Hydra 1.3 build its parser on Python 3.14, where the help of an option must be text."""
     add: Any = argparse.ArgumentParser.add_argument
 
     def add_with_text(parser: argparse.ArgumentParser, *names: str, **options: Any) -> Any:

@@ -1,7 +1,4 @@
-"""Checks the jobs of a sweep before they are handed to a launcher.
-
-Importing this imports neither torch nor a launcher.
-"""
+"""The jobs of a sweep, checked before the first one starts."""
 
 import importlib.util
 import itertools
@@ -27,12 +24,13 @@ class JobError(Exception):
     """A job of a sweep did not finish."""
 
 
-def launcher_of(arguments: Sequence[str]) -> str:
-    """The launcher that a command line chooses; ours where it chooses none.
+def override_words(arguments: Sequence[str]) -> list[str]:
+    """The overrides among the arguments of a command."""
+    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
-    Raises:
-        UserError: where it is not installed.
-    """
+
+def launcher_of(arguments: Sequence[str]) -> str:
+    """The launcher that a command line chooses, `OWN` by default; it must be installed."""
     found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{KEY}=")]
     launcher = [OWN, *found][-1]
     for beginning, extra in EXTRAS.items():
@@ -43,9 +41,9 @@ def launcher_of(arguments: Sequence[str]) -> str:
 
 
 def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> list[Config]:
-    """Compose and check every job of a command line, see `check_all`."""
-    words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    settings = [a for a in words if not a.lstrip("+~").startswith("hydra")]
+    """Compose every job of a command line, and check them with `check_all`."""
+    words = override_words(arguments)
+    settings = [word for word in words if not word.lstrip("+~").startswith("hydra")]
     choices: dict[str, list[str]] = {}
     for override in OverridesParser.create().parse_overrides(settings):
         key = override.get_key_element()
@@ -54,9 +52,9 @@ def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> lis
             try:
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             except HydraException:  # glob(...), interval(...)
-                raise UserError(f"with {KEY}, name the choices of {key} one by one") from None
+                raise UserError(f"with {KEY}, list the values: {key}=A,B,C") from None
     jobs = [(" ".join(job), job) for job in itertools.product(*choices.values())]
-    return check_all(jobs, lambda job: compose(job, *extra_dirs[:1]))
+    return check_all(jobs, lambda job: compose(job, *extra_dirs))
 
 
 def check_all(
@@ -67,9 +65,6 @@ def check_all(
     Args:
         jobs: Each with its name.
         composed: Makes a configuration of a job.
-
-    Raises:
-        UserError: naming every job that cannot be run, or where there are none.
     """
     from spinal_repro.training.check import check_parts
 
@@ -77,7 +72,7 @@ def check_all(
     for name, job in jobs:
         try:
             config = composed(job)
-            if config.identity() not in checked:  # seeds differ in nothing that could be wrong
+            if config.identity() not in checked:  # other seeds are as good
                 check_parts(config)
                 checked.add(config.identity())
             configs.append(config)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.config.compose import compose, config_dir
+from spinal_repro.config.compose import choices, compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import Classifier, Counts, build_model, count
@@ -45,11 +45,6 @@ class Sizes:
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: list[tuple[str, str, str]] = field(default_factory=list)
-
-
-def shipped(group: str) -> list[str]:
-    """The names of a configuration group."""
-    return sorted(path.stem for path in (config_dir() / group).glob("*.yaml"))
 
 
 def sizes(overrides: Sequence[str] = ()) -> Sizes:
@@ -128,7 +123,7 @@ def _count_regression(regression: Mapping[str, Any]) -> Counts:
 
 def _names(group: str, named: dict[str, str]) -> list[str]:
     given = named.get(group)
-    return shipped(group) if given is None else given.split(",")
+    return choices(group) if given is None else given.split(",")
 
 
 def _without_head_options(overrides: Sequence[str]) -> list[str]:

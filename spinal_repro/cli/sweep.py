@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from spinal_repro.cli.launch import JobError, check_all
-from spinal_repro.config.compose import validate
+from spinal_repro.config.validate import validate
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
 from spinal_repro.records.store import RECORD, read_record

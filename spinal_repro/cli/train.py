@@ -1,10 +1,11 @@
 """``spinal-train``: the Hydra application."""
 
 import argparse
+import difflib
 import os
 import re
 import sys
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +18,21 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.explain import explain
 from spinal_repro.cli.help import help_text, textual_help
-from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of
+from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of, override_words
 from spinal_repro.config.compose import (
     GROUPS,
+    choices,
     compose_raw,
     config_dir,
-    force_add_schema_keys,
-    format_hydra_error,
-    validate,
+    find_choice,
+    library_networks,
+    prepare,
     version_base,
 )
 from spinal_repro.config.schema import Config, schema_keys
+from spinal_repro.config.validate import format_hydra_error, validate
 from spinal_repro.errors import (
     EXIT_FAILED,
     EXIT_INTERRUPTED,
@@ -37,14 +41,14 @@ from spinal_repro.errors import (
     error_message,
     unknown,
 )
-from spinal_repro.io import echo, ignore_broken_pipe, printable, read_yaml
+from spinal_repro.io import echo, ignore_broken_pipe, printable
 
 LINE_FEED = "\n"
-CELL = "paper"  # the group of published cells; none is chosen unless asked for
+CELL = "paper"  # the group of published cells
 
 
 def main() -> None:
-    """Entry point: exits 0 when every run asked for is finished."""
+    """Entry point: exits 0 when every run is finished."""
     code = _main(sys.argv[1:])
     ignore_broken_pipe()
     sys.exit(code)
@@ -52,6 +56,7 @@ def main() -> None:
 
 def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
+    explaining = "--explain" in arguments
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
     launcher, exit_code = OWN, 0
 
@@ -70,18 +75,22 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         if not {"-h", "--help"}.isdisjoint(arguments):
-            print(help_text(GROUPS, [config_dir(), *_extra_dirs(arguments)]))
+            print(help_text(extra_dirs(arguments)))
             return 0
-        arguments = expand(arguments, sweeping)
+        arguments = expand([a for a in arguments if a != "--explain"], sweeping)
+        folders = extra_dirs(arguments)
         check_overrides(arguments)
+        if explaining:
+            print(explain(override_words(arguments), folders))
+            return 0
         if sweeping:
             launcher = launcher_of(arguments)
             if launcher == OWN:
                 arguments = [*arguments, f"{KEY}={OWN}"]
             else:
-                jobs = check_jobs(arguments, _extra_dirs(arguments))
+                jobs = check_jobs(arguments, folders)
                 echo(f"{len(jobs)} jobs checked; {launcher} runs them")
-        sys.argv = [*sys.argv[:1], *force_add_schema_keys(arguments)]  # what Hydra reads
+        sys.argv = [*sys.argv[:1], *prepare(arguments, folders)]  # Hydra reads it
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)
@@ -127,56 +136,42 @@ def _complain(message: str) -> None:
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Refuse unknown groups, choices and keys on the command line, naming the nearest one.
+    """Refuse unknown groups, choices and keys on the command line, with the nearest that exists.
 
     Hydra would accept unknown keys behind ``+``; its other messages name no alternative.
-
-    Raises:
-        UserError: for the first one found.
     """
-    words = [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-    overrides = OverridesParser.create().parse_overrides(words)
-    folders = [config_dir(), *_extra_dirs(arguments)]
-    groups, chosen = (CELL, *GROUPS), []
-    for override in (o for o in overrides if o.key_or_group in groups):
-        group = override.key_or_group
+    overrides = OverridesParser.create().parse_overrides(override_words(arguments))
+    folders, groups = extra_dirs(arguments), (CELL, *GROUPS)
+    chosen, keys = [], []
+    for override in overrides:
+        key = override.key_or_group
+        if key not in groups:
+            if "@" not in key and re.split("[./]", key)[0] != "hydra":
+                keys.append(key)
+            continue
         if override.is_add() or override.is_force_add():
-            raise UserError(
-                f"a {group} is chosen without a plus; leave out the plus of {override.input_line}"
-            )
-        names = _choices(override)
+            raise UserError(f"leave out the plus of {override.input_line}")
+        names = _names(override)
         for name in names:
-            _check_choice(group, name, folders)
-        chosen += [f"{group}={name}" for name in names[:1]]
-    keys = [o.key_or_group for o in overrides if o.key_or_group not in groups]
-    keys = [k for k in keys if "@" not in k and re.split("[./]", k)[0] != "hydra"]
+            _check_choice(key, name, folders)
+        chosen += [f"{key}={name}" for name in names[:1]]
     if keys:  # composing takes a moment
-        composed = OmegaConf.to_container(compose_raw(chosen, *folders[1:2]))
-        # what was published about a cell is no setting
-        known = {k for k in {*_keys(composed), *schema_keys()} if k.split(".")[0] != CELL}
-        _check_keys(keys, known, folders)
+        composed = _keys(OmegaConf.to_container(compose_raw(chosen, *folders)))
+        known = {key for key in (*composed, *schema_keys()) if key.partition(".")[0] != CELL}
+        for key in keys:
+            if key not in known:
+                raise _unknown_key(key, known, folders)
 
 
-def _check_keys(keys: Iterable[str], known: set[str], folders: Iterable[Path]) -> None:
-    """Refuse keys that nothing chosen has: other choices may have them, or it is a typo."""
-    unknown_keys = [key for key in keys if key not in known]
-    if not unknown_keys:
-        return
-    key, elsewhere = unknown_keys[0], _keys_elsewhere(known, folders)
-    if key in elsewhere:
-        *others, final = elsewhere[key]
-        owners = f"{', '.join(others)} or {final}" if others else final
-        raise UserError(f"{key} belongs to {key.partition('.')[0]}={owners}, not to what is chosen")
-    raise unknown("configuration key", key, {*known, *elsewhere})
-
-
-def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
+def extra_dirs(arguments: Sequence[str]) -> list[Path]:
     """Folders with configuration of the user's own: ``--config-dir`` and ``hydra.searchpath``."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--cfg", "-c")  # else -c would be taken for the beginning of -cd
     given, _ = parser.parse_known_args(arguments)
     folders = [] if given.config_dir is None else [Path(given.config_dir)]
+    if folders and not folders[0].is_dir():
+        raise UserError(f"--config-dir {folders[0]} is not a folder")
     words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
     for override in OverridesParser.create().parse_overrides(words):
         value = override.value()
@@ -185,7 +180,7 @@ def _extra_dirs(arguments: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _choices(override: Override) -> list[str]:
+def _names(override: Override) -> list[str]:
     """The names an override chooses in a group; none for a glob or a deletion."""
     if override.is_sweep_override():
         if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
@@ -198,23 +193,30 @@ def _choices(override: Override) -> list[str]:
 
 def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
     if group == CELL:
-        check_cell(name, folders[1:])
+        check_cell(name, folders)
         return
-    known = [path.stem for folder in folders for path in (folder / group).glob("*.yaml")]
+    known = choices(group, folders)
+    if name in known:
+        return
+    if group == "model":
+        known += difflib.get_close_matches(name, library_networks(), n=1, cutoff=0.8)
     if name not in known:
         raise unknown(group, name, known)
 
 
-def _keys_elsewhere(known: Container[str], folders: Iterable[Path]) -> dict[str, list[str]]:
-    """Keys that only other choices of their group have, each with those choices."""
-    found: dict[str, list[str]] = {}
-    for folder in folders:
-        for group in GROUPS:
-            for path in sorted((folder / group).glob("*.yaml")):
-                for key in _keys(read_yaml(path), f"{group}."):
-                    if key not in known and key != f"{group}.defaults":
-                        found.setdefault(key, []).append(path.stem)
-    return found
+def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> UserError:
+    """The error for a key that nothing chosen has; other choices of its group may have it."""
+    group, _, option = key.partition(".")
+    owners, others = [], set(known)
+    for name in choices(group, folders):
+        options = set(_keys(find_choice(group, name, folders)[1])) - {"defaults"}
+        others |= {f"{group}.{other}" for other in options}
+        owners += [name] * (option in options)
+    if not owners:
+        return unknown("configuration key", key, others)
+    *first, last = owners
+    names = f"{', '.join(first)} or {last}" if first else last
+    return UserError(f"{key} belongs to {group}={names}, which is not chosen")
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:

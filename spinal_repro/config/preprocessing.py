@@ -1,60 +1,37 @@
-"""How stored images are brought to one size, as a recipe says it."""
+"""How a recipe brings stored images to one size."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.registry import merge_onto
-
-if TYPE_CHECKING:
-    from spinal_repro.config.schema import RecipeConfig
-
 
 MAX_SIDE = 4096  # of an image, in pixels
 
 
 def refuse_constants(std: Sequence[float], where: str) -> None:
-    """Refuse a std that is not above 0.
-
-    Args:
-        std: Of pixels in [0, 1], one or one a channel.
-        where: What says it, for the message.
-
-    Raises:
-        UserError: for a std that is not above 0.
-    """
+    """Refuse a std that is not above 0; ``where`` is the recipe or file that has it."""
     if any(not value > 0 for value in std):
         raise UserError(f"std in {where} must be above 0, got {list(std)}")
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How stored images become images of one size, once, before anything random.
+    """How stored images become images of one size, once, before anything random."""
 
-    Attributes:
-        resize: A number for the shorter side, or ``[height, width]`` whatever the shape; null
-            leaves the size.
-        crop: Side of the centre square kept; null keeps all.
-        interpolation: ``bilinear`` or ``bicubic``.
-    """
-
-    resize: Any = None
-    crop: int | None = None
-    interpolation: str = "bilinear"
+    resize: Any = None  # N: the shorter side in pixels; [height, width]; None: unchanged
+    crop: int | None = None  # side of the centre square in pixels; None: no crop
+    interpolation: str = "bilinear"  # or bicubic
 
     @classmethod
-    def of(cls, recipe: "RecipeConfig", part: str) -> "Preprocessing":
-        """What a recipe does to one part, ``train`` or ``eval``.
-
-        Raises:
-            UserError: for an unknown part, key or ill-typed value.
-        """
-        for name in recipe.prepare:
+    def of(cls, prepare: Mapping[str, Any], part: str) -> "Preprocessing":
+        """Read ``recipe.prepare`` for one part of the data, ``train`` or ``eval``."""
+        for name in prepare:
             if name not in ("train", "eval"):
                 raise unknown("part of recipe.prepare", str(name), ("train", "eval"))
         where = f"recipe.prepare.{part}"
-        made = cls(**merge_onto(cls, recipe.prepare.get(part) or {}, where=where))
+        made = cls(**merge_onto(cls, prepare.get(part) or {}, where=where))
         sizes = made.resize if isinstance(made.resize, list) else [made.resize]
         whole = all(isinstance(size, int) and 0 < size <= MAX_SIDE for size in sizes)
         if made.resize is not None and not (whole and len(sizes) in (1, 2)):
@@ -67,15 +44,13 @@ class Preprocessing:
                 f"{where}.resize {made.resize} is not square; give {where}.crop as well"
             )
         if made.crop is not None and not 0 < made.crop <= MAX_SIDE:
-            raise UserError(f"{where}.crop must lie between 1 and {MAX_SIDE}, got {made.crop}")
+            raise UserError(f"{where}.crop must be from 1 to {MAX_SIDE}, got {made.crop}")
         one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
         return made
 
     @property
     def size(self) -> int | None:
-        """Side of the square that results; null where it is the stored one."""
+        """Side of the resulting square in pixels; None if images keep their size."""
         if self.crop is not None or self.resize is None:
             return self.crop
-        if isinstance(self.resize, list):
-            return int(self.resize[0])
-        return int(self.resize)
+        return int(self.resize[0] if isinstance(self.resize, list) else self.resize)

@@ -1,13 +1,13 @@
-"""The schema of a run's configuration: frozen dataclasses, and the identity of a run.
+"""The schema of a run's configuration as frozen dataclasses, and the identity of a run.
 
-A head, backbone, learning-rate rule or augmentation is ``name`` plus options; its options are
-checked against the constructor the name stands for (see `registry`). Where one constructor
-serves many names (the networks of a library) the component also has a ``kind``.
+A head, backbone, learning-rate rule or augmentation is a name with options, which are checked
+against the signature of its constructor (see `registry`).
 """
 
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,35 +16,57 @@ from omegaconf import MISSING
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.errors import UserError
+from spinal_repro.seeds import LARGEST
+
+# Names, folders and machine settings, which change no bit of a result.
+NOT_IN_IDENTITY = {
+    "seed", "runs", "cell", "tracker", "data.root", "data.download",
+    "dataset.title", "recipe.name", "recipe.published_epochs", "protocol.name",
+    "runtime.threads", "runtime.jobs", "runtime.time_limit", "runtime.progress",
+    "runtime.save_every", "runtime.debug",
+}  # fmt: skip
+
+
+def limit(default: Any = MISSING, **limits: Any) -> Any:
+    """A field with limits, checked by `validate`: ``above``, ``least``, ``most``, ``choices``.
+
+    A text is only taken by a number's field where it is the default, e.g. ``auto``.
+    """
+    return field(default=default, metadata=limits)
+
+
+def limited(config: Any) -> Iterator[tuple[Any, Any]]:
+    """Each field that has limits, with its value."""
+    for entry in dataclasses.fields(config):
+        if entry.metadata:
+            yield entry, getattr(config, entry.name)
 
 
 @dataclass(frozen=True)
 class Component:
     """A registered name with its options: one head, backbone, rule or augmentation.
 
-    Attributes:
-        name: The registered name; with a ``kind``, one of the names that the kind knows.
-        options: Keyword arguments of the constructor.
-        kind: The registered name of a constructor that takes ``name`` as an option.
+    With a ``kind``, that is the registered name, and ``name`` one of those the constructor takes:
+    ``kind: torchvision``, ``name: resnet18``.
     """
 
     name: str
-    options: dict[str, Any]
+    options: dict[str, Any]  # keyword arguments of the constructor
     kind: str | None = None
 
     @property
     def registered(self) -> str:
-        """Under what the constructor is registered."""
+        """The name of the constructor in its registry."""
         return self.name if self.kind is None else self.kind
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What the constructor is called with."""
+        """The constructor's keyword arguments."""
         return self.options if self.kind is None else {"name": self.name, **self.options}
 
     @property
     def label(self) -> str:
-        """For folders and people: torchvision's ``resnet18`` is not timm's."""
+        """A unique name for folders and tables: torchvision's ``resnet18`` is not timm's."""
         return self.name if self.kind is None else f"{self.kind}.{self.name}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,134 +77,93 @@ class Component:
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """What a data set is: where its images come from and what must be found there.
+    """A data set: its reader and the images that must be found.
 
-    ``num_classes`` and the sizes of the parts are null where they are counted when the images are
-    read, ``image_size`` where images are of any size and the recipe says what is made of them.
-    ``val_size`` is the size of a published validation part; without one, ``heldout`` cuts its own.
+    Classes and sizes of the parts are None where they are counted when images are read.
     """
 
     name: str = MISSING
-    title: str = field(default=MISSING, metadata={"identity": False})
-    source: str = MISSING
-    num_classes: int | None = MISSING
-    image_size: int | None = MISSING
-    channels: int = MISSING
+    title: str = MISSING
+    source: str = MISSING  # a registered reader, see data/sources.py
+    num_classes: int | None = limit(above=0)
+    image_size: int | None = limit(above=0)  # pixels; None: of any size
+    channels: int = limit(above=0)
     train_size: int | None = MISSING
     test_size: int | None = MISSING
-    val_size: int | None = field(default=None, metadata={"identity": "if set"})
+    val_size: int | None = None  # of a published validation part; else heldout splits train
     label_offset: int = 0
-    num_outputs: int | None = None  # logits of the model; the number of classes unless given
+    num_outputs: int | None = limit(None, above=0)  # logits; None: one for each class
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def outputs(self) -> int:
-        """Number of logits.
-
-        Raises:
-            UserError: where classes are counted from images that have not been read.
-        """
+        """Number of logits."""
         found = self.num_classes if self.num_outputs is None else self.num_outputs
         if found is None:
             raise UserError(
                 f"the classes of {self.title} are counted when its images are read; without "
-                f"them, say how many there are: dataset.num_classes=N"
+                f"them, give their number: dataset.num_classes=N"
             )
         return found
 
 
 @dataclass(frozen=True)
 class RecipeConfig:
-    """How a model is trained.
-
-    Attributes:
-        published_epochs: What the paper's scripts run, if any.
-        prepare: How stored images are brought to one size before augmentation and evaluation:
-            ``{train: {resize: [272, 272]}, eval: {resize: 256, crop: 256}}``; as they are unless
-            given (see `data.prepare`).
-        stages: Epoch to learning rate: that epoch opens a new stage, from the best weights so
-            far, with a fresh optimizer and rule.
-        best_of_last_stage: Earlier stages are forgotten in selection, as the original does (Q21).
-        head_epochs: The first so many epochs train the head alone, so that a head on fresh weights
-            does not distort the features of pretrained ones (arXiv 2202.10054).
-    """
+    """How a model is trained."""
 
     name: str = MISSING
-    epochs: int = MISSING
-    published_epochs: int | None = field(default=None, metadata={"identity": False})
-    batch_size: int = MISSING
-    eval_batch_size: int = 1000
+    epochs: int = limit(above=0)
+    published_epochs: int | None = None  # of the paper's scripts
+    batch_size: int = limit(above=0)
+    eval_batch_size: int = limit(1000, above=0)
     optimizer: str = MISSING
-    lr: float = MISSING
-    momentum: float = 0.0
-    weight_decay: float = 0.0
+    lr: float = limit(above=0)
+    momentum: float = limit(0.0, least=0)
+    weight_decay: float = limit(0.0, least=0)
     lr_rule: dict[str, Any] = field(default_factory=lambda: {"name": "constant"})
-    label_smoothing: float = field(default=0.0, metadata={"identity": "if set"})
+    label_smoothing: float = 0.0
     augment: list[dict[str, Any]] = field(default_factory=list)
-    mean: list[float] | None = MISSING  # null: what the model's weights expect
+    mean: list[float] | None = MISSING  # one, or one a channel; None: that of the model's weights
     std: list[float] | None = MISSING
-    prepare: dict[str, Any] = field(default_factory=dict, metadata={"identity": "if set"})
-    stages: dict[int, float] = field(default_factory=dict, metadata={"identity": "if set"})
-    best_of_last_stage: bool = field(default=False, metadata={"identity": "if set"})
-    head_epochs: int = field(default=0, metadata={"identity": "if set"})
+    # {train: {resize: [272, 272]}, eval: {resize: 256, crop: 256}}, see `Preprocessing`
+    prepare: dict[str, Any] = field(default_factory=dict)
+    # first epoch to learning rate: from the best weights so far, with a fresh optimizer and rule
+    stages: dict[int, float] = field(default_factory=dict)
+    best_of_last_stage: bool = False  # selection ignores earlier stages, as in the original (Q21)
+    # train the head alone at first: a fresh head distorts pretrained features (arXiv 2202.10054)
+    head_epochs: int = limit(0, least=0)
 
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """Who steers and selects: ``val`` (held out of train) or ``test`` (as published).
-
-    Attributes:
-        watch_test: With ``select_on: val``, also write down the test accuracy of each epoch, which
-            steers and selects nothing: what selection on the test set would have been worth.
-    """
+    """The part of the data that steers the learning rate and selects the epoch."""
 
     name: str = MISSING
-    select_on: str = MISSING
+    select_on: str = limit(choices=("val", "test"))
     val_fraction: float = MISSING
-    split_seed: int = 0
-    watch_test: bool = field(default=False, metadata={"identity": "if set"})
+    split_seed: int = limit(0, least=0, most=LARGEST)
+    watch_test: bool = False  # also record the test accuracy of each epoch, which decides nothing
 
 
 @dataclass(frozen=True)
 class RuntimeConfig:
-    """On what a run is computed, and how it shows itself.
+    """Device, precision, checkpoints and progress."""
 
-    Attributes:
-        compile: Whether the model is compiled, which rounds and drops out differently: a run with
-            it is another one.
-        threads: CPU threads; null for as many as the run began with, or all (of a sweep: an equal
-            share).
-        jobs: Of a sweep, how many run at once; ``auto`` as many as there are cores or devices for.
-        time_limit: Of a job of a sweep, in minutes.
-        deterministic: Whether only operations are used that give the same bits each time.
-        precision: ``auto`` is ``tf32`` on CUDA and ``fp32`` elsewhere; ``tf32`` lets convolutions
-            use TF32, as is PyTorch's default, ``bf16`` is autocast.
-        save_every: Seconds between two checkpoints, which are written after epochs; 0 for one
-            after every epoch, null for one at the end.
-        debug: ``nonfinite`` checks every layer, gradient and weight for NaN and Inf, which is slow.
-    """
-
-    device: str = "auto"
-    precision: str = "auto"
+    device: str = limit("auto", choices=("auto", "cpu", "cuda", "mps"))
+    # auto: tf32 on CUDA, else fp32; tf32 in convolutions; bf16 is autocast
+    precision: str = limit("auto", choices=("auto", "fp32", "tf32", "bf16"))
     channels_last: bool = True
-    compile: bool = field(default=False, metadata={"identity": "if set"})
-    threads: int | None = field(default=None, metadata={"identity": False})
-    jobs: int | str = field(default="auto", metadata={"identity": False})
-    time_limit: float | None = field(default=None, metadata={"identity": False})
-    progress: str = field(default="auto", metadata={"identity": False})
-    deterministic: bool = field(default=False, metadata={"identity": "if set"})
-    save_every: float | None = field(default=15.0, metadata={"identity": False})
-    debug: str = field(default="none", metadata={"identity": False})
+    compile: bool = False
+    threads: int | None = limit(None, above=0, most=4096)  # None: all, in a sweep an equal share
+    jobs: int | str = limit("auto", above=0, most=4096)  # of a sweep, at once; auto: one a device
+    time_limit: float | None = limit(None, above=0)  # of a job of a sweep, in minutes
+    progress: str = limit("auto", choices=("auto", "bar", "lines", "none"))
+    deterministic: bool = False
+    save_every: float | None = limit(15.0, least=0)  # seconds; 0: each epoch, None: at the end
+    debug: str = limit("none", choices=("none", "nonfinite"))  # nonfinite: find NaN/Inf (slow)
 
     def on(self, device: str) -> "RuntimeConfig":
-        """The same on a type of device, which decides what precision ``auto`` is.
-
-        Args:
-            device: ``cpu``, ``cuda`` or ``mps``.
-
-        Raises:
-            UserError: for ``tf32`` on anything but CUDA.
-        """
+        """The same on ``cpu``, ``cuda`` or ``mps``, with its precision for ``auto``."""
         precision = self.precision
         if precision == "auto":
             precision = "tf32" if device == "cuda" else "fp32"
@@ -196,24 +177,17 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where data lie, and how much of them is read.
+    """Place of the data sets, and how much of them is read."""
 
-    Attributes:
-        root: The folder of data sets.
-        download: Fetch what is missing.
-        limit: At most this many images a split: a reduced budget.
-        test: False drops the test part unseen: trials of a search end without a test accuracy.
-    """
-
-    root: str = field(default="data", metadata={"identity": False})
-    download: bool = field(default=False, metadata={"identity": False})
-    limit: int | None = None
-    test: bool = field(default=True, metadata={"identity": "if set"})
+    root: str = "data"
+    download: bool = False
+    limit: int | None = limit(None, above=0)  # at most this many images a split
+    test: bool = True  # False: the test part is not read, as in trials of a search
 
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that one run is made of."""
+    """All settings of one run."""
 
     dataset: DatasetConfig
     model: Component
@@ -222,10 +196,10 @@ class Config:
     protocol: ProtocolConfig
     runtime: RuntimeConfig
     data: DataConfig
-    seed: int
-    runs: str
-    cell: str | None = None  # the published cell that this run was asked for as, if any
-    tracker: Component = field(default_factory=lambda: Component("none", {}))  # see trackers/
+    seed: int = limit(least=0)
+    runs: str = MISSING
+    cell: str | None = None  # the published cell that was chosen by paper=TABLE/CELL
+    tracker: Component = field(default_factory=lambda: Component("none", {}))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain containers in the shape of the YAML (`validate` accepts it again)."""
@@ -237,7 +211,7 @@ class Config:
         return plain
 
     def portable(self) -> "Config":
-        """The same without the places of one machine: records may travel."""
+        """The same without folders and tracker of one machine, for records."""
         data = dataclasses.replace(self.data, root=DataConfig().root)
         silent = Component("none", {})
         return dataclasses.replace(self, data=data, runs="runs", tracker=silent)
@@ -245,55 +219,39 @@ class Config:
     def identity(self) -> str:
         """Eight hex digits naming what is trained, the seed left out.
 
-        Only what can change a result counts: not where data or runs lie, how progress is
-        shown or how many threads compute.
+        A hash of every setting that differs from its default, those of `NOT_IN_IDENTITY` left
+        out: a new setting changes no identity where it has its default. A default of a setting
+        that counts must never change.
         """
-        plain = self.to_dict()
-        for group, config in (
-            ("dataset", self.dataset),
-            ("recipe", self.recipe),
-            ("protocol", self.protocol),
-            ("runtime", self.runtime),
-            ("data", self.data),
-        ):
-            for entry in dataclasses.fields(config):
-                counts = entry.metadata.get("identity", True)
-                if counts == "if set":  # younger than some records: its default changes nothing
-                    counts = plain[group][entry.name] not in (entry.default, {}, None)
-                if not counts:
-                    del plain[group][entry.name]
-        for key in ("seed", "runs", "cell", "tracker"):
-            plain.pop(key, None)
-        text = json.dumps(plain, sort_keys=True)
+        text = json.dumps(_set_values(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
     def input_size(self) -> int:
-        """Side of the images that the network sees, in pixels."""
+        """Side of the network's input, in pixels."""
         size = self.preprocessing("eval").size
         assert size is not None
         return size
 
     def preprocessing(self, part: str) -> Preprocessing:
-        """What images of ``train`` or ``eval`` are brought to before anything random.
+        """Preprocessing of ``train`` or ``eval``.
 
-        Where the recipe does not say: the data set's size, and for photographs of any size the
-        centre 224 px of 256.
+        By default the data set's size; for photographs of any size the centre 224 px of 256.
         """
-        said, size = Preprocessing.of(self.recipe, part), self.dataset.image_size
-        if said.size is not None:
-            return said
-        return dataclasses.replace(said, resize=size or 256, crop=size or 224)
+        given, size = Preprocessing.of(self.recipe.prepare, part), self.dataset.image_size
+        if given.size is not None:
+            return given
+        return dataclasses.replace(given, resize=size or 256, crop=size or 224)
 
     @property
     def run_dir(self) -> Path:
-        """The folder of this run: the same configuration and seed always give the same one."""
+        """The run folder, the same for the same configuration and seed."""
         cell = f"{self.dataset.name}-{self.model.label}-{self.head.name}"
         return Path(self.runs) / cell / f"{self.protocol.name}-{self.identity()}" / f"s{self.seed}"
 
     @property
     def reduced_budget(self) -> list[str]:
-        """Why this run is shorter than the published recipe; empty if it is not."""
+        """How this run is shorter than the published recipe; empty if it is not."""
         reasons = []
         published = self.recipe.published_epochs
         if published is not None and self.recipe.epochs < published:
@@ -303,8 +261,22 @@ class Config:
         return reasons
 
 
+def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Fields of a dataclass that differ from their default and count for the identity."""
+    found = {}
+    for entry in dataclasses.fields(config):
+        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            value = _set_values(value, f"{key}.")
+        fresh = entry.default_factory
+        default = entry.default if fresh is dataclasses.MISSING else fresh()
+        if key not in NOT_IN_IDENTITY and value != default and value != {}:
+            found[entry.name] = value
+    return found
+
+
 def schema_keys() -> set[str]:
-    """Every key of the schema: groups, and their settings whether or not the YAML gives them."""
+    """Every key of the schema, whether or not the YAML gives it."""
     keys = {
         f"recipe.prepare.{part}{key}"
         for part in ("train", "eval")

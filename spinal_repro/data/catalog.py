@@ -1,9 +1,10 @@
-"""The catalog: what each data set is, where it comes from and which files it is made of.
+"""The catalog of data sets: origin, licence, files and checksums.
 
-It is read from the ``about`` mappings of ``configs/dataset/*.yaml``; what training needs stands
-beside them in the same files.
+Read from the ``about`` mappings of ``configs/dataset/*.yaml``.
 """
 
+import functools
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,85 +22,62 @@ PARTS = ("train", "val", "test")
 
 @dataclass(frozen=True)
 class File:
-    """One file to fetch, or one file that must lie on disk.
+    """One file of a data set; a checksum or size that was not published is None."""
 
-    Attributes:
-        name: On the mirror, or below the data set's folder.
-        md5: As published; null where nobody published it.
-        sha256: As md5.
-        bytes: Its size.
-        holds: SHA-256 of what a gzipped file contains: mirrors may have compressed it again.
-    """
-
-    name: str = ""
+    name: str = ""  # on the mirror, or below the data set's folder
     md5: str | None = None
     sha256: str | None = None
     bytes: int | None = None
-    holds: str | None = None
+
+    def wrong_checksum(self, path: Path) -> str | None:
+        """Compare a file with the checksum; None if it agrees or none was published."""
+        for kind in ("sha256", "md5"):
+            expected = getattr(self, kind)
+            if expected is not None:
+                found = checksum(path, kind)
+                return None if found == expected else f"its {kind} is {found}, not {expected}"
+        return None
 
 
 @dataclass(frozen=True)
 class About:
-    """The schema of ``about``.
+    """The schema of ``about``."""
 
-    Attributes:
-        state: ``auto`` (can be fetched), ``manual`` (people must fetch it, see ``instructions``)
-            or ``gone`` (its publisher no longer has it).
-        folder: Where its files lie below the root; unused by sources of image folders.
-        mirrors: Prefixes of file names, tried in order.
-        files: What to fetch.
-        members: Patterns of what to unpack of an archive; empty for all.
-        contents: Files that must lie in ``folder``; derived from ``files`` where those are single.
-        mean, std: Usual normalisation, for pixels in [0, 1]; null for what the weights expect.
-        classes: Names for people in the order of the labels, where the data do not say them.
-    """
-
-    state: str = "manual"
-    folder: str | None = None
-    mirrors: list[str] = field(default_factory=list)
-    files: list[File] = field(default_factory=list)
-    members: list[str] = field(default_factory=list)
-    contents: list[File] = field(default_factory=list)
-    mean: list[float] | None = None
+    state: str = "manual"  # auto: can be fetched; manual: needs a login; gone: no longer published
+    folder: str | None = None  # below the data folder; image folders say it in their options
+    mirrors: list[str] = field(default_factory=list)  # prefixes of file names, tried in order
+    files: list[File] = field(default_factory=list)  # to download
+    contents: list[File] = field(default_factory=list)  # files in `folder`, if not `files`
+    mean: list[float] | None = None  # usual normalisation of pixels in [0, 1]
     std: list[float] | None = None
     licence: str | None = None
     citation: str | None = None
     homepage: str | None = None
-    classes: list[str] = field(default_factory=list)
-    instructions: list[str] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)  # names by label, if the data have none
+    instructions: list[str] = field(default_factory=list)  # how to get a set that is not auto
     remarks: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One data set of the catalog.
-
-    Attributes:
-        name: Of the YAML file.
-        title: For people.
-        source: What reads it.
-        options: Of the source; for image folders, where the parts lie.
-        num_classes: Null where any number will do.
-        sizes: Images by part (``train``, ``val``, ``test``); null where any number will do.
-        about: The rest.
-    """
+    """One data set of the catalog; classes and sizes that are not fixed are None."""
 
     name: str
     title: str
     source: str
     options: Mapping[str, Any]
     num_classes: int | None
-    sizes: Mapping[str, int | None]
+    sizes: Mapping[str, int | None]  # images by part
     about: About
 
     @property
     def is_folder(self) -> bool:
-        """Whether it is a tree of image files, one folder a class."""
+        """Whether it consists of image files in one folder per class."""
         return self.source == "folder"
 
     @property
     def key(self) -> str:
-        """Its folder on a mirror of one's own; EMNIST's splits share one."""
+        """Its folder on a mirror of your own; EMNIST's splits share one."""
         return self.name if self.is_folder else self.source
 
     def path(self, root: Path) -> Path:
@@ -109,83 +87,64 @@ class Entry:
 
     @property
     def parts(self) -> dict[str, str]:
-        """Part to the name of its folder, for trees of image files."""
+        """Folder name of each part, for image folders."""
         return {part: str(self.options[part]) for part in PARTS if self.options.get(part)}
 
     @property
     def contents(self) -> tuple[File, ...]:
-        """Files that must lie in `path`; empty for trees of image files."""
+        """Files expected in `path`: unless listed, those of the download, without ``.gz``."""
         if self.is_folder or self.about.contents:
             return tuple(self.about.contents)
         return tuple(
-            File(file.name.removesuffix(".gz"), sha256=file.holds)
-            if file.name.endswith(".gz")
-            else file
+            File(file.name.removesuffix(".gz")) if file.name.endswith(".gz") else file
             for file in self.about.files
         )
 
     @property
-    def download_bytes(self) -> int | None:
-        """Size of all that is fetched, where it is known."""
-        sizes = [file.bytes for file in self.about.files]
-        return sum(s for s in sizes if s) if sizes and None not in sizes else None
+    def download_size(self) -> str:
+        """Size of the download in MB; empty if unknown."""
+        sizes = [file.bytes or 0 for file in self.about.files]
+        return f"{sum(sizes) / 1e6:,.0f} MB" if all(sizes) and sizes else ""
 
     def resized(self, config: DatasetConfig) -> "Entry":
-        """The same with the classes, sizes and folders of a configuration."""
+        """Copy with the classes, sizes and folders of a configuration."""
         sizes = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
-        return replace(
-            self, num_classes=config.num_classes, sizes=sizes, options=dict(config.options)
-        )
+        options = dict(config.options)
+        return replace(self, num_classes=config.num_classes, sizes=sizes, options=options)
 
 
+def checksum(path: Path, kind: str) -> str:
+    """Compute the ``md5`` or ``sha256`` of a file in hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(kind, usedforsecurity=False)
+        ).hexdigest()
+
+
+@functools.cache
 def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
-    """Every data set with an ``about``, by name.
+    """Read every data set with an ``about``.
 
     Args:
-        extra_dir: A folder with configuration groups of one's own, which come first.
-
-    Raises:
-        UserError: for a record that is not valid, and where the folder is not there.
+        extra_dir: A configuration folder of the user's, which takes precedence.
     """
-    entries = {}
-    for folder in _folders(extra_dir):
-        for path in folder.glob("*.yaml"):
-            entry = _read(path)
-            if entry is not None:
-                entries[path.stem] = entry
+    paths = [path for folder in _folders(extra_dir) for path in folder.glob("*.yaml")]
+    entries = {path.stem: entry for path in paths if (entry := _read(path)) is not None}
     return dict(sorted(entries.items()))
 
 
 def find_entry(name: str, extra_dir: Path | None = None) -> Entry:
-    """One data set of the catalog.
-
-    Raises:
-        UserError: where there is none of this name.
-    """
+    """Read one data set of the catalog."""
     for folder in reversed(_folders(extra_dir)):
-        path = folder / f"{name}.yaml"
-        entry = _read(path) if path.is_file() else None
+        entry = _read(folder / f"{name}.yaml")
         if entry is not None:
             return entry
     raise unknown("data set in the catalog", name, load_catalog(extra_dir))
 
 
-def _folders(extra_dir: Path | None) -> list[Path]:
-    if extra_dir is not None and not extra_dir.is_dir():
-        raise UserError(f"there is no folder {extra_dir} of configuration of your own")
-    return [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
-
-
-def _read(path: Path) -> Entry | None:
-    """The record in one file, if it has one."""
-    node = read_yaml(path)
-    return parse_entry(node, path.stem) if isinstance(node, dict) and "about" in node else None
-
-
 def entry_for(config: DatasetConfig) -> Entry | None:
-    """The record of a configured data set: of its name, or the one that reads the same files."""
-    path = config_dir() / "dataset" / f"{config.name}.yaml"
-    found = _read(path) if path.is_file() else None
+    """Find the entry of a configured data set: by its name, or by the files it reads."""
+    found = _read(config_dir() / "dataset" / f"{config.name}.yaml")
     if found is None:
         reads = (config.source, dict(config.options))
         same = (e for e in load_catalog().values() if (e.source, dict(e.options)) == reads)
@@ -193,15 +152,23 @@ def entry_for(config: DatasetConfig) -> Entry | None:
     return None if found is None or found.source != config.source else found.resized(config)
 
 
+def _folders(extra_dir: Path | None) -> list[Path]:
+    if extra_dir is not None and not extra_dir.is_dir():
+        raise UserError(f"the configuration folder {extra_dir} does not exist; check --config-dir")
+    return [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
+
+
+def _read(path: Path) -> Entry | None:
+    node = read_yaml(path) if path.is_file() else None
+    return parse_entry(node, path.stem) if isinstance(node, dict) and "about" in node else None
+
+
 def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
-    """Check one record.
+    """Check one data set.
 
     Args:
         node: The YAML file as plain containers.
-        name: What the file is called.
-
-    Raises:
-        UserError: for unknown keys and wrong types, and for a record that lacks how to get it.
+        name: The name of the file, without suffix.
     """
     where = f"dataset/{name}.yaml: about"
     plain = merge_onto(About, node["about"] or {}, where)
@@ -210,7 +177,7 @@ def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
     about = About(**plain)
     one_of(f"{where}: state", about.state, STATES)
     if about.state != "auto" and not about.instructions:
-        raise UserError(f"{where}: a data set that is {about.state} needs instructions")
+        raise UserError(f"{where}: state {about.state} needs instructions")
     if about.files and not about.mirrors:
         raise UserError(f"{where}: files need mirrors")
     return Entry(

@@ -1,12 +1,9 @@
-"""One file from several mirrors: continued where it was cut, checked before it is used."""
+"""Downloading one file from several mirrors, with resume and checksums."""
 
-import gzip
-import hashlib
 import os
 import time
 import urllib.error
 import urllib.request
-import zlib
 from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import quote
@@ -15,117 +12,85 @@ from tqdm import tqdm
 
 from spinal_repro import __version__
 from spinal_repro.data.catalog import Entry, File
-from spinal_repro.data.verify import wrong_sum
 from spinal_repro.errors import UserError
 
 CHUNK = 2**18
 TIMEOUT = 30.0  # seconds without a byte
-ATTEMPTS = 5  # at one mirror
-PAUSE = 1.0  # seconds before a mirror is asked again
-CUT = (HTTPException, TimeoutError, ConnectionError)
+ATTEMPTS = 5  # per mirror
+PAUSE = 1.0  # seconds between attempts
 
 
 def mirrors(file: File, entry: Entry) -> list[str]:
-    """Where a file may be had, in order: first the institute's own mirror, ``SPINAL_MIRROR``."""
+    """List the URLs of a file in order: ``SPINAL_MIRROR`` first, then the published ones."""
     own = os.environ.get("SPINAL_MIRROR", "").rstrip("/")
     first = [f"{own}/{entry.key}/{quote(file.name)}"] if own else []
     return first + [prefix + quote(file.name) for prefix in entry.about.mirrors]
 
 
 def download(file: File, entry: Entry, folder: Path) -> Path:
-    """Download a file, or continue to.
-
-    Args:
-        file: What to download, with the checksums it must have.
-        entry: Its data set.
-        folder: Where to put it; a partial file stays there when all mirrors fail.
+    """Download a file into a folder; a partial file stays there and is continued next time.
 
     Raises:
-        UserError: where no mirror gives the right file, with what each one said.
-        OSError: where the file cannot be written.
+        OSError: if the file cannot be written.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / file.name, folder / f"{file.name}.partial"
-    if target.is_file() and right(target, file) is None:
+    if target.is_file() and file.wrong_checksum(target) is None:
         return target
-    said = []
+    failures = []
     for url in mirrors(file, entry):
         wrong = _get(url, partial, file)
         if wrong is None:
             return partial.replace(target)
-        said.append(f"{url}: {wrong}")
+        failures.append(f"{url}: {wrong}")
     raise UserError(
-        f"{entry.title} could not be fetched. {'; '.join(said)}. Try again later, set "
-        f"SPINAL_MIRROR, or bring {file.name} from elsewhere with: spinal data import "
+        f"{entry.title} could not be fetched. {'; '.join(failures)}. Try again later, set "
+        f"SPINAL_MIRROR, or get {file.name} elsewhere and run: spinal data import "
         f"{entry.name} PATH"
     )
 
 
-def right(path: Path, file: File) -> str | None:
-    """What is wrong with a downloaded file; None where its checksum, or its contents', agrees."""
-    wrong = wrong_sum(path, file)
-    if wrong is not None and file.holds is not None:  # the mirror may have compressed it again
-        try:
-            with gzip.open(path) as source:
-                found = hashlib.file_digest(source, "sha256").hexdigest()
-        except (OSError, EOFError, zlib.error):
-            return wrong
-        return None if found == file.holds else wrong
-    return wrong
-
-
 def _get(url: str, partial: Path, file: File) -> str | None:
-    """Continue a partial file until it is the right one; otherwise, why this mirror failed."""
-    why = ""
+    """Download from one mirror, resuming a partial file; return why it failed, or None."""
+    why: str | None = ""
     for attempt in range(ATTEMPTS):
-        if attempt:
-            time.sleep(PAUSE)
-        continued = partial.is_file()
+        time.sleep(PAUSE if attempt else 0)
+        resumed = partial.is_file()
         try:
             _append(url, partial, file.name)
-            wrong = right(partial, file)
+            why = file.wrong_checksum(partial)
+            if why is None:
+                return None
+            partial.unlink()
+            if not resumed:  # else another mirror's beginning may be the reason: try again
+                return why
         except urllib.error.HTTPError as error:
             why = f"HTTP {error.code} {error.reason}"
-            if error.code == 416:  # the partial file is as long as the whole one, or longer
+            if error.code == 416:  # the partial file is at least as long as the whole one
                 partial.unlink(missing_ok=True)
             elif error.code < 500 and error.code != 429:
                 return why
-            continue
         except urllib.error.URLError as error:
             return str(error.reason)
-        except CUT as error:
+        except (HTTPException, TimeoutError, ConnectionError) as error:
             why = str(error) or type(error).__name__
-            continue
-        if wrong is None:
-            return None
-        partial.unlink()
-        if not continued:  # otherwise its beginning may have come from another mirror
-            return wrong
-        why = wrong
     return why
 
 
 def _append(url: str, partial: Path, name: str) -> None:
-    """Ask for what is missing of a partial file and append it.
-
-    Raises:
-        ConnectionError: where less came than announced, and the other errors of `CUT`.
-    """
+    """Request the rest of a partial file; raise `ConnectionError` if the connection is cut."""
     done = partial.stat().st_size if partial.is_file() else 0
     headers = {"User-Agent": f"spinal-repro/{__version__}", "Accept-Encoding": "identity"}
     if done:
         headers["Range"] = f"bytes={done}-"
     request = urllib.request.Request(url, headers=headers)
     with urllib.request.urlopen(request, timeout=TIMEOUT) as response:
-        if response.status != 206:  # the server sends it from its beginning
+        if response.status != 206:  # the server ignores Range and sends the whole file
             done = 0
         length = response.headers.get("Content-Length")
         total = done + int(length) if length else None
-        with (
-            partial.open("ab" if done else "wb") as out,
-            tqdm(
-                total=total, initial=done, desc=name, unit="B", unit_scale=True, disable=None
-            ) as bar,
-        ):
+        bar = tqdm(total=total, initial=done, desc=name, unit="B", unit_scale=True, disable=None)
+        with partial.open("ab" if done else "wb") as out, bar:
             while chunk := response.read(CHUNK):
                 out.write(chunk)
                 done += len(chunk)

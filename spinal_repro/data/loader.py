@@ -1,4 +1,4 @@
-"""Batches made on the device, where images stay as uint8; those too many for it are read ahead."""
+"""Batches, made on the device from uint8 images; images in a cache file are read ahead."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,25 +17,25 @@ Batch = tuple[Tensor, Tensor]
 _Chunk = tuple[slice, Tensor]
 _Drawn = tuple[Tensor, list[Tensor]]
 
-# Pixels that are gathered, warped and normalised at once, several small batches in one go: a call
-# to PyTorch costs about as much as 64 digits. On a CPU as many as stay in its cache.
-TOGETHER = {"cpu": 2**19}
-TOGETHER_ELSEWHERE = 2**24
+# Small batches are gathered, warped and normalised several at a time, up to this many pixels,
+# because a call to PyTorch costs about as much as 64 digits. On a CPU they fit into its cache.
+FUSED_PIXELS = {"cpu": 2**19}
+FUSED_PIXELS_GPU = 2**24
 
 
 class Batches:
     """The batches of one part of a data set.
 
     Args:
-        images: The published part, on any device or decoded on demand.
-        indices: Which of its images belong to the split.
-        batch_size: Images a batch; the last one may be smaller.
-        mean: Normalisation, one value or one a channel, for pixels in [0, 1].
+        images: The published part, in memory or in a cache file.
+        indices: Its images that belong to the split.
+        batch_size: The last batch may be smaller.
+        mean: For pixels in [0, 1], one value or one per channel.
         std: As mean.
-        device: Where batches are made; images that are in memory are copied there once.
+        device: Where batches are made; images in memory are copied there once.
         channels_last: Memory layout of the batches.
-        resize: ``(height, width)`` that images are brought to there, before augmentation.
-        crop: Side of the centre square kept of them.
+        resize: ``(height, width)`` of images before augmentation; None for no resizing.
+        crop: Side of the centre crop after resizing; None for no crop.
     """
 
     def __init__(
@@ -87,26 +87,26 @@ class Batches:
         return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
     def _pinned(self, tensor: Tensor) -> Tensor:
-        """The same in memory that a GPU can copy from while the program goes on."""
+        """Copy to pinned memory, for asynchronous copies to a GPU."""
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def _chunks(
         self, parts: Sequence[slice], order: Tensor | None = None, cpu_order: Tensor | None = None
     ) -> Iterator[_Chunk]:
-        """Stored images in 0..255 ``[M, C, H, W]`` with their place in order.
+        """Yield images in 0..255 ``[M, C, H, W]`` with their place in the order.
 
-        Images that are in memory come as whole batches, several at once where they are small;
-        those that are decoded on demand batch by batch, read one ahead, beside the arithmetic.
+        From memory several batches at a time; from a cache file one batch at a time, while the
+        next one is read in a thread.
         """
         if self._decoded is None:
-            for part in self._joined(parts):
+            for part in self._fuse(parts):
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
             return
         rows = self._rows if cpu_order is None else self._rows[cpu_order]
         stored = self._decoded
 
         def read(part: slice) -> Tensor:
-            return self._pinned(stored.gather(rows[part]))
+            return self._pinned(torch.from_numpy(stored[rows[part].numpy()]))
 
         with ThreadPoolExecutor(1) as reader:
             ahead = [reader.submit(read, part) for part in parts[:1]]
@@ -116,27 +116,16 @@ class Batches:
                     ahead.append(reader.submit(read, coming))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
 
-    def _joined(self, parts: Sequence[slice]) -> list[slice]:
-        """The same places; whole batches that follow one another are one part while it is small."""
-        limit = self._together()
-        joined = list(parts[:1])
-        for part in parts[1:]:
-            before = joined[-1]
-            size = before.stop - before.start
-            if part.start == before.stop and size % self.batch_size == 0 and size < limit:
-                joined[-1] = slice(before.start, part.stop)
-            else:
-                joined.append(part)
-        return joined
-
-    def _together(self) -> int:
-        """Images made at once: whole batches of them."""
+    def _fuse(self, parts: Sequence[slice]) -> list[slice]:
+        """Join neighbouring batches up to the limit of pixels."""
         pixels = self.batch_size * self._pixels.shape[1] * max(self.size, self._stored_size) ** 2
-        limit = TOGETHER.get(self.device.type, TOGETHER_ELSEWHERE)
-        return self.batch_size * max(1, limit // pixels)
+        limit = FUSED_PIXELS.get(self.device.type, FUSED_PIXELS_GPU)
+        count = max(1, limit // pixels)
+        groups = [parts[first : first + count] for first in range(0, len(parts), count)]
+        return [slice(group[0].start, group[-1].stop) for group in groups]
 
     def _sized(self, pixels: Tensor) -> Tensor:
-        """uint8 to float in 0..255, at the size that augmentation starts from."""
+        """Convert uint8 to float in 0..255 and resize."""
         pixels = pixels.float()
         if self._resize is not None and self._resize != tuple(pixels.shape[-2:]):
             pixels = F.interpolate(pixels, self._resize, mode="bilinear", antialias=True)
@@ -146,12 +135,11 @@ class Batches:
         return pixels
 
     def in_order(self) -> Iterator[Batch]:
-        """Every image once, in the order of the split, not augmented."""
+        """Yield every image once, in the order of the split, without augmentation."""
         for part, pixels in self._chunks(self._parts()):
             yield from self._batches(self._normalise(pixels), self.labels[part])
 
     def _parts(self) -> list[slice]:
-        """The place of each batch."""
         count = self.num_images
         starts = range(0, count, self.batch_size)
         return [slice(start, min(start + self.batch_size, count)) for start in starts]
@@ -166,16 +154,15 @@ class Batches:
         augmentations: Sequence[Augmentation] = (),
         draw_next: bool = False,
     ) -> Iterator[Batch]:
-        """Every image once, shuffled and augmented, as the seed and the epoch number say.
+        """Yield every image once, shuffled and augmented by ``seed`` and ``epoch``.
 
-        All random numbers of the epoch are drawn first, so a batch costs a gather and the warps.
+        All random numbers of an epoch are drawn at its start.
 
         Args:
-            seed: The run's.
+            seed: Seed of the run.
             epoch: From 1.
             augmentations: Applied in order.
-            draw_next: Draw the random numbers of the next epoch in a thread, beside this epoch's
-                arithmetic.
+            draw_next: Draw the random numbers of the next epoch in a thread meanwhile.
         """
         if self._next is not None and self._next[:2] == (seed, epoch):
             cpu_order, on_cpu = self._next[2].result()
@@ -195,7 +182,7 @@ class Batches:
             yield from self._batches(self._normalise(pixels), self.labels[order[part]])
 
     def _draw(self, seed: int, epoch: int, augmentations: Sequence[Augmentation]) -> _Drawn:
-        """Order ``[N]`` and parameters ``[N, ...]`` of each augmentation, on the CPU."""
+        """Draw the order ``[N]`` and parameters ``[N, ...]`` per augmentation, on the CPU."""
         count, size = self.num_images, self.size
         order = torch.randperm(count, generator=_generator(seed, "order", epoch))
         generator = _generator(seed, "augment", epoch)
@@ -206,13 +193,7 @@ class Batches:
         return self._pinned(order), [self._pinned(parameters) for parameters in drawn]
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
-        """Which images a step of an epoch sees, as numbers in the published part.
-
-        Args:
-            seed: The run's.
-            epoch: From 1.
-            step: From 1.
-        """
+        """List the images of a step, as indices into the published part; both count from 1."""
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
         rows = order[(step - 1) * self.batch_size : step * self.batch_size]
         return [int(i) for i in self._indices[rows.numpy()]]

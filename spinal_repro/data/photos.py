@@ -1,8 +1,7 @@
-"""Image files: listed first, decoded once to the size of the cell, cached as uint8 on disk.
+"""Image files: decoded once, resized, and cached as uint8 in an ``.npy`` file.
 
-Decoding is what photographs cost, so it is done once: all images of a part, brought to one size,
-go into one ``.npy`` file beside the runs, named after the contents of the files and their
-preparation. Runs map that file into memory.
+The cache is named after the contents of the files and their preprocessing; runs map it into
+memory.
 """
 
 import hashlib
@@ -18,65 +17,35 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
 from spinal_repro.config.preprocessing import Preprocessing
+from spinal_repro.data.splits import Indices
 from spinal_repro.errors import UserError
 from spinal_repro.io import exclusive_lock
 
 SHOWN = 10  # unreadable files named in one message
+Pixels = NDArray[np.uint8]  # [N, C, H, W], or [C, H, W] of one image
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """Images ``[N, C, H, W]`` uint8 of one size in a file that is mapped into memory."""
-
-    images: NDArray[np.uint8]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """``(N, C, H, W)``."""
-        return self.images.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all images."""
-        return self.images.nbytes
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The images of some rows: ``[M, C, H, W]`` uint8, on the CPU."""
-        return torch.from_numpy(self.images[rows.numpy()])
-
-
-@dataclass(frozen=True)
 class Photos:
-    """Image files of one part of a data set, not decoded yet.
-
-    Attributes:
-        paths: The files.
-        labels: ``[N]`` int64.
-        channels: 1 for grey, 3 for colour.
-    """
+    """Image files of one part of a data set, with labels ``[N]`` int64; not decoded yet."""
 
     paths: Sequence[Path]
     labels: Tensor
-    channels: int
+    channels: int  # 1 for grey, 3 for colour
 
     def __len__(self) -> int:
         return len(self.labels)
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """16 bytes for the contents of each file.
-
-        Raises:
-            UserError: naming the files that cannot be read.
-        """
+        """A 16-byte digest of each file."""
 
         def digest(index: int) -> bytes:
             with self.paths[index].open("rb") as file:
@@ -86,21 +55,17 @@ class Photos:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the contents of all files and their labels."""
+        """SHA-256 of the contents of all files and of the labels."""
         whole = hashlib.sha256(b"".join(self.digests))
         whole.update(self.labels.numpy().astype("<i8").tobytes())
         return whole.hexdigest()
 
-    def prepared(self, preprocessing: Preprocessing, cache: Path) -> Decoded:
-        """All images at one size, from the cache or decoded into it now.
+    def subset(self, indices: Indices) -> "Photos":
+        """Select some of the files."""
+        return Photos([self.paths[i] for i in indices], self.labels[indices], self.channels)
 
-        Args:
-            preprocessing: What every image is brought to.
-            cache: Folder of caches; made where missing.
-
-        Raises:
-            UserError: naming every file that cannot be decoded, or where the disk is full.
-        """
+    def decode(self, preprocessing: Preprocessing, cache: Path) -> Pixels:
+        """Decode and resize all images, or map them into memory from the folder ``cache``."""
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
             "resize": preprocessing.resize,
@@ -112,32 +77,31 @@ class Photos:
         path = cache / f"{name}.npy"
         assert preprocessing.size is not None
         shape = (len(self), self.channels, preprocessing.size, preprocessing.size)
-        images = _cached(path, shape)
+        images = _load_cached(path, shape)
         if images is None:
             try:
                 images = self._decode_into(path, shape, preprocessing)
             except OSError as error:
                 raise UserError(
                     f"the decoded images ({math.prod(shape) / 1e9:.1f} GB) cannot be written to "
-                    f"{cache}: {error.strerror or error}; make room, or choose another folder with "
-                    f"runs=FOLDER"
+                    f"{cache}: {error.strerror or error}; free some space, or choose another "
+                    f"folder with runs=FOLDER"
                 ) from error
-        return Decoded(images)
+        return images
 
     def _decode_into(
         self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing
-    ) -> NDArray[np.uint8]:
-        """Decode into the cache, or wait for another run that does."""
+    ) -> Pixels:
+        """Write the cache file, or wait for another run that is writing it."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive_lock(
-            path.with_name(f".{path.stem}.lock"), f"decoding images into {path}"
-        ) as held:
-            images = _cached(path, shape)
+        lock = path.with_name(f".{path.stem}.lock")
+        with exclusive_lock(lock, f"decoding images into {path}") as locked:
+            images = _load_cached(path, shape)
             if images is not None:
                 return images
-            if held:  # what runs that were killed left; without locks, others may be writing it
-                for left in path.parent.glob(f".{path.name}.*.partial"):
-                    left.unlink()
+            if locked:  # without locks, another process may be writing these
+                for partial in path.parent.glob(f".{path.name}.*.partial"):
+                    partial.unlink()
             partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
             try:
                 self._write(partial, shape, preprocessing)
@@ -148,7 +112,7 @@ class Photos:
 
     def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
-        if hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would end this process
+        if hasattr(os, "posix_fallocate"):  # a mapped write to a full disk would kill the process
             with path.open("r+b") as file:
                 os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
 
@@ -158,19 +122,19 @@ class Photos:
         self._for_each(decode, "decoding")
         target.flush()
 
-    def _for_each(self, do: Callable[[int], T], what: str) -> list[T]:
-        """Do something with each file, in threads; all that fail are named in one message."""
+    def _for_each(self, function: Callable[[int], T], label: str) -> list[T]:
+        """Call a function for each file in threads; name all files that fail in one message."""
 
         def attempt(index: int) -> tuple[Any, str]:
             try:
-                return do(index), ""
-            except Exception as error:  # as `read_image` says
+                return function(index), ""
+            except Exception as error:  # Pillow's decoders raise many types
                 return None, f"\n  {self.paths[index]}: {str(error) or type(error).__name__}"
 
         count = len(self.paths)
         options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = list(tqdm(pool.map(attempt, range(count)), what, count, **options))
+            done = list(tqdm(pool.map(attempt, range(count)), label, count, **options))
         failed = [why for _, why in done if why]
         if failed:
             more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
@@ -181,8 +145,8 @@ class Photos:
         return [result for result, _ in done]
 
 
-def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
-    """The images in a file of the cache; None where there is none, or it is damaged."""
+def _load_cached(path: Path, shape: tuple[int, ...]) -> Pixels | None:
+    """Map a cache file into memory; None if it is missing or damaged."""
     try:
         images = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -190,22 +154,21 @@ def _cached(path: Path, shape: tuple[int, ...]) -> NDArray[np.uint8] | None:
     return images if (images.shape, images.dtype) == (shape, np.uint8) else None
 
 
-def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Decode one image and bring it to its size.
+def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> Pixels:
+    """Decode and resize one image as torchvision's ``Resize`` and ``CenterCrop`` do.
 
-    Grey, palette, CMYK and 16-bit images are converted; transparency is laid over white. The
-    geometry is that of torchvision's ``Resize`` and ``CenterCrop`` on PIL images.
+    Grey, palette, CMYK and 16-bit images are converted; transparency becomes white.
 
     Args:
         path: The file.
         channels: 1 for grey, 3 for colour.
-        preprocessing: What the image is brought to.
+        preprocessing: Size and crop.
 
     Returns:
         ``[C, H, W]`` uint8.
 
     Raises:
-        Exception: of any type, where it cannot be decoded: Pillow's decoders raise many.
+        Exception: of many types, from Pillow's decoders.
     """
     with Image.open(path) as opened:
         image = _resized(_converted(opened, "L" if channels == 1 else "RGB"), preprocessing)
@@ -217,10 +180,7 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):
-        raise ValueError(
-            "its pixels have 32 bits, and which values are black and white is unknown; save it "
-            "with 8 or 16 bits"
-        )
+        raise ValueError("pixels of 32 bits have no known range; save it with 8 or 16 bits")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, "white")
@@ -229,7 +189,6 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
-    """Bring an image to its size."""
     width, height = image.size
     resize, side = preprocessing.resize, preprocessing.size
     method = Image.Resampling[preprocessing.interpolation.upper()]

@@ -18,7 +18,7 @@ DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
 
 
 def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None = None) -> Split:
-    """The split that a protocol makes of a data set, with at most ``limit`` images a part."""
+    """Split a data set as the protocol says, with at most ``limit`` images per part."""
     return make_split(
         dataset.train.labels.numpy(),
         dataset.test.labels.numpy(),
@@ -30,7 +30,7 @@ def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None 
 
 
 def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Photos:
-    """The published part that the indices of ``train``, ``val`` or ``test`` count in."""
+    """Return the published part that the split's ``train``, ``val`` or ``test`` indexes."""
     if part == "test":
         return dataset.test
     if part == "val" and split.published_val:
@@ -39,23 +39,20 @@ def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Phot
     return dataset.train
 
 
-def prepared(
+def preprocess(
     source: ImageSet | Photos, preprocessing: Preprocessing, runs: Path, device: torch.device
 ) -> tuple[ImageSet, tuple[int, int] | None]:
-    """Bring a part to one size: photographs on disk, once; images in memory with each batch.
+    """Resize photographs once, in a cache file; images in memory are resized with each batch.
 
     Args:
-        source: The part.
-        preprocessing: What its images are brought to.
-        runs: The folder of runs; decoded photographs are kept in it.
-        device: Where batches are made. A GPU with room takes decoded photographs whole.
+        source: A part of the data set.
+        preprocessing: The target size.
+        runs: The folder of runs, which has the cache.
+        device: A GPU with enough free memory gets all decoded photographs at once.
 
     Returns:
-        The images, and the ``(height, width)`` that each batch is still to be brought to before
-        the centre is cut out; None where nothing is left to do.
-
-    Raises:
-        UserError: naming every image file that cannot be read.
+        The images, and the ``(height, width)`` to resize each batch to before its centre crop;
+        None for photographs, which have their size.
     """
     if isinstance(source, ImageSet):
         height, width = source.images.shape[-2:]
@@ -63,9 +60,9 @@ def prepared(
         if isinstance(resize, list):
             return source, (resize[0], resize[-1])
         return source, (height, width) if resize is None else (resize, resize)
-    decoded = source.prepared(preprocessing, runs / CACHE)
+    decoded = source.decode(preprocessing, runs / CACHE)
     if device.type == "cuda" and decoded.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return ImageSet(decoded.gather(torch.arange(len(source))).to(device), source.labels), None
+        return ImageSet(torch.from_numpy(decoded[:]).to(device), source.labels), None
     return ImageSet(decoded, source.labels), None
 
 
@@ -79,29 +76,16 @@ def batches_of(
     device: torch.device,
     **options: Any,
 ) -> Batches:
-    """The batches of ``train``, ``val`` or ``test``.
-
-    Args:
-        dataset: The published parts.
-        split: Which of their images are used for what.
-        part: ``train``, ``val`` or ``test``.
-        preprocessing: What images are brought to.
-        runs: The folder of runs.
-        device: Where batches are made.
-        options: The other arguments of `Batches`.
-
-    Raises:
-        UserError: as `prepared`.
-    """
+    """Make the `Batches` of ``train``, ``val`` or ``test``; ``options`` are its other arguments."""
     source = published_part(dataset, split, part)
-    images, resize = prepared(source, preprocessing, runs, device)
+    images, resize = preprocess(source, preprocessing, runs, device)
     crop = None if resize is None else preprocessing.size
     indices = getattr(split, part)
     return Batches(images, indices, device=device, resize=resize, crop=crop, **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
-    """The record's entry about the data: hashes, sizes, and images in more than one part."""
+    """Build the record's entry about the data: hashes, sizes, images in more than one part."""
     entry = entry_for(config)
     named = dataset.classes or (() if entry is None else entry.about.classes)
     digests = {}

@@ -1,4 +1,4 @@
-"""Splits are index arrays: made once from a seed, recorded by hash, proved disjoint."""
+"""Splits: index arrays, made from a seed and recorded by their hash."""
 
 import hashlib
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[I
         fraction: Share of the second part, in (0, 1): ``round(fraction * N)`` images, each class
             giving its share rounded down or up. A class of two or more images gives at least
             one to each part, though the total may then differ.
-        seed: The same seed gives the same split with every version of NumPy.
+        seed: The split is the same with every version of NumPy.
 
     Returns:
         Sorted indices of the first and of the second part; together each index once.
@@ -32,10 +32,9 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[I
 
 
 def subset(labels: NDArray[np.int64], indices: Indices, limit: int | None, seed: int) -> Indices:
-    """At most ``limit`` of the given indices, with the classes in proportion.
+    """Draw ``limit`` of the given indices, or all if there are fewer or it is None.
 
-    Each class gives its share rounded down or up, so that exactly ``limit`` images are kept; a
-    class whose share is below one image may give none.
+    Each class gives its share rounded down or up; with a share below one image it may give none.
     """
     if limit is None or len(indices) <= limit:
         return indices
@@ -44,7 +43,7 @@ def subset(labels: NDArray[np.int64], indices: Indices, limit: int | None, seed:
 
 
 def _apportion(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
-    """Share ``total`` out in proportion to ``sizes``: rounded down, largest remainders up."""
+    """Divide ``total`` in proportion to ``sizes``: rounded down, largest remainders up."""
     counts, remainders = np.divmod(sizes * total, sizes.sum())
     largest = np.argsort(-remainders, kind="stable")[: total - int(counts.sum())]
     counts[largest] += 1
@@ -54,7 +53,7 @@ def _apportion(sizes: NDArray[np.int64], total: int) -> NDArray[np.int64]:
 def _draw(
     labels: NDArray[np.int64], indices: Indices, counts: NDArray[np.int64], seed: int
 ) -> Indices:
-    """Draw so many of the indices of each class, sorted."""
+    """Draw ``counts`` indices of each class, sorted."""
     random = np.random.RandomState(seed)  # the legacy generator's stream is frozen
     values = np.unique(labels[indices])
     drawn = [
@@ -66,14 +65,10 @@ def _draw(
 
 @dataclass(frozen=True)
 class Split:
-    """Which images of the published train and test parts a run uses for what.
+    """Indices into the published parts.
 
-    Attributes:
-        train: Indices into the train part.
-        val: Indices into the train part, or into a published validation part; empty where the
-            protocol holds nothing out.
-        test: Indices into the test part.
-        published_val: Whether the validation part is a published one.
+    ``val`` indexes the train part, or the published validation part if ``published_val``; it is
+    empty if the protocol has no validation part.
     """
 
     train: Indices
@@ -85,11 +80,11 @@ class Split:
         shared = () if self.published_val else np.intersect1d(self.train, self.val)
         assert len(shared) == 0, "train and val share images"
         for part in (self.train, self.val, self.test):
-            assert len(np.unique(part)) == len(part), "an image stands twice in a split"
+            assert len(np.unique(part)) == len(part), "a split has an image twice"
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the three index arrays."""
+        """SHA-256 of the three index arrays."""
         digest = hashlib.sha256()
         for part in (self.train, self.val, self.test):
             digest.update(len(part).to_bytes(8, "little"))
@@ -97,7 +92,7 @@ class Split:
         return digest.hexdigest()
 
     def sizes(self) -> dict[str, int]:
-        """Number of images of each part."""
+        """Number of images in each part."""
         return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
 
 
@@ -110,16 +105,15 @@ def make_split(
     limit: int | None = None,
     val_labels: NDArray[np.int64] | None = None,
 ) -> Split:
-    """The split of one run.
+    """Make the split of one run.
 
     Args:
-        train_labels: ``[N]`` labels of the published train part.
-        test_labels: ``[M]`` labels of the published test part.
-        val_fraction: Share of train held out, stratified; 0 holds nothing out.
+        train_labels: ``[N]``.
+        test_labels: ``[M]``.
+        val_fraction: Share of train used for validation, stratified; 0 for none.
         seed: Seed of the split, independent of the run's seed.
-        limit: At most this many images in each of train, val and test.
-        val_labels: ``[L]`` labels of a published validation part; where something is to be held
-            out, that is it.
+        limit: Largest number of images in each of train, val and test.
+        val_labels: ``[L]`` of a published validation part, used if ``val_fraction`` is above 0.
     """
     everything = np.arange(len(train_labels), dtype=np.int64)
     test = subset(test_labels, np.arange(len(test_labels), dtype=np.int64), limit, seed)
@@ -137,7 +131,7 @@ def make_split(
 
 
 def content_hash(*arrays: NDArray[np.generic]) -> str:
-    """SHA-256 over shapes, types and values: the version of a data set that a run read."""
+    """SHA-256 of shapes, types and values, which identifies the version of a data set."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(f"{array.shape}{array.dtype}".encode())
@@ -152,6 +146,6 @@ def fingerprints(images: NDArray[np.uint8]) -> list[bytes]:
 
 
 def num_shared(images: Sequence[bytes], others: Sequence[bytes]) -> int:
-    """How many of ``others`` also stand in ``images``, by their digests."""
+    """Count how many of ``others`` are also in ``images``, by their digests."""
     known = set(images)
     return sum(fingerprint in known for fingerprint in others)

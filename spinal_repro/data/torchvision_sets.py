@@ -1,7 +1,7 @@
 """CIFAR-10, CIFAR-100, SVHN and STL-10, from the files that torchvision reads.
 
-CIFAR's files are pickles and could run any code: a file is only opened once its MD5 checksum is
-the published one.
+CIFAR's files are pickles, which can run code: a file is opened only if its checksum is the
+published one.
 """
 
 import pickle
@@ -15,26 +15,22 @@ import torch
 from numpy.typing import NDArray
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, check_sums
+from spinal_repro.data.catalog import find_entry
+from spinal_repro.data.install import require_files
+from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options
+from spinal_repro.errors import UserError
 
 Arrays = tuple[NDArray[np.uint8], NDArray[np.integer]]
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """Files below a data set's folder.
-
-    Attributes:
-        train: The files of the train part.
-        test: The files of the test part.
-        read: Images ``[N, 3, S, S]`` and labels ``[N]`` of some of them.
-        names: The pickle with the names of the classes and its key, if there is one.
-    """
+    """The files of a data set and their reader."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
-    read: Callable[[list[Path]], Arrays]
-    names: tuple[str, str] | None = None
+    read: Callable[[list[Path]], Arrays]  # images [N, 3, S, S] and labels [N]
+    names: tuple[str, str] | None = None  # a pickle with class names, and its key
 
 
 def _unpickled(path: Path) -> dict[str, Any]:
@@ -77,11 +73,17 @@ _KINDS = {
 
 
 def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
-    """Images ``[N, 3, S, S]``; no file is opened before its checksum agrees."""
-    kind = _KINDS[config.source]
+    kind, entry = _KINDS[config.source], find_entry(config.source)
     check_options(config, [])
-    names = [kind.names[0]] if kind.names else []
-    folder = check_sums(config, root, [*kind.train, *kind.test, *names], download)
+    names = [*kind.train, *kind.test, *([kind.names[0]] if kind.names else [])]
+    folder = entry.path(root)
+    require_files(config, root, folder, names, download)
+    for file in entry.contents:
+        if file.name in names and (wrong := file.wrong_checksum(folder / file.name)):
+            raise UserError(
+                f"{folder / file.name} is damaged: {wrong}; replace it with: "
+                f"spinal data fetch {entry.name}"
+            )
     parts = []
     for files in (kind.train, kind.test):
         images, labels = kind.read([folder / name for name in files])

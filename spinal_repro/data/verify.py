@@ -1,48 +1,21 @@
-"""Checking what lies on disk against the catalog."""
+"""Comparing data sets on disk with the catalog."""
 
-import hashlib
 from pathlib import Path
 
 from tqdm import tqdm
 
 from spinal_repro.data.catalog import Entry, File
+from spinal_repro.data.image_files import class_names, image_files
 from spinal_repro.errors import UserError
-
-# what torchvision's ImageFolder takes for an image
-IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-# what people call the parts, compared in lower case
-PART_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "eval"),
-    "test": ("test", "testing"),
-}
-
-
-def sum_of(path: Path, kind: str) -> str:
-    """A checksum of a file (``md5`` or ``sha256``) in hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(kind, usedforsecurity=False)
-        ).hexdigest()
-
-
-def wrong_sum(path: Path, file: File) -> str | None:
-    """What is wrong with a file's checksum; None where it agrees or none was published."""
-    for kind in ("sha256", "md5"):
-        expected = getattr(file, kind)
-        if expected is not None:
-            found = sum_of(path, kind)
-            return None if found == expected else f"its {kind} is {found}, not {expected}"
-    return None
 
 
 def problems(entry: Entry, root: Path, *, deep: bool = True) -> list[str]:
-    """What is missing or wrong of a data set; empty where it is there as the catalog says.
+    """List everything missing or wrong; empty if the data set is as the catalog says.
 
     Args:
         entry: The data set.
-        root: The folder data sets lie in.
-        deep: Also compare checksums, or open every image; otherwise only look what is there.
+        root: The data folder.
+        deep: Also compare checksums, or open every image.
     """
     if entry.is_folder:
         return _folder_problems(entry, root, deep)
@@ -50,7 +23,7 @@ def problems(entry: Entry, root: Path, *, deep: bool = True) -> list[str]:
 
 
 def file_problem(folder: Path, file: File, deep: bool) -> str | None:
-    """What is wrong with one file."""
+    """Describe the problem of one file; None if there is no problem."""
     path = folder / file.name
     if not path.is_file():
         return f"missing {file.name}"
@@ -58,7 +31,7 @@ def file_problem(folder: Path, file: File, deep: bool) -> str | None:
         return f"{file.name} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
     if not deep:
         return None
-    wrong = wrong_sum(path, file)
+    wrong = file.wrong_checksum(path)
     if wrong is not None:
         return f"{file.name} is damaged: {wrong}"
     if "-idx" in file.name:
@@ -81,9 +54,7 @@ def _folder_problems(entry: Entry, root: Path, deep: bool) -> list[str]:
             continue
         classes = class_names(base / name)
         if entry.num_classes not in (None, len(classes)):
-            found.append(
-                f"{name}/ has {len(classes)} folders of classes, expected {entry.num_classes}"
-            )
+            found.append(f"{name}/ has {len(classes)} class folders, expected {entry.num_classes}")
         elif known is not None and classes != known:
             odd = sorted(set(classes) ^ set(known))
             found.append(f"{name}/ has other classes than the part before it: {', '.join(odd[:5])}")
@@ -97,18 +68,6 @@ def _folder_problems(entry: Entry, root: Path, deep: bool) -> list[str]:
     return found
 
 
-def class_names(folder: Path) -> list[str]:
-    """The folders of a part that hold images, sorted."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    return [path.name for path in inside if next(iter(image_files(path)), None) is not None]
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files below a folder, sorted."""
-    inside = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGES)
-    return sorted(path for path in inside if path.name[0] != "." and path.is_file())
-
-
 def _unreadable(images: list[Path]) -> list[str]:
     from PIL import Image
 
@@ -117,6 +76,6 @@ def _unreadable(images: list[Path]) -> list[str]:
         try:
             with Image.open(path) as image:
                 image.verify()
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            found.append(f"{path} is no readable image: {error}")
+        except Exception as error:  # Pillow raises many types for damaged files
+            found.append(f"{path} cannot be read: {error}")
     return found

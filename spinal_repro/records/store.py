@@ -108,7 +108,7 @@ def stored_config(config: Mapping[str, Any]) -> "Config":
     Raises:
         UserError: where it is not valid.
     """
-    from spinal_repro.config.compose import validate
+    from spinal_repro.config.validate import validate
 
     if not isinstance(config, Mapping):
         raise UserError(f"the configuration must be groups of settings, got {config!r}")

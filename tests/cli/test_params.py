@@ -7,8 +7,9 @@ import json
 import pytest
 from helpers.made_records import FC, SPINAL, committed
 
-from spinal_repro.cli.params import DATASETS, PHOTOGRAPHS, shipped, sizes
+from spinal_repro.cli.params import DATASETS, PHOTOGRAPHS, sizes
 from spinal_repro.cli.spinal import main
+from spinal_repro.config.compose import choices
 
 
 def run(capsys, *arguments):
@@ -120,7 +121,7 @@ def test_formats_show_the_same_numbers_and_define_their_columns(capsys):
 
 
 def test_every_shipped_model_has_a_data_set_and_no_name_is_stale():
-    models, datasets = shipped("model"), shipped("dataset")
+    models, datasets = choices("model"), choices("dataset")
     assert set(DATASETS) <= set(models)
     assert {*DATASETS.values(), PHOTOGRAPHS} <= set(datasets)
 

@@ -129,7 +129,7 @@ class Calls(Callback):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     """Images come in several portions; the first steps of all choose kernels and may wait."""
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 3 * 8 * 28**2)
+    monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 3 * 8 * 28**2)
     monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     momentum = {"sgd": 0.9, "adam": 0.0}[optimizer]
     run = built(

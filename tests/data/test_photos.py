@@ -10,15 +10,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.composing import composed
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 
 from spinal_repro.config.preprocessing import Preprocessing
-from spinal_repro.data import photos as photos_module
+from spinal_repro.data import photos as module
 from spinal_repro.data.augment import HorizontalFlip
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
-from spinal_repro.data.sources import ImageSet
+from spinal_repro.data.sources import ImageSet, load_dataset
 from spinal_repro.errors import UserError
 
 CPU = torch.device("cpu")
@@ -38,8 +39,18 @@ def files(tmp_path: Path) -> list[Path]:
     return made
 
 
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
 def photos(files: list[Path]) -> Photos:
     return Photos(files, torch.arange(len(files)) % 2, 3)
+
+
+def cached(cache: Path) -> list[Path]:
+    """The files in a cache, without locks."""
+    return sorted(path for path in cache.glob("*") if path.suffix != ".lock")
 
 
 @pytest.mark.parametrize("resize", [12, [12, 12], [12, 17], 40])
@@ -62,7 +73,7 @@ def test_every_kind_of_image_becomes_colour_or_grey(tmp_path):
         "grey.png": (grey, 100),
         "palette.png": (palette, None),
         "cmyk.jpg": (grey.convert("CMYK"), 100),
-        "alpha.png": (clear, 255),  # nothing over white is white
+        "alpha.png": (clear, 255),
         "grey_alpha.png": (clear.convert("LA"), 255),
         "deep.png": (deep, 100),
     }
@@ -75,40 +86,39 @@ def test_every_kind_of_image_becomes_colour_or_grey(tmp_path):
                 assert abs(int(pixels.mean()) - level) <= 2, name
 
 
-def kept(cache: Path) -> list[Path]:
-    """What lies in a cache but for locks."""
-    return sorted(path for path in cache.glob("*") if path.suffix != ".lock")
-
-
-def test_the_cache_holds_what_decoding_gives_and_is_used_again(files, tmp_path, monkeypatch):
-    made = photos(files).prepared(SQUARE, tmp_path / "cache")
+def test_the_cache_has_the_decoded_images_and_is_used_again(files, cache, monkeypatch):
+    made = photos(files).decode(SQUARE, cache)
     assert made.shape == (9, 3, 10, 10) and made.nbytes == 2700
     expected = np.stack([read_image(path, 3, SQUARE) for path in files])
-    assert np.array_equal(made.gather(torch.arange(9)).numpy(), expected)
-    rows = torch.tensor([7, 0, 7])
-    assert np.array_equal(made.gather(rows).numpy(), expected[rows])
-    assert [p.suffix for p in kept(tmp_path / "cache")] == [".npy"]
-
-    monkeypatch.setattr("spinal_repro.data.photos.read_image", None)  # nothing is decoded again
-    again = photos(files).prepared(SQUARE, tmp_path / "cache")
-    assert np.array_equal(again.gather(torch.arange(9)).numpy(), expected)
+    assert np.array_equal(made, expected)
+    assert np.array_equal(made[[7, 0, 7]], expected[[7, 0, 7]])
+    assert [p.suffix for p in cached(cache)] == [".npy"]
+    monkeypatch.setattr(module, "read_image", None)  # nothing is decoded again
+    again = photos(files).decode(SQUARE, cache)
+    assert np.array_equal(again, expected)
 
 
-def test_what_a_killed_process_left_of_a_cache_goes(files, tmp_path):
-    cache = tmp_path / "cache"
-    photos(files).prepared(SQUARE, cache)
-    made = kept(cache)
-    for path in made:
-        path.rename(path.with_name(f".{path.name}.1.partial"))
-    other = cache / ".other.npy.1.partial"  # whoever makes that may be at it
+@pytest.mark.parametrize("locks", [True, False])
+def test_partial_files_of_killed_processes_are_removed(files, cache, locks, monkeypatch):
+    """Without locks they stay: another process may be writing them."""
+
+    @contextmanager
+    def unlocked(*_given):
+        yield False
+
+    if not locks:
+        monkeypatch.setattr(module, "exclusive_lock", unlocked)
+    photos(files).decode(SQUARE, cache)
+    (made,) = cached(cache)
+    partial = made.rename(made.with_name(f".{made.name}.1.partial"))
+    other = cache / ".other.npy.1.partial"
     other.touch()
-    photos(files).prepared(SQUARE, cache)
-    assert kept(cache) == sorted([other, *made])
+    photos(files).decode(SQUARE, cache)
+    assert made.is_file() and other.is_file() and partial.is_file() != locks
 
 
-def test_of_two_that_want_the_same_cache_one_decodes(files, tmp_path, monkeypatch):
-    """The second waits, and finds it there."""
-    cache, wrote, write = tmp_path / "cache", [], Photos._write
+def test_of_two_that_need_the_same_cache_one_decodes(files, cache, monkeypatch):
+    wrote, write = [], Photos._write
 
     def slowly(*given):
         wrote.append(1)
@@ -117,23 +127,21 @@ def test_of_two_that_want_the_same_cache_one_decodes(files, tmp_path, monkeypatc
 
     monkeypatch.setattr(Photos, "_write", slowly)
     with ThreadPoolExecutor(2) as pool:
-        one, other = pool.map(lambda _: photos(files).prepared(SQUARE, cache), range(2))
+        one, other = pool.map(lambda _: photos(files).decode(SQUARE, cache), range(2))
     assert len(wrote) == 1
-    rows = torch.arange(9)
-    assert torch.equal(one.gather(rows), other.gather(rows))
+    assert np.array_equal(one, other)
 
 
-def test_another_content_or_size_is_another_cache(files, tmp_path):
-    cache = tmp_path / "cache"
-    photos(files).prepared(SQUARE, cache)
-    photos(files).prepared(Preprocessing(resize=10, crop=10), cache)
+def test_another_content_or_size_is_another_cache(files, cache):
+    photos(files).decode(SQUARE, cache)
+    photos(files).decode(Preprocessing(resize=10, crop=10), cache)
     assert len(list(cache.glob("*.npy"))) == 2
     stamp = files[0].stat()
     Image.fromarray(np.zeros((16, 16, 3), np.uint8)).save(files[0])
     os.utime(files[0], ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # contents count, not times
-    changed = photos(files).prepared(SQUARE, cache)
+    changed = photos(files).decode(SQUARE, cache)
     assert len(list(cache.glob("*.npy"))) == 3
-    assert changed.gather(torch.tensor([0])).max() == 0
+    assert changed[0].max() == 0
 
 
 def test_hash_and_digests_follow_contents_and_labels(files):
@@ -143,38 +151,40 @@ def test_hash_and_digests_follow_contents_and_labels(files):
     assert Photos(files[::-1], first.labels, 3).hash != first.hash
 
 
-@pytest.mark.parametrize("damage", ["truncated", "another shape", "no array", "pickle"])
-def test_a_damaged_cache_is_written_again(files, tmp_path, damage):
-    cache = tmp_path / "cache"
-    expected = photos(files).prepared(SQUARE, cache).gather(torch.arange(9))
+@pytest.mark.parametrize("damage", ["truncated", "another shape", "empty", "pickle"])
+def test_a_damaged_cache_is_written_again(files, cache, damage):
+    expected = photos(files).decode(SQUARE, cache).copy()
     (path,) = cache.glob("*.npy")
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-1])
-    elif damage == "no array":
+    elif damage == "empty":
         path.write_bytes(b"")
     else:
         np.save(path, np.zeros((8, 3, 10, 10), np.uint8 if damage != "pickle" else object))
-    again = photos(files).prepared(SQUARE, cache)
-    assert torch.equal(again.gather(torch.arange(9)), expected)
-    assert kept(cache) == [path]
+    again = photos(files).decode(SQUARE, cache)
+    assert np.array_equal(again, expected)
+    assert cached(cache) == [path]
 
 
-def test_a_full_disk_is_one_message_and_leaves_nothing(files, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_message_and_leaves_nothing(files, cache, monkeypatch):
     def full(*given):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
     with pytest.raises(UserError, match=r"cannot be written to .*cache.*No space.*runs=FOLDER"):
-        photos(files).prepared(SQUARE, tmp_path / "cache")
-    assert kept(tmp_path / "cache") == []
+        photos(files).decode(SQUARE, cache)
+    assert cached(cache) == []
 
 
-def test_unreadable_files_are_named_together(files, tmp_path):
+def test_unreadable_files_are_named_together(files, cache):
     files[2].write_bytes(b"no image")
     files[5].write_bytes(files[5].read_bytes()[:200])
     with pytest.raises(UserError, match=r"2 of 9(?s:.)*2\.png(?s:.)*5\.png"):
-        photos(files).prepared(SQUARE, tmp_path / "cache")
-    assert kept(tmp_path / "cache") == []
+        photos(files).decode(SQUARE, cache)
+    assert cached(cache) == []
+    files[3].unlink()
+    with pytest.raises(UserError, match=r"1 of 9(?s:.)*3\.png"):
+        photos(files).decode(SQUARE, cache)
 
 
 def test_pixels_of_unknown_range(tmp_path):
@@ -183,21 +193,14 @@ def test_pixels_of_unknown_range(tmp_path):
         read_image(tmp_path / "x.tif", 3, SQUARE)
 
 
-def test_a_file_that_vanished_is_named(files, tmp_path):
-    files[3].unlink()
-    with pytest.raises(UserError, match=r"1 of 9(?s:.)*3\.png"):
-        photos(files).prepared(SQUARE, tmp_path / "cache")
-
-
-@pytest.mark.parametrize("batch_size", [1, 4, 9, 100])
-def test_batches_of_files_are_those_of_the_same_images_in_memory(files, tmp_path, batch_size):
+@pytest.mark.parametrize("batch_size", [1, 4, 100])
+def test_batches_from_the_cache_are_those_from_memory(files, cache, batch_size):
     part = photos(files)
-    decoded = part.prepared(SQUARE, tmp_path / "cache")
-    memory = ImageSet(decoded.gather(torch.arange(9)), part.labels)
+    decoded = part.decode(SQUARE, cache)
+    sources = [ImageSet(images, part.labels) for images in (decoded, torch.tensor(decoded))]
     indices = np.array([1, 2, 4, 5, 7, 8])
     options = {"batch_size": batch_size, "mean": [0.5], "std": [0.2], "device": CPU}
-    from_files = Batches(ImageSet(decoded, part.labels), indices, **options)
-    from_memory = Batches(memory, indices, **options)
+    from_files, from_memory = (Batches(source, indices, **options) for source in sources)
     assert from_files.size == from_memory.size == 10
     for stream in (lambda b: b.in_order(), lambda b: b.epoch(0, 1, [HorizontalFlip()])):
         pairs = zip(stream(from_files), stream(from_memory), strict=True)
@@ -211,10 +214,8 @@ def test_images_in_memory_are_resized_with_each_batch(resize, crop):
     random = np.random.default_rng(0)
     pixels = random.integers(0, 256, (5, 10, 10), dtype=np.uint8)
     images = ImageSet(torch.from_numpy(pixels).unsqueeze(1), torch.arange(5))
-    made = Batches(
-        images, np.arange(5), batch_size=3, mean=[0.0], std=[1 / 255], device=CPU,
-        resize=resize, crop=crop,
-    )  # fmt: skip
+    options = {"mean": [0.0], "std": [1 / 255], "device": CPU, "resize": resize, "crop": crop}
+    made = Batches(images, np.arange(5), batch_size=3, **options)
     ours = torch.cat([batch for batch, _ in made.in_order()])
     assert made.size == crop and ours.shape == (5, 1, crop, crop)
     reference = Compose([Resize(list(resize)), CenterCrop(crop)])
@@ -223,18 +224,11 @@ def test_images_in_memory_are_resized_with_each_batch(resize, crop):
         assert np.abs(image[0].numpy() - expected).max() <= 1.01
 
 
-def test_without_locks_nothing_of_others_is_removed(files, tmp_path, monkeypatch):
-    """Another process may be writing it."""
-
-    @contextmanager
-    def unlocked(*_given):
-        yield False
-
-    monkeypatch.setattr(photos_module, "alone", unlocked)
-    cache = tmp_path / "cache"
-    photos(files).prepared(SQUARE, cache)
-    (path,) = cache.glob("*.npy")
-    others = path.with_name(f".{path.name}.elsewhere.1.partial")
-    path.rename(others)
-    photos(files).prepared(SQUARE, cache)
-    assert others.is_file() and path.is_file()
+def test_real_photographs(real_data, tmp_path):
+    if not (real_data / "hymenoptera_data").is_dir():
+        pytest.skip(f"there is no {real_data / 'hymenoptera_data'}")
+    dataset = load_dataset(composed("dataset=hymenoptera", "model=torchvision").dataset, real_data)
+    assert (len(dataset.train), len(dataset.test)) == (244, 153)
+    images = dataset.train.decode(Preprocessing(resize=32, crop=32), tmp_path)
+    grey = images.std(axis=1).mean(axis=(1, 2)) < 1
+    assert grey.mean() < 0.05  # photographs have colours

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100, SVHN and STL-10, read from files of their formats and from real ones."""
+"""CIFAR-10, CIFAR-100, SVHN and STL-10, from files of their formats and from real ones."""
 
 import dataclasses
 import io
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import mirror as m
+from helpers.composing import composed
 from scipy.io import savemat
 from torchvision import datasets as tv
 
-from spinal_repro.config.compose import compose
-from spinal_repro.data import catalog, fetch, imports
+from spinal_repro.data import install, torchvision_sets
 from spinal_repro.data.catalog import File, find_entry
-from spinal_repro.data.imports import import_data
+from spinal_repro.data.install import import_data
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 
@@ -40,9 +40,8 @@ def cifar(kind, labels):
     names = [name for name, _ in [*kind.train_list, *kind.test_list]]
     files = {name: pickle.dumps(content, protocol=2) for name in names}
     files[kind.meta["filename"]] = pickle.dumps({kind.meta["key"]: [f"c{n}" for n in range(100)]})
-    return {
-        kind.filename: m.tar_of({f"{kind.base_folder}/{n}": d for n, d in files.items()})
-    }, files
+    archive = m.tar_of({f"{kind.base_folder}/{n}": d for n, d in files.items()})
+    return {kind.filename: archive}, files
 
 
 def svhn():
@@ -50,7 +49,7 @@ def svhn():
     for part, count in (("train", 20), ("test", 10)):
         out = io.BytesIO()
         pixels = images(count, 32).transpose(2, 3, 1, 0)  # as published: H, W, C, N
-        labels = [10 if label % 10 == 0 else label % 10 for label in range(count)]
+        labels = [label % 10 or 10 for label in range(count)]
         savemat(out, {"X": pixels, "y": np.array(labels, np.uint8)[:, None]})
         files[f"{part}_32x32.mat"] = out.getvalue()
     return files, files
@@ -74,20 +73,18 @@ MADE = {  # how its files are made, and its images in train
 
 @pytest.fixture(params=MADE)
 def published(request, monkeypatch):
-    """A configuration, the catalog's record of it with the checksums of what a mirror serves."""
+    """A configuration, its entry with the checksums of small files, and what a mirror serves."""
     make, train = MADE[request.param]
     served, contents = make()
-    about = dataclasses.replace(
-        find_entry(request.param).about,
-        files=[File(name, md5=m.md5(data)) for name, data in served.items()],
-        contents=[File(name, md5=m.md5(data)) for name, data in contents.items()],
-    )
-    entry = dataclasses.replace(find_entry(request.param), about=about)
-    monkeypatch.setattr(catalog, "find_entry", lambda name: entry)
-    for module in (fetch, imports):
-        monkeypatch.setattr(module, "entry_for", lambda config: entry)
+    entry = find_entry(request.param)
+    files = [File(name, md5=m.md5(data)) for name, data in served.items()]
+    inside = [File(name, md5=m.md5(data)) for name, data in contents.items()]
+    about = dataclasses.replace(entry.about, mirrors=[], files=files, contents=inside)
+    entry = dataclasses.replace(entry, about=about)
+    monkeypatch.setattr(torchvision_sets, "find_entry", lambda name: entry)
+    monkeypatch.setattr(install, "entry_for", lambda config: entry)
     sizes = [f"dataset.train_size={train}", "dataset.test_size=10"]
-    return compose([f"dataset={request.param}", *sizes]).dataset, entry, served
+    return composed(f"dataset={request.param}", *sizes).dataset, entry, served
 
 
 def assert_read(config, root, **options):
@@ -98,36 +95,18 @@ def assert_read(config, root, **options):
     assert list(dataset.classes[:2]) == (["c0", "c1"] if "cifar" in config.name else [])
 
 
-def test_they_are_fetched_where_that_is_asked_for(published, tmp_path):
+def test_they_are_fetched_if_allowed(published, tmp_path):
     config, entry, served = published
     with m.serving() as server:
         server.files = served
-        entry.about.mirrors[:] = [server.url]
+        entry.about.mirrors.append(server.url)
         with pytest.raises(UserError, match=r"missing .*data\.download=true"):
             load_dataset(config, tmp_path)
         assert server.asked == []
         assert_read(config, tmp_path, download=True)
 
 
-def test_they_are_imported_from_their_archives_or_files(published, tmp_path):
-    config, entry, served = published
-    (tmp_path / "mine").mkdir()
-    for name, data in served.items():
-        (tmp_path / "mine" / name).write_bytes(data)
-    assert import_data(entry, tmp_path / "root", [tmp_path / "mine"])
-    assert_read(config, tmp_path / "root")
-    assert {p.name for p in (tmp_path / "mine").iterdir()} == set(served)
-    path = entry.path(tmp_path / "root") / entry.contents[-1].name
-    if config.name == "stl10":
-        path = path.with_name("test_y.bin")
-    path.write_bytes(b"cposix\nsystem\n(S'touch %s'\ntR." % bytes(tmp_path / "made"))
-    with pytest.raises(UserError, match=rf"{path.name} is damaged: its md5 is .*fetch it again"):
-        load_dataset(config, tmp_path / "root")
-    assert not (tmp_path / "made").exists()
-
-
-def test_an_archive_that_lies_there_is_unpacked(published, tmp_path, monkeypatch):
-    """As torchvision leaves it; no network is needed or used."""
+def test_their_archives_in_the_data_folder_are_unpacked(published, tmp_path, monkeypatch):
     config, _, served = published
     monkeypatch.setenv("SPINAL_OFFLINE", "1")
     for name, data in served.items():
@@ -135,10 +114,25 @@ def test_an_archive_that_lies_there_is_unpacked(published, tmp_path, monkeypatch
     assert_read(config, tmp_path)
 
 
+def test_they_are_imported_and_never_opened_with_another_checksum(published, tmp_path):
+    config, entry, served = published
+    (tmp_path / "mine").mkdir()
+    for name, data in served.items():
+        (tmp_path / "mine" / name).write_bytes(data)
+    assert import_data(entry, tmp_path / "root", [tmp_path / "mine"])
+    assert_read(config, tmp_path / "root")
+    name = "test_y.bin" if config.name == "stl10" else entry.contents[-1].name
+    path = entry.path(tmp_path / "root") / name
+    path.write_bytes(b"cposix\nsystem\n(S'touch %s'\ntR." % bytes(tmp_path / "made"))
+    with pytest.raises(UserError, match=rf"{name} is damaged: its md5 is .*spinal data fetch"):
+        load_dataset(config, tmp_path / "root")
+    assert not (tmp_path / "made").exists()
+
+
 def test_cifar10_is_what_torchvision_reads(real_data):
     if not (real_data / tv.CIFAR10.base_folder).is_dir():
         pytest.skip(f"there is no {real_data / tv.CIFAR10.base_folder}")
-    dataset = load_dataset(compose(["dataset=cifar10", "model=cifar_cnn"]).dataset, real_data)
+    dataset = load_dataset(composed("dataset=cifar10", "model=cifar_cnn").dataset, real_data)
     for part, train in ((dataset.train, True), (dataset.test, False)):
         theirs = tv.CIFAR10(real_data, train=train)
         assert np.array_equal(part.images.permute(0, 2, 3, 1), theirs.data)

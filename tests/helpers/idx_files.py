@@ -1,4 +1,4 @@
-"""Small data sets in the true on-disk format of the MNIST family, as torchvision expects them."""
+"""Small data sets in the file format of the MNIST family, where torchvision keeps them."""
 
 import gzip
 from pathlib import Path
@@ -20,7 +20,7 @@ _TYPE_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float
 
 
 class Part(NamedTuple):
-    """What was written: images ``[N, H, W]`` and labels ``[N]`` in the file's own numbering."""
+    """Images ``[N, H, W]`` and labels ``[N]`` as numbered in the file."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.uint8]
@@ -34,28 +34,23 @@ def idx_bytes(array: NDArray[np.generic]) -> bytes:
 
 
 def raw_folder(root: Path, config: DatasetConfig) -> Path:
-    """The folder of a data set's files under a root."""
+    """The folder of a data set's files."""
     return root / FOLDERS[config.source] / "raw"
 
 
 def file_names(config: DatasetConfig) -> tuple[str, str, str, str]:
-    """Names of the training images and labels and of the test images and labels."""
+    """Names of the training images and labels, then of the test images and labels."""
+    train, test, labels = "train", "t10k", "labels-idx1-ubyte"
     if config.source == "qmnist":
         train, test, labels = "qmnist-train", "qmnist-test", "labels-idx2-int"
     elif config.source == "emnist":
-        prefix = f"emnist-{config.options['split']}"
-        train, test, labels = f"{prefix}-train", f"{prefix}-test", "labels-idx1-ubyte"
-    else:
-        train, test, labels = "train", "t10k", "labels-idx1-ubyte"
+        train, test = (f"emnist-{config.options['split']}-{part}" for part in ("train", "test"))
     images = "images-idx3-ubyte"
     return f"{train}-{images}", f"{train}-{labels}", f"{test}-{images}", f"{test}-{labels}"
 
 
 def make_part(config: DatasetConfig, count: int, seed: int) -> Part:
-    """Images that can be learnt: a fixed coarse pattern for each class, under noise.
-
-    Every class occurs if ``count`` is not below the number of classes.
-    """
+    """Images that can be learnt: a coarse pattern per class, under noise; classes in turn."""
     side, cell = config.image_size, 4
     coarse = -(-side // cell)
     patterns = np.random.default_rng(12345).integers(0, 2, (config.num_classes, coarse, coarse))
@@ -70,36 +65,18 @@ def make_part(config: DatasetConfig, count: int, seed: int) -> Part:
 def write_dataset(
     root: Path, config: DatasetConfig, train: int, test: int, seed: int = 0
 ) -> tuple[Part, Part]:
-    """Write a data set of the MNIST family under a root folder.
-
-    Args:
-        root: The folder data sets lie in.
-        config: Which data set; its sizes are not used.
-        train: Number of training images.
-        test: Number of test images.
-        seed: Seed of labels and noise.
-
-    Returns:
-        What the training and the test part hold.
-    """
-    folder = raw_folder(root, config)
+    """Write ``train`` and ``test`` images; return both parts."""
+    folder, names = raw_folder(root, config), file_names(config)
     folder.mkdir(parents=True, exist_ok=True)
     parts = make_part(config, train, 2 * seed), make_part(config, test, 2 * seed + 1)
-    names = file_names(config)
-    for (images, labels), names_of in zip(parts, (names[:2], names[2:]), strict=True):
-        (folder / names_of[0]).write_bytes(idx_bytes(images))
-        (folder / names_of[1]).write_bytes(idx_bytes(_label_array(config, labels)))
+    for place, (images, labels) in zip((0, 2), parts, strict=True):
+        columns: NDArray[np.generic] = labels
+        if config.source == "qmnist":  # the class, then writer, index, glyph code, ...
+            columns = np.random.default_rng(0).integers(-1, 2**31 - 1, (len(labels), 8), np.int32)
+            columns[:, 0] = labels
+        (folder / names[place]).write_bytes(idx_bytes(images))
+        (folder / names[place + 1]).write_bytes(idx_bytes(columns))
     return parts
-
-
-def _label_array(config: DatasetConfig, labels: NDArray[np.uint8]) -> NDArray[np.generic]:
-    """Labels as the files hold them: QMNIST has the class and seven more columns."""
-    if config.source != "qmnist":
-        return labels
-    # series, writer, index in the series, glyph code, global index, duplicate, reserved
-    columns = np.random.default_rng(0).integers(-1, 2**31 - 1, (len(labels), 8))
-    columns[:, 0] = labels
-    return columns.astype(np.int32)
 
 
 def gzip_in_place(path: Path) -> Path:

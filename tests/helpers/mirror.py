@@ -1,4 +1,4 @@
-"""A mirror on this machine that gives files, and misbehaves when told to."""
+"""An HTTP mirror on this machine, which can fail, and archives to serve."""
 
 import hashlib
 import io
@@ -7,6 +7,7 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,26 +16,16 @@ from PIL import Image
 from spinal_repro.data.catalog import parse_entry
 
 
+@dataclass
 class Mirror:
-    """What is served and what was asked for.
+    """What is served, and the requests."""
 
-    Attributes:
-        files: Path to content; a list is served in turn, its last one for good.
-        status: Path to HTTP status codes, given in turn before the file is.
-        cut: Path to how many bytes are sent before the connection is cut, in turn.
-        ranges: Whether Range is understood.
-        asked: Paths with the Range header, in order.
-    """
-
-    def __init__(self) -> None:
-        self.files: dict[str, bytes] = {}
-        self.status: dict[str, list[int]] = {}
-        self.cut: dict[str, list[int]] = {}
-        self.ranges = True
-        self.asked: list[tuple[str, str | None]] = []
-        self.url = ""
-        self.gate = threading.Event()
-        self.gate.set()
+    url: str = ""
+    files: dict[str, bytes] = field(default_factory=dict)
+    status: dict[str, list[int]] = field(default_factory=dict)  # sent in turn before the file
+    cut: dict[str, list[int]] = field(default_factory=dict)  # bytes sent, in turn
+    ranges: bool = True  # whether Range is supported
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # paths and Range headers
 
 
 @contextmanager
@@ -46,30 +37,20 @@ def serving() -> Iterator[Mirror]:
         def do_GET(self) -> None:
             path, wanted = self.path.lstrip("/"), self.headers.get("Range")
             mirror.asked.append((path, wanted))
-            mirror.gate.wait(25)
-            if mirror.status.get(path):
-                self.send_error(mirror.status[path].pop(0))
+            content, start = mirror.files.get(path), 0
+            if mirror.status.get(path) or content is None:
+                self.send_error(mirror.status[path].pop(0) if mirror.status.get(path) else 404)
                 return
-            if path not in mirror.files:
-                self.send_error(404)
-                return
-            content, start = mirror.files[path], 0
             if wanted and mirror.ranges:
                 start = int(wanted.removeprefix("bytes=").rstrip("-"))
                 if start >= len(content):
                     self.send_error(416)
                     return
-                self.send_response(206)
-                self.send_header(
-                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
-                )
-            else:
-                self.send_response(200)
+            self.send_response(206 if start else 200)
             self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
             cuts = mirror.cut.get(path)
-            stop = start + cuts.pop(0) if cuts else len(content)
-            self.wfile.write(content[start:stop])
+            self.wfile.write(content[start : start + cuts.pop(0) if cuts else None])
             self.close_connection = True
 
         def log_message(self, *args: object) -> None:
@@ -82,7 +63,6 @@ def serving() -> Iterator[Mirror]:
     try:
         yield mirror
     finally:
-        mirror.gate.set()
         server.shutdown()
         server.server_close()
 
@@ -96,17 +76,14 @@ def sha256(content: bytes) -> str:
 
 
 def tar_of(files: Mapping[str, bytes], mode: str = "w:gz") -> bytes:
-    """A tar archive, links as ``name -> target`` included."""
+    """A tar archive; a name like ``name -> target`` becomes a link."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode=mode) as archive:
         for name, content in files.items():
             info = tarfile.TarInfo(name.partition(" -> ")[0])
-            if " -> " in name:
-                info.type, info.linkname = tarfile.SYMTYPE, name.partition(" -> ")[2]
-                archive.addfile(info)
-            else:
-                info.size = len(content)
-                archive.addfile(info, io.BytesIO(content))
+            info.linkname, info.size = name.partition(" -> ")[2], len(content)
+            info.type = tarfile.SYMTYPE if info.linkname else tarfile.REGTYPE
+            archive.addfile(info, io.BytesIO(content))
     return out.getvalue()
 
 
@@ -118,15 +95,15 @@ def zip_of(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def png(value: int, size: tuple[int, int] = (12, 10)) -> bytes:
-    """A small image in one colour."""
+def png(value: int) -> bytes:
+    """A small image of one colour."""
     out = io.BytesIO()
-    Image.fromarray(np.full((size[1], size[0], 3), value, np.uint8)).save(out, format="PNG")
+    Image.fromarray(np.full((10, 12, 3), value, np.uint8)).save(out, format="PNG")
     return out.getvalue()
 
 
 def tree(parts: Mapping[str, int], classes: list[str], prefix: str = "") -> dict[str, bytes]:
-    """Image files by path: ``parts`` gives the images of each class."""
+    """Image files by path; ``parts`` gives the images per class."""
     return {
         f"{prefix}{part}/{name}/{index}.png": png(20 * label + index)
         for part, count in parts.items()
@@ -136,6 +113,6 @@ def tree(parts: Mapping[str, int], classes: list[str], prefix: str = "") -> dict
 
 
 def entry(about: Mapping[str, object], **node: object):
-    """A record of the catalog as its YAML would give it."""
+    """An entry of the catalog, from its YAML."""
     base = {"title": "Tiny", "source": "mnist", "num_classes": 2}
     return parse_entry({**base, **node, "about": {"state": "auto", **about}}, "tiny")

@@ -48,9 +48,9 @@ HEADS_MORE = {
     "spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
 }
 RECIPES = (
-    "alexnet", "arch2", "cifar_cnn", "cifar_cnn_committed_fc", "cifar_cnn_committed_spinal", "cnn",
+    "arch2", "cifar_cnn", "cifar_cnn_committed_fc", "cifar_cnn_committed_spinal", "cnn",
     "densenet", "finetune", "fixed_features", "inception_v3", "progressive", "progressive_transfer",
-    "resnet18_thin", "vgg11_bn",
+    "resnet_thin", "sgd", "vgg_bn",
 )  # fmt: skip  # one of each kind
 OTHERS = {
     "on the test part": ["protocol=paper"],

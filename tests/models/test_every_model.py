@@ -4,7 +4,7 @@ import pytest
 import torch
 from helpers.composing import composed
 
-from spinal_repro.config.compose import config_dir
+from spinal_repro.config.compose import choices
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.backbones.library import LibraryBackbone
@@ -13,11 +13,11 @@ from spinal_repro.training.engine import training_loss
 from spinal_repro.training.optim import LR_RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-MODELS = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
+MODELS = choices("model")
 
 
 def is_library(model):
-    return "defaults" in (config_dir() / "model" / f"{model}.yaml").read_text()
+    return composed(f"model={model}").model.kind is not None
 
 
 # networks written here that are too large to compute

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from spinal_repro.cli.params import cell_counts
-from spinal_repro.config.compose import compose, config_dir, validate
+from spinal_repro.config.compose import compose, config_dir
 from spinal_repro.config.schema import Config
+from spinal_repro.config.validate import validate
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.errors import UserError

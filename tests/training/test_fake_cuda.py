@@ -226,7 +226,7 @@ def crossings_after_the_first(stream: Callable[[], Iterator[tuple[Tensor, Tensor
 @pytest.mark.parametrize("resize", [None, (32, 32)])
 @pytest.mark.parametrize("augment", [[name] for name in AUGMENTS] + [["affine", "hflip"]], ids=str)
 def test_batches_stay_on_the_device(monkeypatch, augment, resize):
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)  # each batch on its own
+    monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 1)  # each batch on its own
     entries = [{"name": name, **AUGMENTS[name]} for name in augment]
     augmentations: Sequence[Augmentation] = [Drawn(a) for a in build_augmentations(entries)]
     with fake():
@@ -286,7 +286,7 @@ def test_an_epoch_does_not_wait_for_the_device(monkeypatch, tmp_path, case):
         "adam": ["recipe.optimizer=adam"],
         "head alone, smoothed": ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
     }
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+    monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 1)
     monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     with fake(), Crossings() as crossings:
         run, during = run_on("meta", *overrides[case]), During(crossings)
@@ -354,7 +354,7 @@ def test_mistakes_are_found():
 
 
 def test_a_transfer_in_every_batch_is_found(monkeypatch):
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+    monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 1)
     with fake(), Crossings() as crossings:
         made = batches(GPU, digits())
         assert len(crossings_after_the_first(lambda: made.epoch(0, 1, [Drawn(Slow())]))) == 4

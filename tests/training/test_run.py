@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spinal_repro.config.compose import compose, validate
+from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
+from spinal_repro.config.validate import validate
 from spinal_repro.data import sources
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import build_model

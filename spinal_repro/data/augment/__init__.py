@@ -1,9 +1,9 @@
-"""Augmentation: drawn for each image, applied to a whole batch on the device.
+"""Augmentation: parameters drawn per image, applied to a whole batch on the device.
 
-torchvision's transforms draw one set of parameters for each call, so a batch would be warped as
-one. Here the random numbers of a whole epoch are drawn at once on the CPU (the same for every
-device) and the warps run as batched grid sampling. The geometry is that of torchvision on PIL
-images, which the original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
+torchvision's transforms draw one set of parameters per call, which would warp a whole batch alike.
+Here the parameters of an epoch are drawn at once on the CPU, the same for every device, and images
+are warped by batched grid sampling. The geometry is that of torchvision on PIL images, which the
+original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,11 +31,7 @@ __all__ = [
 
 
 def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:
-    """Build the transforms of a recipe, in order.
-
-    Raises:
-        UserError: for an entry without a name, an unknown name or a wrong option.
-    """
+    """Build the augmentations of a recipe, in order."""
     built = []
     for entry in entries:
         if "name" not in entry:

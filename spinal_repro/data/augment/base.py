@@ -1,4 +1,4 @@
-"""What an augmentation is, and the registry of their names."""
+"""Base class and registry of augmentations."""
 
 from abc import ABC, abstractmethod
 
@@ -9,18 +9,18 @@ from spinal_repro.registry import Registry
 
 
 class Augmentation(ABC):
-    """One random transform of square images of a fixed size."""
+    """A random transform of square images of a fixed size."""
 
     @abstractmethod
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
+        """Draw parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
 
     @abstractmethod
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
 
     def size_after(self, size: int) -> int:
-        """Side of what comes out for images of ``size`` px."""
+        """Return the side of the result for images of ``size`` px."""
         return size
 
 
@@ -28,5 +28,5 @@ AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    """Uniform draws in [0, 1)."""
+    """Draw uniformly from [0, 1)."""
     return torch.rand(*shape, generator=generator)

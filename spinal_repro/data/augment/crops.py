@@ -1,4 +1,4 @@
-"""Flips and windows: images whose pixels keep their values."""
+"""Flips and crops, which keep the values of pixels."""
 
 import torch
 import torch.nn.functional as F
@@ -9,11 +9,7 @@ from spinal_repro.errors import UserError
 
 
 class _Flip(Augmentation):
-    """Mirrors some images along one axis.
-
-    Args:
-        p: Share of images that are mirrored.
-    """
+    """Mirrors a share ``p`` of the images along one axis."""
 
     axis: int
 
@@ -23,37 +19,37 @@ class _Flip(Augmentation):
         self.p = p
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """1 for images to mirror, else 0: ``[count]``."""
+        """Draw 1 for images to mirror, else 0: ``[count]``."""
         return (uniform(generator, count) < self.p).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Mirror those."""
+        """Mirror the images with a 1."""
         return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(self.axis), images)
 
 
 @AUGMENTATIONS.register("hflip")
 class HorizontalFlip(_Flip):
-    """``RandomHorizontalFlip``: left and right change places."""
+    """torchvision's ``RandomHorizontalFlip``."""
 
     axis = -1
 
 
 @AUGMENTATIONS.register("vflip")
 class VerticalFlip(_Flip):
-    """``RandomVerticalFlip``: top and bottom change places."""
+    """torchvision's ``RandomVerticalFlip``."""
 
     axis = -2
 
 
 class _Window(Augmentation):
-    """Cuts a square window anywhere out of the image with a frame of zeros around it."""
+    """Cuts a square window out of the image, which may get a frame of zeros first."""
 
     def _side(self, size: int) -> tuple[int, int]:
-        """Width of the frame and side of the window for images of ``size`` px."""
+        """Return the width of the frame and the side of the window in pixels."""
         raise NotImplementedError
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Left and top of the window in the framed image: ``[count, 2]``, whole pixels."""
+        """Draw left and top of the window in the framed image, in pixels: ``[count, 2]``."""
         frame, side = self._side(size)
         high = size + 2 * frame - side + 1
         return torch.randint(0, high, (count, 2), generator=generator).float()
@@ -74,11 +70,7 @@ class _Window(Augmentation):
 
 @AUGMENTATIONS.register("pad_crop")
 class PadCrop(_Window):
-    """``RandomCrop(size, padding)``: a frame of zeros, then a window of the old size anywhere.
-
-    Args:
-        padding: Width of the frame in pixels.
-    """
+    """torchvision's ``RandomCrop(size, padding)``, with the size of the images."""
 
     def __init__(self, *, padding: int = 4) -> None:
         if padding < 0:
@@ -91,11 +83,7 @@ class PadCrop(_Window):
 
 @AUGMENTATIONS.register("crop")
 class Crop(_Window):
-    """``RandomCrop(size)``: a window anywhere in a larger image.
-
-    Args:
-        size: Side of the window in pixels.
-    """
+    """torchvision's ``RandomCrop(size)``."""
 
     def __init__(self, *, size: int) -> None:
         if size < 1:
@@ -108,5 +96,5 @@ class Crop(_Window):
         return 0, self.size
 
     def size_after(self, size: int) -> int:
-        """The configured size."""
+        """Return the configured size."""
         return self._side(size)[1]

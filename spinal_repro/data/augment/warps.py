@@ -1,4 +1,4 @@
-"""Warps: images read at other places, by batched grid sampling."""
+"""Geometric warps, by batched grid sampling."""
 
 import math
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
 
 
 def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
-    """Coordinates ``[1, 1, W]`` and ``[1, H, 1]`` of the output pixels' centres."""
+    """Return coordinates ``[1, 1, W]`` and ``[1, H, 1]`` of the centres of output pixels."""
     height, width = (side, side) if side else images.shape[-2:]
     x = torch.arange(width, device=images.device, dtype=torch.float32) + 0.5
     y = torch.arange(height, device=images.device, dtype=torch.float32) + 0.5
@@ -19,7 +19,7 @@ def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Ten
 
 
 def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
-    """Read images at input coordinates ``[N, H, W]`` in pixels (centres at +0.5)."""
+    """Sample images at input coordinates ``[N, H, W]`` in pixels (centres at +0.5)."""
     height, width = images.shape[-2:]
     grid = x.new_empty(*x.shape, 2)  # written in place: stacking costs more than sampling
     torch.sub(x * (2 / width), 1, out=grid[..., 0])
@@ -28,14 +28,14 @@ def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
 
 
 def _inside(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """1 where input coordinates lie in the image, else 0: ``[N, 1, H, W]``."""
+    """Return 1 for input coordinates inside the image, else 0: ``[N, 1, H, W]``."""
     height, width = images.shape[-2:]
     return ((x >= 0) & (x < width) & (y >= 0) & (y < height)).unsqueeze(1).to(images.dtype)
 
 
 @AUGMENTATIONS.register("perspective")
 class Perspective(Augmentation):
-    """``RandomPerspective``: each corner moves inwards by a random whole number of pixels.
+    """torchvision's ``RandomPerspective``: corners move inwards by whole pixels.
 
     Args:
         distortion: Largest move of a corner, as a share of half the side.
@@ -48,7 +48,7 @@ class Perspective(Augmentation):
         self.distortion, self.p = distortion, p
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Eight coefficients a..h of the map from output to input pixels, for each image."""
+        """Draw coefficients a..h of the map from output to input pixels: ``[count, 8]``."""
         reach = int(self.distortion * (size // 2)) + 1
         moves = torch.randint(0, reach, (count, 4, 2), generator=generator).double()
         warped = uniform(generator, count) < self.p
@@ -62,7 +62,7 @@ class Perspective(Augmentation):
         return coefficients
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Warp bilinearly; what comes from outside the image is 0."""
+        """Warp bilinearly, with 0 outside the image."""
         a, b, c, d, e, f, g, h = parameters.view(-1, 8, 1, 1).unbind(1)
         x, y = _pixel_centres(images)
         scale = g * x + h * y + 1
@@ -72,14 +72,14 @@ class Perspective(Augmentation):
 
 
 def homography(start: Tensor, end: Tensor) -> Tensor:
-    """Coefficients ``[N, 8]`` of the projective maps that take ``end`` to ``start``.
+    """Solve for the coefficients ``[N, 8]`` of the projective maps from ``end`` to ``start``.
 
-    Where three of the end points lie on a line (possible from a distortion of about 0.65) there
-    is no such map, and the identity stands for it.
+    If three end points are on a line (possible from a distortion of about 0.65), there is no such
+    map, and the identity is returned.
 
     Args:
         start: Corners ``[N, 4, 2]`` in the input image.
-        end: Where they stand in the output image, ``[N, 4, 2]``.
+        end: The same corners ``[N, 4, 2]`` in the output image.
     """
     x, y = end[..., 0], end[..., 1]
     u, v = start[..., 0], start[..., 1]
@@ -97,7 +97,7 @@ def homography(start: Tensor, end: Tensor) -> Tensor:
 
 @AUGMENTATIONS.register("rotation")
 class Rotation(Augmentation):
-    """``RandomRotation``: by an angle uniform in [-degrees, degrees], nearest pixel, fill 0."""
+    """torchvision's ``RandomRotation``: uniform in [-degrees, degrees], nearest pixel, fill 0."""
 
     def __init__(self, *, degrees: float) -> None:
         if not 0 <= degrees < math.inf:
@@ -105,7 +105,7 @@ class Rotation(Augmentation):
         self.degrees = degrees
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Angles ``[count]`` in radians, counter-clockwise."""
+        """Draw angles ``[count]`` in radians, counter-clockwise."""
         return (2 * uniform(generator, count) - 1) * math.radians(self.degrees)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class Rotation(Augmentation):
     def _rotate(
         images: Tensor, angles: Tensor, right: Tensor | float, down: Tensor | float
     ) -> Tensor:
-        """Rotate by ``angles`` and shift by pixels, each ``[N, 1, 1]``."""
+        """Rotate by ``angles`` and shift by pixels, all ``[N, 1, 1]``."""
         height, width = images.shape[-2:]
         cos, sin = torch.cos(angles), torch.sin(angles)
         x, y = _pixel_centres(images)
@@ -127,11 +127,11 @@ class Rotation(Augmentation):
 
 @AUGMENTATIONS.register("affine")
 class Affine(Rotation):
-    """``RandomAffine(degrees, translate)``: rotated about the centre, then shifted.
+    """torchvision's ``RandomAffine(degrees, translate)``: rotation, then shift.
 
     Args:
         degrees: Largest angle.
-        translate: Largest shift to the sides and up or down, as shares of the image.
+        translate: Largest horizontal and vertical shift, as shares of the image.
     """
 
     def __init__(self, *, degrees: float, translate: Sequence[float] = (0.0, 0.0)) -> None:
@@ -141,7 +141,7 @@ class Affine(Rotation):
         self.translate = tuple(translate)
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Angles in radians and shifts right and down in whole pixels: ``[count, 3]``."""
+        """Draw angles in radians, and shifts right and down in pixels: ``[count, 3]``."""
         angles = super().draw(count, size, generator)
         reach = torch.tensor(self.translate) * size
         shifts = ((2 * uniform(generator, count, 2) - 1) * reach).round()
@@ -155,15 +155,15 @@ class Affine(Rotation):
 
 @AUGMENTATIONS.register("resized_crop")
 class ResizedCrop(Augmentation):
-    """``RandomResizedCrop``: a random box, brought bilinearly to one size.
+    """torchvision's ``RandomResizedCrop``: a random box, resized bilinearly.
 
     Args:
-        scale: Range of the box's area as a share of the image.
-        ratio: Range of its width over height, drawn log-uniformly.
-        size: Side of the result in pixels; that of the images unless given.
+        scale: Range of the box's area, as a share of the image.
+        ratio: Range of width over height, drawn log-uniformly.
+        size: Side of the result in pixels; None for that of the images.
     """
 
-    TRIES = 10  # boxes tried before the largest central one of a permitted ratio is taken
+    TRIES = 10  # then the largest central box of an allowed ratio is taken
 
     def __init__(
         self,
@@ -180,11 +180,11 @@ class ResizedCrop(Augmentation):
         self.scale, self.ratio, self.size = tuple(scale), tuple(ratio), size
 
     def size_after(self, size: int) -> int:
-        """The configured size, or the same."""
+        """Return the configured size, if any."""
         return self.size or size
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Boxes ``[count, 4]``: left, top, width, height in whole pixels."""
+        """Draw left, top, width and height of the boxes in pixels: ``[count, 4]``."""
         low, high = self.scale
         area = size * size * (low + (high - low) * uniform(generator, count, self.TRIES))
         low, high = (math.log(bound) for bound in self.ratio)
@@ -193,7 +193,7 @@ class ResizedCrop(Augmentation):
         fits = (widths > 0) & (widths <= size) & (heights > 0) & (heights <= size)
         first = fits.int().argmax(dim=1, keepdim=True)
         width, height = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
-        # no box fitted: a square image takes itself, narrowed if its ratio 1 is not permitted
+        # if no box fits: the whole image, narrowed if its ratio 1 is not allowed
         none = ~fits.any(dim=1)
         width[none] = round(size * min(1.0, self.ratio[1]))
         height[none] = round(size / max(1.0, self.ratio[0]))
@@ -204,7 +204,7 @@ class ResizedCrop(Augmentation):
         return torch.stack([left, top, width, height], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Bring each box to the size of the result."""
+        """Resize each box."""
         side = self.size_after(images.shape[-1])
         left, top, width, height = parameters.view(-1, 4, 1, 1).unbind(1)
         x, y = _pixel_centres(images, side)

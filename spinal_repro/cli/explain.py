@@ -1,0 +1,75 @@
+"""``spinal-train --explain``: each setting with its value and the file that sets it."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+
+from spinal_repro.config.compose import (
+    GROUPS,
+    compose_raw,
+    config_dir,
+    find_choice,
+    prepare,
+    version_base,
+)
+from spinal_repro.config.validate import validate
+
+
+def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
+    """A line for each setting: its value, and the file or override that sets it.
+
+    Args:
+        overrides: Of the command line.
+        folders: With configuration groups of the user's own.
+    """
+    values = dict(_leaves(validate(compose_raw(overrides, *folders)).to_dict()))
+    origins: dict[str, str] = {}
+    for entry in _defaults_list(overrides, folders):
+        group, _, name = str(entry.config_path).rpartition("/")
+        place, node = find_choice(group, name, folders)
+        origins |= dict.fromkeys(dict(_leaves(node, entry.package or "")), place)
+    if "paper.name" in origins:
+        origins["cell"] = origins["paper.name"]
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        if override.key_or_group not in GROUPS:
+            origins[override.key_or_group] = str(override.input_line)
+    width, lines, group = max(map(len, values)), [], "dataset"
+    for key, value in values.items():
+        before, group = group, key.rpartition(".")[0].partition(".")[0]
+        lines += [""] * (group != before)
+        text = str(value) if len(str(value)) <= 40 else f"{str(value)[:37]}..."
+        lines.append(f"{key:{width}}  {text:40}  {_origin(key, origins)}")
+    return "\n".join(lines)
+
+
+def _defaults_list(overrides: Sequence[str], folders: Sequence[Path]) -> list[ResultDefault]:
+    """The files that Hydra merges, in order."""
+    search = ",".join(f"file://{folder.resolve()}" for folder in folders)
+    full = [*prepare(overrides, folders), f"hydra.searchpath=[{search}]"]
+    with initialize_config_dir(str(config_dir().resolve()), **version_base()):
+        loader = GlobalHydra.instance().config_loader()
+        found = loader.compute_defaults_list("train", full, RunMode.RUN)
+    return [d for d in found.defaults if d.config_path and not d.config_path.startswith("hydra")]
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys of nested mappings, with their values; stages are one setting."""
+    if isinstance(node, dict) and node and all(isinstance(key, str) for key in node):
+        for key, value in node.items():
+            if not (key == "defaults" and isinstance(value, list)):
+                yield from _leaves(value, f"{prefix}.{key}".removeprefix("."))
+    else:
+        yield prefix, node
+
+
+def _origin(key: str, origins: dict[str, str]) -> str:
+    """The origin of a setting, or of the mapping that it is in."""
+    while key and key not in origins:
+        key = key.rpartition(".")[0]
+    return origins.get(key, "default of the schema")

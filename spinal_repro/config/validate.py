@@ -1,0 +1,202 @@
+"""A composed configuration, checked against the schema and across its fields.
+
+Hydra alone accepts unknown keys, behind ``+`` and inside YAML files.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import MISSING, DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spinal_repro.config.preprocessing import Preprocessing, refuse_constants
+from spinal_repro.config.schema import (
+    Component,
+    Config,
+    DataConfig,
+    DatasetConfig,
+    ProtocolConfig,
+    RecipeConfig,
+    RuntimeConfig,
+    limited,
+)
+from spinal_repro.errors import UserError, check_names, one_of, unknown
+from spinal_repro.registry import merge_onto
+
+SECTIONS: dict[str, type] = {
+    "dataset": DatasetConfig,
+    "recipe": RecipeConfig,
+    "protocol": ProtocolConfig,
+    "runtime": RuntimeConfig,
+    "data": DataConfig,
+}
+COMPONENTS = ("model", "head", "tracker")
+
+
+def format_hydra_error(error: Exception) -> str:
+    """A Hydra or OmegaConf error in one line."""
+    noise = ("Config search path", "provider=", "object_type", "Set the env")
+    lines = (line.strip() for line in str(error).splitlines())
+    return "; ".join(line for line in lines if line and not line.startswith(noise))
+
+
+@dataclass(frozen=True)
+class _Top:
+    """Settings outside the groups."""
+
+    seed: int = MISSING
+    runs: str = MISSING
+    cell: str | None = None
+
+
+def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
+    """Check a composed configuration and freeze it."""
+    try:
+        node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
+        plain: Any = OmegaConf.to_container(node, resolve=True)
+    except OmegaConfBaseException as error:
+        raise UserError(format_hydra_error(error)) from None
+    paper = plain.pop("paper", None)
+    if paper is not None:
+        if not isinstance(paper, dict) or not isinstance(paper.get("name"), str):
+            raise UserError(f"paper must be a published cell with its name, got {paper!r}")
+        plain["cell"] = paper["name"]
+    plain.setdefault("tracker", {"name": "none"})
+    known = [entry.name for entry in dataclasses.fields(Config)]
+    for key in plain:
+        if key not in known:
+            raise unknown("configuration key", str(key), known)
+    _check_numbers(plain)
+    top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
+    config = Config(
+        **{name: _section(name, schema, plain.get(name)) for name, schema in SECTIONS.items()},
+        **{name: _component(name, plain.get(name)) for name in COMPONENTS},
+        **merge_onto(_Top, top, where="the configuration"),
+    )
+    _check_limits(config)
+    _check_names(config)
+    _check_recipe(config)
+    _check_protocol(config.protocol, config.data)
+    device = config.runtime.device.partition(":")[0]
+    if device == "auto":  # it decides the precision, and is found when the run starts
+        return config
+    runtime = dataclasses.replace(config.runtime, precision=config.runtime.on(device).precision)
+    return dataclasses.replace(config, runtime=runtime)
+
+
+def _section(name: str, schema: type, node: Any) -> Any:
+    if not isinstance(node, dict):
+        raise UserError(f"{name} must be a group of settings, got {node!r}")
+    settings = {key: value for key, value in node.items() if (name, key) != ("dataset", "about")}
+    if isinstance(settings.get("stages"), dict):  # JSON turns the epochs into text
+        stages = settings["stages"].items()
+        settings["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages}
+    return schema(**merge_onto(schema, settings, where=name))
+
+
+def _component(group: str, node: Any) -> Component:
+    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+        raise UserError(f"{group} must be a group of settings with a name, got {node!r}")
+    kind = node.get("kind")
+    if kind is not None and not isinstance(kind, str):
+        raise UserError(f"{group}.kind must be a name, got {kind!r}")
+    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}
+    options = {
+        key: value
+        for key, value in node.items()
+        if key not in ("name", "kind") and not (key in unset and value == unset[key])
+    }
+    return Component(node["name"], options, kind)
+
+
+def _check_numbers(value: Any, where: str = "") -> None:
+    """Refuse NaN, Inf and integers beyond 64 bits."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{where} must be a finite number, got {value}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise UserError(f"{where} must fit in 64 bits, got {value}")
+    items = enumerate(value) if isinstance(value, list) else ()
+    for key, item in value.items() if isinstance(value, dict) else items:
+        _check_numbers(item, f"{where}.{key}".removeprefix("."))
+
+
+def _check_limits(config: Config) -> None:
+    """Check each field against the limits that `schema` declares beside it."""
+    for prefix, part in [("", config), *((f"{name}.", getattr(config, name)) for name in SECTIONS)]:
+        for entry, value in limited(part):
+            key, limits = f"{prefix}{entry.name}", entry.metadata
+            if "choices" in limits:
+                one_of(key, value.partition(":")[0], limits["choices"])  # device may be cuda:1
+            elif isinstance(value, str):
+                if value != entry.default:
+                    raise UserError(f"{key} must be a number or {entry.default}, got '{value}'")
+            elif value is not None:
+                if not value > limits.get("above", -math.inf):
+                    raise UserError(f"{key} must be above {limits['above']}, got {value}")
+                if value < limits.get("least", -math.inf):
+                    raise UserError(f"{key} must be {limits['least']} or more, got {value}")
+                if value > limits.get("most", math.inf):
+                    raise UserError(f"{key} must be at most {limits['most']:,}, got {value:,}")
+
+
+def _check_names(config: Config) -> None:
+    """Names are parts of the run folder's path."""
+    check_names(
+        {
+            "dataset.name": config.dataset.name,
+            "model.name": config.model.label,
+            "head.name": config.head.name,
+            "recipe.name": config.recipe.name,
+            "protocol.name": config.protocol.name,
+        }
+    )
+
+
+def _check_recipe(config: Config) -> None:
+    recipe, dataset = config.recipe, config.dataset
+    if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
+        raise UserError(
+            f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "
+            f"({dataset.num_classes})"
+        )
+    if recipe.head_epochs and config.model.options.get("freeze") == "backbone":
+        raise UserError("recipe.head_epochs trains the backbone later; leave out model.freeze")
+    if not 0 <= recipe.label_smoothing < 1:
+        raise UserError(f"recipe.label_smoothing must be in [0, 1), got {recipe.label_smoothing}")
+    if (recipe.mean is None) != (recipe.std is None):
+        raise UserError("recipe.mean and recipe.std must both be given, or both be null")
+    for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():
+        if any(type(value) not in (int, float) for value in constants or ()):
+            raise UserError(f"recipe.{key} must be a list of numbers, got {constants}")
+        if constants is not None and len(constants) not in (1, dataset.channels):
+            raise UserError(
+                f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
+                f"channels of {dataset.name}, got {constants}"
+            )
+    refuse_constants(recipe.std or (), "recipe")
+    for part in ("train", "eval"):
+        Preprocessing.of(recipe.prepare, part)
+    for epoch, lr in recipe.stages.items():
+        if not (epoch > 1 and lr > 0):
+            raise UserError(
+                f"recipe.stages maps the first epoch of a stage (2 or later) to a learning rate "
+                f"above 0, got {epoch}: {lr}"
+            )
+
+
+def _check_protocol(protocol: ProtocolConfig, data: DataConfig) -> None:
+    if protocol.select_on == "val" and not 0 < protocol.val_fraction < 1:
+        raise UserError(
+            "protocol.val_fraction must be between 0 and 1 with protocol.select_on=val, got "
+            f"{protocol.val_fraction}"
+        )
+    if protocol.select_on == "test":
+        if protocol.val_fraction != 0:
+            raise UserError("protocol.val_fraction must be 0 with protocol.select_on=test")
+        if protocol.watch_test:
+            raise UserError("leave out protocol.watch_test: protocol.select_on=test includes it")
+    if (protocol.select_on == "test" or protocol.watch_test) and not data.test:
+        raise UserError("data.test=false needs protocol=heldout and protocol.watch_test=false")

@@ -1,0 +1,123 @@
+"""Finding the files of a data set among those that were downloaded or given."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from spinal_repro.data.archives import ArchiveError, gunzip
+from spinal_repro.data.catalog import Entry, File, checksum, load_catalog
+from spinal_repro.data.image_files import IMAGE_SUFFIXES, class_names, image_files, part_of
+from spinal_repro.data.verify import file_problem, problems
+from spinal_repro.errors import UserError
+
+
+def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> list[str]:
+    """Collect the files of a data set in ``work/ready``; list what is missing or wrong.
+
+    Args:
+        entry: The data set.
+        sources: Files, and folders that are searched at any depth.
+        work: The temporary folder; files in it are moved, all others copied.
+        root: The data folder; files that are complete there are left out.
+    """
+    target = entry.path(work / "ready")
+    target.mkdir(parents=True, exist_ok=True)
+    if entry.is_folder:
+        parts = _find_parts(entry, sources)
+        if not parts:
+            looked = ", ".join(f"{name}/CLASS/" for name in entry.parts.values())
+            return [f"no {looked} with images ({', '.join(IMAGE_SUFFIXES)}) at any depth"]
+        for part, folder in parts.items():
+            for name in class_names(folder):
+                (target / entry.parts[part] / name).mkdir(parents=True)
+                for image in image_files(folder / name):
+                    _take(image, target / entry.parts[part] / name / image.name, work)
+        return problems(entry, work / "ready", deep=False)
+    found = [source for source in sources if source.is_file()]
+    for source in sources:
+        found += sorted(path for path in source.rglob("*") if path.is_file())
+    wrong = []
+    for file in entry.contents:
+        if file_problem(entry.path(root), file, deep=True) is None:
+            continue
+        reasons = [_place(path, file, target, work) for path in _named(file.name, found)]
+        if None not in reasons:
+            wrong.append("; ".join(r for r in reasons if r) or f"missing {file.name}")
+    return wrong or _mistaken(entry, target)
+
+
+def _named(name: str, paths: Sequence[Path]) -> list[Path]:
+    """Files of this name, gzipped ones last; Kaggle writes ``train-images.idx3-ubyte``."""
+
+    def plain(path: Path) -> str:
+        return path.name.removesuffix(".gz").replace(".idx", "-idx")
+
+    return sorted(
+        (p for p in paths if plain(p) == Path(name).name), key=lambda p: p.suffix == ".gz"
+    )
+
+
+def _place(path: Path, file: File, target: Path, work: Path) -> str | None:
+    """Copy one file into a folder if it is the right one; else say what is wrong with it."""
+    place = target / file.name
+    if place.exists():
+        return None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gz" and not file.name.endswith(".gz"):
+        try:
+            gunzip(path, place)
+        except ArchiveError as error:
+            return str(error)
+    else:
+        _take(path, place, work)
+    wrong = file_problem(target, file, deep=True)
+    if wrong is not None:
+        place.unlink()
+        return f"{wrong} ({path})"
+    return None
+
+
+def _take(path: Path, place: Path, work: Path) -> None:
+    """Move a temporary file, copy a user's file."""
+    if path.is_relative_to(work):
+        path.rename(place)
+    else:
+        shutil.copyfile(path, place)
+
+
+def _mistaken(entry: Entry, folder: Path) -> list[str]:
+    """Find files of another data set with the same names, as in the MNIST family."""
+    unchecked = [file for file in entry.contents if file.md5 is None and file.sha256 is None]
+    found = {checksum(path, "sha256"): f for f in unchecked if (path := folder / f.name).is_file()}
+    return [
+        f"{found[content.sha256].name} belongs to {other.title}"
+        for other in load_catalog().values()
+        for content in other.contents
+        if other.key != entry.key and content.sha256 in found
+    ]
+
+
+def _find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
+    """Find the folder of each part, which contains one folder of images per class."""
+    meanings = {part_of(Path(name)): part for part, name in entry.parts.items()}
+    hits: dict[str, list[Path]] = {part: [] for part in entry.parts}
+    for source in sources:
+        with_images = {path.parent for path in image_files(source)} - {source}
+        for folder in sorted({path.parent for path in with_images}):
+            above = [folder, *folder.parents]
+            above = above[: above.index(source) + 1]
+            meaning = next((m for each in above if (m := part_of(each))), None)
+            if meaning in meanings:
+                hits[meanings[meaning]].append(folder)
+    found = {}
+    for part, folders in hits.items():
+        right = [f for f in folders if entry.num_classes in (None, len(class_names(f)))]
+        folders = right or folders
+        if any(class_names(folder) != class_names(folders[0]) for folder in folders):
+            names = ", ".join(map(str, folders))
+            raise UserError(
+                f"{entry.title}: several folders could be the part {part}: {names}; give only one"
+            )
+        if folders:
+            found[part] = min(folders, key=lambda folder: len(folder.parts))
+    return found

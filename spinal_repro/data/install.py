@@ -1,0 +1,216 @@
+"""Installing data sets: fetched or imported into a temporary folder, verified, then renamed."""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from spinal_repro.config.schema import DatasetConfig
+from spinal_repro.data.archives import ArchiveError, is_archive, unpack
+from spinal_repro.data.assemble import assemble
+from spinal_repro.data.catalog import Entry, File, entry_for, load_catalog
+from spinal_repro.data.download import download
+from spinal_repro.data.verify import file_problem, problems
+from spinal_repro.errors import UserError
+from spinal_repro.io import exclusive_lock
+
+HIDDEN = ".spinal-data"  # temporary folders, in the data folder
+
+
+def require_files(
+    config: DatasetConfig, root: Path, folder: Path, names: Sequence[str], download: bool
+) -> None:
+    """Refuse a data set with missing files, after trying to get them.
+
+    Archives and gzipped files in the data folder are unpacked; nothing is downloaded unless
+    ``download``.
+    """
+
+    def missing() -> list[str]:
+        return [name for name in names if not (folder / name).is_file()]
+
+    if missing():
+        ensure(config, root, download)
+    if missing():
+        raise UserError(
+            f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing())}). "
+            f"Fetch it with: spinal-train dataset={config.name} data.download=true; or give its "
+            f"folder: data.root=FOLDER or the environment variable SPINAL_DATA. More: "
+            f"spinal data info {config.name}"
+        )
+
+
+def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
+    """Unpack or, if allowed, download a configured data set that the catalog knows."""
+    entry = entry_for(config)
+    if entry is None:
+        return
+    if download:
+        fetch(entry, root, deep=False)
+        return
+    packed = [root / file.name for file in entry.about.files if is_archive(Path(file.name))]
+    packed += [entry.path(root) / f"{file.name}.gz" for file in entry.contents]
+    packed = [path for path in packed if path.is_file()]
+    if packed:
+        import_data(entry, root, packed)
+
+
+def fetch(entry: Entry, root: Path, *, deep: bool = True) -> bool:
+    """Download the missing and damaged files of a data set; False if there are none.
+
+    Args:
+        entry: The data set.
+        root: The data folder.
+        deep: Compare the checksums of files that exist.
+    """
+    deep = deep and not entry.is_folder
+    wrong = problems(entry, root, deep=deep)
+    if not wrong:
+        return False
+    if entry.about.state != "auto":
+        steps = (f"{number}. {text}" for number, text in enumerate(entry.about.instructions, 1))
+        raise UserError(f"{entry.title} cannot be fetched ({entry.about.state}). {' '.join(steps)}")
+    _refuse_other_files(entry, root)
+    if os.environ.get("SPINAL_OFFLINE", "").lower() not in ("", "0", "false", "no"):
+        raise UserError(
+            f"SPINAL_OFFLINE is set, and {entry.title} is not in {entry.path(root).resolve()}: "
+            f"{'; '.join(wrong)}. Copy the files from another machine and run: spinal data import "
+            f"{entry.name} PATH"
+        )
+    with _workspace(entry, root) as work:
+        if not problems(entry, root, deep=deep):
+            return True  # another process has just fetched it
+        files = _to_download(entry, root)
+        sources = [download(file, entry, work / "downloads") for file in files]
+        try:
+            wrong = _install(entry, root, sources, work)
+        except ArchiveError as error:
+            wrong = [str(error)]
+        shutil.rmtree(work / "downloads", ignore_errors=True)
+        if wrong:
+            raise UserError(
+                f"the download is not {entry.title}: {'; '.join(wrong)}. It was deleted; "
+                f"another source is needed: spinal data info {entry.name}"
+            )
+    return True
+
+
+def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
+    """Copy a data set from folders, archives or single files; False if it is complete.
+
+    Files are found by name at any depth, plain or gzipped, image folders by the names of their
+    parts. Archives are unpacked, also those directly in a given folder.
+    """
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path} does not exist")
+    if not entry.is_folder and not entry.contents:
+        raise UserError(f"{entry.title} is part of a package; there is nothing to import")
+    if not problems(entry, root, deep=not entry.is_folder):
+        return False
+    _refuse_other_files(entry, root)
+    with _workspace(entry, root) as work:
+        wrong = _install(entry, root, [path.resolve() for path in paths], work)
+    if wrong:
+        given = ", ".join(map(str, paths))
+        hint = f"see: spinal data info {entry.name}"
+        if entry.is_folder and any("expected" in text for text in wrong):
+            sizes = " ".join(f"dataset.{part}_size=N" for part in entry.parts)
+            hint = (
+                f"for another release, give its sizes here and in training: "
+                f"dataset.num_classes=N {sizes}"
+            )
+        raise UserError(f"{given} cannot be imported as {entry.title}: {'; '.join(wrong)}; {hint}")
+    return True
+
+
+@contextmanager
+def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
+    """Lock and yield the temporary folder of a data set; only downloads outlive a failure."""
+    work = root / HIDDEN / entry.key
+    try:
+        (root / HIDDEN).mkdir(parents=True, exist_ok=True)
+        lock = root / HIDDEN / f"{entry.key}.lock"
+        with exclusive_lock(lock, f"writing {entry.key} to {root}"):
+            try:
+                _clear(work)  # files of a killed process
+                yield work
+            finally:
+                _clear(work)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(
+                f"{entry.title} cannot be written to {root.resolve()}: {error}; choose another "
+                f"folder with --root, data.root or SPINAL_DATA"
+            ) from error
+        raise UserError(
+            f"the disk of {root.resolve()} is full (size of the download: "
+            f"{entry.download_size or 'unknown'}). Free some space and run the command again, it "
+            f"continues the download; or choose another folder with SPINAL_DATA"
+        ) from error
+
+
+def _clear(work: Path) -> None:
+    for name in ("unpacked", "ready"):
+        shutil.rmtree(work / name, ignore_errors=True)
+    if not any((work / "downloads").glob("*")):
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def _to_download(entry: Entry, root: Path) -> list[File]:
+    """List all files, without single ones that are complete on disk."""
+    complete = [f.name for f in entry.contents if not file_problem(entry.path(root), f, deep=True)]
+    return [file for file in entry.about.files if file.name.removesuffix(".gz") not in complete]
+
+
+def _refuse_other_files(entry: Entry, root: Path) -> None:
+    """Refuse to replace a folder of images that is not empty."""
+    target = entry.path(root)
+    if entry.is_folder and target.is_dir() and any(target.iterdir()):
+        wrong = "; ".join(problems(entry, root, deep=False))
+        raise UserError(
+            f"{target} exists but is not {entry.title} ({wrong}); rename or delete it first"
+        )
+
+
+def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> list[str]:
+    """Install a data set, and those that come in the same archive; list what is wrong."""
+    sources = _unpacked(paths, work / "unpacked")
+    wrong = assemble(entry, sources, work, root)
+    if wrong:
+        return wrong
+    _rename(entry, work, root)
+    for other in load_catalog().values():
+        same = (other.key, other.about.files) == (entry.key, entry.about.files)
+        if same and other.name != entry.name and not assemble(other, sources, work, root):
+            _rename(other, work, root)
+    return []
+
+
+def _unpacked(paths: Sequence[Path], target: Path) -> list[Path]:
+    """Files and folders to search, with archives unpacked."""
+    sources: list[Path] = []
+    for path in paths:
+        inside = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
+        archives = [each for each in inside if each.is_file() and is_archive(each)]
+        sources += [path] if path not in archives else []
+        for archive in archives:
+            sources.append(target / str(len(sources)))
+            unpack(archive, sources[-1])
+    return sources
+
+
+def _rename(entry: Entry, work: Path, root: Path) -> None:
+    """Move a verified data set to its final place."""
+    source, target = entry.path(work / "ready"), entry.path(root)
+    if entry.is_folder and target.exists():
+        target.rmdir()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not target.exists():
+        source.rename(target)
+        return
+    for file in entry.contents:
+        if (source / file.name).is_file():
+            (source / file.name).replace(target / file.name)

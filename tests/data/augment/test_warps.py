@@ -1,0 +1,368 @@
+"""The batched warps against torchvision's own transforms on PIL images."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers.composing import composed
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms as tv
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tvf
+
+from spinal_repro.data.augment import (
+    Affine,
+    Augmentation,
+    Perspective,
+    ResizedCrop,
+    Rotation,
+    build_augmentations,
+    homography,
+)
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.errors import UserError
+
+SIGMAS = 5  # tolerance of statistical tests, in standard errors
+IDENTITY_TOLERANCE = 0.005  # float32 coordinates are off by about 1e-6 of a pixel
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(count: int, size: int = 28, channels: int = 1) -> Tensor:
+    shape = (count, channels, size, size)
+    return torch.randint(0, 256, shape, generator=seeded(99), dtype=torch.uint8)
+
+
+def digits() -> Tensor:
+    return load_dataset(composed("dataset=digits").dataset, "unused").test.images
+
+
+@pytest.fixture(params=["noise", "digits", "mnist"])
+def images(request: pytest.FixtureRequest) -> Tensor:
+    """200 images ``[200, 1, H, W]`` uint8: noise, where every pixel counts, and real digits."""
+    if request.param == "mnist":
+        root = request.getfixturevalue("real_data")
+        return load_dataset(composed("dataset=mnist").dataset, root).test.images[:200]
+    return digits()[:200] if request.param == "digits" else noise(200, 27)
+
+
+def to_pil(image: Tensor) -> Image.Image:
+    return Image.fromarray(image[0].numpy())
+
+
+def from_pil(images: Iterable[Image.Image]) -> Tensor:
+    return torch.stack([torch.from_numpy(np.asarray(i).copy()).unsqueeze(0) for i in images])
+
+
+def corners(size: int) -> Tensor:
+    far = size - 1
+    return torch.tensor([[0, 0], [far, 0], [far, far], [0, far]], dtype=torch.float64)
+
+
+def matrices(coefficients: Tensor) -> Tensor:
+    ones = torch.ones(len(coefficients), 1, dtype=torch.float64)
+    return torch.cat([coefficients.double(), ones], dim=1).view(-1, 3, 3)
+
+
+def end_points(coefficients: Tensor, size: int) -> Tensor:
+    """The new place of each corner ``[N, 4, 2]``, from the map from output to input pixels."""
+    start = torch.cat([corners(size), torch.ones(4, 1)], dim=1).T
+    ends = torch.linalg.solve(matrices(coefficients), start.expand(len(coefficients), 3, 4))
+    ends = (ends[:, :2] / ends[:, 2:]).transpose(1, 2)
+    assert (ends - ends.round()).abs().max() < 1e-3, "corners move by whole pixels"
+    return ends.round()
+
+
+def pil_perspective(image: Image.Image, ends: Tensor) -> Image.Image:
+    start = corners(image.width).int().tolist()
+    return tvf.perspective(image, start, ends.int().tolist(), InterpolationMode.BILINEAR)
+
+
+def pil_resized_crop(image: Image.Image, box: Tensor) -> Image.Image:
+    left, top, width, height = box.int().tolist()
+    return tvf.resized_crop(image, top, left, height, width, [image.height, image.width])
+
+
+def on_the_border(ends: Tensor, size: int) -> Tensor:
+    """Output pixels ``[N, 1, H, W]`` read from the very border, where rounding decides."""
+    maps = matrices(homography(corners(size).expand_as(ends), ends))
+    y, x = torch.meshgrid(*[torch.arange(size, dtype=torch.float64) + 0.5] * 2, indexing="ij")
+    source = maps @ torch.stack([x, y, torch.ones_like(x)]).view(3, -1)
+    source = source[:, :2] / source[:, 2:]
+    near = (source.abs() < 1e-4) | ((source - size).abs() < 1e-4)
+    return near.any(dim=1).view(-1, 1, size, size)
+
+
+# Same parameters, same image
+
+
+def test_perspective_agrees_with_pil(images: Tensor) -> None:
+    size = images.shape[-1]
+    perspective = Perspective(distortion=0.5, p=1)
+    parameters = perspective.draw(len(images), size, seeded())
+    ours = perspective.apply(images.float(), parameters)
+    ends = end_points(parameters, size)
+    assert len({tuple(e.flatten().tolist()) for e in ends}) > 190
+    theirs = from_pil(map(pil_perspective, map(to_pil, images), ends))
+    assert (theirs != images).float().mean() > 0.1, "the reference must move pixels"
+    border = on_the_border(ends, size)
+    assert border.float().mean() < 0.002
+    excess = ours - theirs.float()  # PIL drops the fraction
+    assert (((excess > -0.001) & (excess < 1.001)) | border).all()
+
+
+@pytest.mark.parametrize("degrees", [10, 180])
+def test_rotation_agrees_with_pil(images: Tensor, degrees: float) -> None:
+    rotation = Rotation(degrees=degrees)
+    parameters = rotation.draw(len(images), images.shape[-1], seeded())
+    ours = rotation.apply(images.float(), parameters)
+    angles = torch.rad2deg(parameters).tolist()
+    theirs = from_pil(map(tvf.rotate, map(to_pil, images), angles))
+    # PIL computes in 16-bit fixed point, so a source between two pixels may differ
+    assert (ours != theirs).float().mean() < 1e-3
+
+
+def test_affine_agrees_with_torchvision() -> None:
+    images, affine = torch.rand(30, 1, 28, 28), Affine(degrees=10, translate=[0.2, 0.1])
+    drawn = affine.draw(30, 28, seeded())
+    assert drawn[:, 1].abs().max() <= 6 and drawn[:, 2].abs().max() <= 3
+    assert torch.equal(drawn[:, 1:], drawn[:, 1:].round())
+    ours = affine.apply(images, drawn)
+    for image, after, (angle, right, down) in zip(images, ours, drawn.tolist(), strict=True):
+        shift = [int(right), int(down)]
+        expected = tvf.affine(image, -math.degrees(angle), shift, 1.0, [0.0])
+        assert (after != expected).float().mean() < 0.01  # a pixel on an edge may differ
+    drawn[:, 1:] = 0
+    turned = Rotation(degrees=10).apply(images, drawn[:, 0])
+    assert torch.equal(affine.apply(images, drawn), turned)
+
+
+@pytest.mark.parametrize(
+    "options", [{"scale": (0.95, 1)}, {}, {"scale": (1.0, 1.0), "ratio": (0.5, 0.6)}]
+)
+def test_resized_crop_agrees_with_pil(images: Tensor, options: dict[str, Any]) -> None:
+    crop = ResizedCrop(**options)
+    parameters = crop.draw(len(images), images.shape[-1], seeded())
+    ours = crop.apply(images.float(), parameters)
+    theirs = from_pil(map(pil_resized_crop, map(to_pil, images), parameters))
+    # PIL rounds after the rows and again after the columns: twice half a grey level
+    assert (ours - theirs.float()).abs().max() < 1.02
+
+
+def test_recipes_have_the_options_of_torchvision() -> None:
+    entries = composed("dataset=mnist", "model=vgg5").recipe.augment
+    perspective, rotation = build_augmentations(entries)
+    warp = tv.RandomPerspective()
+    assert vars(perspective) == {"distortion": warp.distortion_scale, "p": warp.p}
+    assert vars(rotation) == {"degrees": tv.RandomRotation(10).degrees[1]}
+    entries = composed("dataset=fashion_mnist", "model=vgg5").recipe.augment
+    _, crop = build_augmentations(entries)
+    box = tv.RandomResizedCrop(28, scale=(0.95, 1))
+    assert isinstance(crop, ResizedCrop) and crop.scale == tuple(box.scale)
+    assert crop.ratio == pytest.approx(box.ratio)
+
+
+# Distributions of the parameters
+
+
+def assert_same_distribution(ours: list[Any], theirs: list[Any]) -> None:
+    """Each outcome is as frequent in both samples, within its standard error."""
+    first, second = Counter(ours), Counter(theirs)
+    for outcome in first | second:
+        pooled = (first[outcome] + second[outcome]) / (len(ours) + len(theirs))
+        error = math.sqrt(pooled * (1 - pooled) * (1 / len(ours) + 1 / len(theirs)))
+        difference = first[outcome] / len(ours) - second[outcome] / len(theirs)
+        assert abs(difference) <= SIGMAS * error, (outcome, difference, error)
+
+
+@pytest.mark.parametrize(("size", "distortion"), [(28, 0.5), (27, 0.6)])
+def test_corner_moves_are_distributed_as_in_torchvision(size: int, distortion: float) -> None:
+    drawn = Perspective(distortion=distortion, p=1).draw(20_000, size, seeded())
+    ours = (end_points(drawn, size) - corners(size)).reshape(-1, 8)
+    torch.manual_seed(0)
+    ends = [tv.RandomPerspective.get_params(size, size, distortion)[1] for _ in range(3000)]
+    theirs = (torch.tensor(ends, dtype=torch.float64) - corners(size)).reshape(-1, 8)
+    for column in range(8):
+        assert set(ours[:, column].tolist()) == set(theirs[:, column].tolist())
+        assert_same_distribution(ours[:, column].tolist(), theirs[:, column].tolist())
+    correlation = torch.corrcoef(ours.T) - torch.eye(8)
+    assert correlation.abs().max() < SIGMAS / math.sqrt(len(ours)), "moves are independent"
+
+
+@pytest.mark.parametrize("degrees", [10, 180])
+def test_angles_are_uniform(degrees: float) -> None:
+    count = 50_000
+    angles = torch.rad2deg(Rotation(degrees=degrees).draw(count, 28, seeded())).sort().values
+    assert -degrees <= angles[0] and angles[-1] <= degrees * (1 + 1e-6)
+    uniform = (angles / degrees + 1) / 2
+    steps = torch.arange(count) / count
+    distance = torch.maximum((uniform - steps).max(), (steps + 1 / count - uniform).max())
+    assert distance < 2.0 / math.sqrt(count)  # Kolmogorov-Smirnov; exceeded in 0.07 % of draws
+
+
+@pytest.mark.parametrize("scale", [(0.95, 1.0), (0.08, 1.0)])
+def test_boxes_are_distributed_as_in_torchvision(scale: tuple[float, float]) -> None:
+    ratio = (3 / 4, 4 / 3)
+    boxes = ResizedCrop(scale=scale, ratio=ratio).draw(50_000, 8, seeded()).int()
+    image = Image.new("L", (8, 8))
+    torch.manual_seed(0)
+    theirs = []
+    for _ in range(5000):
+        top, left, height, width = tv.RandomResizedCrop.get_params(image, list(scale), list(ratio))
+        theirs.append((left, top, width, height))
+    assert_same_distribution(list(map(tuple, boxes.tolist())), theirs)
+
+
+@pytest.mark.parametrize("size", [7, 28])
+@pytest.mark.parametrize(
+    ("scale", "ratio"),
+    [((1, 1), (0.5, 0.6)), ((1, 1), (0.5, 0.8)), ((1, 1), (1.3, 2)), ((2, 2), (3 / 4, 4 / 3))],
+)
+def test_fallback_is_that_of_torchvision(
+    size: int, scale: tuple[float, float], ratio: tuple[float, float]
+) -> None:
+    """If no box fits, the largest central one of an allowed ratio is taken."""
+    boxes = ResizedCrop(scale=scale, ratio=ratio).draw(3, size, seeded())
+    image = Image.new("L", (size, size))
+    top, left, height, width = tv.RandomResizedCrop.get_params(image, list(scale), list(ratio))
+    assert boxes.tolist() == [[left, top, width, height]] * 3
+
+
+@pytest.mark.parametrize(
+    ("built", "reference"),
+    [
+        ([ResizedCrop(scale=(0.5, 1))], tv.RandomResizedCrop(28, scale=(0.5, 1))),
+        (
+            [Perspective(), Rotation(degrees=30)],
+            tv.Compose([tv.RandomPerspective(), tv.RandomRotation(30)]),
+        ),
+    ],
+    ids=["crop", "perspective+rotation"],
+)
+def test_mean_augmented_image_is_that_of_torchvision(
+    built: list[Augmentation], reference: Callable[[Image.Image], Image.Image]
+) -> None:
+    """Chances, geometry and fill together: every pixel has the same mean brightness."""
+    image, count, generator = digits()[4], 4000, seeded()
+    ours = image.float().expand(count, 1, 28, 28)
+    for augmentation in built:
+        ours = augmentation.apply(ours, augmentation.draw(count, 28, generator))
+    torch.manual_seed(0)
+    theirs = from_pil(reference(to_pil(image)) for _ in range(1500)).float()
+    error = torch.sqrt(ours.var(dim=0) / count + theirs.var(dim=0) / 1500)
+    # PIL's perspective drops up to a grey level, its crop rounds to one
+    assert ((ours.mean(dim=0) - theirs.mean(dim=0)).abs() <= SIGMAS * error + 1).all()
+    assert error.max() < 4, "the comparison must be sharp"
+
+
+# Properties of every augmentation
+
+ALL = [Perspective(p=1), Perspective(), Rotation(degrees=10), ResizedCrop()]
+
+
+def ident(augmentation: Augmentation) -> str:
+    options = "-".join(str(value) for value in vars(augmentation).values())
+    return f"{type(augmentation).__name__}-{options}"
+
+
+@pytest.mark.parametrize("augmentation", ALL, ids=ident)
+def test_parameters_depend_on_the_generator_alone(augmentation: Augmentation) -> None:
+    state = torch.get_rng_state()
+    first = augmentation.draw(1000, 28, seeded(3))
+    assert len(first) == 1000 and first.isfinite().all()
+    assert (first.dtype, first.device.type) == (torch.float32, "cpu")
+    assert torch.equal(first, augmentation.draw(1000, 28, seeded(3)))
+    assert not torch.equal(first, augmentation.draw(1000, 28, seeded(4)))
+    assert len(first.unique(dim=0)) > 5, "each image needs its own parameters"
+    assert len(augmentation.draw(0, 28, seeded())) == 0
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("augmentation", ALL, ids=ident)
+def test_images_and_channels_are_warped_each_on_its_own(augmentation: Augmentation) -> None:
+    images = noise(1, channels=3).float().repeat(64, 1, 1, 1)
+    original = images.clone()
+    parameters = augmentation.draw(64, 28, seeded())
+    batch = augmentation.apply(images, parameters)
+    assert (batch.shape, batch.dtype) == (images.shape, images.dtype)
+    assert torch.equal(images, original), "the input must not change"
+    assert batch.min() >= 0 and batch.max() <= 255.001
+    assert len(batch.flatten(1).unique(dim=0)) > 5
+    for i in range(0, 64, 7):
+        for channel in range(3):
+            part = slice(i, i + 1), slice(channel, channel + 1)
+            alone = augmentation.apply(images[part], parameters[i : i + 1])
+            torch.testing.assert_close(batch[part], alone, rtol=0, atol=IDENTITY_TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    "augmentation",
+    [
+        Perspective(p=0),
+        Perspective(distortion=0, p=1),
+        ResizedCrop(scale=(1, 1), ratio=(1, 1)),
+        Rotation(degrees=0),
+    ],
+    ids=ident,
+)
+@pytest.mark.parametrize("size", [27, 28])
+def test_identity(augmentation: Augmentation, size: int) -> None:
+    images = noise(20, size).float()
+    out = augmentation.apply(images, augmentation.draw(20, size, seeded()))
+    torch.testing.assert_close(out, images, rtol=0, atol=IDENTITY_TOLERANCE)
+    assert torch.equal(out.round(), images)
+
+
+@pytest.mark.parametrize("size", [27, 28])
+@pytest.mark.parametrize("quarters", [1, 2, 3])
+def test_quarter_turns_are_exact_and_counter_clockwise(size: int, quarters: int) -> None:
+    images = noise(5, size).float()
+    turned = Rotation(degrees=180).apply(images, torch.full((5,), quarters * math.pi / 2))
+    inner = (..., slice(1, -1), slice(1, -1))  # the border may be lost by rounding
+    assert torch.equal(turned[inner], torch.rot90(images, quarters, dims=(2, 3))[inner])
+
+
+def test_collapsed_corners_give_the_identity() -> None:
+    """From a distortion of about 0.65 three corners can be on one line."""
+    start = corners(28).expand(2, 4, 2)
+    collapsed = torch.tensor([[13.0, 13], [14, 14], [15, 15], [3, 20]], dtype=torch.float64)
+    identity = torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
+    ends = torch.stack([collapsed, corners(28)])
+    torch.testing.assert_close(homography(start, ends), identity.expand(2, 8))
+    widest = Perspective(distortion=1, p=1)
+    parameters = widest.draw(20_000, 28, seeded())
+    assert parameters.isfinite().all()
+    assert widest.apply(noise(500).float(), parameters[:500]).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ({"distortion": 0.5}, r"needs a name.*distortion"),
+        ({"name": "perspektive"}, r"no augmentation 'perspektive'; did you mean 'perspective'"),
+        ({"name": "perspective", "distortion": 1.5}, r"distortion \(1.5\)"),
+        ({"name": "perspective", "p": 1.01}, r"p \(1.01\)"),
+        ({"name": "perspective", "distorsion": 0.5}, r"did you mean 'distortion'"),
+        ({"name": "rotation"}, r"degrees"),
+        ({"name": "rotation", "degrees": -1}, r"degrees.*-1"),
+        ({"name": "rotation", "degrees": "ten"}, r"degrees.*ten"),
+        ({"name": "affine", "degrees": 5, "translate": [2, 0]}, "translate"),
+        ({"name": "resized_crop", "scale": [0, 1]}, r"scale.*above 0"),
+        ({"name": "resized_crop", "scale": [0.9]}, r"scale needs a lower and an upper bound"),
+        ({"name": "resized_crop", "ratio": [2, 1]}, r"ratio"),
+        ({"name": "resized_crop", "size": 0}, "size"),
+        ({"name": "hflip", "p": 2}, "p must"),
+        ({"name": "pad_crop", "padding": -1}, "padding"),
+        ({"name": "crop", "size": 0}, "size"),
+    ],
+)
+def test_wrong_entries_are_refused(entry: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build_augmentations([{"name": "rotation", "degrees": 10}, entry])

@@ -1,0 +1,293 @@
+"""Data sets are fetched or imported whole and verified, or not at all."""
+
+import dataclasses
+import errno
+import gzip
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from helpers import mirror as m
+from helpers.composing import composed
+from helpers.idx_files import idx_bytes
+
+from spinal_repro.data import assemble, download, install
+from spinal_repro.data.catalog import File, entry_for, load_catalog
+from spinal_repro.data.install import HIDDEN, fetch, import_data
+from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.verify import problems
+from spinal_repro.errors import UserError
+
+_RANDOM = np.random.default_rng(0)
+CONTENTS = {
+    f"{part}-{kind}-ubyte": idx_bytes(
+        _RANDOM.integers(0, 256, (count, 28, 28) if "3" in kind else (count,), dtype=np.uint8)
+    )
+    for part, count in (("train", 30), ("t10k", 20))
+    for kind in ("images-idx3", "labels-idx1")
+}
+NAMES = list(CONTENTS)
+PACKED = {f"{name}.gz": gzip.compress(data, mtime=0) for name, data in CONTENTS.items()}
+
+
+@pytest.fixture
+def server(monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0.01)
+    with m.serving() as mirror:
+        mirror.files = dict(PACKED)
+        yield mirror
+
+
+def idx_entry(*urls: str):
+    files = [{"name": name, "md5": m.md5(data)} for name, data in PACKED.items()]
+    contents = [{"name": name, "sha256": m.sha256(data)} for name, data in CONTENTS.items()]
+    about = {"folder": "Tiny/raw", "mirrors": list(urls), "files": files, "contents": contents}
+    return m.entry(about)
+
+
+def assert_whole(root: Path) -> None:
+    assert {p.name: p.read_bytes() for p in (root / "Tiny/raw").iterdir()} == CONTENTS
+    assert left_over(root) == []
+
+
+def left_over(root: Path) -> list[Path]:
+    return [p for p in (root / HIDDEN).rglob("*") if p.suffix != ".lock"]
+
+
+def test_files_are_fetched_once(server, tmp_path):
+    assert fetch(idx_entry(server.url), tmp_path)
+    assert_whole(tmp_path)
+    assert not fetch(idx_entry(server.url), tmp_path)
+    assert len(server.asked) == 4
+
+
+def test_a_failure_leaves_partial_downloads_only(server, tmp_path):
+    server.cut = {f"{NAMES[1]}.gz": [10, *[0] * 9]}
+    with pytest.raises(UserError, match="the connection was cut"):
+        fetch(idx_entry(server.url), tmp_path)
+    downloads = tmp_path / HIDDEN / "mnist/downloads"
+    assert {p.name for p in left_over(tmp_path)} == {
+        "mnist", "downloads", f"{NAMES[0]}.gz", f"{NAMES[1]}.gz.partial"
+    }  # fmt: skip
+    assert (downloads / f"{NAMES[1]}.gz.partial").stat().st_size == 10
+    assert not (tmp_path / "Tiny").exists()
+    server.cut, server.asked = {}, []
+    assert fetch(idx_entry(server.url), tmp_path)
+    assert server.asked[0] == (f"{NAMES[1]}.gz", "bytes=10-") and len(server.asked) == 3
+    assert_whole(tmp_path)
+
+
+def test_offline_names_the_missing_files_and_writes_nothing(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPINAL_OFFLINE", "1")
+    with pytest.raises(UserError, match=f"SPINAL_OFFLINE.*missing {NAMES[0]}.*missing {NAMES[3]}"):
+        fetch(idx_entry(server.url), tmp_path / "root")
+    assert not (tmp_path / "root").exists() and server.asked == []
+
+
+def test_only_missing_and_damaged_files_are_fetched(server, tmp_path):
+    entry, raw = idx_entry(server.url), tmp_path / "Tiny/raw"
+    fetch(entry, tmp_path)
+    (raw / NAMES[1]).unlink()
+    damaged = bytearray((raw / NAMES[2]).read_bytes())
+    damaged[100] ^= 1
+    (raw / NAMES[2]).write_bytes(damaged)
+    (missing, wrong) = problems(entry, tmp_path)
+    assert missing == f"missing {NAMES[1]}" and wrong.startswith(f"{NAMES[2]} is damaged")
+    server.asked.clear()
+    assert fetch(entry, tmp_path)
+    assert {path for path, _ in server.asked} == {f"{NAMES[1]}.gz", f"{NAMES[2]}.gz"}
+    assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("function", ["download", "assemble"])
+def test_a_full_disk(server, tmp_path, monkeypatch, function):
+    """Files that were downloaded before are used later."""
+    entry, done, real = idx_entry(server.url), [], getattr(install, function)
+
+    def full(*given):
+        if function == "assemble" or len(done) == 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        done.append(1)
+        return real(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(install, function, full)
+        with pytest.raises(UserError, match=r"the disk of .* is full.*run the command again"):
+            fetch(entry, tmp_path)
+    assert not (tmp_path / "Tiny").exists()
+    count = len(server.asked)
+    assert fetch(entry, tmp_path)
+    assert len(server.asked) == 4 and count == (2 if done else 4)
+    assert_whole(tmp_path)
+
+
+def test_of_two_that_fetch_at_once_one_waits(server, tmp_path):
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: fetch(idx_entry(server.url), tmp_path), range(2)))
+    assert len(server.asked) == 4
+    assert_whole(tmp_path)
+
+
+# Image folders
+
+CLASSES = [f"class {label}" for label in range(4)]
+FOLDERS = {  # name: prefix of the parts in the download, images per class of the parts
+    "cinic10": ("", {"train": 3, "valid": 2, "test": 1}),
+    "caltech101": ("caltech101/", {"train": 3, "eval": 2, "test": 1}),
+    "bird225": ("", {"train": 3, "valid": 2, "test": 1, "consolidated": 6}),
+    "stanford_cars": ("car_data/car_data/", {"train": 3, "test": 1}),
+    "flowers102": ("flower_data/flower_data/", {"train": 3, "valid": 1}),
+    "fruits360": ("fruits-360_dataset/fruits-360/", {"Training": 3, "Test": 1}),
+    "hymenoptera": ("hymenoptera_data/", {"train": 3, "val": 1}),
+    "monkeys10": ("", {"training/training": 3, "validation/validation": 1}),
+}
+EXTRA = {
+    "flowers102": {"flower_data/flower_data/test/1.png": m.png(1)},
+    "fruits360": {"fruits-360_dataset/fruits-360/test-multiple_fruits/a.png": m.png(1)},
+    "hymenoptera": {"hymenoptera_data/train/class 0/imageNotFound.gif": b"GIF89a"},
+}
+
+
+def photographs(name):
+    """A configuration for four classes, its entry, and image files as published."""
+    prefix, parts = FOLDERS[name]
+    files = {**m.tree(parts, CLASSES, prefix), **EXTRA.get(name, {}), "README.md": b"hello"}
+    files["__MACOSX/train/class 0/._0.png"] = b""
+    sizes = ["dataset.num_classes=4", "dataset.train_size=12", "dataset.test_size=4"]
+    if len(parts) > 2:
+        sizes.append("dataset.val_size=8")
+    config = composed(f"dataset={name}", *sizes).dataset
+    return config, entry_for(config), files
+
+
+def assert_photographs(config, root):
+    dataset = load_dataset(config, root)
+    assert list(dataset.classes) == CLASSES
+    assert dataset.train.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert dataset.test.labels.tolist() == [0, 1, 2, 3]
+    assert (dataset.val is not None) == (config.val_size is not None)
+    assert left_over(root) == []
+
+
+def served(server, entry, data):
+    """The entry with one archive on the mirror."""
+    server.files["images.zip"] = data
+    files = [File("images.zip", md5=m.md5(data))]
+    about = {"state": "auto", "mirrors": [server.url], "files": files}
+    return dataclasses.replace(entry, about=dataclasses.replace(entry.about, **about))
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_photographs_are_imported_from_a_zip(name, tmp_path):
+    config, entry, files = photographs(name)
+    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
+    assert import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
+    assert_photographs(config, tmp_path / "root")
+    assert not import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
+
+
+@pytest.mark.parametrize("how", ["tar", "folder", "zip in a folder", "fetched"])
+def test_photographs_come_in_other_ways(how, tmp_path, server):
+    config, entry, files = photographs("bird225")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    if how == "tar":
+        (mine / "a.tar.gz").write_bytes(m.tar_of(files))
+    elif how == "folder":
+        for name, data in files.items():
+            (mine / name).parent.mkdir(parents=True, exist_ok=True)
+            (mine / name).write_bytes(data)
+    else:
+        (mine / "a.zip").write_bytes(m.zip_of(files))
+    before = {p: p.stat().st_mtime_ns for p in mine.rglob("*")}
+    if how == "fetched":
+        assert fetch(served(server, entry, m.zip_of(files)), tmp_path / "root")
+    else:
+        assert import_data(entry, tmp_path / "root", [mine / "a.tar.gz" if how == "tar" else mine])
+    assert_photographs(config, tmp_path / "root")
+    assert {p: p.stat().st_mtime_ns for p in mine.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", ["bird225", "stanford_cars"])
+def test_sets_that_need_a_login_say_how_to_get_them(tmp_path, name):
+    with pytest.raises(UserError, match=f"cannot be fetched.*spinal data import {name}"):
+        fetch(load_catalog()[name], tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize(
+    ("parts", "classes", "message"),
+    [
+        ({"train": 3, "valid": 2, "test": 1}, [*CLASSES, "more"],
+         r"train/ has 5 class folders, expected 4.*test/ has 5 images.*dataset\.num_classes=N"),
+        ({"train": 3, "valid": 2}, CLASSES, "missing test/"),
+        ({}, CLASSES, r"no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth"),
+        ({"a/train": 3, "b/train": 3, "valid": 2, "test": 1}, CLASSES, ""),
+    ],
+)  # fmt: skip
+def test_other_images_are_not_imported(parts, classes, message, tmp_path):
+    _, entry, _ = photographs("bird225")
+    files = m.tree(parts, classes) | {"README.md": b""}
+    if not message:  # two candidates with different classes
+        files |= m.tree({"c/train": 3}, [*CLASSES[1:], "odd"])
+        message = "several folders could be the part train"
+    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
+    with pytest.raises(UserError, match=message):
+        import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
+    assert not (tmp_path / "root/bird225").exists() and left_over(tmp_path / "root") == []
+
+
+def test_parts_with_other_classes_are_refused(tmp_path):
+    _, entry, _ = photographs("stanford_cars")
+    files = m.tree({"train": 3}, CLASSES) | m.tree({"test": 1}, [*CLASSES[1:], "truck"])
+    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
+    with pytest.raises(UserError, match=r"test/ has other classes.*class 0, truck"):
+        import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
+
+
+@pytest.mark.parametrize("damage", ["unsafe", "truncated", "another release"])
+def test_a_wrong_archive_is_deleted(server, tmp_path, damage):
+    _, entry, files = photographs("bird225")
+    good = m.zip_of(files)
+    data = {
+        "unsafe": m.tar_of({**files, "a/../../evil.png": b"evil"}),
+        "truncated": good[:-200],
+        "another release": m.zip_of({**files, "train/class 0/more.png": m.png(1)}),
+    }[damage]
+    root = tmp_path / "a/root"
+    with pytest.raises(UserError, match=r"the download is not Bird-225.*deleted"):
+        fetch(served(server, entry, data), root)
+    assert [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
+    assert fetch(served(server, entry, good), root)
+
+
+def test_a_folder_in_the_way_is_not_touched(server, tmp_path):
+    _, entry, files = photographs("bird225")
+    (tmp_path / "bird225").mkdir()
+    (tmp_path / "bird225/notes.txt").write_text("mine")
+    with pytest.raises(UserError, match="rename or delete it first"):
+        fetch(served(server, entry, m.zip_of(files)), tmp_path)
+    assert (tmp_path / "bird225/notes.txt").read_text() == "mine" and server.asked == []
+
+
+def test_files_of_another_set_with_the_same_names(tmp_path, monkeypatch):
+    """MNIST's files have KMNIST's names; checksums tell them apart."""
+    catalog = load_catalog()
+    mine = {f"{name}.gz": gzip.compress(data) for name, data in CONTENTS.items()}
+    for name, data in mine.items():
+        (tmp_path / name).write_bytes(data)
+    about = dataclasses.replace(catalog["mnist"].about, contents=idx_entry("x").about.contents)
+    known = {**catalog, "mnist": dataclasses.replace(catalog["mnist"], about=about)}
+    monkeypatch.setattr(assemble, "load_catalog", lambda: known)
+    with pytest.raises(UserError, match="train-images-idx3-ubyte belongs to MNIST"):
+        import_data(catalog["kmnist"], tmp_path / "root", [tmp_path])
+    assert not (tmp_path / "root/KMNIST").exists()
+
+
+@pytest.mark.parametrize("name", ["digits", "mnist"])
+def test_nothing_to_import(tmp_path, name):
+    path = tmp_path / "nowhere" if name == "mnist" else tmp_path
+    with pytest.raises(UserError, match="does not exist" if name == "mnist" else "part of a pack"):
+        import_data(load_catalog()[name], tmp_path, [path])

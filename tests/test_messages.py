@@ -1,0 +1,112 @@
+"""The mistakes that users make most: exit code and last line of each, in this one place.
+
+Other tests assert that a mistake is refused, and leave the wording to this table.
+"""
+
+import logging
+import shlex
+import sys
+
+import pytest
+from helpers.composing import composed
+
+from spinal_repro.cli import spinal, train
+from spinal_repro.io import run_lock
+
+# command, exit code and message; {here} is the working directory, which is empty
+TABLE = """
+spinal-train datset=mnist
+2 there is no configuration key 'datset'; did you mean 'dataset'?
+
+spinal-train dataset=mnsit
+2 there is no dataset 'mnsit'; did you mean 'mnist'?
+
+spinal-train model=cifar_cn
+2 there is no model 'cifar_cn'; did you mean 'cifar_cnn'?
+
+spinal-train -m head=fc,spinall seed=0,1
+2 there is no head 'spinall'; did you mean 'spinal'?
+
+spinal-train head=spinal head.widht=8
+2 there is no configuration key 'head.widht'; did you mean 'head.width'?
+
+spinal-train recipe.epochs=-1
+2 recipe.epochs must be above 0, got -1
+
+spinal-train paper=mnist/vgg5_spinall
+2 there is no cell 'mnist/vgg5_spinall'; did you mean 'mnist/vgg5_spinal'?
+
+spinal-train runtime.device=gpu
+2 there is no value of runtime.device 'gpu'; did you mean 'cpu'?
+
+spinal-train head=spinal head.splits=640
+1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
+
+spinal-train model.pretrained=nope.pth
+1 there is no weights file nope.pth, neither here nor in the data folder data (data.root,
+SPINAL_DATA)
+
+spinal-train dataset=mnist
+1 MNIST is not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte, train-labels-idx1-ubyte,
+t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with: spinal-train dataset=mnist
+data.download=true; or give its folder: data.root=FOLDER or the environment variable SPINAL_DATA.
+More: spinal data info mnist
+
+spinal-train dataset=folder data.root=photos
+1 Your images is not in {here}/photos (no such folder). It needs one folder of image files per
+class in each part; give its folder: data.root=FOLDER or the environment variable SPINAL_DATA (how
+to get it: spinal data info folder)
+
+spinal data fetch mnits
+2 there is no data set in the catalog 'mnits'; did you mean 'mnist'?
+
+spinal eval nowhere
+2 nowhere is no folder of a finished run (it has no record.json); `spinal status` lists those here
+
+spinal predict nowhere a.jpg
+2 there is no file or folder a.jpg
+
+spinal records add nowhere
+2 nowhere cannot be read: No such file or directory
+"""
+MESSAGES = [block.strip().split("\n", 1) for block in TABLE.split("\n\n")]
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys):
+    """Run a command in this process, in an empty folder: exit code and standard error."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the command sets it; here it must not stay
+
+    def run(line: str) -> tuple[int, str]:
+        words = shlex.split(line)
+        monkeypatch.setattr(sys, "argv", words)
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        try:
+            with pytest.raises(SystemExit) as stop:
+                (train if words[0] == "spinal-train" else spinal).main()
+        finally:  # Hydra sets up logging onto the captured output
+            root.handlers[:] = handlers
+            root.setLevel(level)
+        return stop.value.code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.mark.parametrize("line, expected", MESSAGES, ids=[row[0] for row in MESSAGES])
+def test_a_mistake_ends_in_one_line_and_writes_nothing(call, tmp_path, line, expected):
+    here = tmp_path / "here"
+    code, message = " ".join(expected.split("\n")).format(here=here).split(" ", 1)
+    assert call(line) == (int(code), f"{line.split()[0]}: {message}\n")
+    assert not list(here.iterdir())
+
+
+def test_a_run_that_another_process_trains(call):
+    folder = composed("runtime.device=cpu").run_dir
+    with run_lock(folder):
+        code, printed = call("spinal-train runtime.device=cpu")
+    assert code == 69 and f"training the run in {folder};" in printed
+    assert [path.name for path in folder.iterdir()] == [".lock"]
