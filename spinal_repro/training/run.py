@@ -56,7 +56,6 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     """Train one configuration, continue it, or return its record if it is finished.
 
     Raises:
-        UserError: for what the user can fix in configuration, data or folder.
         Interrupted: if a signal or a callback stopped it.
     """
     device = resolve_device(config.runtime.device)
@@ -73,9 +72,9 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
         reported_errors(folder, runtime.deterministic),
         backend_settings(device, runtime.precision, runtime.deterministic),
     ):
-        setup = build_run(config, device)  # before the folder is made: errors leave none
+        setup = build_run(config, device)  # an error in the configuration leaves no folder
         with run_lock(folder):
-            if (folder / RECORD).is_file():  # another process has finished it meanwhile
+            if (folder / RECORD).is_file():  # another process has finished it in the meantime
                 return Outcome(folder, read_record(folder / RECORD), was_done=True)
             record = train(config, setup, folder, callbacks)
     return Outcome(folder, record, was_done=False)
@@ -111,7 +110,7 @@ def train(
 
 
 def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
-    """The last and the best weights on the test split; None for a run without one."""
+    """Evaluate the last and the best weights on the test split; None without such a split."""
     run, test = setup.run, setup.test
     if test is None:
         return None
@@ -126,11 +125,11 @@ def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
 
 @contextmanager
 def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
-    """Note in the status how a run ended, and turn errors that a user can fix into messages."""
+    """Write how a run failed into its status; raise `UserError` where a user can fix it."""
     try:
         yield
     except BaseException as error:
-        found = _for_users(error, folder, deterministic)
+        found = _readable(error, folder, deterministic)
         if folder.is_dir() and not is_locked(folder):  # by another process
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
@@ -141,13 +140,13 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         raise found from error
 
 
-def _for_users(error: BaseException, folder: Path, deterministic: bool) -> BaseException:
+def _readable(error: BaseException, folder: Path, deterministic: bool) -> BaseException:
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError):
-        what = f"{error.filename or folder}: {error.strerror or error}"
-        return UserError(f"{what}. Once this is fixed, the same command continues")
+        reason = f"{error.filename or folder}: {error.strerror or error}"
+        return UserError(f"{reason}. Fix this, then run the same command to continue")
     if isinstance(error, torch.OutOfMemoryError):
-        return UserError(f"{first} Lower recipe.batch_size or recipe.eval_batch_size")
+        return UserError(f"{first} Use a smaller recipe.batch_size and recipe.eval_batch_size")
     if deterministic and isinstance(error, RuntimeError) and "deterministic" in first:
-        return UserError(f"runtime.deterministic=true is not possible here: {first}")
+        return UserError(f"{first} Use runtime.deterministic=false")
     return error
