@@ -94,7 +94,7 @@ def test_a_published_validation_part_selects(monkeypatch):
 
 def test_training_and_evaluation_must_agree_on_the_size():
     config = composed(*BASE, "model=flatten", "recipe.augment=[{name: crop, size: 20}]")
-    with pytest.raises(ValueError, match="trains on images of 20 px and evaluates on .* 28 px"):
+    with pytest.raises(ValueError, match=r"trains on images of 20 px and evaluates on .* 28 px"):
         build_run(config, CPU)
     prepare = {"train": {"resize": [32, 32]}, "eval": {"resize": 20, "crop": 20}}
     recipe = dataclasses.replace(config.recipe, prepare=prepare)
