@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -14,7 +14,7 @@ from spinal_repro.config.compose import compose, config_dir
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError, unknown
 
-Option = CategoricalDistribution | FloatDistribution | IntDistribution
+Option: TypeAlias = CategoricalDistribution | FloatDistribution | IntDistribution
 DIGITS = 4  # significant digits of a float, which is part of a command line
 HELD_OUT = ("protocol=heldout", "data.test=false")  # of every trial
 

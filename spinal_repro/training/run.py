@@ -13,14 +13,8 @@ import torch
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import is_locked, run_lock
-from spinal_repro.records.store import (
-    RECORD,
-    describe,
-    error_details,
-    read_record,
-    write_record,
-    write_status,
-)
+from spinal_repro.records import store
+from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.device import (
@@ -30,14 +24,6 @@ from spinal_repro.training.device import (
     set_threads,
 )
 from spinal_repro.training.engine import Callback, Evaluation, evaluate, fit
-from spinal_repro.training.outputs import (
-    build_record,
-    opening,
-    summary,
-    write_config,
-    write_predictions,
-    write_weights,
-)
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.setup import Setup, build_run, resolved
 from spinal_repro.training.tracking import Tracking, check_tracker
@@ -61,8 +47,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     device = resolve_device(config.runtime.device)
     config = resolved(config)
     folder = config.run_dir
-    if (folder / RECORD).is_file():
-        return Outcome(folder, read_record(folder / RECORD), was_done=True)
+    if (folder / store.RECORD).is_file():
+        return Outcome(folder, store.read_record(folder / store.RECORD), was_done=True)
     check_tracker(config.tracker)
     keep_freed_memory()
     threads = set_threads(config.runtime.threads, folder)
@@ -74,8 +60,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     ):
         setup = build_run(config, device)  # an error in the configuration leaves no folder
         with run_lock(folder):
-            if (folder / RECORD).is_file():  # another process has finished it in the meantime
-                return Outcome(folder, read_record(folder / RECORD), was_done=True)
+            if (folder / store.RECORD).is_file():  # another process has finished it in the meantime
+                return Outcome(folder, store.read_record(folder / store.RECORD), was_done=True)
             record = train(config, setup, folder, callbacks)
     return Outcome(folder, record, was_done=False)
 
@@ -87,26 +73,26 @@ def train(
     run, runtime = setup.run, config.runtime
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
-    write_config(config, folder)
+    outputs.write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
-        for line in opening(config, folder, setup):
+        for line in outputs.opening(config, folder, setup):
             progress.say(line)
-        write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
+        store.write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
         fit(run, [*checks, NonFiniteCheck(), progress, tracking, *callbacks, stop, checkpoint])
 
         tested = evaluate_on_test(setup)
         if tested is not None:
-            write_predictions(folder, *tested)
-        write_weights(folder, run.best)
-        record = build_record(config, setup, tested)
-        path = write_record(folder, record)
+            outputs.write_predictions(folder, *tested)
+        outputs.write_weights(folder, run.best)
+        record = outputs.build_record(config, setup, tested)
+        path = store.write_record(folder, record)
         tracking.finish(record, path)
-        write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
-        for line in summary(record, path):
+        store.write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
+        for line in outputs.summary(record, path):
             progress.say(line)
-    return read_record(path)
+    return store.read_record(path)
 
 
 def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
@@ -133,8 +119,8 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         if folder.is_dir() and not is_locked(folder):  # by another process
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
-                epochs = describe(folder).get("epochs", "")
-                write_status(folder, state, epochs=epochs, **error_details(found))
+                epochs = store.describe(folder).get("epochs", "")
+                store.write_status(folder, state, epochs=epochs, **store.error_details(found))
         if found is error:
             raise
         raise found from error
