@@ -14,7 +14,7 @@ from spinal_repro.export.card import CARD, describe, model_card
 from spinal_repro.export.formats import FORMATS
 from spinal_repro.export.parity import BATCH, Parity, compare
 from spinal_repro.inference import Trained, part_of
-from spinal_repro.io import fsync_directory, fsync_file, write_atomic
+from spinal_repro.io import write_atomic
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,13 @@ def export_run(trained: Trained, to: str, out: Path, root: str | None = None) ->
 
 
 def _move(place: Path, out: Path) -> None:
-    """Give everything its name once it is on disk; a card never stands beside another model."""
+    """Rename the files, the card last: it is never beside another model."""
     mode = (place / CARD).stat().st_mode  # some libraries write what nobody else may read
     for found in place.iterdir():
         found.chmod(mode)
-        fsync_file(found)
     (out / CARD).unlink(missing_ok=True)
     for found in sorted(place.iterdir(), key=lambda path: path.name == CARD):
         found.replace(out / found.name)
-    fsync_directory(out)
 
 
 def _sha256(path: Path) -> str:
