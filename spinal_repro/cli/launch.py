@@ -52,7 +52,7 @@ def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> lis
             try:
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             except HydraException:  # glob(...), interval(...)
-                raise UserError(f"with {KEY}, list the values: {key}=A,B,C") from None
+                raise UserError(f"a launcher needs a list of values: {key}=A,B,C") from None
     jobs = [(" ".join(job), job) for job in itertools.product(*choices.values())]
     return check_all(jobs, lambda job: compose(job, *extra_dirs))
 

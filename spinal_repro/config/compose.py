@@ -54,7 +54,7 @@ def find_choice(group: str, name: str, folders: Iterable[Path | None] = ()) -> t
 
 @functools.cache
 def short_choices() -> dict[str, dict[str, Any]]:
-    """The choices in `SHORT`, which Hydra gets as if each were a file: group, name, content."""
+    """The choices in `SHORT` by group and name; Hydra gets each as if it were a file."""
     groups: dict[str, dict[str, Any]] = read_yaml(config_dir() / SHORT)
     for group, nodes in groups.items():
         for name, node in nodes.items():
@@ -81,11 +81,18 @@ def library_networks() -> dict[str, str]:
     return found
 
 
-def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
-    """Overrides as Hydra wants them; short choices and networks of libraries become known to it.
+@functools.cache
+def _add_library_network(name: str) -> None:
+    if (library := library_networks().get(name)) is not None:
+        defaults = [library, "_self_", {"override /recipe@_global_.recipe": "sgd"}]
+        _store("model", name, {"defaults": defaults, "name": name})
 
-    Hydra wants a plus for a setting that the YAML does not give and none for one that it gives;
-    here no setting of the schema needs one.
+
+def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
+    """Overrides for Hydra, which also gets the choices that have no file.
+
+    Hydra takes a setting that the YAML does not have only behind a plus; here no setting of the
+    schema needs one.
     """
     short_choices()
     keys, known = schema_keys(), choices("model", extra_dirs)
@@ -94,13 +101,8 @@ def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) ->
         key, _, value = override.partition("=")
         if key == "model":
             for name in value.split(","):
-                if name not in known and name.isidentifier() and name in library_networks():
-                    defaults = [
-                        library_networks()[name],
-                        "_self_",
-                        {"override /recipe@_global_.recipe": "sgd"},
-                    ]
-                    _store("model", name, {"defaults": defaults, "name": name})
+                if name not in known and name.isidentifier():
+                    _add_library_network(name)
         prepared.append(f"++{override}" if "." in key and key in keys else override)
     return prepared
 
@@ -116,7 +118,7 @@ def compose(overrides: Sequence[str] = (), *extra_dirs: Path | None) -> Config:
 
 
 def compose_raw(overrides: Sequence[str], *extra_dirs: Path | None) -> DictConfig:
-    """What Hydra makes of the YAML and the overrides, unchecked."""
+    """Compose with Hydra alone, without checks."""
     from hydra import compose as hydra_compose
     from hydra import initialize_config_dir
     from hydra.core.global_hydra import GlobalHydra

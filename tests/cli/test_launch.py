@@ -52,7 +52,7 @@ def test_what_is_checked():
     for wrong in (["head=spinal", "head.layers=-1"], ["recipe.lr_rule={name: none}"]):
         with pytest.raises(UserError, match="no job was started"):
             check_jobs(wrong)
-    with pytest.raises(UserError, match="one by one"):
+    with pytest.raises(UserError, match="list of values"):
         check_jobs(["head=glob(*)"])
 
 
