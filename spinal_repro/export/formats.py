@@ -4,7 +4,6 @@ Every file carries text about itself: what the inputs must be, what the outputs 
 trained. Inputs are called ``images`` (``[N, C, H, W]`` float32, normalised), outputs ``logits``.
 """
 
-import dataclasses
 import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
@@ -122,9 +121,10 @@ def load_safetensors(path: str | Path) -> nn.Module:
     if "config" not in text:
         raise UserError(f"{path} was not written by `spinal export --to safetensors`")
     config = stored_config(parse_json(text["config"], str(path)))
-    bare = {key: v for key, v in config.model.options.items() if key != "pretrained"}
-    component = dataclasses.replace(config.model, options=bare)
-    model = build_model(config.dataset, component, config.head, image_size=config.input_size)
+    size = config.input_size
+    model = build_model(
+        config.dataset, config.model, config.head, image_size=size, load_weights=False
+    )
     load_whole(model, tensors, str(path))
     return model.eval()
 

@@ -9,7 +9,8 @@ from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Component, DatasetConfig
 from spinal_repro.errors import UserError
 from spinal_repro.models.backbones import load_backbones
-from spinal_repro.models.classifier import build_model, count
+from spinal_repro.models.classifier import build_model
+from spinal_repro.models.counting import count
 from spinal_repro.training.engine import training_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore")

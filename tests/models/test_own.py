@@ -8,7 +8,7 @@ from torch import nn
 
 from spinal_repro.errors import UserError
 from spinal_repro.models.backbones import load_backbones
-from spinal_repro.models.backbones.lenet import CONNECTIONS
+from spinal_repro.models.backbones.history import CONNECTIONS
 
 BACKBONES = load_backbones()
 
