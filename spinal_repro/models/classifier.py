@@ -19,12 +19,8 @@ FREEZE = ("none", "backbone")
 class Classifier(nn.Module):
     """Images ``[N, C, H, W]`` to logits ``[N, num_outputs]``.
 
-    Args:
-        backbone: Images to features; with auxiliary outputs it returns, in training mode,
-            features and a list of auxiliary features.
-        head: Features to logits.
-        aux_heads: A classifier for each auxiliary output.
-        frozen: Train only the head; see `freeze`.
+    A backbone with auxiliary outputs returns, in training mode, features and a list of auxiliary
+    features; each of these has a classifier in ``aux_heads``. ``frozen``: see `freeze`.
     """
 
     def __init__(
@@ -84,7 +80,7 @@ def build_model(
 
     Args:
         dataset: Gives channels, outputs and image size.
-        model: The backbone, with ``pretrained`` and ``freeze`` among its options.
+        model: The backbone; its options may have ``pretrained`` and ``freeze``.
         head: The head.
         seed: The run's seed.
         image_size: Side of the images in pixels; None for that of the data set.

@@ -48,7 +48,7 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
     run. Published weights also set the ``mean`` and ``std`` of the backbone.
 
     Args:
-        backbone: Its weights are replaced.
+        backbone: The backbone.
         source: A path that ends in one of `SUFFIXES`, or, for a network of torchvision or timm,
             the name of published weights, such as ``IMAGENET1K_V1``.
         data_root: Second folder in which a relative path is looked for, so that a recipe can
@@ -119,21 +119,17 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def load_whole(
-    model: nn.Module, tensors: Mapping[str, Tensor], source: str, what: str = "the run's config"
+    model: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "the run's config"
 ) -> None:
     """Load every tensor of a model; only batch norm's counters may be missing, as in old files.
 
-    Args:
-        model: Its weights are replaced.
-        tensors: By the names of its ``state_dict``.
-        source: Origin of the tensors, for the message.
-        what: What they have to fit, for the message.
+    The message of an error names ``source`` and ``target``.
     """
     counters = {n: t for n, t in model.state_dict().items() if n.endswith(COUNTER)}
     try:
         model.load_state_dict({**counters, **tensors})
     except RuntimeError as error:
-        raise UserError(f"{source} does not fit {what}: {_one_line(error)}") from error
+        raise UserError(f"{source} does not fit {target}: {_one_line(error)}") from error
 
 
 def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:

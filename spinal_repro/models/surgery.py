@@ -26,27 +26,20 @@ class ClassifierLocation:
 def to_spinal(
     model: Model, num_classes: int, *, example: Tensor | None = None, **options: Any
 ) -> Model:
-    """Replace the classifier of a torchvision or timm model by a Spinal head, in place.
+    """Replace the classifier of a model by a Spinal head, in place, and return the model.
 
     The classifier is found by running the model: it is the Linear whose output is the model's
     output, whatever its name. If that Linear ends a Sequential, all Linear layers, activations
     and dropouts that lead to it are replaced too: VGG loses its whole three-layer classifier, and
-    the head reads the 25088 features of the convolutions (recipes 2.8). Layers before the first
-    of these Linear layers stay. The weights of the backbone do not change.
+    the head reads the 25088 features of the convolutions (recipes 2.8). All other layers stay.
 
     Args:
-        model: Any network whose output ``[N, C]`` comes directly from a Linear.
+        model: A network of torchvision, timm or your own; its output ``[N, C]`` must come
+            directly from a Linear, otherwise ValueError.
         num_classes: Number of logits of the new head.
-        example: Input for the search; default: one blank image of the size that the model
+        example: Input for the search; None for one blank image of the size that the model
             names (timm), or of 224 px.
-        **options: Arguments of `SpinalHead`: width, layers, splits, dropout, norm, activation,
-            shared.
-
-    Returns:
-        The same model.
-
-    Raises:
-        ValueError: if there is no such Linear, and as `SpinalHead`.
+        **options: Arguments of `SpinalHead`, e.g. width, layers, splits, dropout.
     """
     if getattr(model, "aux_logits", False):
         raise ValueError(
@@ -64,17 +57,10 @@ def to_spinal(
 
 
 def find_classifier(model: nn.Module, example: Tensor | None = None) -> ClassifierLocation:
-    """Find the classifier that a head would replace, without changing the model.
+    """Find the classifier that a head would replace; ValueError if there is none.
 
     A module that forward does not use is never found, whatever its name: the authors' VGG
     scripts put the head into ``.fc``, which VGG does not have (Q3).
-
-    Args:
-        model: A network.
-        example: Input for one forward pass; default as in `to_spinal`.
-
-    Raises:
-        ValueError: if the output is not that of a Linear.
     """
     calls, output = _linear_calls(model, _blank(model) if example is None else example)
     if not isinstance(output, Tensor):
