@@ -84,10 +84,7 @@ def _schema(constructor: Callable[..., Any]) -> type:
 
 
 def merge_onto(schema: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Merge values read from YAML onto a dataclass; check names, types and missing values.
-
-    Messages begin with ``where``, e.g. ``"recipe"``.
-    """
+    """Check values read from YAML against a dataclass; messages begin with ``where``."""
     known = {field.name for field in dataclasses.fields(schema)}
     for key in values:
         if str(key) not in known:

@@ -10,11 +10,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from spinal_repro import __version__
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.inference import Trained
-from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.tables import escape_markdown
 
 CARD = "model_card.md"
-SHOWN_CLASSES = 200
 
 
 @dataclass(frozen=True)
@@ -74,21 +72,17 @@ def model_card(trained: Trained, to: str, parity: Parity, sums: Mapping[str, str
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    config, record, classes = trained.config, trained.record, list(trained.classes)
-    entry = entry_for(config.dataset)
+    entry = entry_for(trained.config.dataset)
     return environment.get_template("card.md").render(
-        config=config,
-        record=record,
+        config=trained.config,
+        record=trained.record,
         about=None if entry is None else entry.about,
-        tests={name: _percent(record["test"][name]) for name in ("selected", "last")},
         prepare=preprocessing(trained),
-        classes=", ".join(classes[:SHOWN_CLASSES]),
-        hidden=max(0, len(classes) - SHOWN_CLASSES),
-        outputs=len(classes),
+        classes=list(trained.classes),
         to=to,
         parity=parity,
         sums=sums,
-        Code=lambda value: Code(value),
+        Code=Code,
     )
 
 
@@ -100,10 +94,3 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return escape_markdown(str(value))
-
-
-def _percent(part: Mapping[str, Any]) -> dict[str, Any]:
-    """Accuracy in percent, with its interval."""
-    low, high = binomial_interval(part["correct"], part["count"])
-    shares = {"accuracy": part["accuracy"], "low": low, "high": high}
-    return {**part, **{name: f"{100 * share:.2f}" for name, share in shares.items()}}

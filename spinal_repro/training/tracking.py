@@ -57,7 +57,8 @@ class Tracking(Callback):
         self._name, self._config, self._folder = config.tracker.name, config, folder
         self._warn = warn
         self._outcome: dict[str, float] | None = None
-        self._memory: dict[str, Any] = {}
+        self._known: dict[str, dict[str, Any]] = {}  # tracker.json
+        self._memory: dict[str, Any] = {}  # the part of this tracker
 
     def __enter__(self) -> "Tracking":
         self._safely(self._start)
@@ -76,8 +77,9 @@ class Tracking(Callback):
 
     def _start(self, tracker: Tracker) -> None:
         path = self._folder / MEMORY
-        known = read_json(path) if path.is_file() else {}
-        self._memory = known.get(self._name) or {"id": uuid.uuid4().hex, "epoch": 0}
+        self._known = read_json(path) if path.is_file() else {}
+        new = {"id": uuid.uuid4().hex, "epoch": 0}
+        self._memory = self._known.setdefault(self._name, new)
         self._remember()
         tracker.start(
             About(
@@ -109,9 +111,7 @@ class Tracking(Callback):
         self._outcome = outcome(record)
 
     def _remember(self) -> None:
-        path = self._folder / MEMORY
-        known = read_json(path) if path.is_file() else {}
-        write_json(path, {**known, self._name: self._memory})
+        write_json(self._folder / MEMORY, self._known)
 
     def _safely(self, call: Callable[[Tracker], None]) -> None:
         """Call with the tracker; the first error ends tracking and nothing else."""

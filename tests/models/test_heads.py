@@ -156,16 +156,6 @@ def test_refused_exactly_where_an_input_would_not_be_read():
                     build(in_features, **(named | {key: worse}))
 
 
-def test_shared_weights_are_the_unshared_head_with_one_layer_copied():
-    shared = make_head(12, 3, width=4, layers=5, splits=3, shared=True, norm=True).eval()
-    own = make_head(12, 3, width=4, layers=5, splits=3, norm=True).eval()
-    for k, layer in enumerate(own.layers):
-        layer.load_state_dict(shared.layers[min(k, 1)].state_dict())
-    own.output.load_state_dict(shared.output.state_dict())
-    x = torch.randn(4, 12, dtype=torch.float64)
-    assert torch.equal(shared(x), own(x))
-
-
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(
     "half, width, layers, classes",
@@ -381,7 +371,6 @@ def test_arch2_reads_each_tap_with_its_own_stack_in_order():
 
 
 EXPORTED = {
-    "fc": lambda: FCHead(12, 3, hidden=(5,), dropout=(0.1, 0.2), norm=True),
     "slices that wrap": lambda: SpinalHead(11, 3, width=5, layers=7, splits=4, norm=True),
     "shared": lambda: SpinalHead(12, 3, width=5, layers=6, splits=3, shared=True, dropout=0.1),
     "order": lambda: SpinalHead(8, 1, width=5, layers=6, order=(1, 2, 3, 4, 3, 4)),
