@@ -1,6 +1,5 @@
 """Using a trained model from its run folder alone, with the transforms it was trained with."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -82,9 +81,10 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     config = _config(folder, record)
     keep_freed_memory()
     place = resolve_device(device)
-    options = {key: v for key, v in config.model.options.items() if key != "pretrained"}
-    untrained = dataclasses.replace(config.model, options=options)
-    model = build_model(config.dataset, untrained, config.head, image_size=config.input_size)
+    size = config.input_size
+    model = build_model(
+        config.dataset, config.model, config.head, image_size=size, load_weights=False
+    )
     path = folder / "best.safetensors"
     load_whole(model, read_tensors(path), str(path))
     mean, std = _normalisation(record, config, folder)
