@@ -249,7 +249,7 @@ def test_other_images_are_not_imported(files, message, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["unsafe", "truncated", "another release"])
-def test_a_wrong_archive_is_deleted(server, tmp_path, damage):
+def test_a_wrong_archive_is_refused(server, tmp_path, damage):
     _, entry, files = photographs("bird225")
     good = m.zip_of(files)
     data = {
@@ -261,6 +261,9 @@ def test_a_wrong_archive_is_deleted(server, tmp_path, damage):
     with pytest.raises(UserError, match=r"the download is not Bird-225.*deleted"):
         fetch(served(server, entry, data), root)
     assert [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
+    (tmp_path / "mine.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"mine\.zip cannot be imported as Bird-225"):
+        import_data(entry, root, [tmp_path / "mine.zip"])
     assert fetch(served(server, entry, good), root)
 
 
