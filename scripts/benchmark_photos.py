@@ -23,7 +23,7 @@ from torchvision import datasets, transforms
 from spinal_repro.config.compose import compose
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.data.folder import find_layout, load_folder
+from spinal_repro.data.folder import find_parts, load_folder
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
 
@@ -68,7 +68,7 @@ def main() -> None:
         )
         augment = build_augmentations([{"name": "resized_crop", "size": size}, {"name": "hflip"}])
         plain = datasets.ImageFolder(
-            str(find_layout(config, given.folder).train),
+            str(find_parts(config, given.folder)["train"]),
             transforms.Compose(
                 [
                     transforms.RandomResizedCrop(size),

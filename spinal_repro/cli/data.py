@@ -3,7 +3,6 @@
 import argparse
 import os
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -125,15 +124,12 @@ def _fetch(given: argparse.Namespace) -> None:
         try:
             done = fetch(entry, given.root)
         except UserError as error:
-            if len(given.names) == 1:
-                raise
-            print(f"{entry.name}: {error}", file=sys.stderr)
-            failed.append(entry.name)
+            failed.append(f"{entry.name} was not fetched: {error}")
         else:
             where = entry.path(given.root) if entry.contents or entry.is_folder else "scikit-learn"
             print(f"{entry.name}: {'fetched to' if done else 'already in'} {where}")
     if failed:
-        raise UserError(f"not fetched: {', '.join(failed)}")
+        raise UserError("\n".join(failed))
 
 
 def _import(given: argparse.Namespace) -> None:

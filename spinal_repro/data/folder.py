@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +20,6 @@ OPTIONS = ("folder", "train", "val", "test")
 TEST_FRACTION = 0.2  # of images without a test part
 
 
-@dataclass(frozen=True)
-class Layout:
-    """The folders of the parts. Without parts, ``train`` is ``base`` and the others are None."""
-
-    base: Path
-    train: Path
-    val: Path | None
-    test: Path | None
-
-
 @SOURCES.register("folder")
 def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """List the image files in ``root/folder/PART/CLASS/``; sub-folders of a class belong to it.
@@ -42,25 +31,23 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """
     if download:
         ensure(config, root, download)
-    layout = find_layout(config, root)
-    classes = list_classes(layout.train, config)
+    folders = find_parts(config, root)
+    classes = list_classes(folders["train"], config)
     if config.num_classes not in (None, len(classes)):
         raise UserError(
-            f"{config.title} has {len(classes)} class folders in {layout.train}, expected "
+            f"{config.title} has {len(classes)} class folders in {folders['train']}, expected "
             f"{config.num_classes}; check dataset.num_classes"
         )
-    train = _list_photos(layout.train, classes, config)
-    if layout.test is None:
-        kept, held = stratified(train.labels.numpy(), TEST_FRACTION, seed=0)
-        return Dataset(train.subset(kept), train.subset(held), classes=classes)
     parts = {}
-    for name, folder in (("val", layout.val), ("test", layout.test)):
-        if folder is not None:
-            odd = sorted(set(list_classes(folder, config)) - set(classes))
-            if odd:
-                raise UserError(f"{config.title}: the classes {odd} are in {folder} only")
-            parts[name] = _list_photos(folder, classes, config)
-    return Dataset(train, parts["test"], val=parts.get("val"), classes=classes)
+    for part, folder in folders.items():
+        odd = sorted(set(list_classes(folder, config)) - set(classes))
+        if odd:
+            raise UserError(f"{config.title}: the classes {odd} are in {folder} only")
+        parts[part] = _list_photos(folder, classes, config)
+    if len(parts) > 1:
+        return Dataset(**parts, classes=classes)
+    kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
+    return Dataset(parts["train"].subset(kept), parts["train"].subset(held), classes=classes)
 
 
 def counted(config: DatasetConfig, root: Path) -> DatasetConfig:
@@ -68,7 +55,7 @@ def counted(config: DatasetConfig, root: Path) -> DatasetConfig:
     if config.source != "folder" or None not in (config.num_classes, config.train_size):
         return config
     dataset = load_folder(config, root, False)
-    folder = find_layout(config, root).base.resolve().name
+    folder = (root / str(config.options.get("folder") or "")).resolve().name
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
     own = config.name == "folder"
     return dataclasses.replace(
@@ -82,8 +69,11 @@ def counted(config: DatasetConfig, root: Path) -> DatasetConfig:
     )
 
 
-def find_layout(config: DatasetConfig, root: Path) -> Layout:
-    """Find the folders of the parts, by the options of the data set or by their usual names."""
+def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
+    """Find the folders of the parts, by the options of the data set or by their usual names.
+
+    Without parts, ``train`` is the whole folder.
+    """
     check_options(config, OPTIONS)
     options: dict[str, Any] = {key: config.options.get(key) for key in OPTIONS}
     base = root / str(options["folder"] or "")
@@ -99,20 +89,18 @@ def find_layout(config: DatasetConfig, root: Path) -> Layout:
         for path in sorted(base.iterdir(), reverse=True):
             if path.is_dir() and (part := part_of(path)):
                 found[part] = path
-    train, val, test = (found.get(part) for part in ("train", "val", "test"))
-    if train is None:
-        if found:
-            raise _absent(config, base, "missing train/")
-        return Layout(base, base, None, None)
-    return Layout(base, train, None if test is None else val, test or val)
+    if not found:
+        return {"train": base}
+    if "train" not in found:
+        raise _absent(config, base, "missing train/")
+    if "val" in found and "test" not in found:
+        found["test"] = found.pop("val")
+    return found
 
 
 def list_classes(folder: Path, config: DatasetConfig) -> list[str]:
     """List the class folders, sorted as torchvision's ImageFolder sorts them."""
-    try:
-        names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-    except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror}") from error
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
     if len(names) < 2:
         raise UserError(
             f"{config.title}: {folder.resolve()} has {len(names)} folders of images, but each "

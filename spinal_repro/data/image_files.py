@@ -1,4 +1,4 @@
-"""Finding image files, and the folders of parts and classes that hold them."""
+"""Finding image files, and their folders by part and class."""
 
 from pathlib import Path
 

@@ -84,10 +84,7 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True) -> bool:
             return True  # another process has just fetched it
         files = _to_download(entry, root)
         sources = [download(file, entry, work / "downloads") for file in files]
-        try:
-            wrong = _install(entry, root, sources, work)
-        except ArchiveError as error:
-            wrong = [str(error)]
+        wrong = _install(entry, root, sources, work)
         shutil.rmtree(work / "downloads", ignore_errors=True)
         if wrong:
             raise UserError(
@@ -177,7 +174,10 @@ def _refuse_other_files(entry: Entry, root: Path) -> None:
 
 def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> list[str]:
     """Install a data set, and those that come in the same archive; list what is wrong."""
-    sources = _unpacked(paths, work / "unpacked")
+    try:
+        sources = _unpacked(paths, work / "unpacked")
+    except ArchiveError as error:
+        return [str(error)]
     wrong = assemble(entry, sources, work, root)
     if wrong:
         return wrong

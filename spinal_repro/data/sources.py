@@ -5,7 +5,7 @@ A reader is a function ``(config, root, download) -> Dataset``, registered under
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +60,6 @@ class Dataset:
     classes: Sequence[str] = ()
 
 
-Source = Callable[[DatasetConfig, Path, bool], Dataset]
 SOURCES: Registry[Dataset] = Registry("data source")
 
 

@@ -217,38 +217,39 @@ def test_sets_that_need_a_login_say_how_to_get_them(tmp_path, name):
     assert not (tmp_path / "root").exists()
 
 
+PARTS = {"train": 3, "valid": 2, "test": 1}
+ODD = {"valid": 2, "test": 1}
+
+
 @pytest.mark.parametrize(
-    ("parts", "classes", "message"),
+    ("files", "message"),
     [
-        ({"train": 3, "valid": 2, "test": 1}, [*CLASSES, "more"],
-         r"train/ has 5 class folders, expected 4.*test/ has 5 images.*dataset\.num_classes=N"),
-        ({"train": 3, "valid": 2}, CLASSES, "missing test/"),
-        ({}, CLASSES, r"no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth"),
-        ({"a/train": 3, "b/train": 3, "valid": 2, "test": 1}, CLASSES, ""),
+        (
+            m.tree(PARTS, [*CLASSES, "more"]),
+            r"train/ has 5 class folders, expected 4.*test/ has 5 images.*dataset\.num_classes=N",
+        ),
+        (m.tree({"train": 3, "valid": 2}, CLASSES), "missing test/"),
+        (
+            m.tree(PARTS, CLASSES[1:]) | m.tree({"train": 3}, CLASSES[:1]) | m.tree(ODD, ["odd"]),
+            r"valid/ has other classes.*class 0, odd",
+        ),
+        ({"README.md": b""}, r"no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth"),
+        (
+            m.tree(PARTS, CLASSES) | m.tree({"b/train": 3}, [*CLASSES[1:], "odd"]),
+            "several folders could be the part train",
+        ),
     ],
-)  # fmt: skip
-def test_other_images_are_not_imported(parts, classes, message, tmp_path):
+)
+def test_other_images_are_not_imported(files, message, tmp_path):
     _, entry, _ = photographs("bird225")
-    files = m.tree(parts, classes) | {"README.md": b""}
-    if not message:  # two candidates with different classes
-        files |= m.tree({"c/train": 3}, [*CLASSES[1:], "odd"])
-        message = "several folders could be the part train"
     (tmp_path / "a.zip").write_bytes(m.zip_of(files))
     with pytest.raises(UserError, match=message):
         import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
     assert not (tmp_path / "root/bird225").exists() and left_over(tmp_path / "root") == []
 
 
-def test_parts_with_other_classes_are_refused(tmp_path):
-    _, entry, _ = photographs("stanford_cars")
-    files = m.tree({"train": 3}, CLASSES) | m.tree({"test": 1}, [*CLASSES[1:], "truck"])
-    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
-    with pytest.raises(UserError, match=r"test/ has other classes.*class 0, truck"):
-        import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
-
-
 @pytest.mark.parametrize("damage", ["unsafe", "truncated", "another release"])
-def test_a_wrong_archive_is_deleted(server, tmp_path, damage):
+def test_a_wrong_archive_is_refused(server, tmp_path, damage):
     _, entry, files = photographs("bird225")
     good = m.zip_of(files)
     data = {
@@ -260,6 +261,9 @@ def test_a_wrong_archive_is_deleted(server, tmp_path, damage):
     with pytest.raises(UserError, match=r"the download is not Bird-225.*deleted"):
         fetch(served(server, entry, data), root)
     assert [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
+    (tmp_path / "mine.zip").write_bytes(data)
+    with pytest.raises(UserError, match=r"mine\.zip cannot be imported as Bird-225"):
+        import_data(entry, root, [tmp_path / "mine.zip"])
     assert fetch(served(server, entry, good), root)
 
 

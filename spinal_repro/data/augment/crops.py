@@ -15,7 +15,7 @@ class _Flip(Augmentation):
 
     def __init__(self, *, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
-            raise ValueError(f"p must lie in [0, 1], got {p}")
+            raise ValueError(f"p must be in [0, 1], got {p}")
         self.p = p
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:

@@ -44,7 +44,7 @@ class Perspective(Augmentation):
 
     def __init__(self, *, distortion: float = 0.5, p: float = 0.5) -> None:
         if not (0 <= distortion <= 1 and 0 <= p <= 1):
-            raise ValueError(f"distortion ({distortion}) and p ({p}) must lie in [0, 1]")
+            raise ValueError(f"distortion ({distortion}) and p ({p}) must be in [0, 1]")
         self.distortion, self.p = distortion, p
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
