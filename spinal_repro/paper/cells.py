@@ -20,15 +20,6 @@ from typing import Any
 from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.io import read_yaml
 
-SELECTIONS = (
-    "last epoch",
-    "best on test",
-    "test at best validation",
-    "best validation",
-    "min over epochs of last mini-batch",
-    "unknown",
-)
-CONFIDENCES = ("quoted", "digitised", "recalled", "not found")
 HEAD_KINDS = {"fc": "fc", "linear": "fc", "spinal": "spinal"}  # by choice of head; else "other"
 
 
@@ -39,14 +30,13 @@ class Published:
     metric: str
     value: float | None  # None: could not be found
     unit: str  # % or 1e-3
-    selection: str  # who picked the epoch in the original: one of SELECTIONS
+    selection: str  # how the original picked the epoch: last epoch, best on test, ...
     epochs: int | None
     source: str
-    confidence: str  # one of CONFIDENCES
+    confidence: str  # quoted, digitised, recalled or not found
 
-    def __post_init__(self) -> None:
-        one_of("selection", self.selection, SELECTIONS)
-        one_of("confidence", self.confidence, CONFIDENCES)
+
+Numbers = dict[tuple[str, str], list[Published]]
 
 
 @dataclass(frozen=True)
@@ -158,60 +148,48 @@ def read_cells(folder: Path) -> tuple[Cell, ...]:
     """Return all cells of a folder like ``configs/paper``, in order."""
     common, numbers = _common(folder), _read_published(folder / "published.csv")
     path = folder / "others.yaml"
-    nodes = [(path, name, node) for name, node in read_yaml(path).items()]
+    nodes = {name: (path, {"name": name, **node}) for name, node in read_yaml(path).items()}
     for path in folder.glob("*/*.yaml"):
-        nodes.append((path, path.relative_to(folder).with_suffix("").as_posix(), read_yaml(path)))
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        nodes[name] = path, read_yaml(path)
+    if unknown_names := {name for name, _ in numbers} - set(nodes):
+        raise unknown("cell of published.csv:", min(unknown_names), nodes)
     cells = []
-    for path, name, node in nodes:
+    for name, (path, node) in nodes.items():
         try:
-            given = _runnable(name, node) if "defaults" in node else {"name": name, **node}
-            given["table"] = name.partition("/")[0]
-            one_of("table", given["table"], common["tables"])
-            _replace_keys(given, common["sentences"])
-            of = name if (name, "result") in numbers else given.get("variant_of")
-            (given["reference"],) = numbers.get((name, "reference"), (None,))
-            cells.append(Cell(published=tuple(numbers.get((of, "result"), ())), **given))
+            cells.append(_cell(name, node, common, numbers))
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not describe the cell {name}: {error}") from error
-    names = [cell.name for cell in cells]
-    for name, _ in numbers:
-        one_of("cell in published.csv", name, names)
     return tuple(sorted(cells, key=functools.partial(_order, common=common)))
 
 
-def _runnable(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a cell with a configuration."""
-    paper = content["paper"]
-    if paper["name"] != name:
-        raise UserError(f"paper.name is {paper['name']}")
-    choices = {group: choice for entry in content["defaults"] for group, choice in entry.items()}
-    kind = HEAD_KINDS.get(choices["override /head"], "other")
-    return {"head_kind": kind, "compose": functools.partial(_compose, name), **paper}
+def _cell(name: str, node: dict[str, Any], common: Mapping[str, Any], numbers: Numbers) -> Cell:
+    given = {"table": name.partition("/")[0], **node.get("paper", node)}
+    one_of("table", given["table"], common["tables"])
+    one_of("name", given["name"], [name])
+    if "defaults" in node:
+        heads = [entry["override /head"] for entry in node["defaults"] if "override /head" in entry]
+        given["head_kind"] = HEAD_KINDS.get(heads[0], "other")
+        given["compose"] = functools.partial(_compose, name)
+    sentences, texts = common["sentences"], given.get("assumptions", ())
+    given["assumptions"] = tuple(sentences.get(text, text) for text in texts)
+    if why := given.get("not_runnable"):
+        given["not_runnable"] = sentences.get(why, why)
+    given["best_of"] = tuple(given.get("best_of", ()))
+    of = name if (name, "result") in numbers else given.get("variant_of", "")
+    given["published"] = tuple(numbers.get((of, "result"), ()))
+    (given["reference"],) = numbers.get((name, "reference"), (None,))
+    return Cell(**given)
 
 
-def _replace_keys(fields: dict[str, Any], sentences: Mapping[str, str]) -> None:
-    """Replace keys of ``tables.yaml`` by their sentences."""
-    for key in (texts := fields.get("assumptions", ())):
-        if " " not in key:  # else a sentence of this cell alone
-            one_of("assumptions", key, sentences)
-    fields["assumptions"] = tuple(sentences.get(text, text) for text in texts)
-    if why := fields.get("not_runnable"):
-        fields["not_runnable"] = sentences.get(why, why)
-    fields["best_of"] = tuple(fields.get("best_of", ()))
-
-
-def _read_published(path: Path) -> dict[tuple[str, str], list[Published]]:
-    """Numbers by cell and role, which is ``result`` or ``reference``."""
-    found: defaultdict[tuple[str, str], list[Published]] = defaultdict(list)
+def _read_published(path: Path) -> Numbers:
+    """Read the numbers by cell and role, which is ``result`` or ``reference``."""
+    found = defaultdict(list)
     with path.open(newline="", encoding="utf-8") as file:
-        for line, row in enumerate(csv.DictReader(file), 2):
-            cell, role = row.pop("cell"), row.pop("role")
-            try:
-                numbers: Any = {key: json.loads(row[key] or "null") for key in ("value", "epochs")}
-                one_of("role", role, ("result", "reference"))
-                found[cell, role].append(Published(**row | numbers))
-            except (TypeError, ValueError) as error:
-                raise UserError(f"{path}:{line}: {error}") from error
+        for row in csv.DictReader(file):
+            of = row.pop("cell"), row.pop("role")
+            numbers: Any = {key: json.loads(row[key] or "null") for key in ("value", "epochs")}
+            found[of].append(Published(**row | numbers))
     return dict(found)
 
 
