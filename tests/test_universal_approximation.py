@@ -6,22 +6,19 @@ from torch import Tensor, nn
 
 from spinal_repro.models.heads import SpinalHead
 
+SHAPES = [(8, 6, 2, 1), (8, 6, 2, 3), (12, 4, 4, 1), (12, 8, 3, 2), (5, 5, 1, 5)]
+
 
 @pytest.fixture(autouse=True)
 def double_precision():
     torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
     yield
     torch.set_default_dtype(torch.float32)
 
 
 def network(inputs, hidden, outputs, activation):
-    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(inputs, hidden), activation(), nn.Linear(hidden, outputs))
-
-
-def hidden_width(head, splits):
-    """Hidden units of the given network that each sweep over the slices computes."""
-    return head.layers[splits - 1][0].out_features
 
 
 @torch.no_grad()
@@ -51,18 +48,13 @@ def build(given: nn.Sequential, splits: int, sweeps: int, radius: float, step: f
             part, previous = linear.weight[:, :size], linear.weight[:, size:]
             part.copy_(weight[:, k * size : (k + 1) * size])
             linear.bias.copy_(bias if at_last else torch.zeros(width))
-            if step is None:
-                if not at_first:
-                    previous.copy_(torch.eye(width))
-                    linear.bias.sub_(bounds[:, k - 1])
-                if not at_last:
-                    linear.bias.add_(bounds[:, k])
-                continue
-            scale = 1.0 if at_last else step
+            scale = 1.0 if at_last or step is None else step
             part.mul_(scale)
             if not at_first:
-                previous.copy_(torch.eye(width) * 4 * scale / step)
-                linear.bias.sub_(2 * scale / step)
+                previous.copy_(torch.eye(width) * (1.0 if step is None else 4 * scale / step))
+                linear.bias.sub_(bounds[:, k - 1] if step is None else 2 * scale / step)
+            if step is None and not at_last:
+                linear.bias.add_(bounds[:, k])
         column = (sweep * splits + splits - 1) * width
         output.weight[:, column : column + width] = last.weight[:, units]
     return head
@@ -95,27 +87,16 @@ def box(count: int, inputs: int, radius: float) -> Tensor:
     return torch.cat([points, torch.randn(count, inputs).sign() * radius])
 
 
-SHAPES = [(8, 6, 2, 1), (8, 6, 2, 3), (12, 4, 4, 1), (12, 8, 3, 2), (5, 5, 1, 5)]
-
-
 @pytest.mark.parametrize(("inputs", "hidden", "splits", "sweeps"), SHAPES)
 def test_relu_network_is_equalled_on_a_box(inputs, hidden, splits, sweeps):
-    radius = 3.0
-    given = network(inputs, hidden, 2, nn.ReLU)
-    head = build(given, splits, sweeps, radius, None)
-    assert hidden_width(head, splits) * sweeps == hidden
-    x = box(500, inputs, radius)
-    wanted = given(x)
-    assert wanted.std() > 0.05
-    assert (given[0](x) < 0).any()  # the hidden layer is not linear there
-    torch.testing.assert_close(head(x), wanted, rtol=0, atol=1e-12)
-
-
-def test_the_box_is_needed():
-    given = network(8, 6, 2, nn.ReLU)
-    head = build(given, 2, 1, 1.0, None)
-    x = box(500, 8, 100.0)
-    assert (head(x) - given(x)).abs().max() > 0.1
+    given, x = network(inputs, hidden, 2, nn.ReLU), box(500, inputs, 3.0)
+    head = build(given, splits, sweeps, 3.0, None)
+    assert head.layers[splits - 1][0].out_features * sweeps == hidden
+    assert given(x).std() > 0.05 and (given[0](x) < 0).any()  # not linear there
+    torch.testing.assert_close(head(x), given(x), rtol=0, atol=1e-12)
+    if splits > 1:
+        outside = box(500, inputs, 300.0)
+        assert (head(outside) - given(outside)).abs().max() > 0.1, "the box is not needed"
 
 
 @pytest.mark.parametrize("splits", [1, 2, 4])
@@ -134,25 +115,15 @@ def tolerance(given: nn.Sequential, splits: int, radius: float, step: float) -> 
 
 
 @pytest.mark.parametrize(("inputs", "hidden", "splits", "sweeps"), SHAPES)
-@pytest.mark.parametrize("step", [1e-1, 1e-2, 1e-4])
 def test_sigmoid_network_is_approximated_within_the_stated_tolerance(
-    inputs, hidden, splits, sweeps, step
+    inputs, hidden, splits, sweeps
 ):
-    radius = 2.0
-    given = network(inputs, hidden, 2, nn.Sigmoid)
-    head = build(given, splits, sweeps, radius, step)
-    x = box(500, inputs, radius)
-    error = (head(x) - given(x)).abs().max().item()
-    rounding = 1e-14 / step
-    assert error <= tolerance(given, splits, radius, step) + rounding
-    if step == 1e-4:
-        assert error < 1e-7
-
-
-def test_sigmoid_error_falls_with_the_square_of_the_step():
-    given = network(8, 6, 2, nn.Sigmoid)
-    x = box(500, 8, 2.0)
-    errors = [
-        (build(given, 4, 1, 2.0, step)(x) - given(x)).abs().max().item() for step in (2e-2, 1e-2)
-    ]
-    assert errors[0] / errors[1] == pytest.approx(4, rel=0.05)
+    given, x = network(inputs, hidden, 2, nn.Sigmoid), box(500, inputs, 2.0)
+    errors = []
+    for step in (1e-1, 2e-2, 1e-2, 1e-4):
+        head = build(given, splits, sweeps, 2.0, step)
+        errors.append((head(x) - given(x)).abs().max().item())
+        assert errors[-1] <= tolerance(given, splits, 2.0, step) + 1e-14 / step  # and rounding
+    assert errors[-1] < 1e-7
+    if splits > 1:
+        assert errors[1] / errors[2] == pytest.approx(4, rel=0.05), "not the square of the step"

@@ -1,4 +1,4 @@
-"""``spinal paper``: the published cells, what has been run of them, and what is left."""
+"""``spinal paper``: lists, plans and runs the published cells."""
 
 import argparse
 import os
@@ -14,7 +14,31 @@ from spinal_repro.paper.cells import Cell, load_cells
 from spinal_repro.results.tables import FORMATS, Column, render
 
 RECORDS = Path("results/records")
-PROTOCOLS = ("paper", "heldout")
+LIST_COLUMNS = (
+    Column("cell", "Cell", "what spinal-train paper= takes"),
+    Column(
+        "published",
+        "Published",
+        "accuracy in percent; of the regression, MSE in 1e-3",
+        lambda value: f"{value:.2f}" if round(value, 2) == value else f"{value:g}",
+    ),
+    Column("confidence", "Confidence", "of the published number"),
+    Column("epochs", "Epochs", "as published"),
+    Column("state", "State", "finished runs as the cell says, by protocol; or why there are none"),
+)
+PLAN_COLUMNS = (
+    Column("cell", "Cell"),
+    Column("left", "Left", "runs still to do"),
+    Column("epochs", "Epochs", "of one run"),
+    Column("step", "ms/step", "one training step, measured on random images", "{:.0f}".format),
+    Column(
+        "seconds",
+        "Hours",
+        "of all runs left: training steps and one pass an epoch over the images that select; "
+        "reading and preparing data is not counted",
+        lambda seconds: _hours(seconds),
+    ),
+)
 
 
 def add_parser(commands: Any) -> None:
@@ -31,17 +55,15 @@ def add_parser(commands: Any) -> None:
     )
     plan.add_argument("pattern", metavar="TABLE", help="a table, or a pattern of cells")
     plan.add_argument("--seeds", type=_count, default=1, help="runs of each cell (default: 1)")
-    plan.add_argument("--protocol", choices=PROTOCOLS, help="default: that of each cell")
+    protocols = ("paper", "heldout")
+    plan.add_argument("--protocol", choices=protocols, help="default: that of each cell")
     plan.add_argument("--jobs", type=_count, default=1, help="runs at a time, each on its own GPU")
     plan.set_defaults(command=print_plan)
     paper_run.add_parser(actions)
     for command in (listing, plan):
         command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
-        command.add_argument(
-            "--runs",
-            type=Path,
-            help="folder of run folders (default: SPINAL_RUNS, or ./runs)",
-        )
+        runs = "folder of run folders (default: SPINAL_RUNS, or ./runs)"
+        command.add_argument("--runs", type=Path, help=runs)
         command.add_argument("--records", type=Path, help=f"committed records (default: {RECORDS})")
 
 
@@ -52,50 +74,22 @@ def _count(text: str) -> int:
     return value
 
 
-def _number(value: float) -> str:
-    return f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
-
-
-LIST_COLUMNS = (
-    Column("cell", "Cell", "what spinal-train paper= takes"),
-    Column(
-        "published", "Published", "accuracy in percent; of the regression, MSE in 1e-3", _number
-    ),
-    Column("confidence", "Confidence", "of the published number"),
-    Column("epochs", "Epochs", "as published"),
-    Column("state", "State", "finished runs as the cell says, by protocol; or why there are none"),
-)
-
-
 def print_list(given: argparse.Namespace) -> None:
-    """Print one row a cell.
-
-    Raises:
-        UserError: where no cell matches the pattern, and for broken records.
-    """
+    """Print one row for each cell."""
     cells = load_cells(given.pattern)
     done = finished(cells, _folders(given))
     rows = []
     for cell in cells:
-        first = cell.published[0] if cell.published else None
-        rows.append(
-            {
-                "cell": cell.name,
-                "published": None if first is None else first.value,
-                "confidence": None if first is None else first.confidence,
-                "epochs": None if first is None else first.epochs,
-                "state": state(cell, done[cell.name]),
-            }
-        )
+        row: dict[str, Any] = {"cell": cell.name, "state": state(cell, done[cell.name])}
+        for first in cell.published[:1]:
+            row |= {"published": first.value, "confidence": first.confidence}
+            row["epochs"] = first.epochs
+        rows.append(row)
     print(render(LIST_COLUMNS, rows, given.format))
 
 
 def _folders(given: argparse.Namespace) -> list[Path]:
-    """Where runs and records lie; their usual places need not be there, others must.
-
-    Raises:
-        UserError: where a folder that was named is not there.
-    """
+    """Folders of runs and records; the default ones may be missing."""
     for option, folder in (("--runs", given.runs), ("--records", given.records)):
         if folder is not None and not folder.is_dir():
             raise UserError(f"there is no folder {folder} for {option}")
@@ -104,7 +98,7 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 
 
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
-    """Seeds finished as each cell says, by its name and by protocol."""
+    """Count the seeds finished as each cell says, by its name and by protocol."""
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import match
 
@@ -120,41 +114,17 @@ def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counte
 
 
 def state(cell: Cell, done: Counter[str]) -> str:
-    """What has become of a cell, in words."""
+    """Describe which runs of a cell are finished, or why it has none."""
     if cell.not_runnable:
         return f"not runnable: {cell.not_runnable}"
     if cell.best_of:
         return f"the best of {len(cell.best_of)} cells"
-    ran = [f"{done[protocol]} ({protocol})" for protocol in sorted(done, reverse=True)]
-    counts = [text for text in ran if not text.startswith("0 ")]
+    counts = [f"{done[name]} ({name})" for name in sorted(done, reverse=True) if done[name]]
     return f"run {', '.join(counts)}" if counts else "not run"
 
 
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f}"
-
-
-PLAN_COLUMNS = (
-    Column("cell", "Cell"),
-    Column("left", "Left", "runs still to do"),
-    Column("epochs", "Epochs", "of one run"),
-    Column("step", "ms/step", "one training step, measured on random images", "{:.0f}".format),
-    Column(
-        "seconds",
-        "Hours",
-        "of all runs left: training steps and one pass an epoch over the images that select; "
-        "reading and preparing data is not counted",
-        _hours,
-    ),
-)
-
-
 def print_plan(given: argparse.Namespace) -> None:
-    """Print what is left to run with an estimate of the time that it takes.
-
-    Raises:
-        UserError: where no cell matches the pattern, and for broken records.
-    """
+    """Print the runs left of each cell, with an estimate of their time."""
     cells = load_cells(given.pattern)
     done = finished(cells, _folders(given))
     rows, refused = [], []
@@ -166,16 +136,16 @@ def print_plan(given: argparse.Namespace) -> None:
             continue
         protocol = str(given.protocol or cell.protocol)
         left = max(0, given.seeds - done[cell.name][protocol])
-        row = {"cell": cell.name, "left": left, "epochs": cell.published[0].epochs}
+        assert cell.config is not None
+        row = {"cell": cell.name, "left": left, "epochs": cell.config["recipe"]["epochs"]}
         if left:
             found = _estimate(cell, protocol, timings)
             row |= {"epochs": found.epochs, "step": found.step * 1000}
             row["seconds"] = left * found.seconds
         rows.append(row)
-    total = sum(row.get("seconds", 0.0) for row in rows)
     if rows:
         print(render(PLAN_COLUMNS, rows, given.format))
-    left = sum(row["left"] for row in rows)
+    left, total = (sum(row.get(key, 0) for row in rows) for key in ("left", "seconds"))
     print(f"{left} runs left, about {_hours(total)} hours on {_device()}", file=sys.stderr)
     if given.jobs > 1 and left:
         longest = max(row["seconds"] / row["left"] for row in rows if row["left"])
@@ -185,8 +155,11 @@ def print_plan(given: argparse.Namespace) -> None:
         print(f"not planned: {why}", file=sys.stderr)
 
 
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f}"
+
+
 def _device() -> str:
-    """What was timed; its imports are heavy."""
     from spinal_repro.records.provenance import describe_environment
     from spinal_repro.training.device import resolve_device
 

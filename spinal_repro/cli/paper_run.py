@@ -1,22 +1,22 @@
-"""``spinal paper run``: as many runs of published cells as a time slot holds, in one archive."""
+"""``spinal paper run``: trains cells until a deadline and puts their records into one archive."""
 
 import argparse
 import dataclasses
 import gc
 import math
+import re
 import sys
 import time
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.cells import expand
 from spinal_repro.cli.paper_report import ARCHIVE, Report, Run
-from spinal_repro.config.schema import Config
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from spinal_repro.io import echo
-from spinal_repro.paper.cells import TABLES, load_cells
-from spinal_repro.paper.timebox import TimeBox, in_order
+from spinal_repro.paper.cells import load_cells, tables
+from spinal_repro.paper.timebox import DEADLINE, PUT_OFF, TimeBox, in_order
 from spinal_repro.records.store import RECORD, describe
 from spinal_repro.results.tables import one_line
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from spinal_repro.training.callbacks import StopOnSignal
 
 MARGIN = 5.0  # seconds before the time is up, for the last checkpoint and the archive
-DEADLINE = "stopped at the deadline"
 
 
 def add_parser(actions: Any) -> None:
@@ -52,13 +51,11 @@ def add_parser(actions: Any) -> None:
 def _seeds(text: str) -> list[int]:
     seeds: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.partition("-")
-        if not (first.isdecimal() and (not dash or last.isdecimal())):
+        found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        first, last = (int(n or found[1]) for n in found.groups()) if found else (1, 0)
+        if first > last:
             raise argparse.ArgumentTypeError(f"write seeds as 0-4 or 0,2,5, not {text}")
-        found = range(int(first), int(last if dash else first) + 1)
-        if not found:
-            raise argparse.ArgumentTypeError(f"{part} has no seeds; write the smaller one first")
-        seeds += found
+        seeds += range(first, last + 1)
     return list(dict.fromkeys(seeds))
 
 
@@ -70,11 +67,7 @@ def _minutes(text: str) -> float:
 
 
 def run_cells(given: argparse.Namespace) -> None:
-    """Run cells until the time is up; exits with 0, 1 or 75 as ``spinal-train`` does.
-
-    Raises:
-        UserError: for cells, settings and folders that are wrong, before anything is started.
-    """
+    """Train cells until the time is up; exit with 0, 1 or 75 as ``spinal-train`` does."""
     from spinal_repro.training.callbacks import StopOnSignal
 
     started, seconds = time.monotonic(), 60 * given.minutes
@@ -89,109 +82,89 @@ def run_cells(given: argparse.Namespace) -> None:
     except KeyboardInterrupt:
         echo("spinal paper run: interrupted; the same command continues", error=True)
         sys.exit(EXIT_INTERRUPTED)
-    echo(report.table("table"))
-    for line in ("", *report.standing, f"Records and summary: {report.archive}"):
+    for line in (report.table("table"), "", *report.outcome(), f"Archive: {report.archive}"):
         echo(line)
-    sys.exit(EXIT_INTERRUPTED if report.left else EXIT_FAILED if report.failed else 0)
+    counts = report.counts()
+    sys.exit(EXIT_INTERRUPTED if counts["left"] else EXIT_FAILED if counts["failed"] else 0)
 
 
 def _planned(given: argparse.Namespace) -> list[Run]:
-    """Every run in order, composed and checked."""
-    words = [f"{word}/*" if word in TABLES else word for word in given.words if "=" not in word]
+    """Compose and check all runs; return them in order."""
+    from spinal_repro.cli.train import check_overrides
+    from spinal_repro.config.compose import compose
+    from spinal_repro.training.setup import resolved
+
+    words = [f"{word}/*" if word in tables() else word for word in given.words if "=" not in word]
     overrides = [word for word in given.words if "=" in word]
     for word in overrides:
         if word.lstrip("+").startswith(("seed=", "paper=", "runs=")):
             raise UserError(f"{word}: name cells alone, seeds by --seeds, the folder by --runs")
     if not words:
         raise UserError("name a cell, e.g. mnist/vgg5_spinal (spinal paper list has them all)")
-    (argument,) = expand([f"paper={','.join(words)}"], sweeping=True)
-    cells: dict[str, str | None] = {}
-    for name in argument.removeprefix("paper=").split(","):
-        check_cell(name, [])
-        cells[name] = load_cells(name)[0].counterpart
-    configs = {name: _composed([f"paper={name}", *overrides], given.runs) for name in cells}
+    arguments = [*expand([f"paper={','.join(words)}"], sweeping=True), *overrides]
+    check_overrides(arguments)
+    names = arguments[0].removeprefix("paper=").split(",")
+    configs = {name: compose([f"paper={name}", *overrides]) for name in names}
+    counterparts = {name: load_cells(name)[0].counterpart for name in names}
     runs = []
-    for name, seed in in_order(cells, given.seeds):
-        config, found = (dataclasses.replace(config, seed=seed) for config in configs[name])
-        done = str(describe(found.run_dir).get("epochs") or 0).partition("/")[0]
-        epochs = config.recipe.epochs
-        runs.append(Run(name, seed, epochs, int(done), config=config, folder=found.run_dir))
+    for name, seed in in_order(counterparts, given.seeds):
+        config = dataclasses.replace(configs[name], seed=seed)
+        if given.runs is not None:
+            config = dataclasses.replace(config, runs=str(given.runs))
+        folder = resolved(config).run_dir
+        done = int(str(describe(folder).get("epochs") or 0).partition("/")[0])
+        runs.append(Run(name, seed, config.recipe.epochs, done, config=config, folder=folder))
     return runs
 
 
-def _composed(overrides: list[str], runs: Path | None) -> tuple[Config, Config]:
-    """A configuration, and what this machine makes of it.
-
-    Raises:
-        UserError: where it is not valid, with the nearest name if one is wrong.
-    """
-    from spinal_repro.cli.train import check_overrides
-    from spinal_repro.config.compose import compose
-    from spinal_repro.training.setup import resolved
-
-    try:
-        config = compose(overrides)
-    except UserError:
-        check_overrides(overrides)
-        raise
-    if runs is not None:
-        config = dataclasses.replace(config, runs=str(runs))
-    return config, resolved(config)
-
-
 def _work(box: TimeBox[Run], report: Report, signals: "StopOnSignal") -> None:
-    """Report what is finished, then run what fits until the deadline or a signal."""
+    """Report finished runs, then train until the deadline or a signal."""
     import torch
 
     threads = torch.get_num_threads()
     for run in box.jobs:
         if (run.folder / RECORD).is_file():
             echo(f"already finished: {run.folder}")
-            _do(run, box, signals)
-            if run.record and run.record["environment"].get("device_name") == report.device_name:
-                seconds = [epoch["train_seconds"] + epoch["eval_seconds"] for epoch in run.timing]
-                box.learn(run.cell, seconds)
-    while not signals.received and (fits := box.next(time.monotonic())):
-        torch.set_num_threads(threads)  # the run before may have had a number of its own
-        _do(fits, box, signals)
+            _train(run, box, signals)
+            device = run.record and run.record["environment"].get("device_name")
+            if device == report.machine["device_name"]:
+                box.learn(run.cell, run.seconds())
+    while not signals.received and (chosen := box.next(time.monotonic())):
+        torch.set_num_threads(threads)  # the run before may have set its own number
+        _train(chosen, box, signals)
         gc.collect()  # a run that did not finish leaves its model in cycles
         report.write()
 
 
-def _do(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
-    """One run, from where it stands to its end, or to where it has to stop."""
+def _train(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
+    """Train one run from its last checkpoint until it ends or has to stop."""
     from spinal_repro.training.checkpoint import Interrupted
     from spinal_repro.training.engine import Callback
     from spinal_repro.training.engine import Run as Training
     from spinal_repro.training.run import run as train
 
-    class ClassifierLocation(Callback):
+    class StopInTime(Callback):
         """Stops the run at the deadline, or for another one that may still finish."""
 
-        reason: str | None = None  # of the stop; "" where the run may be continued
-
-        def stop(self, training: Training, reason: str) -> None:
-            training.stop, self.reason = reason or "put off", reason
+        reason = ""
 
         def on_step_end(self, training: Training, *_: object) -> None:
             if time.monotonic() > box.deadline:
-                self.stop(training, DEADLINE)
+                training.stop = self.reason = DEADLINE
 
         def on_epoch_end(self, training: Training, is_best: bool) -> None:
-            now = time.monotonic()
             run.timing = training.state.timing
-            if not box.epoch_ended(run, training.state.epoch, now):
-                self.stop(training, "")
-            elif not box.epoch_fits(run, now):
-                self.stop(training, DEADLINE)
+            self.reason = box.epoch_ended(run, training.state.epoch, time.monotonic())
+            training.stop = self.reason or training.stop
 
-    slot = ClassifierLocation()
-    box.begin(run, time.monotonic())
+    in_time = StopInTime()
+    box.begin(time.monotonic())
     try:
-        run.record = train(run.config, [slot, signals]).record
+        run.record = train(run.config, [in_time, signals]).record
         run.timing, run.done, run.state = run.record["timing"], run.epochs, "done"
     except Interrupted:
-        run.state = f"stopped by {signals.received}" if slot.reason is None else slot.reason
+        reason = in_time.reason or f"stopped by {signals.received}"
+        run.state = "" if reason == PUT_OFF else reason
     except Exception as error:
         if not isinstance(error, UserError):
             traceback.print_exc()

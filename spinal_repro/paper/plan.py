@@ -1,4 +1,4 @@
-"""How long a run takes on this machine, from a few steps on random images."""
+"""Estimate of the time of a run on this machine, from a few steps on random images."""
 
 import dataclasses
 import json
@@ -22,30 +22,24 @@ PIXELS = 2_000_000  # of a batch that is timed; a larger one is timed in part an
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """What one run takes.
-
-    Attributes:
-        epochs: Of the recipe.
-        step: Seconds of one training step, augmentation included.
-        evaluate: Seconds that evaluating one image takes.
-        seconds: Of the whole run.
-    """
+    """Estimated time of one run, in seconds."""
 
     epochs: int
-    step: float
-    evaluate: float
-    seconds: float
+    step: float  # of one training step, augmentation included
+    evaluate: float  # of evaluating one image
+    seconds: float  # of the whole run
 
 
 Timings = dict[tuple[object, ...], tuple[float, float]]
 
 
 def estimate(config: Config, timings: Timings) -> TimeEstimate:
-    """Estimate one run.
+    """Estimate the time of one run.
 
     Args:
-        config: What is run; sizes of its parts must be known.
-        timings: Seconds for one image by what they depend on; read, and added to.
+        config: Its data set must have known sizes.
+        timings: Seconds of an image in training and in evaluation, by model and batch; measured
+            ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
     head = json.dumps(config.head.to_dict(), sort_keys=True)
@@ -79,7 +73,7 @@ def _benchmark_step(config: Config) -> tuple[float, float]:
     labels = torch.arange(count, device=device) % config.dataset.outputs
     precision = autocast(device, config.runtime.precision)
 
-    def step() -> None:
+    def train() -> None:
         batch: Tensor = images
         for augmentation in augmentations:
             drawn = augmentation.draw(count, batch.shape[-1], generator)
@@ -90,31 +84,26 @@ def _benchmark_step(config: Config) -> tuple[float, float]:
         optimizer.step()
         optimizer.zero_grad()
 
-    seen = images[:, :, :size, :size]
-
-    def look() -> None:
+    def evaluate() -> None:
         with torch.no_grad(), precision():
-            model(seen)
+            model(images[:, :, :size, :size])
 
     with backend_settings(device, config.runtime.on(device.type).precision):
-        train = _seconds(step, device) / count
+        seconds = _seconds(train, device) / count
         model.eval()
-        return train, _seconds(look, device) / count
+        return seconds, _seconds(evaluate, device) / count
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Of one call, after a first one that is not counted."""
+    """Mean time of `STEPS` calls after a first one."""
     work()
-    _wait(device)
-    start = time.perf_counter()
+    start = _now(device)
     for _ in range(STEPS):
         work()
-    _wait(device)
-    return (time.perf_counter() - start) / STEPS
+    return (_now(device) - start) / STEPS
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
+def _now(device: torch.device) -> float:
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter()

@@ -1,6 +1,6 @@
-"""Which run comes next when time is limited: those that are expected to finish, pairs together.
+"""Choice of the next run when time is limited: runs that are expected to finish, pairs together.
 
-Nothing here trains or reads a clock, and torch is never imported.
+Nothing here trains, reads a clock or imports torch.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,36 +9,29 @@ from itertools import pairwise
 from statistics import median
 from typing import Generic, TypeVar
 
+PUT_OFF, DEADLINE = "put off", "stopped at the deadline"
+
 
 @dataclass
 class Job:
-    """One run of a cell.
-
-    Attributes:
-        cell: Its name.
-        seed: Its seed.
-        epochs: Of the whole run.
-        done: Epochs that its checkpoint has.
-        state: How it ended; empty as long as it may still be started or continued.
-        put_off: Whether it was begun, and is too long for the time left.
-    """
+    """One run of a cell."""
 
     cell: str
     seed: int
     epochs: int
-    done: int = 0
-    state: str = ""
-    put_off: bool = False
+    done: int = 0  # epochs in its checkpoint
+    state: str = ""  # how it ended; empty while it can be started or continued
+    put_off: bool = False  # begun, but too long for the time left
 
 
 J = TypeVar("J", bound=Job)
 
 
 def in_order(cells: Mapping[str, str | None], seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """Cells with seeds, where all cells of a pair have one seed before any has the next.
+    """Order cells and seeds so that both cells of a pair have a seed before any has the next.
 
     Args:
-        cells: Names, each with the cell that it is compared with.
+        cells: Names, each with its counterpart.
         seeds: In order.
     """
     groups: dict[str, list[str]] = {}
@@ -50,85 +43,78 @@ def in_order(cells: Mapping[str, str | None], seeds: Sequence[int]) -> list[tupl
 
 @dataclass
 class TimeBox(Generic[J]):
-    """Runs and a deadline; every ``now`` is on the deadline's clock, in seconds.
+    """Jobs and a deadline; every ``now`` is in seconds on the deadline's clock.
 
-    What a cell takes is measured: seconds from the end of one epoch to the end of the next, so
-    the first epoch of a run, which warms up, is left out; and what its runs take besides.
-
-    Attributes:
-        jobs: In the order in which they are to be run.
-        deadline: When all work ends.
-        trained: Whether any run has trained. Until then a run is started even if it cannot
-            finish, so that the same command, repeated, makes progress each time.
+    The time of an epoch is measured for each cell, from the end of one epoch to the end of the
+    next: the first epoch of a run, which warms up, does not count. Until a job has trained, one is
+    started even if it cannot finish, so that the same command makes progress when repeated.
     """
 
     jobs: Sequence[J]
     deadline: float
     trained: bool = False
     _epoch: dict[str, float] = field(default_factory=dict)  # seconds, by cell
-    _besides: dict[str, float] = field(default_factory=dict)
-    _ends: list[float] = field(default_factory=list)  # of the epochs of the run in progress
+    _rest: dict[str, float] = field(default_factory=dict)  # of a whole run, besides its epochs
+    _ends: list[float] = field(default_factory=list)  # start of the current job, then its epochs
 
     def learn(self, cell: str, epochs: Sequence[float]) -> None:
-        """Take over what epochs of a finished run took on this machine, the first one first."""
+        """Use the epochs of a finished run, in seconds, as a measurement."""
         self._epoch.setdefault(cell, median(epochs[1:] or epochs))
 
     def needs(self, job: J) -> float | None:
-        """Seconds that the rest of a run is expected to take; None if nothing was measured."""
+        """Return the seconds that a job is expected to take; None before any measurement."""
         if job.cell not in self._epoch:
             return None
-        left = (job.epochs - job.done) * self._epoch[job.cell]
-        return left + self._besides.get(job.cell, 0.0)
+        return (job.epochs - job.done) * self._epoch[job.cell] + self._rest.get(job.cell, 0.0)
 
     def next(self, now: float) -> J | None:
-        """The run to train next, or None.
+        """Return the job to train next, or None.
 
-        That is the first one that is expected to finish or of which nothing is known. Where there
-        is none, one that has begun is continued if another epoch is expected to fit.
+        The first one that is expected to finish, or is unknown; else one that has begun, if
+        another epoch fits.
         """
         waiting = [job for job in self.jobs if not job.state] if now < self.deadline else []
-        fitting = [job for job in waiting if self._may_fit(job, now)]
-        begun = [job for job in waiting if job.done and self.epoch_fits(job, now)]
-        others = [] if self.trained else waiting  # better a part of a run than nothing
+        fitting = [job for job in waiting if self._may_finish(job, now)]
+        begun = [job for job in waiting if job.done and self._epoch_fits(job, now)]
+        others = [] if self.trained else waiting
         return next(iter([*fitting, *begun, *others]), None)
 
-    def _may_fit(self, job: J, now: float) -> bool:
-        return not job.put_off and now + (self.needs(job) or 0.0) <= self.deadline
-
-    def begin(self, job: J, now: float) -> None:
-        """A run begins, or is continued."""
+    def begin(self, now: float) -> None:
+        """Note the start of a job."""
         self._ends = [now]
 
-    def epoch_ended(self, job: J, done: int, now: float) -> bool:
-        """Note an epoch; whether to continue, or to put the run off for one that may fit.
+    def epoch_ended(self, job: J, done: int, now: float) -> str:
+        """Note an epoch of the current job; return why to stop it, or an empty string.
 
         Args:
-            job: The run that began last.
-            done: Epochs that it has now.
-            now: When the epoch ended.
+            job: The current job.
+            done: Its finished epochs.
+            now: Time in seconds.
         """
         self.trained = True
         self._ends.append(now)
         job.done = done
         if len(self._ends) > 2:
             self._epoch[job.cell] = median(b - a for a, b in pairwise(self._ends[1:]))
-        left = self.needs(job)
-        if left is None or job.put_off or self._may_fit(job, now):
-            return True
-        rest = (other for other in self.jobs if other is not job and not other.state)
-        job.put_off = any(self._may_fit(other, now) for other in rest)
-        return not job.put_off
-
-    def epoch_fits(self, job: J, now: float) -> bool:
-        """Whether another epoch is expected to end before the deadline."""
-        last = self._ends[-1] - self._ends[-2] if len(self._ends) > 1 else 0.0
-        return now + self._epoch.get(job.cell, last) <= self.deadline
+        if self.needs(job) is not None and not job.put_off and not self._may_finish(job, now):
+            rest = (other for other in self.jobs if other is not job and not other.state)
+            job.put_off = any(self._may_finish(other, now) for other in rest)
+            if job.put_off:
+                return PUT_OFF
+        return "" if self._epoch_fits(job, now) else DEADLINE
 
     def end(self, job: J, now: float) -> None:
-        """The run that began last ended; its ``state`` says how."""
+        """Note the end of the current job, after its ``state`` is set."""
         epochs = len(self._ends) - 1
         if epochs:
             seconds = now - self._ends[0]
             measured = self._epoch.setdefault(job.cell, seconds / epochs)
             if job.state == "done":
-                self._besides[job.cell] = max(0.0, seconds - epochs * measured)
+                self._rest[job.cell] = max(0.0, seconds - epochs * measured)
+
+    def _may_finish(self, job: J, now: float) -> bool:
+        return not job.put_off and now + (self.needs(job) or 0.0) <= self.deadline
+
+    def _epoch_fits(self, job: J, now: float) -> bool:
+        last = self._ends[-1] - self._ends[-2] if len(self._ends) > 1 else 0.0
+        return now + self._epoch.get(job.cell, last) <= self.deadline

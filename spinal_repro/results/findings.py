@@ -154,10 +154,10 @@ def build_index(records: Iterable[Mapping[str, Any]], counts: Path) -> ResultsIn
     Raises:
         UserError: where the counts cannot be read.
     """
-    from spinal_repro.paper.cells import TABLES, load_cells
+    from spinal_repro.paper.cells import load_cells, table_titles
 
     results = match(load_cells(), records)
-    return index_results(results, read_counts(counts) if counts.is_file() else {}, TABLES)
+    return index_results(results, read_counts(counts) if counts.is_file() else {}, table_titles())
 
 
 def read_counts(path: Path) -> dict[str, dict[str, int]]:
