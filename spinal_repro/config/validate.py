@@ -71,11 +71,12 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
             raise unknown("configuration key", str(key), known)
     _check_numbers(plain)
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
-    config = Config(
+    parts: dict[str, Any] = {
         **{name: _section(name, schema, plain.get(name)) for name, schema in SECTIONS.items()},
         **{name: _component(name, plain.get(name)) for name in COMPONENTS},
         **merge_onto(_Top, top, where="the configuration"),
-    )
+    }
+    config = Config(**parts)
     _check_limits(config)
     _check_names(config)
     _check_recipe(config)

@@ -8,7 +8,7 @@ import torch
 from helpers.composing import composed
 from torch import nn
 
-from spinal_repro.config.compose import config_dir
+from spinal_repro.config.compose import choices
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.errors import UserError
 from spinal_repro.models.backbones import load_backbones
@@ -21,7 +21,7 @@ from spinal_repro.training.optim import LR_RULES
 pytestmark = pytest.mark.filterwarnings("ignore")
 BACKBONES = load_backbones()
 OWN = [name for name in BACKBONES.names() if name not in ("torchvision", "timm")]
-SHIPPED = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
+SHIPPED = choices("model")
 LARGE = ("vgg_a_lrn", "vgg_c")  # written here, but too large to compute
 GREY = ("arch2", "cnn", "flatten", "lenet5", "vgg5")
 # smallest images that show a model of a library; 32 px for the others
