@@ -91,7 +91,7 @@ class Batches:
         return tensor.pin_memory() if self.device.type == "cuda" else tensor
 
     def _chunks(
-        self, parts: Sequence[slice], order: Tensor | None = None, cpu_order: Tensor | None = None
+        self, order: Tensor | None = None, cpu_order: Tensor | None = None
     ) -> Iterator[_Chunk]:
         """Yield images in 0..255 ``[M, C, H, W]`` with their place in the order.
 
@@ -99,9 +99,10 @@ class Batches:
         next one is read in a thread.
         """
         if self._decoded is None:
-            for part in self._fuse(parts):
+            for part in self._parts(self._fused_batch_size()):
                 yield part, self._sized(self._pixels[part if order is None else order[part]])
             return
+        parts = self._parts(self.batch_size)
         rows = self._rows if cpu_order is None else self._rows[cpu_order]
         stored = self._decoded
 
@@ -116,13 +117,14 @@ class Batches:
                     ahead.append(reader.submit(read, coming))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
 
-    def _fuse(self, parts: Sequence[slice]) -> list[slice]:
-        """Join neighbouring batches up to the limit of pixels."""
+    def _fused_batch_size(self) -> int:
         pixels = self.batch_size * self._pixels.shape[1] * max(self.size, self._stored_size) ** 2
         limit = FUSED_PIXELS.get(self.device.type, FUSED_PIXELS_GPU)
-        count = max(1, limit // pixels)
-        groups = [parts[first : first + count] for first in range(0, len(parts), count)]
-        return [slice(group[0].start, group[-1].stop) for group in groups]
+        return self.batch_size * max(1, limit // pixels)
+
+    def _parts(self, size: int) -> list[slice]:
+        count = self.num_images
+        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
     def _sized(self, pixels: Tensor) -> Tensor:
         """Convert uint8 to float in 0..255 and resize."""
@@ -136,13 +138,8 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every image once, in the order of the split, without augmentation."""
-        for part, pixels in self._chunks(self._parts()):
+        for part, pixels in self._chunks():
             yield from self._batches(self._normalise(pixels), self.labels[part])
-
-    def _parts(self) -> list[slice]:
-        count = self.num_images
-        starts = range(0, count, self.batch_size)
-        return [slice(start, min(start + self.batch_size, count)) for start in starts]
 
     def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
         return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
@@ -176,7 +173,7 @@ class Batches:
             pool.shutdown(wait=False)
         order = cpu_order.to(self.device, non_blocking=True)
         drawn = [parameters.to(self.device, non_blocking=True) for parameters in on_cpu]
-        for part, pixels in self._chunks(self._parts(), order, cpu_order):
+        for part, pixels in self._chunks(order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
             yield from self._batches(self._normalise(pixels), self.labels[order[part]])
