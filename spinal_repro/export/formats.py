@@ -97,8 +97,6 @@ def load_safetensors(path: str | Path) -> nn.Module:
 
 FORMATS = {
     "onnx": Format("model.onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    "torch_export": Format(
-        "model.pt2", _write_program, _load_program
-    ),
+    "torch_export": Format("model.pt2", _write_program, _load_program),
     "safetensors": Format("model.safetensors", _write_tensors, load_safetensors),
 }
