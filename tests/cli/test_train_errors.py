@@ -112,7 +112,7 @@ def test_mistakes_found_before_torch_is_needed(spinal_train, clean, arguments, n
         (["head=spinal", "head.splits=640"], ["head 'spinal'", "empty slices", "splits=320"]),
         (["head=spinal", "head.layers=1"], ["head 'spinal'", "never reach", "layers=2"]),
         (["head=spinal", "head.shared=maybe"], ["head 'spinal'", "shared", "'maybe'"]),
-        (["head.hidden=[50,50]"], ["head 'fc'", "before each of the 3 Linear"]),
+        (["head.hidden=[50,50]"], ["head 'fc'", "dropout needs 3"]),
         (["recipe.optimizer=sdg"], ["no optimizer 'sdg'", "did you mean 'sgd'?"]),
         (["recipe.augment=[{name: rotation}]"], ["augmentation 'rotation'", "degrees"]),
         (["dataset=mnist", "data.root=nowhere"], ["MNIST", "nowhere", "data.download=true"]),
