@@ -229,11 +229,11 @@ def regression_record(
     summary: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
-    """Build the record of both nets' runs.
+    """Build the record of `regressions`.
 
     Args:
         settings: ``seeds`` (how many, from 0), ``epochs``, ``target`` and ``layers``.
-        runs: Rows of `regressions`.
+        runs: Its rows.
         summary: Their table, see `results.regression`.
         seconds: Of the whole command.
     """
