@@ -8,20 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 from helpers.composing import composed
 
 from spinal_repro.config.compose import config_dir, validate
 from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.heads import HEADS
 from spinal_repro.paper.cells import Cell, curve, load_cells, read_cells, tables
-from spinal_repro.training import setup as builder
-from spinal_repro.training.engine import train_one_epoch
 from spinal_repro.training.optim import LR_RULES
 
 pytestmark = pytest.mark.xdist_group("paper")  # every cell is composed once
@@ -132,25 +128,6 @@ def test_another_reading_of_a_cell_has_another_configuration():
     for cell, config in composing():
         if cell.variant_of in configs():
             assert config.identity() != configs()[cell.variant_of].identity(), cell.name
-
-
-def fake(config, root, download, test) -> Dataset:
-    """A few random images of a data set's shape."""
-    generator = torch.Generator().manual_seed(0)
-    shape = (16, config.channels, config.image_size, config.image_size)
-    images = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
-    labels = torch.arange(16) // 8
-    return Dataset(ImageSet(images, labels), ImageSet(images.flip(0), labels))
-
-
-@pytest.mark.parametrize("name", ["cifar10/cnn_spinal_committed", "progressive/mnist_flatten"])
-def test_a_small_cell_trains(name, monkeypatch):
-    monkeypatch.setattr(builder, "load_dataset", fake)
-    config = configs()[name]
-    recipe = dataclasses.replace(config.recipe, batch_size=8)
-    config = dataclasses.replace(config, recipe=recipe)
-    losses, *_ = train_one_epoch(builder.build_run(config, torch.device("cpu")).run, 1)
-    assert all(loss > 0 for loss in losses)
 
 
 def test_the_user_overrides_the_protocol_of_a_cell():
