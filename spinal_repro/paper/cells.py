@@ -167,6 +167,7 @@ def _cell(name: str, node: dict[str, Any], common: Mapping[str, Any], numbers: N
     given = {"table": name.partition("/")[0], **node.get("paper", node)}
     one_of("table", given["table"], common["tables"])
     one_of("name", given.get("name", ""), [name])
+    given.setdefault("title", f"{given['dataset']}, {given['backbone']}, {given['head']}")
     if "defaults" in node:
         heads = [entry["override /head"] for entry in node["defaults"] if "override /head" in entry]
         given["head_kind"] = HEAD_KINDS.get(heads[0], "other")

@@ -163,10 +163,10 @@ def test_the_curve_ends_where_its_cells_do():
 
 
 NUMBER = "mnist/x,result,accuracy %,98.1,%,last epoch,8,a page,quoted"
-ROW: dict[str, Any] = {"title": "t", "dataset": "d", "backbone": "b", "head": "h"}
+ROW: dict[str, Any] = {"dataset": "d", "backbone": "b", "head": "h"}
 BROKEN = [
     (ROW | {"titel": "t"}, NUMBER),
-    ({"title": "t"}, NUMBER),
+    ({"dataset": "d"}, NUMBER),
     (ROW | {"name": "mnist/z"}, NUMBER),
     (ROW, NUMBER.replace("mnist/x", "mnist/y")),
 ]
@@ -186,6 +186,7 @@ def test_a_row_of_others_is_a_cell(tmp_path):
         tmp_path, ROW | {"assumptions": ["constants_mnist", "One of ours."]}, NUMBER
     )
     assert cell.config is None and cell.published[0].value == 98.1
+    assert cell.title == "d, b, h"
     assert cell.assumptions[0].startswith("Normalised by") and cell.assumptions[1] == "One of ours."
 
 
