@@ -39,7 +39,7 @@ def add_parser(actions: Any) -> None:
         "words",
         nargs="+",
         metavar="CELL",
-        help="cells, tables, patterns; and settings of all runs, e.g. protocol=heldout",
+        help="cells, tables or patterns, and settings of all runs, e.g. protocol=heldout",
     )
     run.add_argument("--seeds", type=_seeds, default=[0], help="e.g. 0-4 or 0,2,5 (default: 0)")
     run.add_argument("--minutes", type=_minutes, required=True, help="time for the whole command")
@@ -98,7 +98,7 @@ def _planned(given: argparse.Namespace) -> list[Run]:
     overrides = [word for word in given.words if "=" in word]
     for word in overrides:
         if word.lstrip("+").startswith(("seed=", "paper=", "runs=")):
-            raise UserError(f"{word}: name cells alone, seeds by --seeds, the folder by --runs")
+            raise UserError(f"{word}: write cells without paper=, and use --seeds and --runs")
     if not words:
         raise UserError("name a cell, e.g. mnist/vgg5_spinal (spinal paper list has them all)")
     arguments = [*expand([f"paper={','.join(words)}"], sweeping=True), *overrides]

@@ -44,7 +44,7 @@ class Table:
     """A table of the paper, an entry of ``tables.yaml``."""
 
     title: str
-    margin: float = 1.0  # largest half-width, in percentage points, of a meaningful interval
+    margin: float = 1.0  # percentage points; see results/verdicts.py
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ def read_cells(folder: Path) -> tuple[Cell, ...]:
     for name, (path, node) in nodes.items():
         try:
             cells.append(_cell(name, node, common, numbers))
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not describe the cell {name}: {error}") from error
     return tuple(sorted(cells, key=functools.partial(_order, common=common)))
 
@@ -166,7 +166,8 @@ def read_cells(folder: Path) -> tuple[Cell, ...]:
 def _cell(name: str, node: dict[str, Any], common: Mapping[str, Any], numbers: Numbers) -> Cell:
     given = {"table": name.partition("/")[0], **node.get("paper", node)}
     one_of("table", given["table"], common["tables"])
-    one_of("name", given["name"], [name])
+    one_of("name", given.get("name", ""), [name])
+    given.setdefault("title", f"{given['dataset']}, {given['backbone']}, {given['head']}")
     if "defaults" in node:
         heads = [entry["override /head"] for entry in node["defaults"] if "override /head" in entry]
         given["head_kind"] = HEAD_KINDS.get(heads[0], "other")

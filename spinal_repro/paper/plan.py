@@ -20,17 +20,16 @@ STEPS = 2
 PIXELS = 2_000_000  # of a batch that is timed; a larger one is timed in part and scaled up
 
 
+Timings = dict[tuple[object, ...], tuple[float, float]]
+
+
 @dataclass(frozen=True)
 class TimeEstimate:
     """Estimated time of one run, in seconds."""
 
     epochs: int
     step: float  # of one training step, augmentation included
-    evaluate: float  # of evaluating one image
     seconds: float  # of the whole run
-
-
-Timings = dict[tuple[object, ...], tuple[float, float]]
 
 
 def estimate(config: Config, timings: Timings) -> TimeEstimate:
@@ -54,7 +53,7 @@ def estimate(config: Config, timings: Timings) -> TimeEstimate:
         selecting = held if dataset.val_size is None else dataset.val_size
         images -= held if dataset.val_size is None else 0
     epoch = images * train + selecting * evaluate
-    return TimeEstimate(recipe.epochs, train * recipe.batch_size, evaluate, recipe.epochs * epoch)
+    return TimeEstimate(recipe.epochs, train * recipe.batch_size, recipe.epochs * epoch)
 
 
 def _benchmark_step(config: Config) -> tuple[float, float]:

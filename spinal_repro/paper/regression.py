@@ -72,8 +72,6 @@ def draw(seeds: Sequence[int], target: str, count: int = SAMPLES, part: int = 0)
     added to the loss.
 
     Args:
-        seeds: Seeds.
-        target: ``column`` or ``square``.
         count: Number of samples N.
         part: 0 for the training samples, 1 for fresh ones.
     """
@@ -160,12 +158,8 @@ def regression(
     the best possible network has an error of 0.2^2 / 12 = 0.0033 on them.
 
     Args:
-        net: ``normal`` or ``spinal``.
-        seeds: Seeds; both nets see the same samples in the same order.
-        epochs: Number of epochs.
+        seeds: Both nets see the same samples in the same order.
         checkpoints: Epochs at which to measure, besides the last one.
-        target: See `draw`.
-        layers: See `make_net`.
 
     Returns:
         One row for each seed, function and checkpoint: ``published_metric`` (minimum over the
@@ -203,7 +197,6 @@ def regressions(
     """Train both nets in processes of one thread; return the rows of `regression` in order.
 
     Args:
-        seeds: Seeds.
         jobs: Number of processes.
         on_part: Called with a number of nets as they are trained.
         settings: Of `regression`.
@@ -229,13 +222,11 @@ def regression_record(
     summary: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
-    """Build the record of both nets' runs.
+    """Build the record of `regressions`.
 
     Args:
         settings: ``seeds`` (how many, from 0), ``epochs``, ``target`` and ``layers``.
-        runs: Rows of `regressions`.
-        summary: Their table, see `results.regression`.
-        seconds: Of the whole command.
+        summary: See `results.regression`.
     """
     return {
         "schema_version": SCHEMA_VERSION,

@@ -28,11 +28,10 @@ J = TypeVar("J", bound=Job)
 
 
 def in_order(cells: Mapping[str, str | None], seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """Order cells and seeds so that both cells of a pair have a seed before any has the next.
+    """Order runs so that both cells of a pair have a seed before any has the next.
 
     Args:
         cells: Names, each with its counterpart.
-        seeds: In order.
     """
     groups: dict[str, list[str]] = {}
     for cell, counterpart in cells.items():
@@ -84,13 +83,7 @@ class TimeBox(Generic[J]):
         self._ends = [now]
 
     def epoch_ended(self, job: J, done: int, now: float) -> str:
-        """Note an epoch of the current job; return why to stop it, or an empty string.
-
-        Args:
-            job: The current job.
-            done: Its finished epochs.
-            now: Time in seconds.
-        """
+        """Note the epochs that the current job has; return why to stop it, or an empty string."""
         self.trained = True
         self._ends.append(now)
         job.done = done

@@ -148,7 +148,7 @@ def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(tmp_path, monke
     hours = {"mnist/cnn_fc": 1, "mnist/cnn_spinal8": 5, "mnist/cnn_spinal10": 1}
     monkeypatch.setattr(
         "spinal_repro.cli.paper._estimate",
-        lambda cell, *_: TimeEstimate(8, 0.1, 0.1, 3600.0 * hours[cell.name]),
+        lambda cell, *_: TimeEstimate(8, 0.1, 3600.0 * hours.get(cell.name, 1)),
     )
     places = ["--runs", str(tmp_path), "--records", str(tmp_path)]
     for seeds, expected in (("1", "5.0"), ("4", "14.0")):  # of 7 and 28 hours on 2 GPUs
@@ -156,6 +156,8 @@ def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(tmp_path, monke
         assert (
             f"2 at a time, each on one like it: about {expected} hours" in capsys.readouterr().err
         )
+    spinal(["paper", "plan", "controls/cifar10_efficientnet_lite0_fc", *places])
+    assert "1 runs left, about 1.0 hours" in capsys.readouterr().err  # without a published number
 
 
 def test_an_estimate_adds_up():

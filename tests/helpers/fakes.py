@@ -76,4 +76,5 @@ def findings(
 
 def fc_and_spinal(**more: Any) -> tuple[Cell, Cell]:
     """A cell and the one it is compared with."""
-    return cell("mnist/fc", head="FC 10", **more), cell("mnist/sp", counterpart="mnist/fc", **more)
+    fc = cell("mnist/fc", head="FC 10", head_kind="fc", **more)
+    return fc, cell("mnist/sp", head_kind="spinal", counterpart="mnist/fc", **more)

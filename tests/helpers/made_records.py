@@ -84,6 +84,7 @@ def cell(name: str, head: str = "fc", value: float | None = 98.2, **changes: Any
             "dataset": "MNIST",
             "backbone": "CNN",
             "head": head,
+            "head_kind": head,
             "published": (published,),
             "compose": None if config is None else lambda: config,
             **changes,

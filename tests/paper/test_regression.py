@@ -7,7 +7,6 @@ import torch
 from torch.nn import functional
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.errors import UserError
 from spinal_repro.paper.regression import (
     FUNCTIONS,
     NETS,
@@ -120,19 +119,6 @@ def test_processes_change_nothing():
         names = ("net", "function", "epochs", "seed")
         assert [row.pop(name) for name in names] == [same.pop(name) for name in names]
         assert row == pytest.approx(same, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("call", "hint"),
-    [
-        (lambda: make_net("spinel"), "spinal"),
-        (lambda: make_net("spinal", "reuse"), "reused"),
-        (lambda: draw([0], "colum"), "column"),
-    ],
-)
-def test_wrong_names_are_refused_with_the_nearest(call, hint):
-    with pytest.raises(UserError, match=f"did you mean '{hint}'"):
-        call()
 
 
 def test_table_one_is_whole_and_spinal_wins_six_of_eight():
