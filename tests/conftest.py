@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,7 @@ from hydra.core.global_hydra import GlobalHydra
 
 @pytest.fixture(autouse=True)
 def quiet_machine(monkeypatch) -> None:
-    """One thread a test, and no Hydra state left over from another one.
-
-    Ctrl-C is heard, though shells tell what they run in the background to ignore it; servers on
-    this machine are reached by no proxy; a user's settings do not matter.
-    """
+    """One thread, default signal handlers, no proxy, no Hydra state and no settings of the user."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in ("SIGTERM", "SIGUSR1"):
         if hasattr(signal, name):
@@ -28,16 +23,6 @@ def quiet_machine(monkeypatch) -> None:
     ours = ("SPINAL_OFFLINE", "SPINAL_MIRROR", "SPINAL_DATA", "SPINAL_RUNS", "SPINAL_COMMIT")
     for name in ours:
         monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def finite_memory() -> Iterator[None]:
-    """What no memory holds is refused at once, also where the system promises more than it has."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (2**40, before[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_mistakes_found_before_training(spinal_train, clean, arguments, named):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
 def test_a_device_that_is_not_there(spinal_train, clean):
     result = spinal_train("runtime.device=cuda")
-    assert_one_message(result, clean, "runtime.device=cuda", "no such device", "use auto")
+    assert_one_message(result, clean, "runtime.device=cuda", "not available", "runtime.device=auto")
 
 
 @pytest.mark.parametrize("arguments", [["runs=file"], ["-m", "runs=file", "seed=0,1"]], ids=str)
