@@ -71,12 +71,10 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
             raise unknown("configuration key", str(key), known)
     _check_numbers(plain)
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
-    parts: dict[str, Any] = {
-        **{name: _section(name, schema, plain.get(name)) for name, schema in SECTIONS.items()},
-        **{name: _component(name, plain.get(name)) for name in COMPONENTS},
-        **merge_onto(_Top, top, where="the configuration"),
-    }
-    config = Config(**parts)
+    parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}
+    for name, schema in SECTIONS.items():
+        parts[name] = _section(name, schema, plain.get(name))
+    config = Config(**parts, **merge_onto(_Top, top, where="the configuration"))
     _check_limits(config)
     _check_names(config)
     _check_recipe(config)

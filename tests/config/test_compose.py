@@ -23,7 +23,8 @@ def test_files_of_every_specialisation_name_choices_that_exist():
     """A file whose name fits no pair would silently never be used."""
     pairs = {f"{m}_{h}" for m, h in product(CHOICES["model"], CHOICES["head"])}
     recipes = {f"{d}_{r}" for d, r in product(CHOICES["dataset"], CHOICES["recipe"])}
-    for folder, known in (("head/for", pairs), ("recipe/on", recipes)):
+    heads = {f"{d}_arch2" for d in CHOICES["dataset"]}
+    for folder, known in (("head/for", pairs), ("head/on", heads), ("recipe/on", recipes)):
         assert choices(folder) and set(choices(folder)) <= known
 
 
