@@ -8,8 +8,6 @@ from spinal_repro.cli.tables import COUNTS, RECORDS, RESULTS
 from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS, render
 
-NEEDLESS = ("timing", "streams", "summary")  # parts of a record that nothing here shows
-
 
 def add_parser(commands: Any) -> None:
     """Add both commands to the parser of ``spinal``."""
@@ -96,5 +94,5 @@ def _judged(folders: Sequence[Path], counts: Path) -> Any:
     from spinal_repro.results.claims import judge, load_claims
     from spinal_repro.results.findings import build_index
 
-    findings = build_index(read_records(folders, without=NEEDLESS), counts)
+    findings = build_index(read_records(folders), counts)
     return findings, judge(load_claims(), findings)

@@ -204,8 +204,8 @@ def print_regression(given: argparse.Namespace) -> None:
     """
     if given.out is not None and not given.out.resolve().parent.is_dir():
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
-    from spinal_repro.io import write_json
     from spinal_repro.paper.regression import regression_record
+    from spinal_repro.records.record import write_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
 
     start = time.perf_counter()
@@ -215,7 +215,7 @@ def print_regression(given: argparse.Namespace) -> None:
     if given.out is not None:
         settings = {key: getattr(given, key) for key in ("seeds", "epochs", "target", "layers")}
         seconds = round(time.perf_counter() - start, 1)
-        write_json(given.out, regression_record(settings, rows, summary, seconds))
+        write_record(given.out, regression_record(settings, rows, summary, seconds))
 
 
 def _regressions(given: argparse.Namespace) -> list[dict[str, Any]]:

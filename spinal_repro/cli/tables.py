@@ -10,7 +10,6 @@ from spinal_repro.errors import UserError
 
 RESULTS, RECORDS = Path("results"), Path("results/records")
 COUNTS = Path("results/counts.json")
-HEAVY = ("timing", "streams", "summary")  # tables and claims need none of it
 
 
 def add_parser(commands: Any) -> None:
@@ -103,14 +102,14 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     """
     from spinal_repro.paper.cells import TABLES, load_cells
     from spinal_repro.records.store import read_records
-    from spinal_repro.results.cells import match, own_runs
+    from spinal_repro.results.cells import group_records_by_cell, own_runs
     from spinal_repro.results.pages import MARKER, files, fill
 
     folders = [*given.records, *([] if given.runs is None else [given.runs])]
     if given.runs is not None and given.records == [RECORDS] and not RECORDS.is_dir():
         folders = [given.runs]  # outside a checkout there are no committed records
-    cells, records = load_cells(), read_records(folders, without=HEAVY)
-    results = match(cells, records)
+    cells, records = load_cells(), read_records(folders)
+    results = group_records_by_cell(cells, records)
     counted = _counted(given.counts)
     made = files(results, counted, TABLES, own_runs(cells, records))
     wanted = {given.out / name: text for name, text in made.items()}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from spinal_repro.records import statistics
-from spinal_repro.results.cells import BEST_ON_TEST, LOWEST, ResultGroup
+from spinal_repro.results.outcomes import BEST_ON_TEST, LOWEST, ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule
 
@@ -16,7 +16,7 @@ def row(result: ResultGroup) -> dict[str, Any]:
     epochs = {run.epochs for run in runs}
     wanted = None if published is None else published.epochs
     shown = [f"{count} of {'?' if wanted is None else wanted}" for count in sorted(epochs)]
-    is_accuracy = bool(runs) and result.shown != LOWEST
+    is_accuracy = bool(runs) and result.reported_metric != LOWEST
     return {
         "cell": cell.name,
         "dataset": cell.dataset,
@@ -29,7 +29,7 @@ def row(result: ResultGroup) -> dict[str, Any]:
         "protocol": result.protocol if runs else None,
         "device": f"{runs[0].device} {runs[0].precision}" if runs else None,
         "epochs": "; ".join(shown) if runs else None,
-        "rule": result.shown if runs else None,
+        "rule": result.reported_metric if runs else None,
         "mean": result.mean,
         "sd": result.sd,
         "n": result.n,
@@ -39,7 +39,7 @@ def row(result: ResultGroup) -> dict[str, Any]:
         "selected": _mean([run.selected for run in runs]) if is_accuracy else None,
         "last": _mean([run.last for run in runs]) if is_accuracy else None,
         "verdict": result.verdict,
-        "marks": "; ".join(result.marks) if runs else cell.not_runnable,
+        "marks": "; ".join(map(str, result.differences)) if runs else cell.not_runnable,
     }
 
 
@@ -59,9 +59,9 @@ def selection_row(result: ResultGroup) -> dict[str, Any] | None:
         A row, or None where nothing was run or the test set was not read after every epoch.
     """
     runs = result.runs
-    if not runs or result.shown == LOWEST:
+    if not runs or result.reported_metric == LOWEST:
         return None
-    on_test = runs[0].record["selection"]["on"] == "test"
+    on_test = runs[0].selected_on_test
     highest = [run.best_on_test for run in runs if run.best_on_test is not None]
     if len(highest) < len(runs):
         return None
@@ -82,7 +82,7 @@ def selection_row(result: ResultGroup) -> dict[str, Any] | None:
         "gain": _mean(gains),
         "low": low,
         "high": high,
-        "marks": "; ".join(result.marks),
+        "marks": "; ".join(map(str, result.differences)),
     }
 
 

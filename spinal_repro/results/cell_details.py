@@ -7,8 +7,8 @@ import yaml
 
 from spinal_repro.results import accuracy
 from spinal_repro.results.accuracy import decimals
-from spinal_repro.results.cells import ResultGroup, Run
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup, Run
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell, Published
@@ -57,7 +57,7 @@ def _facts(result: ResultGroup, findings: ResultsIndex) -> list[tuple[str, str]]
         ("Reference", _published(cell.reference) if cell.reference else None),
         ("Shown", row["rule"]),
         ("Epochs", row["epochs"]),
-        ("Changed", "; ".join(result.marks)),
+        ("Changed", "; ".join(map(str, result.differences))),
         ("Cannot be run here", cell.not_runnable),
         ("Command", None if cell.compose is None else f"spinal-train paper={cell.name}"),
         ("Size", _size(counts)),
@@ -84,19 +84,19 @@ def _published(entry: "Published") -> str:
 
 def _run(result: ResultGroup, run: Run) -> list[str]:
     digits = decimals(result.unit)
-    commit = run.record.get("git") or {}
-    revision = str(commit.get("commit") or "")[:10] + ("*" if commit.get("modified") else "")
+    git = run.record.git
+    revision = str(git.get("commit", ""))[:10] + ("*" if git.get("modified") else "")
     return [
         str(run.seed),
-        f"{run.value(result.shown):.{digits}f}",
+        f"{run.value(result.reported_metric):.{digits}f}",
         f"{run.selected:.{digits}f}",
         f"{run.last:.{digits}f}",
         str(run.epochs),
         result.protocol,
         f"{run.device} {run.precision}",
-        str(run.record.get("environment", {}).get("torch", "")),
+        str(run.record.environment.get("torch", "")),
         revision,
-        "; ".join(run.marks),
+        "; ".join(map(str, run.differences)),
     ]
 
 

@@ -9,8 +9,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from spinal_repro.errors import UserError
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes
-from spinal_repro.results.cells import ResultGroup
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 from spinal_repro.results.verdicts import NOT_RUN, RULES
 
@@ -29,7 +30,7 @@ def files(
     results: Sequence[ResultGroup],
     counted: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
-    own: Sequence[Mapping[str, Any]] = (),
+    own: Sequence[Record] = (),
 ) -> dict[str, str]:
     """All generated files below the folder of the results.
 
@@ -97,7 +98,7 @@ def readme(
     titles: Mapping[str, str],
     counts: Mapping[str, Mapping[str, int]],
     paired: Sequence[Mapping[str, Any]],
-    own: Sequence[Mapping[str, Any]] = (),
+    own: Sequence[Record] = (),
 ) -> str:
     """The front page of the results: claims, an overview, and every row that was run."""
     parts = ["# Results", GENERATED, *claims(results, counts, titles)]
@@ -152,14 +153,16 @@ OWN = (
 )
 
 
-def _own_row(record: Mapping[str, Any]) -> dict[str, Any]:
-    config, test = record["config"], record["test"]
+def _own_row(record: Record) -> dict[str, Any]:
+    assert record.test is not None
+    groups = ("dataset", "model", "head", "protocol")
     return {
-        **{group: config[group]["name"] for group in ("dataset", "model", "head", "protocol")},
-        "device": record["environment"]["device"],
-        "epochs": config["recipe"]["epochs"],
-        "seed": record["seed"],
-        **{part: 100 * test[part]["accuracy"] for part in ("selected", "last")},
+        **{group: record.config[group]["name"] for group in groups},
+        "device": record.device,
+        "epochs": record.epochs,
+        "seed": record.seed,
+        "selected": 100 * record.test.selected.accuracy,
+        "last": 100 * record.test.last.accuracy,
     }
 
 
@@ -247,7 +250,7 @@ def _front_row(result: ResultGroup, counts: Mapping[str, Any]) -> dict[str, Any]
         "sd": result.sd,
         "n": result.n,
         "interval": None if low is None else f"{low:.2f} to {high:.2f}",
-        "verdict": "; ".join((result.verdict, *result.marks, *other)),
+        "verdict": "; ".join((result.verdict, *map(str, result.differences), *other)),
         "head_parameters": size.get("head_parameters"),
         "head_multiplications": size.get("head_multiplications"),
     }

@@ -16,10 +16,10 @@ from markupsafe import Markup
 from spinal_repro.io import printable
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.cell_details import describe_cell
-from spinal_repro.results.cells import ResultGroup
-from spinal_repro.results.claims import GROUPS, Judged, tally
+from spinal_repro.results.claims import Judged, tally
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
@@ -107,10 +107,10 @@ def tone(word: str) -> str:
 def _progress(findings: ResultsIndex) -> str:
     """How much of the paper was run, each training counted once."""
     own = [result for result in findings.results if result.runs and not result.cell.best_of]
-    full = {result.cell.name for result in own if not result.marks}
+    full = {result.cell.name for result in own if not result.differences}
     other = {r.cell.name for r in own if not findings.is_subset_of_other_cell(r)} - full
     trainings = {
-        (run.record.get("identity"), run.seed, str(result.cell.regression and _net(result)))
+        (run.identity, run.seed, str(result.cell.regression and _net(result)))
         for result in own
         for run in result.runs
     }
@@ -128,10 +128,10 @@ def _net(result: ResultGroup) -> tuple[str, str]:
 
 
 def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
-    groups: dict[str, list[Judged]] = {title: [] for title in GROUPS.values()}
+    groups: dict[str, list[Judged]] = {}
     for item in judged:
-        groups[GROUPS[item.claim.group]].append(item)
-    return {title: items for title, items in groups.items() if items}
+        groups.setdefault(item.claim.group, []).append(item)
+    return groups
 
 
 def _tables(findings: ResultsIndex) -> list[dict[str, Any]]:

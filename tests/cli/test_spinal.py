@@ -8,18 +8,20 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from helpers.made_records import committed
 
 from spinal_repro import __version__
 from spinal_repro.cli.spinal import main
-from spinal_repro.records.store import write_record, write_status
+from spinal_repro.records.record import Record, parse_record, write_record
+from spinal_repro.records.store import RECORD, write_status
 
 
-def record(selected: float, last: float, epoch: int, *reduced: str) -> dict:
-    return {
-        "test": {"selected": {"accuracy": selected}, "last": {"accuracy": last}},
-        "selection": {"epoch": epoch},
-        "reduced_budget": list(reduced),
-    }
+def record(selected: float, last: float, epoch: int, *reduced: str) -> Record:
+    """A real record with these accuracies."""
+    whole = committed()
+    whole["test"]["selected"]["accuracy"], whole["test"]["last"]["accuracy"] = selected, last
+    whole["selection"]["epoch"] = epoch
+    return parse_record(whole | {"reduced_budget": list(reduced)})
 
 
 @pytest.fixture
@@ -59,7 +61,7 @@ def test_a_folder_that_is_not_there(runs, capsys):
 def test_every_state(runs, capsys):
     done = add_run(runs, "mnist-cnn-fc/heldout-1/s0")
     write_status(done, "done", epochs="8/8")
-    write_record(done, record(0.98765, 0.97504, 7, "1 of 8 epochs"))
+    write_record(done / RECORD, record(0.98765, 0.97504, 7, "1 of 8 epochs"))
     running = add_run(runs, "mnist-cnn-fc/heldout-1/s1")
     write_status(running, "running", epochs="2/8")
     write_status(add_run(runs, "mnist-cnn-fc/heldout-1/s2"), "failed", message="ValueError: x")
@@ -179,7 +181,7 @@ def test_a_status_that_says_nothing(runs, capsys, status):
     (add_run(runs, "a/paper-2/s0") / "status.json").write_text(status)
     main(["status", str(runs)])
     out = capsys.readouterr().out
-    assert "unreadable" in out and "does not say what the run is doing" in out
+    assert "unreadable" in out and "has no state" in out
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.made_records import RECORDS, made
+from helpers.made_records import RECORDS, made, path_of
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.io import write_json
@@ -112,7 +112,7 @@ def test_every_cell_has_a_row_and_every_column_its_definition(here):
 
 def test_a_changed_record_fails_the_check(here, capsys):
     exit_code()
-    path = here / "results/records/mnist/cnn_fc-paper-eb7f4acf-s0.json"
+    path = here / "results/records/mnist" / path_of("fc").name
     record = json.loads(path.read_text())
     record["test"]["last"]["correct"] -= 100
     write_json(path, record)
@@ -129,8 +129,9 @@ def test_a_reordered_or_doubled_record_changes_nothing(here):
     before = generated(here)
     folder = here / "results/records"
     (folder / "a").mkdir()
-    shutil.copy(folder / "mnist/cnn_fc-paper-eb7f4acf-s3.json", folder / "a/copy.json")
-    (folder / "mnist/cnn_fc-paper-eb7f4acf-s3.json").rename(folder / "z.json")
+    (third,) = folder.glob("mnist/cnn_fc-paper-*-s3.json")
+    shutil.copy(third, folder / "a/copy.json")
+    third.rename(folder / "z.json")
     assert exit_code("--check") == 0
     exit_code()
     assert generated(here) == before
@@ -200,7 +201,7 @@ def test_broken_input_is_named(here, capsys):
     (here / "README.md").write_text("<!-- table: mnits/cnn_fc -->\n<!-- end -->\n")
     assert exit_code() == 2
     assert "mnits/cnn_fc" in capsys.readouterr().err
-    (here / "results/records/mnist/cnn_fc-paper-eb7f4acf-s0.json").write_text("{")
+    (here / "results/records/mnist" / path_of("fc").name).write_text("{")
     assert exit_code() == 2
     assert "s0.json cannot be read" in capsys.readouterr().err
     assert not (here / "results/tables").exists()

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spinal_repro.io import printable
-from spinal_repro.results.cells import PAPER, ResultGroup
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.plots.common import (
     BLACK,
@@ -61,7 +61,7 @@ def against_paper(findings: ResultsIndex) -> "Figure | None":
             marker=marker,
             markersize=7,
             capsize=3,
-            markerfacecolor="white" if result.marks else colour,
+            markerfacecolor="white" if result.differences else colour,
         )
         text = f"{result.published_value:.2f} → {result.mean:.2f}, n = {result.n}, {result.verdict}"
         panel.annotate(
@@ -100,7 +100,7 @@ def regression(findings: ResultsIndex) -> "Figure | None":
             color=colour,
             marker=marker,
             capsize=3,
-            markerfacecolor="white" if result.marks else colour,
+            markerfacecolor="white" if result.differences else colour,
         )
         panel.plot(result.published_value, row, marker="D", color=BLACK, markerfacecolor="none")
     panel.set_xscale("log")
@@ -165,7 +165,7 @@ def _parameters_panel(
             marker=marker,
             markersize=7,
             capsize=3,
-            markerfacecolor="white" if result.marks else colour,
+            markerfacecolor="white" if result.differences else colour,
         )
         value = published(result.cell)
         if value is not None:
@@ -241,7 +241,7 @@ def _differences_panel(panel: "Axes", found: Sequence["Pair"]) -> None:
             marker="s",
             markersize=6,
             capsize=4,
-            markerfacecolor="white" if pair.spinal.marks else VERMILION,
+            markerfacecolor="white" if pair.spinal.differences else VERMILION,
         )
     panel.axvline(0, color=BLACK, linewidth=1)
     several = {pair.spinal.setting for pair in found} != {PAPER}

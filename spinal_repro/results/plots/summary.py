@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.results.cells import ResultGroup
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.plots.common import BLACK, ROW, SKY, VERMILION, name_rows, new_figure
 from spinal_repro.results.rules.common import published
 
@@ -33,7 +33,7 @@ def summary(findings: ResultsIndex) -> "Figure | None":
             _bar_label(panel, 100 - value, row + shift, f"{value:.2f}")
         ours = _best_of(findings, cell)
         if ours is not None and ours.mean is not None:
-            open_: dict[str, Any] = {"markerfacecolor": "white"} if ours.marks else {}
+            open_: dict[str, Any] = {"markerfacecolor": "white"} if ours.differences else {}
             panel.plot(100 - ours.mean, row, marker="*", markersize=13, color=BLACK, **open_)
             parts = (f"  {ours.mean:.2f}", ours.cell.backbone, ours.numerics)
             _bar_label(panel, 100 - ours.mean, row, ", ".join(filter(None, parts)))
@@ -74,4 +74,4 @@ def _summary_legend(figure: "Figure") -> None:
 def _best_of(findings: ResultsIndex, cell: "Cell") -> "ResultGroup | None":
     """Our best mean among the cells that a row of the summary stands for; full runs first."""
     found = [runs[0] for name in cell.best_of if (runs := findings.runs(name))]
-    return max(found, key=lambda r: (not r.marks, r.mean or 0.0), default=None)
+    return max(found, key=lambda r: (not r.differences, r.mean or 0.0), default=None)
