@@ -100,7 +100,7 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     Raises:
         UserError: as `run`.
     """
-    from spinal_repro.paper.cells import TABLES, load_cells
+    from spinal_repro.paper.cells import load_cells, table_titles
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import group_records_by_cell, own_runs
     from spinal_repro.results.pages import MARKER, files, fill
@@ -111,7 +111,7 @@ def build(given: argparse.Namespace) -> dict[Path, str]:
     cells, records = load_cells(), read_records(folders)
     results = group_records_by_cell(cells, records)
     counted = _counted(given.counts)
-    made = files(results, counted, TABLES, own_runs(cells, records))
+    made = files(results, counted, table_titles(), own_runs(cells, records))
     wanted = {given.out / name: text for name, text in made.items()}
     front = given.out.parent / "README.md"
     if given.runs is None and front.is_file():

@@ -12,7 +12,7 @@ from helpers.made_records import RECORDS, made, path_of
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.io import write_json
-from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.cells import load_cells, table_titles
 from spinal_repro.results.tables import escape_latex, escape_markdown
 from spinal_repro.results.verdicts import RULES
 
@@ -57,7 +57,7 @@ def test_the_committed_tables_are_what_the_committed_records_give(monkeypatch):
 def test_everything_is_written_once_and_for_all(here, capsys):
     assert exit_code() == 0
     first = generated(here)
-    names = [*TABLES, "sizes", "pairs", "selection"]
+    names = [*table_titles(), "sizes", "pairs", "selection"]
     expected = {f"results/tables/{name}.{end}" for name in names for end in ("md", "csv", "tex")}
     assert set(first) == {*expected, "results/README.md", "README.md"}
     assert exit_code() == 0 and generated(here) == first
@@ -99,7 +99,7 @@ def test_the_numbers_are_those_of_the_records(here):
 
 def test_every_cell_has_a_row_and_every_column_its_definition(here):
     exit_code()
-    for table in TABLES:
+    for table in table_titles():
         cells = [cell.name for cell in load_cells(f"{table}/*")]
         assert list(dict.fromkeys(row["cell"] for row in rows(here, table))) == cells
     page = (here / "results/tables/mnist.md").read_text()

@@ -8,7 +8,7 @@ import pytest
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_json
-from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.cells import load_cells, table_titles
 from spinal_repro.records.store import read_records
 from spinal_repro.results import claims
 from spinal_repro.results.cells import group_records_by_cell
@@ -29,7 +29,7 @@ def known() -> ResultsIndex:
     counts = json.loads((ROOT / "results/counts.json").read_text())
     ran = {result.cell.name for result in results}
     others = [ResultGroup(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]
-    return index_results([*results, *others], counts, TABLES)
+    return index_results([*results, *others], counts, table_titles())
 
 
 @pytest.fixture(scope="module")
@@ -68,20 +68,12 @@ def test_documents_and_tests_that_evidence_names_exist(judged):
     assert proved and cited and all((ROOT / path).is_file() for path in cited)
 
 
-def test_every_published_direction_is_a_claim(judged):
-    """Rows of the published numbers that say only which is better are claims."""
-    text = (ROOT / "tests/published.csv").read_text()
-    directions = [line for line in text.splitlines() if ",direction," in line]
-    above = [n for n in judged if n.startswith(("transfer_", "cifar"))]
-    assert len(directions) == len(above) == 20
-
-
 def test_one_row_a_claim_in_every_format(judged, known):
     rows = claims.rows(judged.values())
     for style in FORMATS:
         assert len(render(claims.COLUMNS, rows, style).splitlines()) > len(judged)
     assert sum(claims.tally(list(judged.values())).values()) == len(judged)
-    page = claims.claims_markdown(known.results, {}, TABLES)
+    page = claims.claims_markdown(known.results, {}, table_titles())
     assert page.startswith("## What we found\n")
     own = sum(not claim.from_paper for claim in claims.load_claims())
     assert f"Of the paper: {len(judged) - own} sentences, " in page

@@ -47,9 +47,7 @@ class Plot:
 
 def kind(cell: "Cell") -> str:
     """Whether a cell's head is ``FC``, ``Spinal`` or another one."""
-    if cell.head.startswith("Spinal") or "SpinalNet" in cell.head:
-        return "Spinal"
-    return "FC" if cell.head.startswith(("FC", "FF", "Linear")) else "other"
+    return {"fc": "FC", "spinal": "Spinal"}.get(cell.head_kind, "other")
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from spinal_repro.paper.cells import load_cells
 from spinal_repro.results.curves import measured_curves, published_curves
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.plots.common import HEADS, new_figure
+from spinal_repro.results.plots.common import HEADS, kind, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 def curve(findings: ResultsIndex) -> "Figure | None":
     """Accuracy and loss of the MNIST CNN after each epoch."""
     figure, axes = new_figure(9.5, 4.6, 1, 2)
+    kinds = {cell.head: kind(cell) for cell in load_cells("curve")}
     for panel, (quantity, label) in zip(
         axes[0], {"accuracy": "Test accuracy, %", "loss": "Test loss"}.items(), strict=True
     ):
@@ -22,7 +24,7 @@ def curve(findings: ResultsIndex) -> "Figure | None":
         }
         for source, by_head in sources.items():
             for head, series in by_head.items():
-                colour, marker, line = HEADS["Spinal" if head.startswith("Spinal") else "FC"]
+                colour, marker, line = HEADS[kinds[head]]
                 ours = source == "ours"
                 x = list(series.mean)
                 runs = f" (n = {series.n})" if series.n else ""
