@@ -6,7 +6,7 @@ is computed from records and counts alone.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.registry import merge_onto
-from spinal_repro.results.cells import ResultGroup
-from spinal_repro.results.findings import ResultsIndex, index_results
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from spinal_repro.results.tables import Column, render
@@ -155,19 +154,9 @@ JUDGED = tuple(Column(column.key, column.title) for column in COLUMNS[1:])
 UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 
 
-def claims_markdown(
-    results: Sequence[ResultGroup],
-    counts: Mapping[str, Mapping[str, int]],
-    titles: Mapping[str, str],
-) -> str:
-    """The claims as a section of a Markdown page.
-
-    Args:
-        results: From `cells.match`, of all cells.
-        counts: Counts by name of the cell.
-        titles: Titles of the tables by name.
-    """
-    judged = judge(load_claims(), index_results(results, counts, titles))
+def claims_markdown(index: ResultsIndex) -> str:
+    """The claims as a section of a Markdown page."""
+    judged = judge(load_claims(), index)
     own = [item for item in judged if item.claim.group == OWN]
     parts = [
         f"## What we found\n\nOf the paper: {_tallied(i for i in judged if i not in own)}. "
