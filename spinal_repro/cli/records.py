@@ -75,11 +75,11 @@ def _run(record: dict[str, Any], cell: Any, others: Sequence[dict[str, Any]], pa
     Returns:
         Where it belongs, relative to the folder of the records.
     """
-    from spinal_repro.cli.params import recount
+    from spinal_repro.paper.sizes import count_model
     from spinal_repro.records.check import check_record
     from spinal_repro.records.compare import differences, reductions
 
-    wrong = check_record(record, recount)
+    wrong = check_record(record, count_model)
     if wrong:
         raise UserError("; ".join(wrong))
     same = [o for o in others if o.get("identity") == record["identity"]]

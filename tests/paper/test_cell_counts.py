@@ -5,8 +5,8 @@ import json
 import pytest
 from helpers.made_records import RECORDS
 
-from spinal_repro.cli.params import cell_counts
 from spinal_repro.paper.cells import load_cells
+from spinal_repro.paper.sizes import count_cells
 
 pytestmark = pytest.mark.xdist_group("paper")  # where the cells are composed
 COMMITTED = json.loads((RECORDS.parent / "counts.json").read_text())
@@ -23,7 +23,7 @@ def test_every_cell_that_can_be_built_is_counted():
     "pattern", ["mnist/vgg5_*", "regression/sum_*", "cifar10/*", "transfer/bird225_vgg19_bn_*"]
 )
 def test_counts_are_those_of_the_models(pattern):
-    counts, refused = cell_counts(load_cells(pattern))
+    counts, refused = count_cells(load_cells(pattern))
     assert counts and not refused
     assert counts == {name: COMMITTED[name] for name in counts}
 

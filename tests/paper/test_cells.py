@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from spinal_repro.cli.params import cell_counts
 from spinal_repro.config.compose import compose, config_dir, validate
 from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
@@ -21,6 +20,7 @@ from spinal_repro.models.classifier import build_model
 from spinal_repro.models.heads import HEADS
 from spinal_repro.paper import cells as paper
 from spinal_repro.paper.cells import TABLES, Cell, Published, curve, load_cells
+from spinal_repro.paper.sizes import count_cells
 from spinal_repro.training import setup as builder
 from spinal_repro.training.engine import train_one_epoch, training_loss
 from spinal_repro.training.optim import LR_RULES
@@ -277,7 +277,7 @@ COUNTED = {  # parameters and multiplications of heads, counted from the origina
 
 
 def test_heads_are_as_large_as_the_original_s():
-    counts, refused = cell_counts(CELLS[name] for name in COUNTED)
+    counts, refused = count_cells(CELLS[name] for name in COUNTED)
     assert not refused
     found = {name: (c["head_parameters"], c["head_multiplications"]) for name, c in counts.items()}
     assert found == COUNTED
