@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.cli import paper_run
+from spinal_repro.cli.tables import add_format
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell, load_cells
-from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.results.tables import Column, render
 
 RECORDS = Path("results/records")
 PROTOCOLS = ("paper", "heldout")
@@ -36,7 +37,7 @@ def add_parser(commands: Any) -> None:
     plan.set_defaults(command=print_plan)
     paper_run.add_parser(actions)
     for command in (listing, plan):
-        command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+        add_format(command)
         command.add_argument(
             "--runs",
             type=Path,

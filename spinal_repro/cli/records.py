@@ -72,11 +72,11 @@ def add_records(files: Sequence[Path], out: Path) -> None:
 
 def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], path: Path) -> str:
     """Check the record of a run, print what is unusual about it, and return its new name."""
-    from spinal_repro.cli.params import recount
+    from spinal_repro.paper.sizes import count_model
     from spinal_repro.records.check import check_record
     from spinal_repro.records.compare import differences
 
-    if wrong := check_record(record, recount):
+    if wrong := check_record(record, count_model):
         raise UserError("; ".join(wrong))
     key = record.identity, record.seed
     if key in [(other.identity, other.seed) for other in others]:

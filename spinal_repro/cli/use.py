@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from spinal_repro.cli.tables import add_format
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
-from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.results.tables import Column, render
 
 
 def add_parser(commands: Any) -> None:
@@ -29,8 +30,9 @@ def add_parser(commands: Any) -> None:
     )
     evaluate.set_defaults(command=print_evaluation)
 
-    for command, formats in ((predict, (*FORMATS, "json")), (evaluate, FORMATS)):
-        command.add_argument("--format", choices=formats, default="table", help="default: table")
+    add_format(predict, "json")
+    add_format(evaluate)
+    for command in (predict, evaluate):
         command.add_argument("--device", default="auto", help="as runtime.device (default: auto)")
 
 

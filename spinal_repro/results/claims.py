@@ -5,7 +5,7 @@ return is computed from records and counts alone.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +14,7 @@ from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.records.convert import from_plain
-from spinal_repro.results.findings import ResultsIndex, index_results
-from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from spinal_repro.results.tables import Column, render
@@ -145,19 +144,9 @@ JUDGED = tuple(Column(column.key, column.title) for column in COLUMNS[1:])
 UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 
 
-def claims_markdown(
-    results: Sequence[ResultGroup],
-    counts: Mapping[str, Mapping[str, int]],
-    titles: Mapping[str, str],
-) -> str:
-    """Write the claims as a section of a Markdown page.
-
-    Args:
-        results: Of all cells.
-        counts: By name of the cell.
-        titles: Of the tables, by name.
-    """
-    judged = judge(load_claims(), index_results(results, counts, titles))
+def claims_markdown(index: ResultsIndex) -> str:
+    """Write the claims as a section of a Markdown page."""
+    judged = judge(load_claims(), index)
     of_paper = [item for item in judged if item.claim.from_paper]
     own = [item for item in judged if not item.claim.from_paper]
     parts = [

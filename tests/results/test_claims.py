@@ -73,7 +73,7 @@ def test_one_row_a_claim_in_every_format(judged, known):
     for style in FORMATS:
         assert len(render(claims.COLUMNS, rows, style).splitlines()) > len(judged)
     assert sum(claims.tally(list(judged.values())).values()) == len(judged)
-    page = claims.claims_markdown(known.results, {}, table_titles())
+    page = claims.claims_markdown(known)
     assert page.startswith("## What we found\n")
     own = sum(not claim.from_paper for claim in claims.load_claims())
     assert f"Of the paper: {len(judged) - own} sentences, " in page

@@ -54,9 +54,8 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_to_draw_gives_nothing
 
 
 def test_files(drawn, tmp_path):
-    written = figures.write(drawn, tmp_path / "figures")
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {p.name for p in written}
-    assert len(written) == 2 * len(drawn)
+    figures.write(drawn, tmp_path / "figures")
+    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(drawn)
 
 
 def test_the_supplements_curve_is_read_whole():
