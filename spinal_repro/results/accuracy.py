@@ -109,53 +109,47 @@ WHO = (
 PROTOCOL = Column(
     "protocol",
     "Protocol",
-    "paper: the test set steers and selects, as published; heldout: a validation part does, and "
-    "the test set is read once",
+    "paper: the test set selects the epoch and drives the learning-rate rule, as published; "
+    "heldout: a validation part does, and the test set is read once",
 )
-DEVICE = Column("device", "Device", "type of device, and numerics")
+DEVICE = Column("device", "Device", "device type and precision")
 MARKS = Column(
-    "marks", "Marks", "what the runs do differently from the cell, or why there can be none"
+    "marks", "Differences", "settings of the runs that differ from the cell's, or why it has none"
+)
+RUNS = "number of runs; they differ in the seed alone"
+METRIC = (
+    "our number that is compared: under protocol paper the one that the original reports, where "
+    "that is known; else the test accuracy at the epoch selected on the validation part"
+)
+INTERVAL = (
+    "lower end of Student's t interval of the mean over seeds; of one run, Wilson's interval for "
+    "its finite test set, which says nothing about seeds"
 )
 
 
 def columns(table: str, unit: str) -> tuple[Column, ...]:
-    """The columns of an accuracy table.
-
-    Args:
-        table: For its margin.
-        unit: ``%`` or ``1e-3``.
-    """
+    """The columns of an accuracy table; its unit is ``%`` or ``1e-3``."""
     plain, signed = number(unit), number(unit, "+")
     what = "accuracies in percent" if unit == "%" else "mean square errors in 1e-3; less is better"
     verdicts = "; ".join(f"{word}: {rule}" for word, rule in RULES.items())
-    rule = (
-        "which of our numbers is compared: under protocol paper the one that the original "
-        "reports, as far as that is known, else the test accuracy at the epoch picked by the "
-        "validation part"
-    )
-    interval = (
-        "lower end of Student's t interval of the mean over seeds; of one run, Wilson's "
-        "interval for its finite test set, which says nothing about seeds"
-    )
     accuracies = (
         Column("selected", "Selected", "mean test accuracy at the selected epoch", plain),
         Column("last", "Last", "mean test accuracy after the last epoch", plain),
     )
-    mean = "mean of that number over runs; they differ in the seed alone"
     return (
         *WHO,
         Column("published", "Paper", f"the published single value; {what}", plain),
         Column("confidence", "Known", "how the published value is known to us"),
         Column("also", "Also", "further published values, not compared, and the state of the art"),
-        Column("published_rule", "Paper's rule", "who picked the epoch in the original"),
+        Column("published_rule", "Paper's rule", "how the original selected the epoch"),
         PROTOCOL,
         DEVICE,
         Column("epochs", "Epochs", "epochs run of epochs published"),
-        Column("rule", "Shown", rule),
-        Column("mean", "Ours", mean, plain),
+        Column("rule", "Metric", METRIC),
+        Column("mean", "Ours", "mean of that number over runs", plain),
         Column("sd", "SD", "standard deviation over seeds (n - 1)", plain),
-        Column("n", "n", "number of runs, each with a seed of its own"),
-        Column("low", "95 % from", interval, plain),
+        Column("n", "n", RUNS),
+        Column("low", "95 % from", INTERVAL, plain),
         Column("high", "to", "upper end of that interval", plain),
         Column("difference", "Diff", "ours minus paper", signed),
         *(accuracies if unit == "%" else ()),
@@ -164,12 +158,9 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
     )
 
 
-PERCENT, SIGNED_PERCENT = number("%"), number("%", "+")
-ON_TEST = (
-    f"mean accuracy of the epoch with the highest test accuracy ({BEST_ON_TEST}): the test set "
-    f"chose it, so it is too high"
-)
-BY_VALIDATION = "mean test accuracy of the epoch that a validation part chose"
+PERCENT, SIGNED = number("%"), number("%", "+")
+ON_TEST = f"mean of the highest test accuracy of all epochs ({BEST_ON_TEST}), which is too high"
+BY_VALIDATION = "mean test accuracy at the epoch selected on the validation part"
 GAIN = (
     "best on test minus by validation (minus last where there is no validation part), mean "
     "over runs: how much of an accuracy selection on the test set can explain"
@@ -178,12 +169,12 @@ SELECTION = (
     *WHO,
     PROTOCOL,
     DEVICE,
-    Column("n", "n", "number of runs, each with a seed of its own"),
+    Column("n", "n", RUNS),
     Column("best_on_test", "Best on test", ON_TEST, PERCENT),
     Column("by_validation", "By validation", BY_VALIDATION, PERCENT),
     Column("last", "Last", "mean test accuracy after the last epoch", PERCENT),
-    Column("gain", "Gain", GAIN, SIGNED_PERCENT),
-    Column("low", "95 % from", "lower end of the t interval of Gain", SIGNED_PERCENT),
-    Column("high", "to", "its upper end", SIGNED_PERCENT),
+    Column("gain", "Gain", GAIN, SIGNED),
+    Column("low", "95 % from", "lower end of the t interval of Gain", SIGNED),
+    Column("high", "to", "its upper end", SIGNED),
     MARKS,
 )

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup, Run
 
 if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell, Published
+    from spinal_repro.paper.cells import Published
 
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
 
@@ -19,17 +20,16 @@ def describe_cell(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
     """Describe a cell and one group of its equal runs, which may be empty.
 
     Returns:
-        ``title``, ``facts`` (name and text), ``published``, ``assumptions``, ``runs`` (texts by
-        heading) and ``config`` (YAML, or empty).
+        ``facts`` (name and text), ``published``, ``assumptions``, ``runs`` (texts by heading) and
+        ``config`` (YAML, or empty).
     """
     cell = result.cell
     return {
-        "title": cell.title,
         "facts": _facts(result, index),
         "published": [_published(entry) for entry in cell.published],
         "assumptions": list(cell.assumptions),
         "runs": [_run(result, run) for run in result.runs],
-        "config": _config(cell),
+        "config": _config(result),
     }
 
 
@@ -45,9 +45,9 @@ def _facts(result: ResultGroup, index: ResultsIndex) -> list[tuple[str, str]]:
         ("Another reading of", cell.variant_of),
         ("Best of", ", ".join(cell.best_of)),
         ("Reference", _published(cell.reference) if cell.reference else None),
-        ("Shown", row["rule"]),
+        ("Metric", row["rule"]),
         ("Epochs", row["epochs"]),
-        ("Changed", row["marks"] if result.runs else None),
+        ("Differences", row["marks"] if result.runs else None),
         ("Cannot be run here", cell.not_runnable),
         ("Command", None if cell.compose is None else f"spinal-train paper={cell.name}"),
         ("Size", _size(counts) if counts else None),
@@ -75,7 +75,7 @@ def _run(result: ResultGroup, run: Run) -> dict[str, str]:
     git = run.record.git
     return {
         "Seed": str(run.seed),
-        "Shown": number(run.value(result.reported_metric)),
+        "Metric": number(run.value(result.reported_metric)),
         "Selected": number(run.selected),
         "Last": number(run.last),
         "Epochs": str(run.epochs),
@@ -83,16 +83,17 @@ def _run(result: ResultGroup, run: Run) -> dict[str, str]:
         "Device": f"{run.device} {run.precision}",
         "PyTorch": str(run.record.environment.get("torch", "")),
         "Commit": str(git.get("commit") or "")[:10] + ("*" if git.get("modified") else ""),
-        "Marks": "; ".join(map(str, run.differences)),
+        "Differences": "; ".join(map(str, run.differences)),
     }
 
 
-def _config(cell: "Cell") -> str:
-    """The configuration as YAML; that of ``spinal regression`` where it is one of its cells."""
-    if cell.config is None:
-        return "" if cell.regression is None else _yaml({"regression": cell.regression})
-    return _yaml({key: value for key, value in cell.config.items() if key not in LEFT_OUT})
-
-
-def _yaml(value: dict[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88)
+def _config(result: ResultGroup) -> str:
+    """The configuration of the runs as YAML; that of a regression cell also without runs."""
+    record = result.runs[0].record if result.runs else None
+    if isinstance(record, Record):
+        config = {key: v for key, v in record.config.items() if key not in LEFT_OUT}
+    elif result.cell.regression is not None:
+        config = {"regression": result.cell.regression}
+    else:
+        return ""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)

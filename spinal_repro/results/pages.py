@@ -95,8 +95,9 @@ def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]
     parts += [
         "## Tables in full",
-        "Below stands what was run. These files have every cell and every column, each defined "
-        "under its table; CSV has ten digits of each number. Records lie in `records/`.",
+        "The tables below have the cells that were run. These files have every cell and every "
+        "column, each defined under its table; CSV has ten digits of each number. The records "
+        "are in `records/`.",
         "\n".join(table.links() for table in (*paper, *others)),
     ]
     for table in paper:

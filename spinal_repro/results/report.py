@@ -21,16 +21,6 @@ from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
-ABOUT = (
-    "SpinalNet (arXiv 2007.03347) replaces the fully connected head of a network by one that takes "
-    "the features in gradually. Here its experiments are run again. Published numbers are typed in "
-    "with their sources; everything else on this page is computed from records of runs and from "
-    "the models."
-)
-FOOTER = (
-    "Made by `spinal report` from the committed records; the same records give the same bytes. "
-    "The page is one file: it loads nothing and sends nothing."
-)
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
@@ -66,8 +56,6 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
     return environment.get_template("report.html").render(
-        about=ABOUT,
-        footer=FOOTER,
         tally=tally(judged),
         progress=_progress(index),
         claims=_by_group(judged),

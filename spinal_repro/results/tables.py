@@ -43,7 +43,7 @@ def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: 
     titles = [column.title for column in columns]
     cells = [[_text(column, row.get(column.key)) for column in columns] for row in rows]
     right = [all(not isinstance(row.get(c.key), str) for row in rows) for c in columns]
-    notes = [f"{column.title}: {column.meaning}" for column in columns if column.meaning]
+    notes = list(dict.fromkeys(f"{c.title}: {c.meaning}" for c in columns if c.meaning))
     if style == "latex":
         return "\n".join([*(f"% {one_line(note)}" for note in notes), _latex(titles, cells, right)])
     if style == "markdown":
