@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, locks, and lines on a terminal."""
+"""Reading and atomic writing of files, locks, and text for terminals and tables."""
 
 import errno
 import json
@@ -14,27 +14,27 @@ from filelock import BaseFileLock, FileLock, Timeout
 
 from spinal_repro.errors import EXIT_BUSY, UserError
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if there is one
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what spreadsheets compute when a cell starts with it
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 LOCK, STATUS = ".lock", "status.json"
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems that have none
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems without locks
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file through a temporary neighbour, flushed to disk before it takes the name.
+    """Write a file under a temporary name, flush it to disk and rename it.
 
-    A process that is killed while writing leaves the old file, and at most a hidden neighbour
-    that nobody reads (see `clean`).
+    A process that is killed leaves the old file, and at most a partial file beside it.
 
     Raises:
-        OSError: with the name of the file, e.g. if the disk is full; the old one is as it was.
-            Also for the name of a folder, a pipe or a device, which stay what they are.
+        OSError: with the name of the file, e.g. if the disk is full; the old file is unchanged.
     """
-    if path.exists() and not path.is_file():
-        raise OSError(errno.EINVAL, "not a regular file; left as it is", str(path))
+    if path.exists() and not path.is_file():  # a rename would replace /dev/null
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        _write(partial, content)
+        with partial.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
         partial.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -42,73 +42,32 @@ def write_atomic(path: Path, content: bytes | str) -> None:
         if isinstance(error, OSError) and error.errno is not None:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
-    fsync_directory(path.parent)
-
-
-def _write(path: Path, content: bytes | str) -> None:
-    """Write and flush to disk."""
-    with path.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def fsync_file(path: Path) -> None:
-    """Flush to disk what another library wrote."""
-    with path.open("r+b") as file:
-        os.fsync(file.fileno())
-
-
-def fsync_directory(folder: Path) -> None:
-    """Flush the names in a folder to disk: a rename, too, must survive a power cut."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def remove_partial_files(folder: Path) -> None:
-    """Remove what killed writers left. Only for a folder that nobody else writes to."""
-    for path in folder.glob(".*.partial"):
-        path.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write indented JSON; NaN and infinities are refused."""
+    """Write indented JSON; ValueError for NaN and Inf."""
     write_atomic(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        UserError: with the name of the file, where it cannot be read or is not JSON. NaN and
-            infinities are not.
-    """
+    """Read JSON without NaN and Inf."""
     return parse_json(_read(path), str(path))
 
 
-def parse_json(content: bytes | str, what: str) -> Any:
-    """`read_json` of text that comes from ``what``, for the message."""
+def parse_json(content: bytes | str, source: str) -> Any:
+    """Parse JSON; the error names ``source``."""
     try:
         return json.loads(content, parse_constant=_refuse)
     except ValueError as error:
-        raise UserError(f"{what} cannot be read: {error}") from error
+        raise UserError(f"{source} cannot be read: {error}") from error
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is not a number of JSON")
+    raise ValueError(f"it contains {constant}")
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML as plain containers; tags that would make objects are refused.
-
-    Raises:
-        UserError: with the name of the file, where it cannot be read or is not such YAML.
-    """
+    """Read YAML as plain containers; tags that would create objects are refused."""
     try:
         return yaml.load(_read(path), Loader=_LOADER)
     except (yaml.YAMLError, ValueError) as error:
@@ -129,11 +88,8 @@ class BusyError(UserError):
 
 
 def _acquire(path: Path, timeout: float) -> BaseFileLock:
-    """Take a lock; on a file system without locks, continue without one.
-
-    There is no fallback to a lock file, which a killed process would leave behind.
-    """
-    lock = FileLock(path, fallback_to_soft=False)
+    """Take a lock; on a file system without locks, continue without one."""
+    lock = FileLock(path, fallback_to_soft=False)  # a killed process would leave a soft lock
     try:
         lock.acquire(timeout=timeout)
     except OSError as error:
@@ -144,19 +100,19 @@ def _acquire(path: Path, timeout: float) -> BaseFileLock:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Make a run folder and lock it; remove partial files of a killed process.
+    """Create a run folder, lock it, and remove the partial files of a killed process.
 
     Raises:
-        BusyError: naming the process that has it.
-        UserError: if the folder cannot be written.
+        BusyError: if another process has the lock.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` takes it for a moment
-        remove_partial_files(folder)
+        for path in folder.glob(".*.partial"):
+            path.unlink(missing_ok=True)
     except Timeout:
         raise BusyError(
-            f"{_who(folder)} is training the run in {folder}; wait for it or stop it"
+            f"{_owner(folder)} is training the run in {folder}; wait for it or stop it"
         ) from None
     except OSError as error:
         raise UserError(f"the run folder {folder} cannot be written: {error}") from error
@@ -168,40 +124,35 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process is training the run in a folder."""
-    path = folder / LOCK
-    if not path.is_file():
+    if not (folder / LOCK).is_file():
         return False
     try:
-        _acquire(path, timeout=0).release()
+        _acquire(folder / LOCK, timeout=0).release()
     except Timeout:
         return True
-    except OSError:  # a folder of another user's
+    except OSError:  # a folder of another user
         pass
     return False
 
 
-def _who(folder: Path) -> str:
+def _owner(folder: Path) -> str:
     try:
         status = read_json(folder / STATUS)
         return f"process {status['pid']} on {status['host']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return "another process"
 
 
 @contextmanager
-def exclusive_lock(path: Path, doing: str) -> Iterator[bool]:
-    """Context that one process at a time is in; the others print that they wait.
+def exclusive_lock(path: Path, action: str) -> Iterator[bool]:
+    """Context for one process at a time; the others print that they wait for ``action``.
 
-    Yields whether the file system has locks; without them several processes may be in it.
-
-    Args:
-        path: The file to lock, in an existing folder.
-        doing: What the other process does, for the message.
+    Yields False on a file system without locks, where several processes may enter.
     """
     try:
         lock = _acquire(path, timeout=0)
     except Timeout:
-        print(f"another process is {doing}; waiting for it", file=sys.stderr)
+        print(f"another process is {action}; waiting for it", file=sys.stderr)
         lock = _acquire(path, timeout=-1)
     try:
         yield lock.is_locked
@@ -210,13 +161,13 @@ def exclusive_lock(path: Path, doing: str) -> Iterator[bool]:
 
 
 def echo(line: str, error: bool = False) -> None:
-    """Print a line on standard output or standard error; training goes on where that fails."""
+    """Print and flush a line; ignore write errors, so that training continues."""
     with suppress(OSError):
         print(line, file=sys.stderr if error else sys.stdout, flush=True)
 
 
 def ignore_broken_pipe() -> None:
-    """Drop what standard output cannot take, so that it does not change the exit code."""
+    """Flush standard output; if that fails, the exit code stays the same."""
     try:
         print(end="", flush=True)
     except OSError:
@@ -224,12 +175,7 @@ def ignore_broken_pipe() -> None:
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""The same text on one line, with control characters written out as ``\x1b``.
-
-    Args:
-        text: Any.
-        keep: Characters to be left alone all the same, such as a line feed.
-    """
+    r"""Escape control characters (``\x1b``), other than those to keep."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
@@ -241,11 +187,9 @@ def clock(seconds: float) -> str:
 
 
 def csv_text(text: str) -> str:
-    """Text for a cell of CSV that no spreadsheet takes for a formula; numbers stay as they are."""
-    if not text.startswith(FORMULA):
-        return text
+    """Quote text in a CSV cell that a spreadsheet would compute as a formula; not numbers."""
     try:
         float(text)
     except ValueError:
-        return f"'{text}"
+        return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
     return text

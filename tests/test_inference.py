@@ -188,9 +188,9 @@ def cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edit_record(lambda r: r["data"].update(classes=["a"] * 11)), "names 11 classes"),
-        (edit_record(lambda r: r["data"]["normalisation"].update(std=[0.0])), "std in .* above 0"),
-        (edit_record(lambda r: r["data"].pop("normalisation")), "normalisation"),
+        (edit_record(lambda r: r.data.update(classes=["a"] * 11)), "names 11 classes"),
+        (edit_record(lambda r: r.data["normalisation"].update(std=[0.0])), "std in .* above 0"),
+        (edit_record(lambda r: r.data.pop("normalisation")), "normalisation"),
         (edit_config("lr: ", "lr: 1"), "is not the configuration of"),
         (edit_config("recipe:", "recipe"), r"config\.yaml"),
         (edit_config("schema_version: 1", "schema_version: 2"), r"config\.yaml.*version"),

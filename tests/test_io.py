@@ -1,14 +1,23 @@
-"""Files are there whole or not at all."""
+"""Files are written whole or not at all, and one process at a time has a lock."""
 
 import json
 import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
 import pytest
 
-from spinal_repro import io
 from spinal_repro.io import (
+    LOCK,
+    NO_LOCKS,
+    BusyError,
+    clock,
+    exclusive_lock,
+    is_locked,
     read_json,
-    remove_partial_files,
+    run_lock,
     write_atomic,
     write_json,
 )
@@ -19,90 +28,126 @@ def test_content_is_written_and_replaced(tmp_path):
     write_atomic(path, "first, and longer")
     write_atomic(path, b"second\x00")
     assert path.read_bytes() == b"second\x00"
+    write_atomic(path, "95 % ± 1")
+    assert path.read_bytes() == "95 % ± 1".encode()
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_text_is_utf8(tmp_path):
-    write_atomic(tmp_path / "file", "95 % ± 1")
-    assert (tmp_path / "file").read_bytes() == "95 % ± 1".encode()
-
-
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
+@pytest.mark.parametrize("moment", [(os, "fsync"), (Path, "replace")], ids=str)
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, moment):
     path = tmp_path / "file"
     write_atomic(path, "old")
 
     def fail(*_arguments):
+        assert path.read_text() == "old"
         raise OSError("disk full")
 
-    if moment == "fsync":
-        monkeypatch.setattr(os, "fsync", fail)
-    else:
-        monkeypatch.setattr(type(path), "replace", fail)
+    monkeypatch.setattr(*moment, fail)
     with pytest.raises(OSError, match="disk full"):
         write_atomic(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_name_never_shows_part_of_the_content(tmp_path, monkeypatch):
-    """When data are flushed to disk, the name still belongs to the old content."""
-    path, seen = tmp_path / "file", []
-    write_atomic(path, "old")
-    flush = os.fsync
-
-    def watch(descriptor):
-        seen.append(path.read_text())
-        flush(descriptor)
-
-    monkeypatch.setattr(os, "fsync", watch)
-    write_atomic(path, "new")
-    assert seen[0] == "old"
-    assert set(seen[1:]) <= {"new"}
-
-
-def test_a_new_name_is_flushed_once_it_is_there(tmp_path, monkeypatch):
-    path, flushed = tmp_path / "file", []
-    monkeypatch.setattr(
-        io, "sync_folder", lambda folder: flushed.append((folder, path.read_text()))
-    )
-    for text in ("old", "new"):
-        write_atomic(path, text)
-        assert flushed.pop() == (tmp_path, text)
-
-
-def test_json_round_trip(tmp_path):
-    value = {"a": [1, 2.5, None, True], "b": {"c": "±"}, "tiny": 1e-300, "third": 1 / 3}
-    write_json(tmp_path / "file", value)
-    assert read_json(tmp_path / "file") == value
-
-
-@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_json_refuses_what_is_no_number(tmp_path, bad):
-    path = tmp_path / "file"
-    write_json(path, {"a": 1})
-    with pytest.raises(ValueError):
-        write_json(path, {"a": bad})
-    assert json.loads(path.read_text()) == {"a": 1}
-
-
-def test_an_error_names_the_file(tmp_path):
+def test_errors_name_the_file_and_devices_are_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match=r"not a regular file.*pipe"):
+        write_atomic(tmp_path / "pipe", "x")
+    assert not (tmp_path / "pipe").is_file()
     with pytest.raises(OSError, match="nowhere/file"):
         write_atomic(tmp_path / "nowhere" / "file", "x")
 
 
-def test_leftovers_are_cleaned(tmp_path):
-    write_atomic(tmp_path / "file", "x")
-    (tmp_path / ".file.1.partial").write_text("half")
-    remove_partial_files(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+def test_json_round_trip(tmp_path):
+    path, value = tmp_path / "file", {"a": [1, 2.5, None, True], "b": {"c": "±"}, "third": 1 / 3}
+    write_json(path, value)
+    assert read_json(path) == value
+    for bad in (float("nan"), float("inf")):
+        with pytest.raises(ValueError):
+            write_json(path, {"a": bad})
+    assert json.loads(path.read_text()) == value
 
 
-def test_what_is_no_file_stays_what_it_is(tmp_path):
-    (tmp_path / "folder").mkdir()
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path / "folder", tmp_path / "pipe"):
-        with pytest.raises(OSError, match=f"not a regular file.*{path.name}"):
-            write_atomic(path, "x")
-        assert path.exists() and not path.is_file()
-    assert len(list(tmp_path.iterdir())) == 2
+def test_clock():
+    assert [clock(s) for s in (0, 59.6, 3599, 3661)] == ["0:00", "1:00", "59:59", "1:01:01"]
+
+
+HOLD = (
+    "import sys\n"
+    "from pathlib import Path\n"
+    "from spinal_repro.io import exclusive_lock\n"
+    "with exclusive_lock(Path(sys.argv[1]), 'decoding'):\n"
+    "    print('in', flush=True)\n"
+    "    sys.stdin.readline()\n"
+)
+
+
+def start(path):
+    return subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def test_the_second_process_waits_until_the_first_is_killed(tmp_path):
+    first, second = start(tmp_path / "lock"), None
+    try:
+        assert first.stdout.readline() == "in\n"
+        second = start(tmp_path / "lock")
+        assert second.stderr.readline() == "another process is decoding; waiting for it\n"
+        first.kill()
+        assert second.stdout.readline() == "in\n"
+        assert second.communicate("\n") == ("", "") and second.returncode == 0
+    finally:
+        for process in filter(None, (first, second)):
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.parametrize("number", NO_LOCKS)
+def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
+    """Work continues without a lock; an old lock file does not block it."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flock(*_given):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    (tmp_path / "lock").write_text("0\nelsewhere\n")
+    with exclusive_lock(tmp_path / "lock", "decoding") as held:
+        assert not held
+    with run_lock(tmp_path):
+        assert not is_locked(tmp_path)  # unknown
+
+
+def test_a_run_in_training_is_locked(tmp_path):
+    folder = tmp_path / "new"
+    assert not is_locked(folder)
+    with run_lock(folder):
+        assert is_locked(folder)
+        with pytest.raises(BusyError), run_lock(folder):
+            pass
+    assert not is_locked(folder)
+    (folder / ".last.pt.123.partial").write_bytes(b"of a killed process")
+    with run_lock(folder):
+        assert [path.name for path in folder.iterdir()] == [LOCK]
+
+
+def test_asking_whether_a_run_is_locked_does_not_stop_it_from_starting(tmp_path):
+    """`is_locked` takes the lock for a moment."""
+    (tmp_path / LOCK).touch()
+    stop = threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            is_locked(tmp_path)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    try:
+        for _ in range(100):
+            with run_lock(tmp_path):
+                pass
+    finally:
+        stop.set()
+        asking.join()

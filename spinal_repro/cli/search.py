@@ -1,6 +1,7 @@
-"""``spinal search``: options chosen on the held-out part."""
+"""``spinal search``: search options by validation accuracy."""
 
 import argparse
+import importlib.util
 import shlex
 import sys
 from pathlib import Path
@@ -15,39 +16,31 @@ def add_parser(commands: Any) -> None:
     search = commands.add_parser(
         "search",
         help="search options by validation accuracy; the test set is never read",
-        epilog="Give several processes or machines the same --journal and --study, and they share "
-        "the trials. The same command continues a search; what was cut off is issued again.",
+        epilog="Processes and machines with the same --journal and --study share the trials. The "
+        "same command continues a search, with the trials that were interrupted.",
     )
-    search.add_argument(
-        "overrides", nargs="*", help="of every trial, e.g. dataset=mnist model=cnn recipe.epochs=3"
+    add = search.add_argument
+    add("overrides", nargs="*", help="of every trial, e.g. dataset=mnist model=cnn recipe.epochs=3")
+    add(
+        "--space", default="default", help="name in configs/search, or YAML file (default: default)"
     )
-    search.add_argument(
-        "--space",
-        default="default",
-        help="what is tried: a name in configs/search, or a YAML file (default: default)",
-    )
-    search.add_argument("--trials", type=int, default=20, help="of the study (default: 20)")
-    search.add_argument("--study", help="its name (default: DATASET-MODEL-HEAD-SPACE)")
-    search.add_argument(
-        "--journal", type=Path, help="its file (default: RUNS/.search/STUDY/journal.log)"
-    )
-    search.add_argument(
+    add("--trials", type=int, default=20, help="number of trials of the study (default: 20)")
+    add("--study", help="name of the study (default: DATASET-MODEL-HEAD-SPACE)")
+    add("--journal", type=Path, help="file (default: RUNS/.search/STUDY/journal.log)")
+    add(
         "--take-over",
         action="store_true",
-        help="also issue again what other machines have left unfinished: none of them may be "
-        "running",
+        help="also repeat the unfinished trials of other machines, none of which may be running",
     )
     search.set_defaults(command=print_search)
 
 
 def print_search(given: argparse.Namespace) -> None:
-    """Search, then print the best options as a command.
-
-    Raises:
-        UserError: for a space or overrides that are not valid, and where no trial succeeded.
-    """
+    """Search, then print the best options as a command."""
     if given.trials < 0:
         raise UserError(f"--trials must be 0 or more, got {given.trials}")
+    if importlib.util.find_spec("optuna") is None:
+        raise UserError("a search needs Optuna: pip install 'spinal-repro[hpo]'")
     from spinal_repro.search import Study, load_space
 
     space = load_space(given.space)
@@ -67,13 +60,14 @@ def print_search(given: argparse.Namespace) -> None:
         sys.exit(EXIT_INTERRUPTED)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best
-    if best is None:
-        raise UserError(f"no trial of {name} has finished ({counts or 'there are none'})")
+    if best is None or best.value is None:
+        raise UserError(f"no trial of {name} has finished ({counts or 'there are no trials'})")
     print(
-        f"\n{counts}; best: trial {best.number} with {100 * best.accuracy:.2f} % of "
-        f"{best.images:,} validation images. It was chosen for that, so expect less; the test set "
-        f"was not read. Train it on several seeds, then look at the test set once:\n"
+        f"\n{counts}; best: trial {best.number}, {100 * best.value:.2f} % of "
+        f"{best.user_attrs['images']:,} validation images. Expect less on other images: it is the "
+        f"best of many. The test set was not read. Train these options on several seeds, then "
+        f"look at the test accuracy once:\n"
     )
-    chosen = [f"{key}={value}" for key, value in best.values.items()]
+    chosen = [f"{key}={value}" for key, value in best.user_attrs["values"].items()]
     ours = [o for o in fixed if not o.startswith(("runtime.progress=", "seed="))]
     print(shlex.join(["spinal-train", "-m", *ours, *chosen, "protocol=heldout", "seed=0,1,2"]))

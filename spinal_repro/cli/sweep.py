@@ -1,4 +1,4 @@
-"""Sweeps of ``spinal-train`` with its own launcher: every job is a process of its own."""
+"""Sweeps of ``spinal-train`` with its own launcher: every job is a process."""
 
 import sys
 from collections.abc import Sequence
@@ -22,20 +22,19 @@ from spinal_repro.training.setup import resolved
 def run_jobs(
     raws: Sequence[DictConfig], overrides: Sequence[Sequence[str]], options: Sequence[str]
 ) -> list[Job]:
-    """Run the jobs of a sweep, and say how each ended.
+    """Run the jobs of a sweep, and print how each ended.
 
     Args:
         raws: Composed configurations.
-        overrides: Of each job.
-        options: Of the command line, for all jobs.
+        overrides: Those of each job.
+        options: Options of the command line, for all jobs.
 
     Returns:
-        The job of each configuration: the same one for those that mean the same run.
+        The job of each configuration; equal configurations share one.
 
     Raises:
-        UserError: before any job starts, naming every one that cannot be run.
-        KeyboardInterrupt: after a signal that left runs undone, once the running jobs have ended.
-        JobError: if any run failed.
+        KeyboardInterrupt: after a signal that left runs unfinished.
+        JobError: if a run failed.
     """
     in_all = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
     names = [" ".join(o.lstrip("+") for o in own if o not in in_all) for own in overrides]
@@ -45,8 +44,8 @@ def run_jobs(
         command = [*_program(), *options, *own]
         job = Job(name, config.run_dir, command, config.runtime.time_limit)
         jobs.setdefault(job.folder, job)
-    anywhere = raws[0].runtime.device in ("auto", "cuda")  # cuda:1 is for all jobs
-    devices = visible_devices(torch.cuda.device_count()) if anywhere else ()
+    any_gpu = raws[0].runtime.device in ("auto", "cuda")  # cuda:1 is for all jobs
+    devices = visible_devices(torch.cuda.device_count()) if any_gpu else ()
     shares = share(len(jobs), configs[0].runtime, cores=usable_cores(), devices=devices)
 
     def on_end(job: Job) -> None:
@@ -80,7 +79,7 @@ def run_jobs(
 
 
 def _program() -> list[str]:
-    """How jobs are started: a script of the user's own, which registers components, runs again."""
+    """Command of a job: this program, or the user's script that registers components and ran it."""
     script = Path(sys.argv[0]).resolve()
     if script.suffix == ".py" and script != Path(__file__).resolve().with_name("train.py"):
         return [sys.executable, str(script)]

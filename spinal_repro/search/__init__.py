@@ -1,4 +1,4 @@
-"""Searching options on the held-out part; no trial ever reads the test part."""
+"""Search of options by validation accuracy; no trial ever reads the test set."""
 
 from spinal_repro.search.space import Space, load_space
 from spinal_repro.search.study import Study

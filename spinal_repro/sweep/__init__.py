@@ -1,1 +1,1 @@
-"""Many runs at once, each in a process of its own."""
+"""Sweeps: many runs at once, each in its own process."""

@@ -1,8 +1,4 @@
-"""Runs the jobs of a sweep, each as a process of its own.
-
-The exit code of a job says how it ended; its run folder has the rest (``status.json``,
-``output.txt``, the last checkpoint), and the same command continues it.
-"""
+"""Runs the jobs of a sweep, each in its own process, and reports how they ended."""
 
 import json
 import os
@@ -18,31 +14,24 @@ from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, error_message
 from spinal_repro.records.store import RECORD
 from spinal_repro.sweep.slots import ResourceSlots
 
-OUTPUT = "output.txt"  # what a job printed, in its run folder
+OUTPUT = "output.txt"  # standard output and error of a job, in its run folder
 POLL = 0.5  # seconds; two signals within this time count as one
-GRACE = 30.0  # seconds between SIGTERM and SIGKILL, for a job out of time
+GRACE = 30.0  # seconds between SIGTERM and SIGKILL for a job beyond its time limit
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 STATES = {0: "done", EXIT_BUSY: "busy", EXIT_INTERRUPTED: "interrupted"}
 
 
 @dataclass
 class Job:
-    """One run of a sweep.
-
-    Attributes:
-        minutes: Its time limit, if any.
-        state: ``waiting``, ``running``, or one of `STATES`, ``timed out``, ``killed``, ``failed``.
-        message: Why it is not done, or its result.
-        accuracy: On the selecting part, in [0, 1]; None unless it is done.
-    """
+    """One run of a sweep."""
 
     name: str
     folder: Path
     command: Sequence[str]
-    minutes: float | None = None
-    state: str = "waiting"
-    message: str = ""
-    accuracy: float | None = None
+    minutes: float | None = None  # time limit
+    state: str = "waiting"  # running, one of STATES, timed out, killed or failed
+    message: str = ""  # the result, or why there is none
+    accuracy: float | None = None  # on the selecting split, in [0, 1], once it is done
 
 
 @dataclass
@@ -55,17 +44,16 @@ class _Process:
 
 
 def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job], None]) -> None:
-    """Run jobs, updated in place; ``on_end`` is called with each that has ended.
+    """Run jobs, which are updated in place; ``on_end`` is called with each that has ended.
 
-    A signal asks the running jobs to stop, and no more are started; a second one kills them.
-
+    After a signal the running jobs are stopped and no more are started; a second signal kills them.
     """
     waiting, free = list(jobs), list(shares.slots)
     running: list[_Process] = []
     received: list[int] = []
     stopping = False
-    heard = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
-    before = {n: signal.signal(n, lambda number, frame: received.append(number)) for n in heard}
+    handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
+    before = {n: signal.signal(n, lambda number, frame: received.append(number)) for n in handled}
     try:
         while running or (waiting and not stopping):
             while waiting and free and not received and not stopping:
@@ -73,7 +61,7 @@ def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job]
                 try:
                     running.append(_start(job, free[0], shares.threads))
                     free.pop(0)
-                except OSError as error:  # the folder cannot be written, or no process is left
+                except OSError as error:
                     job.state, job.message = "failed", error_message(error)
                     on_end(job)
             time.sleep(POLL)
@@ -88,18 +76,18 @@ def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job]
                     continue
                 running.remove(process)
                 free.append(process.slot)
-                _end(process, stopping)
+                _set_result(process, stopping)
                 on_end(process.job)
     finally:
-        for process in running:  # none, unless an error ended the loop
+        for process in running:  # after an error above
             process.popen.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 def _start(job: Job, slot: str | None, threads: int) -> _Process:
-    """Start a job in a process group of its own, so that Ctrl-C reaches it through us alone."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}  # unless it began with others
+    """Start a job in its own process group, to which a terminal does not send Ctrl-C."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot
     job.folder.mkdir(parents=True, exist_ok=True)
@@ -113,16 +101,15 @@ def _start(job: Job, slot: str | None, threads: int) -> _Process:
 
 
 def _enforce_limit(process: _Process) -> None:
-    """Ask a job out of time to stop, and kill it if it does not."""
+    """Stop a job beyond its time limit, and kill it if it does not stop."""
     if time.monotonic() > process.deadline:
         process.popen.kill() if process.timed_out else process.popen.terminate()
         process.timed_out, process.deadline = True, time.monotonic() + GRACE
 
 
-def _end(process: _Process, stopping: bool) -> None:
-    """Say how a job ended."""
+def _set_result(process: _Process, stopping: bool) -> None:
     job, code = process.job, process.popen.returncode
-    if (job.folder / RECORD).is_file():  # whatever came while the process ended
+    if (job.folder / RECORD).is_file():  # also after a signal that came too late
         job.state = "done"
     elif code and process.timed_out:
         job.state, job.message = "timed out", f"runtime.time_limit={job.minutes:g} minutes"
@@ -130,14 +117,14 @@ def _end(process: _Process, stopping: bool) -> None:
         job.state = "interrupted" if stopping else "killed"
         job.message = f"by {signal.Signals(-code).name}"
         if code == -signal.SIGKILL and not stopping:
-            job.message += "; if nobody did that, memory ran out"
+            job.message += ", probably because the machine is out of memory"
     else:
         job.state = STATES.get(code, "failed")
-        job.message = _said(job.folder, process.popen.pid) or f"exit code {code}"
+        job.message = _last_message(job.folder, process.popen.pid) or f"exit code {code}"
 
 
-def _said(folder: Path, pid: int) -> str:
-    """The message of a process: in its run's status, else the last line that it printed."""
+def _last_message(folder: Path, pid: int) -> str:
+    """Message of a process in its run's status, else the last line that it printed."""
     with suppress(OSError, ValueError, KeyError):
         status = json.loads((folder / "status.json").read_text())
         if status["pid"] == pid:

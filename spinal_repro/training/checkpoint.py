@@ -1,4 +1,4 @@
-"""The checkpoint of a run: ``last.pt`` holds weights, optimizer, progress and the best weights."""
+"""Checkpoint of a run: ``last.pt`` holds weights, optimizer, progress and the best weights."""
 
 import dataclasses
 import io
@@ -18,21 +18,21 @@ LAST = "last.pt"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop; the same command continues from its checkpoint."""
+    """The run was stopped; the same command continues from its checkpoint."""
 
 
 class Checkpoint(Callback):
     """Writes checkpoints after epochs, and stops the run where ``run.stop`` is set.
 
-    A checkpoint takes as long as many epochs of a small network on a GPU, so one is written only
-    when the last one is ``seconds`` old, and after the last epoch. A run is stopped at the next
-    step if its last finished epoch is saved, else after the epoch in progress.
+    Writing a checkpoint takes as long as many epochs of a small network on a GPU, so there are
+    ``seconds`` between two of them. A run stops at the next step if its last finished epoch is
+    saved, else after the epoch in progress.
 
     Args:
         folder: The run folder.
-        seconds: Between two checkpoints; None for one at the end only.
-        inputs: Hashes of images, split and pretrained weights, by name: a checkpoint of others is
-            refused.
+        seconds: Least time between two checkpoints; None for one after the last epoch only.
+        inputs: Hashes of images, split and pretrained weights by name. A checkpoint of a run with
+            other inputs is refused.
     """
 
     def __init__(self, folder: Path, seconds: float | None, inputs: Mapping[str, str]) -> None:
@@ -40,11 +40,7 @@ class Checkpoint(Callback):
         self._time, self._epoch = time.monotonic(), 0  # of the last checkpoint
 
     def restore(self, run: Run) -> None:
-        """Continue from the checkpoint, if there is one.
-
-        Raises:
-            UserError: if it cannot be loaded into this run.
-        """
+        """Continue from the checkpoint, if there is one."""
         path = self._folder / LAST
         if not path.is_file():
             return
@@ -55,12 +51,12 @@ class Checkpoint(Callback):
             run.optimizer.load_state_dict(saved["optimizer"])
             run.state = State(**saved["state"])
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
-        except (UserError, OSError, torch.OutOfMemoryError):  # the checkpoint may be fine
+        except (UserError, OSError, torch.OutOfMemoryError):  # the checkpoint may be good
             raise
-        except Exception as error:  # of any type: it depends on where the file is damaged
+        except Exception as error:  # its type depends on where the file is damaged
             reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
             raise UserError(
-                f"cannot continue from {path}; delete it to start this run again ({reason})"
+                f"the checkpoint {path} does not load ({reason}); delete it to start the run again"
             ) from error
         self._epoch = run.state.epoch
 
@@ -68,19 +64,17 @@ class Checkpoint(Callback):
         changed = [name for name, of in self._inputs.items() if saved.get(name) != of]
         if changed:
             raise UserError(
-                f"the run in {self._folder} began with other {' and '.join(changed)}; restore "
+                f"changed since the run in {self._folder} began: {', '.join(changed)}. Restore "
                 f"them, or delete {self._folder / LAST} to start the run again"
             )
 
     def on_step_end(self, run: Run, *_: object) -> None:
-        """Stop if asked to and nothing but the epoch in progress is lost."""
         if run.stop and self._epoch == run.state.epoch:
             self.stop(run)
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
-        """Save if a checkpoint is due, and stop if asked to."""
-        late = self._seconds is not None and time.monotonic() - self._time >= self._seconds
-        if late or run.stop or run.state.epoch == run.recipe.epochs:
+        due = self._seconds is not None and time.monotonic() - self._time >= self._seconds
+        if due or run.stop or run.state.epoch == run.recipe.epochs:
             self.save(run)
         if run.stop and run.state.epoch < run.recipe.epochs:
             self.stop(run)
@@ -103,6 +97,9 @@ class Checkpoint(Callback):
         self._time, self._epoch = time.monotonic(), state.epoch
 
     def stop(self, run: Run) -> None:
-        """Raise `Interrupted` with the epoch that the same command continues from."""
-        where = f"saved after epoch {self._epoch}" if self._epoch else "before the first checkpoint"
-        raise Interrupted(f"{run.stop}: stopped, {where}; the same command continues")
+        """Raise `Interrupted`."""
+        if self._epoch:
+            found = f"saved after epoch {self._epoch}; the same command continues"
+        else:
+            found = "before the first checkpoint; the same command starts the run again"
+        raise Interrupted(f"{run.stop}: stopped, {found}")

@@ -1,4 +1,4 @@
-"""Everything that uses private parts of other libraries; tests/test_compat.py names versions."""
+"""All uses of private parts of other libraries; tests/training/test_compat.py names versions."""
 
 from inspect import unwrap
 
@@ -7,10 +7,10 @@ from torch import optim
 
 
 class _Plain(optim.Optimizer):
-    """An optimizer without the decorators that prepare it for ``torch.compile``.
+    """An optimizer without the decorators for ``torch.compile``.
 
-    They import ``torch._dynamo`` when the optimizer is built, which takes two seconds of every
-    command. Nothing here compiles an optimizer; numerics and ``state_dict`` are the same.
+    They import ``torch._dynamo`` when the optimizer is built, which takes two seconds. No
+    optimizer is compiled here; numerics and ``state_dict`` are the same.
     """
 
     add_param_group = unwrap(optim.Optimizer.add_param_group)

@@ -1,8 +1,9 @@
-"""The device that a run is computed on: threads, precision, compilation and memory."""
+"""Device of a run: threads, precision, compilation, memory and timing."""
 
 import ctypes
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -18,14 +19,11 @@ LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Have the C library keep what is freed, for the tensors of the next layer.
+    """Configure glibc malloc to keep freed memory, which makes training on a CPU faster.
 
-    As it comes, glibc asks the system for every block above 32 MiB and returns it when it is freed.
-    A photograph's activations are such blocks, and the system clears each of their pages: half of
-    the time of EfficientNet-Lite0 at 224 px. The process stays near its peak of memory then.
-
-    Returns:
-        Whether there is such a setting: elsewhere than on glibc nothing happens.
+    By default glibc returns every block above 32 MiB to the system, which clears its pages for the
+    next layer: half of the time of EfficientNet-Lite0 at 224 px. The process then stays near its
+    peak of memory. Returns whether the C library has these settings.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -36,53 +34,43 @@ def keep_freed_memory() -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The device a name stands for; ``auto`` takes CUDA, then MPS, then the CPU.
-
-    Raises:
-        UserError: where this machine or this PyTorch does not have it.
-    """
+    """Device by its name; ``auto`` is CUDA, then MPS, then the CPU."""
+    available = {
+        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
+        "mps": int(torch.backends.mps.is_available()),
+        "cpu": 1,
+    }
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
+        return torch.device(next(kind for kind, count in available.items() if count))
+    kind, _, index = name.partition(":")
+    if kind not in available or not (index or "0").isdecimal():
+        raise UserError(f"unknown runtime.device '{name}'; use auto, cpu, cuda, cuda:1 or mps")
+    if int(index or 0) >= available[kind]:
         raise UserError(
-            f"runtime.device '{name}' is not a device; use auto, cpu or cuda"
-        ) from error
-    missing = (device.type == "cuda" and not torch.cuda.is_available()) or (
-        device.type == "mps" and not torch.backends.mps.is_available()
-    )
-    if missing:
-        raise UserError(f"runtime.device={name}, but PyTorch finds no such device here; use auto")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(
-            f"runtime.device={name}, but there are {torch.cuda.device_count()} CUDA devices"
+            f"runtime.device={name} is not available: PyTorch finds {available[kind]} {kind} "
+            f"devices; use runtime.device=auto"
         )
-    return device
+    return torch.device(name)
 
 
 def set_threads(threads: int | None, folder: Path) -> int:
-    """Set the number of CPU threads: the one asked for, or that the run began with, or all.
+    """Set the number of CPU threads and return it.
 
     Another number changes the last digits of sums, so a run that continues keeps its own.
 
     Args:
-        threads: ``runtime.threads``.
+        threads: None for the number in the run folder's ``config.yaml``, else PyTorch's default.
         folder: The run folder.
     """
     if threads is None:
-        with suppress(
-            UserError, KeyError, TypeError, ValueError
-        ):  # there is none, or it is damaged
+        with suppress(UserError, KeyError, TypeError, ValueError):  # no such file, or damaged
             threads = max(1, int(read_yaml(folder / "config.yaml")["runtime"]["threads"]))
     torch.set_num_threads(threads or torch.get_num_threads())
     return torch.get_num_threads()
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
-    """A factory of contexts that compute in bf16 where that is the precision; weights stay fp32."""
+    """Factory of autocast contexts for ``bf16``, of empty contexts for other precisions."""
     if precision != "bf16":
         return nullcontext
     return lambda: torch.autocast(device.type, torch.bfloat16)
@@ -92,25 +80,15 @@ def autocast(device: torch.device, precision: str) -> Callable[[], AbstractConte
 def backend_settings(
     device: torch.device, precision: str, deterministic: bool = False
 ) -> Iterator[None]:
-    """PyTorch's global settings for a run; they are restored afterwards.
+    """Context with PyTorch's global settings for a run.
 
-    cuDNN times its algorithms for each shape of batch and takes the fastest, unless only
-    deterministic ones are allowed. Convolutions may use TF32, as is PyTorch's default, unless the
-    precision is ``fp32``; matrix products never do.
-
-    Args:
-        device: Where the run is computed.
-        precision: ``fp32``, ``tf32`` or ``bf16``.
-        deterministic: Only operations that give the same bits each time; PyTorch raises a
-            RuntimeError at one that has no such variant.
-
-    Raises:
-        UserError: for ``deterministic`` on a device for which PyTorch does not support it.
+    cuDNN benchmarks its algorithms for each shape of batch, unless the run is deterministic.
+    Convolutions use TF32 unless the precision is ``fp32``; matrix products never do.
     """
     if deterministic and device.type == "mps":
         raise UserError(
-            "runtime.deterministic=true is not supported by PyTorch on mps; use "
-            "runtime.device=cpu, or runtime.deterministic=false"
+            "PyTorch does not support runtime.deterministic=true on mps; use runtime.device=cpu "
+            "or runtime.deterministic=false"
         )
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
@@ -131,25 +109,19 @@ def backend_settings(
 
 
 def compile_model(model: torch.nn.Module, device: torch.device) -> None:
-    """Compile a model in place, one program for each shape of batch, made when it first comes.
-
-    Its ``state_dict`` stays as it is. On CUDA the programs are replayed as CUDA graphs.
-
-    Raises:
-        UserError: where the C++ compiler that PyTorch needs on a CPU is missing.
-    """
+    """Compile a model in place, once per shape of batch; on CUDA with CUDA graphs."""
     names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if device.type == "cpu" and not any(map(shutil.which, names)):
         raise UserError(
-            "runtime.compile=true needs a C++ compiler (g++ or clang++) on a CPU, and none is "
-            "found; install one, name it in CXX, or leave runtime.compile out"
+            "runtime.compile=true on a CPU needs a C++ compiler; install g++ or clang++, set CXX "
+            "to another one, or use runtime.compile=false"
         )
     mode = "reduce-overhead" if device.type == "cuda" else None
     model.compile(mode=mode, dynamic=False)
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device computes bf16 in hardware, as far as PyTorch tells."""
+    """Whether a device computes bf16 in hardware, as far as PyTorch can tell."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "mps":
@@ -157,3 +129,26 @@ def has_bf16(device: torch.device) -> bool:
     capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = ("avx512_bf16", "amx_bf16", "avx512_f", "bf16")
     return any(capabilities.get(name) for name in names) or not capabilities
+
+
+class Clock:
+    """Measures time by CUDA events on CUDA, so without waiting, and by `time` elsewhere."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+
+    def now(self) -> Any:
+        """Time at which the work queued so far is done."""
+        if self._device.type == "cuda":
+            event = torch.cuda.Event(enable_timing=True)
+            event.record(torch.cuda.current_stream(self._device))
+            return event
+        if self._device.type == "mps":
+            torch.mps.synchronize()
+        return time.perf_counter()
+
+    def seconds(self, first: Any, last: Any) -> float:
+        """Seconds between two times; on CUDA, both must have passed."""
+        if self._device.type == "cuda":
+            return float(first.elapsed_time(last)) / 1000
+        return float(last - first)

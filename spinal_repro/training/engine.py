@@ -1,9 +1,10 @@
 """The training loop: `fit` runs epochs, each one `train_one_epoch` and one `evaluate`.
 
 Everything that is not training (checkpoints, progress, trackers, NaN checks, signals) is a
-`Callback`. Nothing in here waits for the device before an epoch and its evaluation are done.
+`Callback`. The loop does not wait for the device before the end of an evaluation.
 """
 
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -19,8 +20,8 @@ from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batches
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.seeds import stream_seed
+from spinal_repro.training.device import Clock
 from spinal_repro.training.optim import EpochResult, LrRule
-from spinal_repro.training.timing import Clock, Timed
 
 AUX_WEIGHT = 0.3  # weight of the loss of an auxiliary output (GoogLeNet paper)
 
@@ -35,11 +36,10 @@ class Callback:
         """After a training step.
 
         Args:
-            run: The run.
-            step: From 1.
-            losses: Summed loss of each batch of this epoch ``[steps]``, on the device; 0 for the
-                steps to come. Reading it waits for the device.
-            num_images: Images of this batch.
+            step: Counts from 1 in each epoch.
+            losses: Summed loss of each step of this epoch ``[steps]``, on the device; 0 for steps
+                not yet taken. Reading it waits for the device.
+            num_images: Images in this batch.
         """
 
     def on_epoch_end(self, run: "Run", is_best: bool) -> None:
@@ -51,52 +51,38 @@ class Callback:
 
 @dataclass
 class State:
-    """Progress of a run: what a checkpoint holds besides weights and optimizer.
+    """Progress of a run: in a checkpoint besides weights and optimizer.
 
-    Attributes:
-        lr: Learning rate of the next epoch.
-        epoch: Epochs finished.
-        best_epoch: First epoch with the highest accuracy on the selecting split; 0 before it.
-        best_correct: Images that were right in it.
-        history: One entry an epoch; equal for equal configuration and seed.
-        timing: One entry an epoch: seconds of training and of evaluation, images a second, and
-            the share of training in which the loop waited for batches.
+    ``history`` and ``timing`` have one entry per epoch. The history depends on configuration and
+    seed only; timing has seconds, images per second and the share of time spent on batches.
     """
 
-    lr: float
-    epoch: int = 0
-    best_epoch: int = 0
-    best_correct: int = 0
+    lr: float  # of the next epoch
+    epoch: int = 0  # finished ones
+    best_epoch: int = 0  # first with the highest accuracy on the selecting split; 0 before it
+    best_correct: int = 0  # correct images in it
     history: list[dict[str, Any]] = field(default_factory=list)
     timing: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Run:
-    """Everything that `fit` needs; built by `setup.build_run`.
-
-    Attributes:
-        select: The split that picks the epoch and steers the learning rate.
-        select_on: Its name, ``val`` or ``test``.
-        watch: A split whose accuracy is only recorded.
-        best: Weights of ``state.best_epoch``, on the device.
-        stop: Why the run should stop, set by a callback; `callbacks.Checkpoint` stops it.
-    """
+    """Everything that `fit` needs; built by `setup.build_run`."""
 
     model: Classifier
     optimizer: Optimizer
     lr_rule: LrRule
     recipe: RecipeConfig
     train: Batches
-    select: Batches
-    select_on: str
+    select: Batches  # the split that selects the epoch and drives the learning-rate rule
+    select_on: str  # its name: val or test
     augmentations: Sequence[Augmentation]
     autocast: Callable[[], AbstractContextManager[Any]]
     seed: int
     state: State
-    watch: Batches | None = None
-    best: dict[str, Tensor] = field(default_factory=dict)
-    stop: str = ""
+    watch: Batches | None = None  # a split whose accuracy is only recorded
+    best: dict[str, Tensor] = field(default_factory=dict)  # weights of best_epoch, on the device
+    stop: str = ""  # reason to stop, set by a callback; `Checkpoint` then stops the run
 
 
 @dataclass(frozen=True)
@@ -110,7 +96,7 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Share of images right, in [0, 1]."""
+        """In [0, 1]."""
         return self.correct / self.count
 
 
@@ -122,7 +108,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     for epoch in range(state.epoch + 1, run.recipe.epochs + 1):
         start_stage(run, epoch)
         began = clock.now()
-        losses, correct, waited = train_one_epoch(run, epoch, callbacks)
+        losses, correct, data_seconds = train_one_epoch(run, epoch, callbacks)
         trained = clock.now()
         selected = evaluate(run.model, run.select, run.autocast)
         watched = evaluate(run.model, run.watch, run.autocast) if run.watch else None
@@ -142,7 +128,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
             "train_seconds": seconds,
             "eval_seconds": clock.seconds(trained, evaluated),
             "images_per_second": count / seconds,
-            "data_share": waited / seconds,
+            "data_share": data_seconds / seconds,
         }
         state.history.append(entry)
         state.timing.append(times)
@@ -164,8 +150,8 @@ def train_one_epoch(
     """Train on every image once.
 
     Returns:
-        Summed loss of each step ``[steps]`` and number of images right ``[]``, both on the
-        device, and the seconds spent waiting for batches.
+        Summed loss of each step ``[steps]`` and number of correct images ``[]``, both on the
+        device, and the seconds spent on waiting for batches.
     """
     model, optimizer, batches = run.model, run.optimizer, run.train
     if run.recipe.head_epochs:
@@ -177,9 +163,11 @@ def train_one_epoch(
     losses = torch.zeros(len(batches), device=batches.device)
     correct = torch.zeros((), dtype=torch.int64, device=batches.device)
     more = epoch < run.recipe.epochs
-    stream = Timed(batches.epoch(run.seed, epoch, run.augmentations, draw_next=more))
+    stream = batches.epoch(run.seed, epoch, run.augmentations, draw_next=more)
 
+    data_seconds, began = 0.0, time.perf_counter()
     for step, (images, labels) in enumerate(stream):
+        data_seconds += time.perf_counter() - began
         with run.autocast():
             output = model(images)
         logits, loss = training_loss(output, labels, run.recipe.label_smoothing)
@@ -191,18 +179,19 @@ def train_one_epoch(
         correct += (logits.detach().argmax(dim=1) == labels).sum()
         for callback in callbacks:
             callback.on_step_end(run, step + 1, losses, len(labels))
-    return losses, correct, stream.seconds
+        began = time.perf_counter()
+    return losses, correct, data_seconds
 
 
 def training_loss(
     output: Tensor | tuple[Tensor, list[Tensor]], labels: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Logits ``[N, C]`` and the loss: cross-entropy, auxiliary outputs weighted by `AUX_WEIGHT`.
+    """Logits ``[N, C]`` and cross-entropy loss; auxiliary outputs count `AUX_WEIGHT`.
 
     Args:
-        output: Of the classifier in training mode.
+        output: Logits, or logits and those of auxiliary classifiers.
         labels: ``[N]``.
-        label_smoothing: Share of the target spread over all classes.
+        label_smoothing: Share of the target that is spread over all classes.
     """
     logits, auxiliary = output if isinstance(output, tuple) else (output, [])
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
@@ -216,7 +205,7 @@ def training_loss(
 def evaluate(
     model: nn.Module, batches: Batches, autocast: Callable[[], AbstractContextManager[Any]]
 ) -> Evaluation:
-    """Loss and accuracy over every image of a split, once, in evaluation mode."""
+    """Evaluate on every image of a split once."""
     model.eval()
     total = torch.zeros((), device=batches.device)
     predictions = []
@@ -232,7 +221,7 @@ def evaluate(
 
 
 def start_stage(run: Run, epoch: int) -> None:
-    """Where a stage begins: best weights so far, fresh optimizer, the stage's learning rate."""
+    """Restore the best weights and reset the optimizer where a stage of the recipe begins."""
     recipe, state = run.recipe, run.state
     if epoch == recipe.head_epochs + 1:  # the backbone starts to learn
         run.optimizer.state.clear()
@@ -246,7 +235,7 @@ def start_stage(run: Run, epoch: int) -> None:
 
 
 def step_learning_rate(run: Run, epoch: int, selected: Evaluation) -> None:
-    """Let the recipe's rule choose the next epoch's learning rate."""
+    """Set the learning rate of the next epoch by the recipe's rule."""
     recipe, state = run.recipe, run.state
     first = max((e for e in recipe.stages if e <= epoch), default=1)
     result = EpochResult(
@@ -263,9 +252,9 @@ def step_learning_rate(run: Run, epoch: int, selected: Evaluation) -> None:
         run.optimizer.state.clear()
 
 
-def _metrics(split: str, found: Evaluation) -> dict[str, Any]:
+def _metrics(split: str, evaluation: Evaluation) -> dict[str, Any]:
     return {
-        f"{split}_loss": found.loss,
-        f"{split}_accuracy": found.accuracy,
-        f"{split}_correct": found.correct,
+        f"{split}_loss": evaluation.loss,
+        f"{split}_accuracy": evaluation.accuracy,
+        f"{split}_correct": evaluation.correct,
     }

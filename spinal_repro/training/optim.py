@@ -16,11 +16,7 @@ from spinal_repro.training.compat import SGD, Adam
 
 
 def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """The recipe's optimizer; betas, epsilon, dampening as PyTorch has them.
-
-    Raises:
-        UserError: for an unknown optimizer, or momentum given to Adam.
-    """
+    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults."""
     weights = [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     if recipe.optimizer == "sgd":
@@ -29,41 +25,43 @@ def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) ->
         )
     if recipe.optimizer == "adam":
         if recipe.momentum:
-            raise UserError("recipe.momentum belongs to sgd; set it to 0 for adam")
+            raise UserError("recipe.momentum is an option of sgd; use recipe.momentum=0 with adam")
         return Adam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
     raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Input of a learning-rate rule after an epoch.
-
-    Attributes:
-        accuracy: On the split that steers, in [0, 1].
-        best: Highest accuracy of the epochs before; 0 before the first.
-        lr: Learning rate of the epoch.
-        base_lr: The learning rate of the recipe, or of the stage.
-        stage_epoch: The epoch counted from the start of its stage, from 1.
-    """
+    """Input of a learning-rate rule after an epoch; accuracies in [0, 1]."""
 
     epoch: int
-    accuracy: float
-    best: float
-    lr: float
-    base_lr: float
+    accuracy: float  # on the selecting split
+    best: float  # highest accuracy of the epochs before; 0 before the first
+    lr: float  # of the epoch
+    base_lr: float  # of the recipe, or of its stage
     seed: int
-    stage_epoch: int = 0
+    stage_epoch: int = 0  # from 1 in each stage
+
+    def improved(self, tie_is_better: bool) -> bool:
+        """Whether the accuracy is above the best one, or equal to it where that counts."""
+        return self.accuracy > self.best or (tie_is_better and self.accuracy == self.best)
+
+    def draw(self, power: float) -> float:
+        """``base_lr * U**power``; U is uniform in [0, 1), from the run's stream for the epoch."""
+        generator = torch.Generator().manual_seed(stream_seed(self.seed, "lr", self.epoch))
+        u = torch.rand((), generator=generator, dtype=torch.float64).item()
+        return float(self.base_lr * u**power)
 
 
 class LrRule(ABC):
-    """Gives the next epoch's learning rate."""
+    """Chooses the learning rate of the next epoch."""
 
     @abstractmethod
     def next_lr(self, result: EpochResult) -> float:
         """Learning rate of the epoch after ``result.epoch``."""
 
     def restarts(self, result: EpochResult) -> bool:
-        """Whether the optimizer forgets its momentum before the next epoch."""
+        """Whether the state of the optimizer is reset before the next epoch."""
         return False
 
 
@@ -72,16 +70,15 @@ LR_RULES: Registry[LrRule] = Registry("learning-rate rule")
 
 @LR_RULES.register("constant")
 class Constant(LrRule):
-    """The learning rate stays."""
+    """Keeps the learning rate."""
 
     def next_lr(self, result: EpochResult) -> float:
-        """The same again."""
         return result.lr
 
 
 @LR_RULES.register("redraw")
 class Redraw(LrRule):
-    """After an epoch without improvement the rate becomes ``base * U**power``, U uniform in [0, 1).
+    """After an epoch without improvement draws ``base * U**power``, U uniform in [0, 1).
 
     The base never changes. The original never seeds the generator of U (Q7); here it is a stream
     of the run's seed.
@@ -97,21 +94,17 @@ class Redraw(LrRule):
         self.power, self.tie_is_better = power, tie_is_better
 
     def next_lr(self, result: EpochResult) -> float:
-        """The rate in use after an improvement, a new draw otherwise."""
-        better = result.accuracy > result.best
-        if better or (self.tie_is_better and result.accuracy == result.best):
-            return result.lr
-        return _draw(result, self.power)
+        return result.lr if result.improved(self.tie_is_better) else result.draw(self.power)
 
 
 @LR_RULES.register("divide")
 class Divide(LrRule):
-    """After an epoch that is worse than the best so far the rate is divided, cumulatively.
+    """Divides the rate after each epoch without improvement.
 
     The rule of the CIFAR-100 script, used for both heads of the CIFAR-10 pair as well (Q8).
 
     Args:
-        factor: What the rate is divided by.
+        factor: Divisor, above 1.
         tie_is_better: Whether an accuracy equal to the best counts as an improvement.
     """
 
@@ -120,24 +113,20 @@ class Divide(LrRule):
         self.factor, self.tie_is_better = factor, tie_is_better
 
     def next_lr(self, result: EpochResult) -> float:
-        """The rate in use after an improvement, a smaller one otherwise."""
-        better = result.accuracy > result.best
-        if better or (self.tie_is_better and result.accuracy == result.best):
-            return result.lr
-        return result.lr / self.factor
+        return result.lr if result.improved(self.tie_is_better) else result.lr / self.factor
 
 
 @LR_RULES.register("divide_at")
 class DivideAt(LrRule):
-    """The rate is divided after given epochs, whatever the accuracy.
+    """Divides the rate after given epochs, whatever the accuracy.
 
-    With ``epochs=[2], every_from=22`` this is what ``CNN_dropout_CIFAR10.py`` does as committed
-    (Q8): learning has stopped at epoch 30 of 160.
+    With ``epochs=[2], every_from=22`` this is ``CNN_dropout_CIFAR10.py`` as committed (Q8):
+    learning has stopped at epoch 30 of 160.
 
     Args:
-        factor: What the rate is divided by.
-        epochs: Epochs, from 1, after which it is divided.
-        every_from: It is also divided after this epoch and after every later one.
+        factor: Divisor, above 1.
+        epochs: Epochs, from 1, after which the rate is divided.
+        every_from: First of the epochs after each of which it is also divided; None for no such.
     """
 
     def __init__(
@@ -147,18 +136,17 @@ class DivideAt(LrRule):
         self.factor, self.epochs, self.every_from = factor, tuple(epochs), every_from
 
     def next_lr(self, result: EpochResult) -> float:
-        """The rate in use, divided where its epoch says so."""
         late = self.every_from is not None and result.epoch >= self.every_from
         return result.lr / self.factor if late or result.epoch in self.epochs else result.lr
 
 
 @LR_RULES.register("step")
 class Step(LrRule):
-    """``StepLR``: the rate falls by a factor every so many epochs of a stage.
+    """``StepLR``: multiplies the rate by a factor every ``step`` epochs of a stage.
 
     Args:
-        step: Epochs between two falls.
-        factor: What the rate is multiplied by.
+        step: Epochs, 1 or more.
+        factor: In (0, 1).
     """
 
     def __init__(self, *, step: int = 7, factor: float = 0.1) -> None:
@@ -167,7 +155,6 @@ class Step(LrRule):
         self.step, self.factor = step, factor
 
     def next_lr(self, result: EpochResult) -> float:
-        """The stage's rate, lowered once for each ``step`` epochs of it."""
         return float(result.base_lr * self.factor ** (result.stage_epoch // self.step))
 
 
@@ -178,32 +165,23 @@ class RedrawLate(LrRule):
     As in ``Arch2_MNIST.py`` and ``Arch2_Fashion_MNIST.py`` (Q10).
 
     Args:
-        start: The last epoch after which the rate stays; 100 in the MNIST script.
+        start: Last epoch after which the rate stays; 100 in the MNIST script.
         factor: Largest rate as a multiple of the base.
         power: Exponent of U, uniform in [0, 1).
     """
 
     def __init__(self, *, start: int, factor: float = 5.0, power: float = 3.0) -> None:
         if start < 0 or factor <= 0 or power <= 0:
-            raise ValueError("start must not be negative, factor and power must be above 0")
+            raise ValueError("start must be 0 or more, factor and power above 0")
         self.start, self.factor, self.power = start, factor, power
 
     def next_lr(self, result: EpochResult) -> float:
-        """The base up to epoch ``start + 1``, then a draw."""
-        return self.factor * _draw(result, self.power) if self.restarts(result) else result.lr
+        return self.factor * result.draw(self.power) if self.restarts(result) else result.lr
 
     def restarts(self, result: EpochResult) -> bool:
-        """A new optimizer with every draw."""
         return result.epoch > self.start
 
 
 def _check_factor(factor: float) -> None:
     if factor <= 1:
         raise ValueError(f"factor must be above 1, got {factor}")
-
-
-def _draw(result: EpochResult, power: float) -> float:
-    """``base * U**power``, U from the run's stream for this epoch."""
-    generator = torch.Generator().manual_seed(stream_seed(result.seed, "lr", result.epoch))
-    u = torch.rand((), generator=generator, dtype=torch.float64).item()
-    return float(result.base_lr * u**power)

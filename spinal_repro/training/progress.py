@@ -1,4 +1,4 @@
-"""Shows the progress of a run: a bar on a terminal, one line an epoch elsewhere, and a log file."""
+"""Progress of a run: a bar on a terminal, else one line per epoch, and a log file."""
 
 import sys
 import time
@@ -18,8 +18,8 @@ class Progress(Callback):
     """Context that shows progress and appends the same lines to a log file.
 
     Args:
-        log_file: In the run folder.
-        mode: ``bar``, ``lines``, ``none``, or ``auto``: a bar where stderr is a terminal.
+        log_file: Created if missing.
+        mode: ``bar``, ``lines``, ``none``, or ``auto`` for a bar where stderr is a terminal.
     """
 
     def __init__(self, log_file: Path, mode: str) -> None:
@@ -38,7 +38,7 @@ class Progress(Callback):
             self._log(f"{type(error).__name__}: {error}")
 
     def say(self, line: str) -> None:
-        """A line for the log file and, unless the mode is ``none``, for standard output."""
+        """Print a line unless the mode is ``none``, and log it."""
         self._log(line)
         if self.mode == "bar":
             with suppress(OSError):
@@ -47,7 +47,7 @@ class Progress(Callback):
             echo(line)
 
     def warn(self, line: str) -> None:
-        """A line for the log file and standard error, in any mode."""
+        """Print a line to standard error in any mode, and log it."""
         self._log(line)
         echo(line, error=True)
 
@@ -56,7 +56,6 @@ class Progress(Callback):
             file.write(f"{time.strftime('%F %T')} {line}\n")
 
     def on_fit_start(self, run: Run) -> None:
-        """Show the bar."""
         epochs, images = run.recipe.epochs, run.train.num_images
         self._looked, self._seen = time.monotonic(), 0
         if self.mode == "bar" and run.state.epoch < epochs:
@@ -70,7 +69,6 @@ class Progress(Callback):
             )
 
     def on_step_end(self, run: Run, step: int, losses: Tensor, num_images: int) -> None:
-        """Advance the bar."""
         if self._bar is None:
             return
         self._seen += num_images
@@ -81,7 +79,6 @@ class Progress(Callback):
         self._bar.update(num_images)
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
-        """One line about the epoch."""
         state, epochs, on = run.state, run.recipe.epochs, run.select_on
         entry, timing = state.history[-1], state.timing[-1]
         left = (epochs - state.epoch) * (timing["train_seconds"] + timing["eval_seconds"])

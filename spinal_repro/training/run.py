@@ -14,6 +14,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
 from spinal_repro.records.store import RECORD, describe, error_details, write_status
+from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.device import (
@@ -23,14 +24,6 @@ from spinal_repro.training.device import (
     set_threads,
 )
 from spinal_repro.training.engine import Callback, Evaluation, evaluate, fit
-from spinal_repro.training.outputs import (
-    build_record,
-    opening,
-    summary,
-    write_config,
-    write_predictions,
-    write_weights,
-)
 from spinal_repro.training.progress import Progress
 from spinal_repro.training.setup import Setup, build_run, resolved
 from spinal_repro.training.tracking import Tracking, check_tracker
@@ -49,7 +42,6 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     """Train one configuration, continue it, or return its record if it is finished.
 
     Raises:
-        UserError: for what the user can fix in configuration, data or folder.
         Interrupted: if a signal or a callback stopped it.
     """
     device = resolve_device(config.runtime.device)
@@ -66,9 +58,9 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
         reported_errors(folder, runtime.deterministic),
         backend_settings(device, runtime.precision, runtime.deterministic),
     ):
-        setup = build_run(config, device)  # before the folder is made: errors leave none
+        setup = build_run(config, device)  # an error in the configuration leaves no folder
         with run_lock(folder):
-            if (folder / RECORD).is_file():  # another process has finished it meanwhile
+            if (folder / RECORD).is_file():  # another process has finished it in the meantime
                 return Outcome(folder, read_record(folder / RECORD), was_done=True)
             record = train(config, setup, folder, callbacks)
     return Outcome(folder, record, was_done=False)
@@ -79,10 +71,10 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
     run, runtime = setup.run, config.runtime
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
-    write_config(config, folder)
+    outputs.write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
-        for line in opening(config, folder, setup):
+        for line in outputs.opening(config, folder, setup):
             progress.say(line)
         write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
@@ -90,20 +82,20 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
 
         tested = evaluate_on_test(setup)
         if tested is not None:
-            write_predictions(folder, *tested)
-        write_weights(folder, run.best)
-        record = build_record(config, setup, tested)
+            outputs.write_predictions(folder, *tested)
+        outputs.write_weights(folder, run.best)
+        record = outputs.build_record(config, setup, tested)
         path = folder / RECORD
         write_record(path, record)
         tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
-        for line in summary(record, path):
+        for line in outputs.summary(record, path):
             progress.say(line)
     return read_record(path)
 
 
 def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
-    """The last and the best weights on the test split; None for a run without one."""
+    """Evaluate the last and the best weights on the test split; None without such a split."""
     run, test = setup.run, setup.test
     if test is None:
         return None
@@ -118,11 +110,11 @@ def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
 
 @contextmanager
 def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
-    """Note in the status how a run ended, and turn errors that a user can fix into messages."""
+    """Write how a run failed into its status; raise `UserError` where a user can fix it."""
     try:
         yield
     except BaseException as error:
-        found = _for_users(error, folder, deterministic)
+        found = _readable(error, folder, deterministic)
         if folder.is_dir() and not is_locked(folder):  # by another process
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
@@ -133,13 +125,13 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         raise found from error
 
 
-def _for_users(error: BaseException, folder: Path, deterministic: bool) -> BaseException:
+def _readable(error: BaseException, folder: Path, deterministic: bool) -> BaseException:
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError):
-        what = f"{error.filename or folder}: {error.strerror or error}"
-        return UserError(f"{what}. Once this is fixed, the same command continues")
+        reason = f"{error.filename or folder}: {error.strerror or error}"
+        return UserError(f"{reason}. Fix this, then run the same command to continue")
     if isinstance(error, torch.OutOfMemoryError):
-        return UserError(f"{first} Lower recipe.batch_size or recipe.eval_batch_size")
+        return UserError(f"{first} Use a smaller recipe.batch_size and recipe.eval_batch_size")
     if deterministic and isinstance(error, RuntimeError) and "deterministic" in first:
-        return UserError(f"runtime.deterministic=true is not possible here: {first}")
+        return UserError(f"{first} Use runtime.deterministic=false")
     return error

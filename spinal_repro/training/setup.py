@@ -1,4 +1,4 @@
-"""Builds what a configuration describes: model, optimizer, data, learning-rate rule."""
+"""Builds the parts of a run: model, optimizer, data, learning-rate rule."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -25,34 +25,30 @@ from spinal_repro.training.optim import LR_RULES, build_optimizer
 
 @dataclass(frozen=True)
 class Setup:
-    """A run that is ready to train, its test split, and what its record says of both."""
+    """A run that is ready to train, and what else is needed for its record."""
 
     run: Run
     test: Batches | None
     counts: Counts
-    weights: WeightReport | None
-    data: dict[str, Any]
+    weights: WeightReport | None  # of pretrained weights
+    data: dict[str, Any]  # see `describe_data`
 
     @property
     def inputs(self) -> dict[str, str]:
-        """Hashes of inputs that must stay the same when a run continues, by name."""
-        found = {
+        """Hashes of the inputs that must not change until a run is finished, by name."""
+        hashes = {
             "training images": self.data["train_hash"],
             "test images": self.data["test_hash"],
-            "split into parts": self.data["split_hash"],
-            "pretrained weights": None if self.weights is None else self.weights.sha256,
+            "the split": self.data["split_hash"],
+            "pretrained weights": self.weights and self.weights.sha256,
         }
-        return {name: str(of) for name, of in found.items() if of is not None}
+        return {name: str(of) for name, of in hashes.items() if of is not None}
 
 
 def resolved(config: Config) -> Config:
-    """The same with device, precision and classes as they are here, and typed options.
+    """Resolve the device, the precision, the number of classes and the types of options.
 
     The identity of a run is that of its resolved configuration.
-
-    Raises:
-        UserError: for a device, a head or a folder of images that is not there, or a precision
-            that the device does not have.
     """
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
@@ -66,11 +62,7 @@ def resolved(config: Config) -> Config:
 
 
 def build_run(config: Config, device: torch.device) -> Setup:
-    """Build everything that a resolved configuration describes, and read its images.
-
-    Raises:
-        UserError: for anything in configuration, data or weights that training cannot use.
-    """
+    """Build all parts of a resolved configuration, and read its images."""
     recipe, data, dataset_config = config.recipe, config.data, config.dataset
     model = build_model(
         dataset_config,
@@ -111,7 +103,7 @@ def build_run(config: Config, device: torch.device) -> Setup:
     test = batches("test", recipe.eval_batch_size) if data.test else None
     select_on = config.protocol.select_on
     select = batches("val", recipe.eval_batch_size) if select_on == "val" else test
-    assert select is not None  # a protocol that selects on the test part reads it
+    assert select is not None  # `validate` refuses data.test=false if the test split selects
     run = Run(
         model=model,
         optimizer=optimizer,
@@ -127,42 +119,37 @@ def build_run(config: Config, device: torch.device) -> Setup:
         state=State(recipe.lr),
     )
     _check_sizes(config, run)
-    described = describe_data(dataset_config, dataset, split)
-    described["normalisation"] = {"mean": mean, "std": std}
-    return Setup(run, test, counts, model.weights, described)
+    about = describe_data(dataset_config, dataset, split)
+    about["normalisation"] = {"mean": mean, "std": std}
+    return Setup(run, test, counts, model.weights, about)
 
 
 def _check_sizes(config: Config, run: Run) -> None:
-    """Refuse a training size unlike the evaluation size, and a batch that batch norm cannot use."""
     recipe, size = config.recipe, run.train.size
     for augmentation in run.augmentations:
         size = augmentation.size_after(size)
     if size != config.input_size:
         raise UserError(
-            f"recipe {recipe.name} trains on images of {size} px and evaluates on "
-            f"{config.input_size} px; see recipe.prepare and recipe.augment"
+            f"recipe {recipe.name} trains on images of {size} px and evaluates on images of "
+            f"{config.input_size} px; change recipe.prepare or recipe.augment"
         )
     normalises = any(isinstance(m, torch.nn.BatchNorm1d) for m in run.model.head.modules())
     if normalises and (run.train.num_images - 1) % recipe.batch_size == 0:
         raise UserError(
-            f"the last of the batches of {recipe.batch_size} would hold a single image, which "
-            f"batch norm cannot train on; use another recipe.batch_size"
+            f"with recipe.batch_size={recipe.batch_size} the last batch has a single image, on "
+            f"which batch norm cannot train; use another recipe.batch_size"
         )
 
 
 def normalisation(
     recipe: RecipeConfig, backbone: torch.nn.Module
 ) -> tuple[list[float], list[float]]:
-    """The recipe's mean and std, or those that the backbone's weights expect (Q18).
-
-    Raises:
-        UserError: if neither gives any.
-    """
+    """Mean and standard deviation of the recipe, else of the backbone's weights (Q18)."""
     if recipe.mean is not None and recipe.std is not None:
         return recipe.mean, recipe.std
     if not hasattr(backbone, "mean"):
         raise UserError(
-            "this model's weights expect no normalisation of their own; give recipe.mean and "
-            "recipe.std, e.g. recipe.mean=[0.5] recipe.std=[0.5]"
+            "this model has no normalisation of its own; set recipe.mean and recipe.std, e.g. "
+            "recipe.mean=[0.5] recipe.std=[0.5]"
         )
     return list(backbone.mean), list(backbone.std)  # type: ignore[arg-type]

@@ -91,19 +91,19 @@ def processes(tmp_path_factory) -> Iterator[dict[str, tuple[Path, subprocess.Pop
 
 @pytest.fixture(scope="module")
 def learned(processes, tmp_path_factory) -> Outcome:
-    """A longer run, in this process, while the others begin."""
+    """A longer run, in this process, while the others start."""
     torch.set_num_threads(1)
     overrides = [
         f"runs={tmp_path_factory.mktemp('learned')}", f"runtime.device={DEVICE.type}",
         "runtime.progress=none", "model=cnn", "head=spinal", "recipe.batch_size=64",
-        "recipe.optimizer=adam", "recipe.momentum=0", "recipe.lr=0.003", "recipe.epochs=25",
+        "recipe.optimizer=adam", "recipe.momentum=0", "recipe.lr=0.003", "recipe.epochs=12",
     ]  # fmt: skip
     return run(compose(overrides))
 
 
 @pytest.fixture(scope="module")
 def elsewhere(learned, tmp_path_factory) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
-    """What a process that sees no CUDA device does with that run: it takes a while."""
+    """A process without a CUDA device that uses that run."""
     place, folder = tmp_path_factory.mktemp("elsewhere"), str(learned.folder)
     config = load_run(learned.folder, "cpu").config
     pixels = load_dataset(config.dataset, "unused").test.images[0, 0]
@@ -150,7 +150,6 @@ def same_bits(one: Outcome, other: Outcome) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Outcome:
-    """A run that nobody disturbs."""
     torch.set_num_threads(1)
     return run(small(tmp_path_factory.mktemp("whole"), DETERMINISTIC))
 
@@ -173,7 +172,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(processes, whole):
 def test_stopped_in_an_epoch_and_continued(
     tmp_path, monkeypatch, whole, save_every, saved, deterministic
 ):
-    """At once where the epoch before is saved, else after this one; dropout draws the same then."""
+    """At once if the epoch before is saved, else after this one."""
     overrides = [DETERMINISTIC] if deterministic else []
     config = small(tmp_path, *overrides, f"runtime.save_every={save_every}")
     signal_in_step(monkeypatch, 5)  # 3 an epoch
@@ -188,7 +187,6 @@ def test_stopped_in_an_epoch_and_continued(
 
 
 def test_a_run_is_used_where_there_is_no_gpu(learned, elsewhere):
-    """Evaluated, asked about a file and exported."""
     place, process = elsewhere
     said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors

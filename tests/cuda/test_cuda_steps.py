@@ -6,15 +6,16 @@ from contextlib import contextmanager
 
 import pytest
 import torch
+from helpers.composing import composed
 from helpers.on_device import DEVICE, MARKS, built, cuda_only, small
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from spinal_repro.config.compose import compose
 from spinal_repro.data import loader
 from spinal_repro.models.classifier import build_model
 from spinal_repro.training import callbacks
 from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.device import backend_settings
 from spinal_repro.training.engine import Callback, evaluate, train_one_epoch, training_loss
 from spinal_repro.training.progress import Progress
 
@@ -23,7 +24,6 @@ IMAGES = 8
 COLOUR = ("dataset.channels=3", "dataset.image_size=32")
 MODELS = {
     "cnn": ["model=cnn"],
-    "lenet5": ["model=lenet5"],
     "vgg5": ["model=vgg5"],
     "arch2": ["model=arch2", "head=arch2"],
     "cifar_cnn": ["model=cifar_cnn", *COLOUR],
@@ -39,26 +39,13 @@ HEADS = {
     "progressive": ["head=progressive"],
     "shared": ["head=spinal", "head.shared=true", "head.layers=8"],
 }
-# How far the gradient of a tensor may be off, relative to its norm, or to a thousandth of the norm
-# of them all where its own is smaller: biases in front of batch norm have none but rounding.
-# In double precision the one step in single precision, the loss, leaves up to 3e-7. In single
-# precision rounding alone (6e-8 an operation) leaves 1e-6 of the small nets; of the deep ones it
-# turns a ReLU or the choice of a max pooling here and there. Between single and double precision on
-# a CPU that is up to 4e-3, with inputs changed by 1e-6 up to 2e-2. A gradient that is missing, or
-# of another batch, is off by 1 or more.
+# Error of a tensor's gradient, relative to its norm, or to a thousandth of that of all gradients if
+# that is larger (biases before batch norm have gradients of rounding errors only). In double
+# precision the loss, which is in single precision, leaves up to 3e-7. In single precision rounding
+# flips a ReLU or a max pooling here and there: up to 4e-3 between single and double precision on a
+# CPU. A gradient that is missing, or of another batch, is off by 1 or more.
 TOLERANCES = {torch.float64: 1e-5, torch.float32: 5e-2}
 LOSS_TOLERANCE = 1e-5
-
-
-@pytest.fixture
-def without_tf32() -> Iterator[None]:
-    switches = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = [switch.allow_tf32 for switch in switches]
-    for switch in switches:
-        switch.allow_tf32 = False
-    yield
-    for switch, value in zip(switches, before, strict=True):
-        switch.allow_tf32 = value
 
 
 def step(
@@ -74,10 +61,9 @@ def step(
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("case", [*MODELS, *HEADS])
-@pytest.mark.usefixtures("without_tf32")
 def test_one_step_is_that_of_the_cpu(case, dtype):
     overrides = {**MODELS, **HEADS}[case]
-    config = compose(["dataset=digits", "model=cnn", "head=fc", *overrides])
+    config = composed("dataset=digits", "model=cnn", "head=fc", *overrides)
     dataset, size = config.dataset, config.input_size
     model = build_model(dataset, config.model, config.head, image_size=size)
     for module in model.modules():
@@ -88,7 +74,8 @@ def test_one_step_is_that_of_the_cpu(case, dtype):
     labels = torch.randint(0, dataset.outputs, (IMAGES,), generator=generator)
     model = model.to(dtype)
     plain_loss, plain = step(model, images, labels, torch.device("cpu"))
-    loss, found = step(model, images, labels, DEVICE)
+    with backend_settings(DEVICE, "fp32"):  # no TF32
+        loss, found = step(model, images, labels, DEVICE)
     assert loss == pytest.approx(plain_loss, rel=LOSS_TOLERANCE)
     whole = sum(float(gradient.norm()) ** 2 for gradient in plain.values()) ** 0.5
     assert whole > 0 and plain.keys() == found.keys()
@@ -100,7 +87,7 @@ def test_one_step_is_that_of_the_cpu(case, dtype):
 
 @contextmanager
 def no_waiting(batches: int) -> Iterator[Callable[[], None]]:
-    """Waiting for the device raises from the first to the last call of what is given."""
+    """Waiting for the device raises between the first and the last call of the function."""
     calls = 0
 
     def called() -> None:
@@ -128,7 +115,7 @@ class Calls(Callback):
 @cuda_only
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
-    """Images come in several portions; the first steps of all choose kernels and may wait."""
+    """Images come in several portions; steps of the first epoch choose kernels and may wait."""
     monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 3 * 8 * 28**2)
     monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     momentum = {"sgd": 0.9, "adam": 0.0}[optimizer]

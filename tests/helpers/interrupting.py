@@ -1,4 +1,4 @@
-"""A signal in a chosen training step, and what a run that continued has in common with another."""
+"""Stopping runs at a chosen step or epoch, and the results that equal runs have in common."""
 
 import itertools
 import signal
@@ -14,7 +14,7 @@ from spinal_repro.records.record import read_record
 from spinal_repro.training import engine
 from spinal_repro.training.checkpoint import Interrupted
 from spinal_repro.training.engine import Callback
-from spinal_repro.training.run import Outcome, run
+from spinal_repro.training.run import run
 
 TIMES = ("finished", "timing", "wall_seconds", "images_per_second")
 
@@ -44,6 +44,7 @@ def results(folder: Path) -> dict[str, Any]:
         "state": {k: v for k, v in last["state"].items() if k != "timing"},
         "optimizer": str(last["optimizer"]),
         "predictions": (folder / "predictions.npz").read_bytes(),
+        "rows": len((folder / "metrics.csv").read_text().splitlines()),
         **{
             kind: {name: tensor.numpy().tobytes() for name, tensor in tensors.items()}
             for kind, tensors in weights.items()
@@ -52,7 +53,7 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 class StopAt(Callback):
-    """Asks the run to stop in its n-th step of this process, or after its n-th epoch."""
+    """Stops the run in the n-th step of this process, or after its n-th epoch."""
 
     def __init__(self, step: int = 0, epoch: int = 0) -> None:
         self.steps, self.step, self.epoch = itertools.count(1), step, epoch
@@ -71,21 +72,14 @@ class Killed(BaseException):
 
 
 class KillAt(StopAt):
-    """As `StopAt` for a kill in a step."""
-
     def on_step_end(self, run, *_):
         if next(self.steps) == self.step:
             raise Killed
 
 
 def interrupted(config, callback: Callback) -> Path:
+    """The folder of a run that the callback stops."""
     with pytest.raises((Interrupted, Killed)):
         run(config, [callback])
     torch.manual_seed(99)  # a new process starts with another random state
     return config.run_dir
-
-
-def files(outcome: Outcome) -> dict[str, Any]:
-    """Everything that must be the same."""
-    rows = (outcome.folder / "metrics.csv").read_text().splitlines()
-    return {**results(outcome.folder), "rows": len(rows)}

@@ -1,6 +1,6 @@
-"""The device that these tests train on, and small runs on it.
+"""The device of the tests in tests/cuda, and small runs on it.
 
-``SPINAL_TEST_DEVICE=cpu pytest tests/cuda`` rehearses on the CPU whatever does not need CUDA.
+``SPINAL_TEST_DEVICE=cpu pytest tests/cuda`` rehearses on the CPU what does not need CUDA.
 """
 
 import os
@@ -24,7 +24,7 @@ MARKS = [
     pytest.mark.xdist_group("cuda"),
     pytest.mark.skipif(MISSING, reason="no CUDA device (SPINAL_TEST_DEVICE=cpu rehearses)"),
 ]
-cuda_only = pytest.mark.skipif(DEVICE.type != "cuda", reason="says something about CUDA alone")
+cuda_only = pytest.mark.skipif(DEVICE.type != "cuda", reason="tests CUDA itself")
 
 # dropout, batch norm and augmentation; 3 steps an epoch; a checkpoint after each
 SMALL = [
@@ -44,5 +44,4 @@ def small(runs: Path, *overrides: str) -> Config:
 
 
 def built(config: Config) -> Run:
-    """What a run trains with."""
     return build_run(resolved(config), DEVICE).run

@@ -1,10 +1,11 @@
-"""Small runs that between them use every rule, augmentation, head and kind of recipe."""
+"""Small runs that between them use every rule, augmentation, head and protocol."""
 
+import dataclasses
 from pathlib import Path
 
+from helpers.composing import composed
 from torch import nn
 
-from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 
 SMALL = [
@@ -12,9 +13,7 @@ SMALL = [
     "recipe.eval_batch_size=40", "runtime.progress=none", "runtime.device=cpu",
     "runtime.threads=1", "runtime.save_every=0",
 ]  # fmt: skip  # 3 steps an epoch
-GREY = ["recipe.mean=[0.5]", "recipe.std=[0.5]"]  # whatever data set the recipe is for
 FC = ["head=fc", "head.hidden=[16]", "head.dropout=[0.3,0.3]"]
-FEW = ["data.limit=24", "recipe.batch_size=8"]  # some recipes resize to large images
 AT_28 = "recipe.prepare={train: {resize: 28}, eval: {resize: 28}}"
 LARGER = "recipe.prepare={train: {resize: 32}, eval: {resize: 28}}"  # leaves a margin to crop
 RULES = {
@@ -47,11 +46,6 @@ HEADS_MORE = {
     "spinal, layers used again": ["head=spinal", "head.width=8", "+head.order=[1, 2, 2, 3, 2, 3]"],
     "spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
 }
-RECIPES = (
-    "alexnet", "arch2", "cifar_cnn", "cifar_cnn_committed_fc", "cifar_cnn_committed_spinal", "cnn",
-    "densenet", "finetune", "fixed_features", "inception_v3", "progressive", "progressive_transfer",
-    "resnet18_thin", "vgg11_bn",
-)  # fmt: skip  # one of each kind
 OTHERS = {
     "on the test part": ["protocol=paper"],
     "the test part watched": ["protocol.watch_test=true"],
@@ -64,7 +58,6 @@ OTHERS = {
     "deterministic": ["model.name=everything", "runtime.deterministic=true"],
 }
 NETWORKS = {
-    "vgg5, spinal": ["model=vgg5", "head=spinal"],
     "flatten, sgd with momentum": [
         "model=flatten", "head=spinal", "recipe.optimizer=sgd", "recipe.momentum=0.9",
         "recipe.stages={2: 0.5}", "recipe.best_of_last_stage=true",
@@ -90,7 +83,6 @@ VARIETY: dict[str, list[str]] = {
     **{f"head {name}": options for name, options in HEADS_MORE.items()},
     **{name: [*FC, *options] for name, options in OTHERS.items()},
     **NETWORKS,
-    **{f"recipe {name}": [f"recipe={name}", *FC, *GREY, *FEW] for name in RECIPES},
 }  # fmt: skip
 
 
@@ -111,5 +103,5 @@ class Everything(nn.Module):
 
 
 def small(runs: Path, *overrides: str) -> Config:
-    """A run of a few seconds; `Everything` must be registered for ``model.name=everything``."""
-    return compose([f"runs={runs}", *SMALL, *overrides])
+    """A run of a second; `Everything` must be registered for ``model.name=everything``."""
+    return dataclasses.replace(composed(*SMALL, *overrides), runs=str(runs))

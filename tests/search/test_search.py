@@ -1,14 +1,13 @@
-"""Searches: options from a YAML file, tried on the held-out part, shared by processes."""
+"""Searches: options from a YAML file, tried on the validation split, shared by processes."""
 
 import dataclasses
-import json
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
-import torch
+
+pytest.importorskip("optuna")
 
 from spinal_repro.cli import train
 from spinal_repro.cli.spinal import main
@@ -35,13 +34,12 @@ options:
   head.layers: {low: 4, high: 6}
   head.splits: {choices: [1, 2, 4]}
   head.dropout: {low: 0.0, high: 0.5}
-  recipe.lr: {low: 0.0001, high: 0.1, log: true}
+  recipe.lr: {low: 1e-4, high: 0.1, log: true}
 """
 
 
 @pytest.fixture
 def space(tmp_path):
-    pytest.importorskip("optuna")
     (tmp_path / "space.yaml").write_text(SPACE)
     return load_space(str(tmp_path / "space.yaml"))
 
@@ -50,8 +48,12 @@ def study_of(tmp_path, space, fixed=FIXED):
     return Study(tmp_path / "study/journal.log", "s", space, fixed)
 
 
+def records(tmp_path):
+    return [read_record(folder / "record.json") for folder in run_folders(tmp_path / "study")]
+
+
 class Poison:
-    """A test part that nobody may look at."""
+    """A test part that nobody may read."""
 
     def _fail(self, *arguments):
         raise AssertionError("the test part was read")
@@ -69,53 +71,49 @@ def poisoned(monkeypatch):
     monkeypatch.setitem(sources.SOURCES._items, "digits", without)
 
 
-def test_trials_never_look_at_the_test_part(tmp_path, space, poisoned):
+def test_trials_never_read_the_test_part(tmp_path, space, poisoned):
+    with pytest.raises(AssertionError, match="was read"):
+        run(compose([*FIXED, f"runs={tmp_path / 'other'}"]))
     lines: list[str] = []
     study = study_of(tmp_path, space)
     study.run(3, lines.append)
     assert study.counts == {"complete": 3} and len(lines) == 3
     tried = []  # accuracy and options of each trial
-    for folder in run_folders(tmp_path / "study"):
-        record = read_record(folder / "record.json")
+    for record in records(tmp_path):
         settings = record.config
         options = {
             f"head.{k}": settings["head"][k] for k in ("width", "layers", "splits", "dropout")
         }
         options["recipe.lr"] = settings["recipe"]["lr"]
         tried.append((record.selection.accuracy, options))
-        assert record.test is None and "test not read" in record.selection.rule
+        assert record.test is None and settings["protocol"]["name"] == "heldout"
         assert not any(key.startswith("test") for e in record.history for key in e)
-        assert not (folder / "predictions.npz").exists()
-        assert record.config["protocol"]["name"] == "heldout"
+        for key, option in space.options.items():
+            assert option._contains(option.to_internal_repr(options[key]))
     best = study.best
-    assert best.accuracy == max(accuracy for accuracy, _ in tried) and best.images == 40
-    assert (best.accuracy, best.values) in tried  # of equal ones, any
+    assert best.value == max(accuracy for accuracy, _ in tried)
+    assert (best.value, best.user_attrs["values"]) in tried and best.user_attrs["images"] == 40
+    assert not list(tmp_path.glob("study/*/*/*/predictions.npz"))
     assert read_records([tmp_path / "study"]) == []  # no result
-
-
-def test_with_the_test_part_the_poison_works(tmp_path, poisoned):
-    with pytest.raises(AssertionError, match="was read"):
-        run(compose([*FIXED, f"runs={tmp_path}"]))
 
 
 def test_a_run_without_test_trains_as_one_with_it(tmp_path):
     overrides = [*FIXED, f"runs={tmp_path}", "recipe.epochs=2"]
-    honest, blind = run(compose(overrides)), run(compose([*overrides, "data.test=false"]))
-    assert honest.folder != blind.folder
-    assert honest.record.history == blind.record.history
-    assert honest.record.selection.accuracy == blind.record.selection.accuracy
-    assert compose([*overrides, "data.test=true"]).identity() == compose(overrides).identity()
-    with pytest.raises(UserError, match=r"no test images: it was trained with data.test=false"):
+    plain, blind = run(compose(overrides)), run(compose([*overrides, "data.test=false"]))
+    assert plain.folder != blind.folder
+    assert plain.record.history == blind.record.history
+    assert plain.record.selection.accuracy == blind.record.selection.accuracy
+    with pytest.raises(UserError, match=r"data.test=false"):
         part_of(load_run(blind.folder, "cpu"), "test")
     with pytest.raises(UserError, match="protocol=heldout"):
         compose([*overrides, "data.test=false", "protocol=paper"])
 
 
 class Killed(BaseException):
-    """Stands for a process that ends without any clean-up of ours."""
+    """Stands for a process that ends without any clean-up."""
 
 
-def test_a_lost_trial_is_issued_again_and_goes_on(tmp_path, space, monkeypatch):
+def test_a_lost_trial_continues(tmp_path, space, monkeypatch):
     fixed = [*FIXED, "recipe.epochs=2", "runtime.save_every=0"]
     save = Checkpoint.save
 
@@ -142,14 +140,14 @@ def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space,
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(run_module, "run", interrupt)
+    monkeypatch.setattr(study_module, "run", interrupt)
     with pytest.raises(SystemExit) as ended:
         main(["search", *FIXED, "--space=space.yaml", "--journal=study/journal.log", "--study=s"])
     assert ended.value.code == EXIT_INTERRUPTED
     assert study_of(tmp_path, space).counts == {"running": 1}
 
 
-def test_the_trials_of_other_machines_are_left_alone(tmp_path, space, monkeypatch):
+def test_trials_of_other_machines_are_repeated_only_on_demand(tmp_path, space, monkeypatch):
     def die(*arguments):
         raise Killed
 
@@ -165,7 +163,7 @@ def test_the_trials_of_other_machines_are_left_alone(tmp_path, space, monkeypatc
     assert study.counts == {"complete": 1}
 
 
-def test_failed_trials_are_told(tmp_path, space, monkeypatch):
+def test_a_failed_trial_does_not_end_the_search(tmp_path, space, monkeypatch):
     real, calls = run_module.fit, []
 
     def sometimes(*arguments):
@@ -182,44 +180,31 @@ def test_failed_trials_are_told(tmp_path, space, monkeypatch):
     assert [line for line in lines if "failed" in line and "the loss is nan" in line] == [lines[1]]
 
 
-def test_a_search_in_which_all_fails_ends(tmp_path, space):
+def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
     with pytest.raises(UserError, match="the first 3 trials all failed"):
         study_of(tmp_path, space, [*FIXED, f"data.root={tmp_path}", "dataset=mnist"]).run(9, print)
 
 
+@pytest.mark.slow
 def test_two_processes_share_a_journal(tmp_path, space):
+    study_of(tmp_path, space)
     script = f"""
-import os, sys, time
 from pathlib import Path
-import torch
 from spinal_repro.search import Study, load_space
-from spinal_repro.training import run
-torch.set_num_threads(1)
 place = Path({str(tmp_path)!r})
 study = Study(place / "study/journal.log", "s", load_space(str(place / "space.yaml")), {FIXED!r})
-(place / f"ready{{sys.argv[1]}}").touch()
-while not (place / "go").exists():
-    time.sleep(0.01)
-study.run(6, print)
+study.run(12, print)
 """
-    command = [sys.executable, "-c", script]
-    both = [subprocess.Popen([*command, str(k)], stdout=subprocess.PIPE, text=True) for k in (1, 2)]
-    deadline = time.monotonic() + 240
-    while not all((tmp_path / f"ready{k}").exists() for k in (1, 2)):
-        assert time.monotonic() < deadline and all(p.poll() is None for p in both)
-        time.sleep(0.05)
-    (tmp_path / "go").touch()
-    told = [process.communicate(timeout=240)[0].splitlines() for process in both]
-    assert [process.returncode for process in both] == [0, 0]
-    assert all(told), "one process did everything"
-    numbers = sorted(int(line.split()[1].rstrip(":")) for lines in told for line in lines)
-    study = study_of(tmp_path, space)
-    assert study.counts == {"complete": 6} and numbers == list(range(6))
-    recorded = [
-        json.loads((folder / "record.json").read_text())["selection"]["accuracy"]
-        for folder in run_folders(tmp_path / "study")
+    both = [
+        subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
     ]
-    assert study.best.accuracy == max(recorded)
+    lines = [process.communicate(timeout=240)[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    study = study_of(tmp_path, space)
+    complete = study.counts["complete"]
+    assert complete in (12, 13) and complete == sum(map(len, lines))
+    assert study.best.value == max(r.selection.accuracy for r in records(tmp_path))
 
 
 def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
@@ -228,16 +213,13 @@ def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
     place = ["runs=" + str(tmp_path / "r s"), "head=spinal"]
     main(["search", *ours, *place, "--trials", "1", "--space", "space.yaml"])
     out = capsys.readouterr().out
-    assert "1 complete; best: trial 0" in out and "the test set was not read" in out
+    assert "1 complete; best: trial 0" in out
     command = shlex.split(out.splitlines()[-1])
-    assert command[:2] == ["spinal-train", "-m"] and command[-2:] == [
-        "protocol=heldout",
-        "seed=0,1,2",
-    ]
+    assert command[:2] == ["spinal-train", "-m"] and command[-1] == "seed=0,1,2"
     config = compose([*command[2:-1], "seed=0"])
     assert config.data.test and config.protocol.name == "heldout"
     (folder,) = run_folders(next((tmp_path / "r s/.search").iterdir()))
-    tried = json.loads((folder / "record.json").read_text())["config"]
+    tried = read_record(folder / "record.json").config
     assert tried["head"] == config.head.to_dict() and tried["recipe"]["lr"] == config.recipe.lr
     train.check_overrides(command[2:])
 
@@ -246,9 +228,8 @@ def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["head.width=8"], "head.width is searched"),
-        (["protocol=paper"], "never reads the test part"),
-        (["protocol.watch_test=true"], "never reads the test part"),
-        (["data.test=true"], "never reads the test part"),
+        (["protocol=paper"], "never reads the test set"),
+        (["data.test=true"], "never reads the test set"),
         (["recipe.epoch=1"], "recipe.epoch"),
         (["head=fc"], "head.width"),
         (["--space", "defualt"], "did you mean 'default'"),
@@ -257,7 +238,6 @@ def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
     ],
 )
 def test_refusals(tmp_path, monkeypatch, capsys, arguments, message):
-    pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit, match="2"):
         main(["search", *arguments])
@@ -267,41 +247,28 @@ def test_refusals(tmp_path, monkeypatch, capsys, arguments, message):
 def test_a_study_is_one_search(tmp_path, space):
     study_of(tmp_path, space)
     study_of(tmp_path, space, [*FIXED, "runtime.threads=1", f"runs={tmp_path}"])  # of this machine
-    with pytest.raises(UserError, match="other overrides"):
+    with pytest.raises(UserError, match="another search"):
         study_of(tmp_path, space, [*FIXED, "recipe.epochs=2"])
-    option = dataclasses.replace(space.options["head.width"], high=20)
-    other = dataclasses.replace(space, options={**space.options, "head.width": option})
-    with pytest.raises(UserError, match="other options"):
-        study_of(tmp_path, other)
+    (tmp_path / "space.yaml").write_text(SPACE.replace("high: 16", "high: 20"))
+    with pytest.raises(UserError, match="another search"):
+        study_of(tmp_path, load_space(str(tmp_path / "space.yaml")))
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    "text",
     [
-        ("options: {}", "nothing to search"),
-        ("options: {head.width: 8}", "must be"),
-        ("options: {head.width: {low: 8}}", "low and high, or choices"),
-        ("options: {head.width: {low: 8, high: 9, choices: [1]}}", "low and high, or choices"),
-        ("options: {head.width: {low: 9, high: 8}}", "must not be above"),
-        ("options: {recipe.lr: {low: 0.0, high: 1.0, log: true}}", "above 0 where log"),
-        ("options: {recipe.lr: {low: 0.1, hihg: 1.0}}", "did you mean 'high'"),
-        ("option: {}", "did you mean 'options'"),
-        ("[1]", "overrides and options"),
-        ("a: [", "cannot be read"),
-        ("\udcff", "cannot be read"),
+        "options: {head.width: 8}",
+        "options: {head.width: {low: 8}}",
+        "options: {head.width: {low: 8, high: 9, choices: [1]}}",
+        "options: {head.width: {low: 9, high: 8}}",
+        "options: {recipe.lr: {low: 0.0, high: 1.0, log: true}}",
+        "options: {recipe.lr: {low: 0.1, hihg: 1.0}}",
+        "option: {}",
+        "[1]",
+        "a: [",
     ],
 )
-def test_spaces_that_make_no_sense(tmp_path, text, message):
-    (tmp_path / "space.yaml").write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(UserError, match=message):
+def test_spaces_that_make_no_sense(tmp_path, text):
+    (tmp_path / "space.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"space\.yaml is not a search space"):
         load_space(str(tmp_path / "space.yaml"))
-
-
-def test_drawn_values_stay_in_their_range(space):
-    class Extreme:
-        def suggest_float(self, key, low, high, log):
-            return high + (high - low) * 1e-9 if torch.rand(1) > 0.5 else low
-
-    option = dataclasses.replace(space.options["recipe.lr"], low=0.123456, high=0.654321)
-    for _ in range(9):
-        assert option.low <= option.draw(Extreme(), "recipe.lr") <= option.high

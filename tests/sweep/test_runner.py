@@ -49,7 +49,7 @@ def test_how_each_job_ended(job):
     run(jobs)
     assert [(j.state, j.message) for j in jobs] == [
         ("failed", "RuntimeError: out of luck"),
-        ("killed", "by SIGKILL; if nobody did that, memory ran out"),
+        ("killed", "by SIGKILL, probably because the machine is out of memory"),
         ("timed out", "runtime.time_limit=0.02 minutes"),
         ("busy", "process 7 trains this run"),
         ("failed", "exit code 3"),

@@ -1,12 +1,17 @@
-"""The device and PyTorch's settings for a run, compiling in place, and the commit in records."""
+"""Device, threads, precision, compiling and memory of a run."""
+
+import platform
+import subprocess
+import sys
 
 import pytest
 import torch
+from helpers.variety import small
 from torch import nn
 
 from spinal_repro.errors import UserError
 from spinal_repro.models.heads import SpinalHead
-from spinal_repro.records.provenance import git_revision
+from spinal_repro.training import run as run_module
 from spinal_repro.training.device import (
     backend_settings,
     compile_model,
@@ -30,16 +35,30 @@ def test_a_compiled_model_keeps_the_names_of_its_weights(monkeypatch):
     assert list(model.state_dict()) == names
 
 
-def test_a_missing_compiler_is_said_before_training(monkeypatch, tmp_path):
+def test_a_missing_compiler_is_reported_before_training(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.delenv("CXX", raising=False)
     with pytest.raises(UserError, match=r"needs a C\+\+ compiler"):
         compile_model(nn.Linear(2, 2), CPU)
 
 
-def test_a_device_that_is_missing_is_named():
-    with pytest.raises(UserError, match="cuda"):
-        resolve_device("cuda:77" if torch.cuda.is_available() else "cuda")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda:77", "PyTorch finds"),
+        ("cpu:1", "finds 1 cpu"),
+        ("gpu", "unknown"),
+        ("cpu:x", "cpu:x"),
+    ],
+)
+def test_devices_that_are_missing(name, message):
+    with pytest.raises(UserError, match=message):
+        resolve_device(name)
+
+
+def test_the_device_of_auto():
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    assert (resolve_device("auto").type == "cpu") is not gpu
 
 
 def test_threads(tmp_path):
@@ -48,14 +67,9 @@ def test_threads(tmp_path):
     (tmp_path / "config.yaml").write_text("runtime: {threads: 2}")
     assert set_threads(None, tmp_path) == torch.get_num_threads() == 2
     assert set_threads(1, tmp_path) == torch.get_num_threads() == 1
-
-
-@pytest.mark.parametrize(
-    "content", [b"\xff\xfe", b"runtime: {threads: x}", b"runtime: {threads: null}", b"[1", b""]
-)
-def test_threads_of_a_damaged_configuration_are_those_of_the_machine(tmp_path, content):
-    (tmp_path / "config.yaml").write_bytes(content)
-    assert set_threads(None, tmp_path) == torch.get_num_threads()
+    for damaged in (b"\xff\xfe", b"runtime: {threads: x}", b"runtime: {threads: null}", b"[1"):
+        (tmp_path / "config.yaml").write_bytes(damaged)
+        assert set_threads(None, tmp_path) == 1
 
 
 class Unpooling(nn.Module):
@@ -66,11 +80,7 @@ class Unpooling(nn.Module):
         return images + nn.functional.max_unpool2d(pooled, where, 2)
 
 
-def test_deterministic_is_kept_or_refused(tmp_path, monkeypatch):
-    from training.variety import small
-
-    from spinal_repro.training import run as run_module
-
+def test_an_operation_that_is_not_deterministic_is_refused(tmp_path, monkeypatch):
     build = run_module.build_run
 
     def watched(*given):
@@ -80,25 +90,23 @@ def test_deterministic_is_kept_or_refused(tmp_path, monkeypatch):
         return setup
 
     monkeypatch.setattr(run_module, "build_run", watched)
-    with pytest.raises(UserError, match="deterministic=true is not possible"):
+    with pytest.raises(UserError, match="deterministic=false"):
         run_module.run(small(tmp_path, "runtime.deterministic=true"))
     assert not torch.are_deterministic_algorithms_enabled()
 
 
 def test_deterministic_on_mps_is_refused():
-    with (
-        pytest.raises(UserError, match="not supported by PyTorch on mps"),
-        backend_settings(torch.device("mps"), "fp32", deterministic=True),
-    ):
+    mps = torch.device("mps")
+    with pytest.raises(UserError, match="on mps"), backend_settings(mps, "fp32", True):
         pass
-    with backend_settings(torch.device("mps"), "fp32"):
+    with backend_settings(mps, "fp32"):
         assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])
 @pytest.mark.parametrize("deterministic", [False, True])
 def test_backend_settings_hold_for_a_run_and_are_restored(precision, deterministic):
-    """TF32 is off in fp32 alone; cuDNN chooses the fastest algorithm unless it must not."""
+    """TF32 is off in fp32 alone; cuDNN benchmarks unless it must be deterministic."""
     cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
     with backend_settings(torch.device("cuda"), precision, deterministic):
@@ -109,7 +117,32 @@ def test_backend_settings_hold_for_a_run_and_are_restored(precision, determinist
     assert not torch.are_deterministic_algorithms_enabled()
 
 
-@pytest.mark.parametrize(("suffix", "modified"), [("", False), ("+modified", True)])
-def test_the_commit_can_be_given(monkeypatch, suffix, modified):
-    monkeypatch.setenv("SPINAL_COMMIT", "0123456789abcdef" + suffix)
-    assert git_revision() == {"commit": "0123456789abcdef", "modified": modified}
+PAGE_FAULTS = """
+import resource, sys, torch
+from spinal_repro.training.device import keep_freed_memory
+torch.set_num_threads(1)
+if sys.argv[1] == "kept":
+    assert keep_freed_memory()
+counts = []
+for _ in range(20):  # the heap grows at first, until the freed blocks suffice
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    x = torch.ones(16 * 2**20)  # 64 MiB
+    del x
+    counts.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(counts[10:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
+def test_freed_memory_is_used_again_without_page_faults():
+    def faults(mode: str) -> int:
+        command = [sys.executable, "-c", PAGE_FAULTS, mode]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        return int(done.stdout)
+
+    by_default = faults("default")
+    if by_default == 0:
+        pytest.skip("this system counts no page faults")
+    assert by_default >= 32  # 16,384 pages of 4 KiB, or 32 of 2 MiB
+    assert faults("kept") < 32

@@ -2,20 +2,19 @@
 
 import pytest
 import torch
+from helpers.composing import composed
 
-from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
-from spinal_repro.errors import UserError
 from spinal_repro.training.device import autocast
 from spinal_repro.training.engine import Callback, Run, State, evaluate, fit
 from spinal_repro.training.setup import build_run
 
 CPU = torch.device("cpu")
-SMALL = ["data.limit=200", "recipe.epochs=2", "runtime.progress=none"]
+SMALL = ["model=flatten", "data.limit=200", "recipe.epochs=2", "recipe.batch_size=64"]
 
 
 def build(*overrides: str) -> tuple[Config, Run]:
-    config = compose([*SMALL, *overrides])
+    config = composed(*SMALL, *overrides)
     return config, build_run(config, CPU).run
 
 
@@ -29,7 +28,9 @@ def train(*overrides: str) -> tuple[Run, State]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_same_seed_gives_the_same_bits(head, precision):
     overrides = (f"head={head}", f"runtime.precision={precision}", "data.limit=64")
-    (first, first_state), (second, second_state) = train(*overrides), train(*overrides)
+    first, first_state = train(*overrides)
+    torch.rand(7)  # what was drawn before changes nothing
+    second, second_state = train(*overrides)
     assert first_state.history == second_state.history
     for name, tensor in first.model.state_dict().items():
         assert torch.equal(tensor, second.model.state_dict()[name]), name
@@ -37,17 +38,9 @@ def test_same_seed_gives_the_same_bits(head, precision):
     assert other.history != first_state.history
 
 
-def test_training_does_not_depend_on_what_was_random_before():
-    _, first = train()
-    torch.manual_seed(12345)
-    torch.rand(7)
-    _, second = train()
-    assert first.history == second.history
-
-
 def test_both_heads_see_the_same_backbone_and_batches():
-    _, fc = build("head=fc")
-    _, spinal = build("head=spinal")
+    _, fc = build("head=fc", "model=cnn")
+    _, spinal = build("head=spinal", "model=cnn")
     for mine, other in zip(
         fc.model.backbone.parameters(), spinal.model.backbone.parameters(), strict=True
     ):
@@ -59,7 +52,7 @@ def test_both_heads_see_the_same_backbone_and_batches():
 
 
 def test_training_learns():
-    _, state = train("data.limit=null", "recipe.epochs=6")
+    _, state = train("data.limit=null", "recipe.epochs=6", "recipe.optimizer=adam")
     assert state.history[-1]["val_accuracy"] > 0.8  # ten classes: chance is 0.1
     assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
 
@@ -78,7 +71,7 @@ def test_evaluation_counts_every_image_once_in_any_batch_size():
 def test_train_figures_are_those_of_a_plain_loop():
     """Loss, accuracy and weights of one epoch against a loop written out in the plainest way."""
     sgd = ("recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.momentum=0.5")
-    overrides = ("head=spinal", "model=flatten", "recipe.epochs=1", *sgd)
+    overrides = ("head=spinal", "recipe.epochs=1", *sgd)
     made, state = train(*overrides)
     config, plain = build(*overrides)
     optimizer = torch.optim.SGD(plain.model.parameters(), config.recipe.lr, config.recipe.momentum)
@@ -154,15 +147,8 @@ def test_bf16_computes_in_bf16_and_keeps_fp32_weights():
 
 
 def test_the_first_epochs_may_train_the_head_alone():
-    overrides = (
-        "model=cifar_cnn",
-        "dataset=digits",
-        "recipe.epochs=3",
-        "recipe.head_epochs=2",
-        "recipe.optimizer=sgd",
-        "recipe.momentum=0.9",
-    )
-    _, made = build(*overrides)
+    momentum = ("recipe.optimizer=sgd", "recipe.momentum=0.9")
+    _, made = build("model=cnn", "recipe.epochs=3", "recipe.head_epochs=2", *momentum)
     first = {name: tensor.clone() for name, tensor in made.model.state_dict().items()}
 
     def moved(run, _):
@@ -172,5 +158,3 @@ def test_the_first_epochs_may_train_the_head_alone():
     epochs = Epochs(moved)
     fit(made, [epochs])
     assert epochs.noted == [{"head"}, {"head"}, {"head", "backbone"}]
-    with pytest.raises(UserError, match="head_epochs"):
-        compose(["recipe.head_epochs=-1"])

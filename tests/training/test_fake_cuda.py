@@ -1,30 +1,31 @@
-"""Tensors on the CPU that meet those of a GPU, and steps that wait for it, found without one.
+"""Operations on two devices, and steps that wait for the GPU, found without a GPU.
 
-Tensors of PyTorch's FakeTensorMode have a device and a shape and no numbers: an operation on two
-devices raises, and so does looking at a number. ``cuda`` is the device of forward passes, batches
-and optimizers. Backward passes need PyTorch to find a real GPU, so they are on ``meta``, which is
-as different from the CPU.
+Tensors of PyTorch's FakeTensorMode have a device and a shape but no values: an operation on two
+devices raises, and so does reading a value. Backward passes need a real GPU for ``cuda``, so they
+are on ``meta``, another device that is not the CPU.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.composing import composed
+from helpers.variety import Everything
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from spinal_repro.config.compose import compose
 from spinal_repro.data import loader
 from spinal_repro.data.augment import AUGMENTATIONS, Augmentation, build_augmentations
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
+from spinal_repro.models.backbones import BACKBONES
 from spinal_repro.models.classifier import Classifier, build_model
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import callbacks
@@ -46,19 +47,12 @@ COLOUR = ("dataset.channels=3", "dataset.image_size=32")
 CASES = {
     "cnn": ["model=cnn", "head=fc"],
     "flatten": ["model=flatten", "head=linear"],
-    "lenet5": ["model=lenet5", "head=fc"],
     "vgg5": ["model=vgg5", "head=spinal"],
     "arch2": ["model=arch2", "head=arch2"],
-    "cifar_cnn": ["model=cifar_cnn", "head=fc", *COLOUR],
     "vgg11_bn": ["model=vgg11_bn", "head=spinal", *COLOUR],
-    "vgg_a_lrn": ["model=vgg_a_lrn", "head=linear", *COLOUR],
     "resnet18_thin": ["model=resnet18_thin", "head=spinal", *COLOUR],
-    "densenet": ["model=densenet", "model.depth=22", "head=fc", *COLOUR],
-    "bn_inception": ["model=bn_inception", "head=fc", *COLOUR],
-    "torchvision": ["model=torchvision", "model.name=resnet18", "head=fc", *COLOUR],
-    "grey torchvision": ["model=torchvision", "model.name=resnet18", "head=fc"],
-    "auxiliary": ["model=googlenet", "head=spinal", *COLOUR, "dataset.image_size=64"],
-    "timm": ["model=timm", "model.name=test_vit", "head=fc", *COLOUR],
+    "torchvision": ["model=torchvision", "model.name=resnet18", "head=fc"],
+    "auxiliary": ["model.name=everything", "head=spinal"],
     "progressive": ["model=cnn", "head=progressive", "head.norm=true"],
     "shared": ["model=cnn", "head=spinal", "head.shared=true", "head.layers=8"],
     "dropout": ["model=cnn", "head=spinal", "head.dropout=0.5", "head.norm=true"],
@@ -68,17 +62,19 @@ AUGMENTS = {
     "affine": {"degrees": 10, "translate": [0.1, 0.1]}, "vflip": {}, "pad_crop": {},
     "crop": {"size": 24},
 }  # fmt: skip
-MIXED = "device"  # is in what PyTorch says of two devices, in any version
 
 
 @pytest.fixture(autouse=True)
-def memory_that_is_not_pinned(monkeypatch):
-    """PyTorch has no pinned fake tensors."""
+def patched(monkeypatch):
+    """Fake tensors cannot be pinned; each batch is made by itself, so that it can be watched."""
     monkeypatch.setattr(Batches, "_pinned", lambda self, tensor: tensor)
+    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+    monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
+    monkeypatch.setitem(BACKBONES._items, "everything", Everything)
 
 
 class Crossings(TorchDispatchMode):
-    """Counts operations that read or write on two devices; numbers without dimensions may."""
+    """Lists operations on two devices; tensors without dimensions may be on another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -92,22 +88,16 @@ class Crossings(TorchDispatchMode):
         return result
 
 
-class Drawn(Augmentation):
-    """The same augmentation; what it draws, on the CPU, are real numbers."""
+def drawn(augmentation: Augmentation) -> Augmentation:
+    """The augmentation, with real random numbers on the CPU."""
+    draw = augmentation.draw
 
-    def __init__(self, inner: Augmentation) -> None:
-        self.inner = inner
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+    def real(count: int, size: int, generator: torch.Generator) -> Tensor:
         with fake_tensor.unset_fake_temporarily():
-            real = torch.Generator().manual_seed(0)
-            return self.inner.draw(count, size, real)
+            return draw(count, size, torch.Generator().manual_seed(0))
 
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        return self.inner.apply(images, parameters)
-
-    def size_after(self, size: int) -> int:
-        return self.inner.size_after(size)
+    augmentation.draw = real  # type: ignore[method-assign]
+    return augmentation
 
 
 @contextmanager
@@ -142,7 +132,7 @@ def moved(model: Classifier, device: str) -> Classifier:
 
 
 def built(case: str) -> tuple[Classifier, tuple[int, ...]]:
-    config = compose(["dataset=digits", *CASES[case]])
+    config = composed(*CASES[case])
     size = config.input_size
     model = build_model(config.dataset, config.model, config.head, image_size=size)
     return model, (4, config.dataset.channels, size, size)
@@ -179,29 +169,6 @@ def test_every_head_and_augmentation_is_among_these():
     assert set(AUGMENTS) == set(AUGMENTATIONS.names())
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_optimizers_stay_on_the_device(optimizer):
-    recipe = compose([f"recipe.optimizer={optimizer}", "recipe.momentum=0"]).recipe
-    if optimizer == "sgd":
-        recipe = dataclasses.replace(recipe, momentum=0.9)
-    model, _ = built("cnn")
-    with fake(), Crossings() as crossings:
-        on_device = moved(model, GPU)
-        made = build_optimizer(recipe, on_device.parameters())
-        for group in made.param_groups:  # PyTorch's fused SGD knows no fake tensors
-            group["fused"] = optimizer == "adam" and GPU == "cuda"
-        crossings.found.clear()
-        for _ in range(2):
-            for parameter in on_device.parameters():
-                parameter.grad = torch.zeros_like(parameter)
-            made.step()
-            made.zero_grad()
-        memory = [t for state in made.state.values() for t in state.values()]
-        memory = [t for t in memory if t.dim() or GPU == "cuda"]  # counts may be on the CPU
-        assert memory and all(t.device.type == GPU for t in memory)
-    assert crossings.found == []
-
-
 def digits(count: int = 40) -> ImageSet:
     return ImageSet(torch.zeros(count, 1, 28, 28, dtype=torch.uint8), torch.arange(count) % 10)
 
@@ -213,7 +180,7 @@ def batches(device: str, images: ImageSet, **options: object) -> Batches:
 
 
 def crossings_after_the_first(stream: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> list[str]:
-    """What crosses between the first batch and the last one."""
+    """Operations on two devices between the first batch and the last one."""
     with Crossings() as crossings:
         for number, (images, labels) in enumerate(stream()):
             assert images.device.type == labels.device.type == GPU
@@ -225,10 +192,9 @@ def crossings_after_the_first(stream: Callable[[], Iterator[tuple[Tensor, Tensor
 
 @pytest.mark.parametrize("resize", [None, (32, 32)])
 @pytest.mark.parametrize("augment", [[name] for name in AUGMENTS] + [["affine", "hflip"]], ids=str)
-def test_batches_stay_on_the_device(monkeypatch, augment, resize):
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)  # each batch on its own
+def test_batches_stay_on_the_device(augment, resize):
     entries = [{"name": name, **AUGMENTS[name]} for name in augment]
-    augmentations: Sequence[Augmentation] = [Drawn(a) for a in build_augmentations(entries)]
+    augmentations = list(map(drawn, build_augmentations(entries)))
     with fake():
         made = batches(GPU, digits(), resize=resize, crop=28 if resize else None)
         assert crossings_after_the_first(lambda: made.epoch(0, 1, augmentations)) == []
@@ -238,10 +204,10 @@ def test_batches_stay_on_the_device(monkeypatch, augment, resize):
 def run_on(device: str, *overrides: str) -> Run:
     """A run on a fake device; to be called and used in `fake`."""
     with fake_tensor.unset_fake_temporarily():
-        config = compose(
-            ["data.limit=40", "recipe.batch_size=8", "recipe.eval_batch_size=8", "head=fc",
-             "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", "runtime.device=cpu",
-             *overrides]
+        config = composed(
+            "data.limit=40", "recipe.batch_size=8", "recipe.eval_batch_size=8", "head=fc",
+            "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", "runtime.device=cpu",
+            *overrides,
         )  # fmt: skip
         real = build_run(config, torch.device("cpu")).run
     model = moved(real.model, device)
@@ -251,12 +217,12 @@ def run_on(device: str, *overrides: str) -> Run:
         optimizer=build_optimizer(config.recipe, model.parameters()),
         train=batches(device, digits()),
         select=batches(device, digits()),
-        augmentations=[Drawn(augmentation) for augmentation in real.augmentations],
+        augmentations=list(map(drawn, real.augmentations)),
     )
 
 
 class During(Callback):
-    """Notes what crosses between two devices in each step."""
+    """Lists the operations on two devices in each step."""
 
     def __init__(self, crossings: Crossings) -> None:
         self.crossings, self.steps = crossings, []
@@ -279,15 +245,13 @@ def begun(run: Run, folder: Path) -> list[Callback]:
 
 
 @pytest.mark.parametrize("case", ["momentum", "adam", "head alone, smoothed"])
-def test_an_epoch_does_not_wait_for_the_device(monkeypatch, tmp_path, case):
-    """Its losses can be read after it: there `fit` waits."""
+def test_an_epoch_does_not_wait_for_the_device(tmp_path, case):
+    """Reading its losses, as `fit` does afterwards, waits."""
     overrides = {
         "momentum": ["recipe.optimizer=sgd", "recipe.momentum=0.9"],
         "adam": ["recipe.optimizer=adam"],
         "head alone, smoothed": ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
     }
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
-    monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
     with fake(), Crossings() as crossings:
         run, during = run_on("meta", *overrides[case]), During(crossings)
         losses, correct, _ = train_one_epoch(run, 1, [*begun(run, tmp_path), during])
@@ -314,52 +278,40 @@ def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypat
     assert len(looks) == 5 and len(set(looks)) == 1
 
 
-# that the tests above can fail
+# the tests above can fail:
 
 
 class Wrong(Augmentation):
-    """Adds a constant that stands on the CPU."""
+    """Adds a constant that is on the CPU, moves it in each batch, or reads a value."""
+
+    def __init__(self, mistake: str) -> None:
+        self.mistake = mistake
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         return torch.zeros(count)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        return images + torch.ones(28)
-
-
-class Slow(Wrong):
-    """Brings a constant to the device with every batch."""
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        return images + torch.ones(28).to(images.device)
-
-
-class Waiting(Wrong):
-    """Looks at a number of every batch."""
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        return images if parameters.max() > 0 else images + 1
+        if self.mistake == "reads":
+            return images if parameters.max() > 0 else images + 1
+        constant = torch.ones(28)
+        return images + (constant.to(images.device) if self.mistake == "moves" else constant)
 
 
 def test_mistakes_are_found():
     with fake():
         made = batches(GPU, digits())
-        with pytest.raises(RuntimeError, match=MIXED):
-            next(made.epoch(0, 1, [Drawn(Wrong())]))
+        with pytest.raises(RuntimeError, match="device"):
+            next(made.epoch(0, 1, [drawn(Wrong("is on the CPU"))]))
         with pytest.raises(DataDependentOutputException):
-            next(made.epoch(0, 1, [Drawn(Waiting())]))
-        model = torch.nn.Linear(3, 2)
-        with pytest.raises(RuntimeError, match=MIXED):
-            model(torch.rand(4, 3, device="meta"))
+            next(made.epoch(0, 1, [drawn(Wrong("reads"))]))
 
 
-def test_a_transfer_in_every_batch_is_found(monkeypatch):
-    monkeypatch.setattr(loader, "TOGETHER_ELSEWHERE", 1)
+def test_a_transfer_in_every_batch_is_found():
     with fake(), Crossings() as crossings:
-        made = batches(GPU, digits())
-        assert len(crossings_after_the_first(lambda: made.epoch(0, 1, [Drawn(Slow())]))) == 4
+        slow, made = drawn(Wrong("moves")), batches(GPU, digits())
+        assert len(crossings_after_the_first(lambda: made.epoch(0, 1, [slow]))) == 4
         run, during = run_on("meta"), During(crossings)
-        run.augmentations = [Drawn(Slow())]
+        run.augmentations = [slow]
         train_one_epoch(run, 1, [during])
         assert all(during.steps)
 

@@ -1,7 +1,7 @@
-"""Histories, weights and records of 48 small runs, equal bit for bit to those stored.
+"""Histories, weights and records of small runs are bit for bit those that were stored.
 
-The last bits depend on the CPU and the version of PyTorch: hashes are stored by both, and there
-are none for most machines. Store those of this one, with code whose results are known to be right:
+The last bits depend on the CPU and the version of PyTorch, so hashes are stored by both; on other
+machines these tests are skipped. Store the hashes of this machine, with a commit that is right:
 
     PYTHONPATH=tests python tests/training/test_same_bits.py
 """

@@ -1,77 +1,71 @@
 """Stages: best weights, a fresh optimizer, a new learning rate; published validation parts."""
 
+import dataclasses
+
 import pytest
 import torch
+from helpers.composing import composed
 
-from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.training import setup as builder
 from spinal_repro.training.engine import Callback, fit
-from spinal_repro.training.optim import Step
 from spinal_repro.training.setup import build_run
 
 BASE = ["data.limit=120", "runtime.progress=none", "runtime.device=cpu", "head=spinal"]
+CPU = torch.device("cpu")
 
 
-def history(overrides, epochs):
-    """Train; the run, and for each stage whether it opened from the best weights so far."""
-    config = compose([*BASE, f"recipe.epochs={epochs}", *overrides])
-    run, opened = build_run(config, torch.device("cpu")).run, {}
+def trained(overrides, epochs):
+    """A finished run, and for each stage whether it began with the best weights so far."""
+    run = build_run(composed(*BASE, f"recipe.epochs={epochs}", *overrides), CPU).run
+    from_best = {}
 
-    class Opened(Callback):
+    class Watch(Callback):
         best = None
 
         def on_epoch_end(self, run, is_best):
             if is_best:
                 self.best = {n: t.clone() for n, t in run.model.state_dict().items()}
 
-    watch, forward = Opened(), run.model.forward
+    watch, forward = Watch(), run.model.forward
 
     def first(images):
         epoch = run.state.epoch + 1
-        if run.model.training and epoch in run.recipe.stages and epoch not in opened:
+        if run.model.training and epoch in run.recipe.stages and epoch not in from_best:
             now = run.model.state_dict()
-            opened[epoch] = all(torch.equal(now[name], of) for name, of in watch.best.items())
+            from_best[epoch] = all(torch.equal(now[name], of) for name, of in watch.best.items())
         return forward(images)
 
     run.model.forward = first
     fit(run, [watch])
-    return run, run.state, opened
+    return run, from_best
 
 
-def test_a_stage_opens_with_its_rate_from_the_best_weights():
-    overrides = ["recipe.stages={3: 0.0005, 5: 0.0001}", "recipe.lr=0.001"]
-    run, state, opened = history(overrides, epochs=5)
-    assert [entry["lr"] for entry in state.history] == [0.001, 0.001, 0.0005, 0.0005, 0.0001]
-    assert opened == {3: True, 5: True}
+def test_a_stage_starts_with_its_rate_from_the_best_weights():
+    run, from_best = trained(["recipe.stages={3: 0.0005, 5: 0.0001}", "recipe.lr=0.001"], epochs=5)
+    assert [e["lr"] for e in run.state.history] == [0.001, 0.001, 0.0005, 0.0005, 0.0001]
+    assert from_best == {3: True, 5: True}
     steps = {int(s["step"]) for s in run.optimizer.state.values()}
     assert steps == {len(run.train)}  # Adam has counted the last stage's one epoch only
 
 
-def test_the_step_rule_starts_anew_in_each_stage():
-    rule = "+recipe.lr_rule.step=2"
-    overrides = ["recipe.stages={4: 0.01}", "recipe.lr=1.0", "recipe.lr_rule.name=step", rule]
-    _, state, _ = history([*overrides, "recipe.optimizer=sgd"], epochs=7)
-    rates = [entry["lr"] for entry in state.history]
+def test_the_step_rule_starts_again_in_each_stage():
+    rule = ["recipe.lr_rule.name=step", "+recipe.lr_rule.step=2", "recipe.optimizer=sgd"]
+    run, _ = trained(["recipe.stages={4: 0.01}", "recipe.lr=1.0", *rule], epochs=7)
+    rates = [entry["lr"] for entry in run.state.history]
     assert rates == pytest.approx([1, 1, 0.1, 0.01, 0.01, 0.001, 0.001])
 
 
-@pytest.mark.parametrize("forget", [False, True])
-def test_selection_over_stages(forget):
-    """A second stage that ruins the net is not selected, unless earlier stages are forgotten."""
-    overrides = ["recipe.stages={4: 3.0}", f"recipe.best_of_last_stage={forget}"]
-    _, state, _ = history([*overrides, "recipe.lr=0.005"], epochs=5)
-    correct = [entry["val_correct"] for entry in state.history]
+@pytest.mark.parametrize("last_stage", [False, True])
+def test_selection_over_stages(last_stage):
+    """A second stage that ruins the net is selected only if earlier ones are left out."""
+    overrides = ["recipe.stages={4: 3.0}", f"recipe.best_of_last_stage={last_stage}"]
+    run, _ = trained([*overrides, "recipe.lr=0.005"], epochs=5)
+    correct = [entry["val_correct"] for entry in run.state.history]
     assert max(correct[:3]) > max(correct[3:])
-    assert state.best_epoch == (
-        4 + correct[3:].index(max(correct[3:])) if forget else 1 + correct.index(max(correct))
+    assert run.state.best_epoch == (
+        4 + correct[3:].index(max(correct[3:])) if last_stage else 1 + correct.index(max(correct))
     )
-
-
-def test_step_refuses_what_makes_no_sense():
-    for options in ({"step": 0}, {"factor": 1.0}, {"factor": 0.0}):
-        with pytest.raises(ValueError, match="must be"):
-            Step(**options)
 
 
 def with_val(config, root, download, test):
@@ -87,23 +81,23 @@ def with_val(config, root, download, test):
 
 def test_a_published_validation_part_selects(monkeypatch):
     monkeypatch.setattr(builder, "load_dataset", with_val)
-    config = compose(["runtime.progress=none"])
-    setup = build_run(config, torch.device("cpu"))
+    config = composed("runtime.progress=none")
+    setup = build_run(config, CPU)
     whole = load_dataset(config.dataset, "unused")
     assert setup.run.train.num_images == len(whole.train)  # nothing is cut from train
     assert setup.data["published_val"] and setup.data["sizes"]["val"] == len(whole.test) // 3
     assert torch.equal(setup.run.select.labels, whole.test.labels[: len(whole.test) // 3])
 
-    paper = build_run(compose(["protocol=paper"]), torch.device("cpu"))
+    paper = build_run(composed("protocol=paper"), CPU)
     assert paper.data["sizes"]["val"] == 0 and paper.run.select is paper.test
 
 
 def test_training_and_evaluation_must_agree_on_the_size():
-    config = compose([*BASE, "recipe.augment=[{name: crop, size: 20}]"])
-    with pytest.raises(ValueError, match="trains on images of 20 px and evaluates on 28 px"):
-        build_run(config, torch.device("cpu"))
-    prepared = "recipe.prepare={train: {resize: [32, 32]}, eval: {resize: 20, crop: 20}}"
-    config = compose([*BASE, "model=flatten", "recipe.augment=[{name: crop, size: 20}]", prepared])
-    setup = build_run(config, torch.device("cpu"))
+    config = composed(*BASE, "model=flatten", "recipe.augment=[{name: crop, size: 20}]")
+    with pytest.raises(ValueError, match=r"trains on images of 20 px and evaluates on .* 28 px"):
+        build_run(config, CPU)
+    prepare = {"train": {"resize": [32, 32]}, "eval": {"resize": 20, "crop": 20}}
+    recipe = dataclasses.replace(config.recipe, prepare=prepare)
+    setup = build_run(dataclasses.replace(config, recipe=recipe), CPU)
     images, _ = next(setup.run.train.epoch(0, 1, setup.run.augmentations))
     assert images.shape[-2:] == (20, 20) == next(setup.test.in_order())[0].shape[-2:]
