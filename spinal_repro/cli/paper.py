@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.cli import paper_run
+from spinal_repro.cli.tables import add_format
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell, load_cells
-from spinal_repro.results.tables import FORMATS, Column, render
+from spinal_repro.results.tables import Column, render
 
 RECORDS = Path("results/records")
 LIST_COLUMNS = (
@@ -61,7 +62,7 @@ def add_parser(commands: Any) -> None:
     plan.set_defaults(command=print_plan)
     paper_run.add_parser(actions)
     for command in (listing, plan):
-        command.add_argument("--format", choices=FORMATS, default="table", help="default: table")
+        add_format(command)
         runs = "folder of run folders (default: SPINAL_RUNS, or ./runs)"
         command.add_argument("--runs", type=Path, help=runs)
         command.add_argument("--records", type=Path, help=f"committed records (default: {RECORDS})")
@@ -100,14 +101,14 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
     """Count the seeds finished as each cell says, by its name and by protocol."""
     from spinal_repro.records.store import read_records
-    from spinal_repro.results.cells import match
+    from spinal_repro.results.cells import group_records_by_cell
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
-    records = read_records(folders, without=("history",))
-    for result in match(cells, records) if records else ():
+    records = read_records(folders, history=False)
+    for result in group_records_by_cell(cells, records) if records else ():
         if result.cell.best_of:
             continue
-        seeds = {run.seed for run in result.runs if not run.marks}
+        seeds = {run.seed for run in result.runs if not run.differences}
         counted = found[result.cell.name]
         counted[result.protocol] = max(counted[result.protocol], len(seeds))
     return found

@@ -126,7 +126,7 @@ def _work(box: TimeBox[Run], report: Report, signals: "StopOnSignal") -> None:
         if (run.folder / RECORD).is_file():
             echo(f"already finished: {run.folder}")
             _train(run, box, signals)
-            device = run.record and run.record["environment"].get("device_name")
+            device = run.record and run.record.environment.get("device_name")
             if device == report.machine["device_name"]:
                 box.learn(run.cell, run.seconds())
     while not signals.received and (chosen := box.next(time.monotonic())):
@@ -161,7 +161,7 @@ def _train(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
     box.begin(time.monotonic())
     try:
         run.record = train(run.config, [in_time, signals]).record
-        run.timing, run.done, run.state = run.record["timing"], run.epochs, "done"
+        run.timing, run.done, run.state = run.record.timing, run.epochs, "done"
     except Interrupted:
         reason = in_time.reason or f"stopped by {signals.received}"
         run.state = "" if reason == PUT_OFF else reason

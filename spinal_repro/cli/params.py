@@ -1,224 +1,140 @@
-"""Sizes of the shipped models with the shipped heads, counted without training or data."""
+"""``spinal params``: sizes of models, counted without training or data."""
 
-import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
-from spinal_repro.config.compose import choices, compose
-from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import Classifier, build_model
-from spinal_repro.models.counting import Counts, count
-from spinal_repro.models.heads import HEADS
-from spinal_repro.paper.cells import Cell
-from spinal_repro.paper.regression import INPUTS, make_net
-from spinal_repro.records.store import stored_config
-from spinal_repro.results.tables import Column
 
 BASELINE = "fc"
-
-# The data set that a model is counted on where none is named; all others see photographs.
-DATASETS = dict.fromkeys(("arch2", "cnn", "flatten", "lenet5", "vgg5"), "mnist") | dict.fromkeys(
-    (
-        "cifar_cnn",
-        "densenet",
-        "resnet18_thin",
-        "resnet34_thin",
-        "vgg11_bn",
-        "vgg13_bn",
-        "vgg16_bn",
-        "vgg19_bn",
+# Data sets that models are counted on unless one is named; all others see photographs.
+DATASETS = {
+    "mnist": ("arch2", "cnn", "flatten", "lenet5", "vgg5"),
+    "cifar10": (
+        *("cifar_cnn", "densenet", "resnet18_thin", "resnet34_thin"),
+        *("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     ),
-    "cifar10",
-)
+}
 PHOTOGRAPHS = "hymenoptera"
-# Made for larger photographs; Inception v3's auxiliary output cannot do with less.
+# Made for larger photographs; the auxiliary output of Inception v3 needs them.
 IMAGE_SIZES = dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299)
 
 
-@dataclass
-class Sizes:
-    """Rows of a table of sizes, and compositions that do not fit: model, head, why."""
+def add_parser(commands: Any) -> None:
+    """Add the command."""
+    from spinal_repro.cli.tables import add_format
 
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    refused: list[tuple[str, str, str]] = field(default_factory=list)
+    params = commands.add_parser(
+        "params",
+        help="parameters, multiplications and activations, without training or data",
+        epilog="Without model=... every model is counted, without head=... every head. Every row "
+        "is compared with head=fc on the same model and data set.",
+    )
+    params.add_argument(
+        "overrides",
+        nargs="*",
+        help="a composition, as for spinal-train, e.g. dataset=mnist model=cnn,vgg5 head=spinal",
+    )
+    params.add_argument(
+        "--cells", action="store_true", help="count every published cell instead, as JSON"
+    )
+    params.add_argument(
+        "--out",
+        type=Path,
+        help="with --cells: the file to write (spinal tables reads results/counts.json); "
+        "printed without it",
+    )
+    add_format(params)
+    params.set_defaults(command=print_params)
 
 
-def sizes(overrides: Sequence[str] = ()) -> Sizes:
+def print_params(given: argparse.Namespace) -> None:
+    """Print the sizes of compositions, or write those of cells."""
+    if given.cells and given.overrides:
+        raise UserError("--cells counts every cell; leave out --cells or the overrides")
+    if given.out is not None and not given.cells:
+        raise UserError("--out is for the counts of the cells: spinal params --cells --out FILE")
+    if given.out is not None and not given.out.resolve().parent.is_dir():
+        raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
+    if given.cells:
+        from spinal_repro.io import write_json
+        from spinal_repro.paper.cells import load_cells
+        from spinal_repro.paper.sizes import count_cells
+
+        counts, refused = count_cells(load_cells())
+        if given.out is None:
+            print(json.dumps(counts, indent=1))
+        else:
+            write_json(given.out, counts)
+    else:
+        from spinal_repro.results.sizes import COUNTS
+        from spinal_repro.results.tables import Column, render
+
+        rows, refused = sizes(given.overrides)
+        columns = [Column(key, title) for key, title in TITLES.items()]
+        print(render([*columns, *COUNTS], rows, given.format))
+    for name, why in refused.items():  # on stderr: standard output is the table alone
+        print(f"not counted, {name}: {why}", file=sys.stderr)
+
+
+TITLES = {"dataset": "Data set", "model": "Model", "head": "Head"}
+
+
+def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Count compositions.
 
     Args:
-        overrides: Hydra overrides. Where they name no model, every shipped one is counted, where
-            they name no head, every head; ``model=cnn,vgg5`` counts those. Where they name no data
-            set, each model has the one of `DATASETS`.
-
-    Raises:
-        UserError: where nothing that is named can be built.
-    """
-    named = {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    rest = [o for o in overrides if o.partition("=")[0] not in ("model", "head", "dataset")]
-    models, heads = _names("model", named), _names("head", named)
-    heads.sort(key=lambda name: name != BASELINE)
-    counter = _Counter()
-    found = Sizes()
-    for model in models:
-        dataset = named.get("dataset", DATASETS.get(model, PHOTOGRAPHS))
-        given = [f"model={model}", f"dataset={dataset}", *rest]
-        if "dataset" not in named and model in IMAGE_SIZES:
-            given.insert(2, f"dataset.image_size={IMAGE_SIZES[model]}")
-        try:
-            base = counter(compose([*_without_head_options(given), f"head={BASELINE}"]))
-        except UserError as error:
-            found.refused.append((model, "any head", str(error)))
-            continue
-        for head in heads:
-            try:
-                counts = counter(compose([*given, f"head={head}"]))
-            except UserError as error:
-                found.refused.append((model, head, str(error)))
-                continue
-            row = {"dataset": dataset, "model": model, "head": head}
-            found.rows.append(row | counts.to_dict() | _changes(counts, base))
-    if not found.rows and found.refused:
-        raise UserError(found.refused[0][-1])
-    return found
-
-
-def cell_counts(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
-    """Count the models of published cells.
-
-    Args:
-        cells: From `spinal_repro.paper.cells.load_cells`.
+        overrides: Hydra overrides; ``model=cnn,vgg5`` counts both. Without ``model=`` every
+            shipped model is counted, without ``head=`` every head, without ``dataset=`` each
+            model on its data set in `DATASETS`.
 
     Returns:
-        Counts by the name of the cell, and why the others could not be counted.
+        Rows, and for heads and models that do not fit the first reason.
     """
-    counter = _Counter()
-    found, refused = {}, {}
-    for cell in cells:
+    from spinal_repro.config.compose import compose
+    from spinal_repro.paper.sizes import count_model
+    from spinal_repro.results.sizes import compare
+
+    named = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    rest = [o for o in overrides if o.partition("=")[0] not in TITLES]
+    plain = [o for o in rest if not o.lstrip("+~").startswith("head.")]  # for the baseline
+    heads = sorted(_names("head", named), key=lambda head: head != BASELINE)
+    rows: list[dict[str, Any]] = []
+    refused: dict[str, dict[str, str]] = {}
+    for model in _names("model", named):
+        dataset = named.get("dataset", _dataset(model))
+        given = [f"model={model}", f"dataset={dataset}"]
+        if "dataset" not in named and model in IMAGE_SIZES:
+            given.append(f"dataset.image_size={IMAGE_SIZES[model]}")
         try:
-            if cell.regression is not None:
-                found[cell.name] = _count_regression(cell.regression).to_dict()
-            elif cell.config:
-                found[cell.name] = counter(stored_config(cell.config)).to_dict()
+            base = count_model(compose([*given, *plain, f"head={BASELINE}"]))
         except UserError as error:
-            refused[cell.name] = str(error)
-    return found, refused
-
-
-def recount(config: Config) -> dict[str, int]:
-    """Count the model of one configuration, as its record should have it."""
-    return _Counter()(config).to_dict()
-
-
-def _count_regression(regression: Mapping[str, Any]) -> Counts:
-    """The toy regression's nets are heads on eight inputs."""
-    with torch.device("meta"):
-        net = make_net(regression["net"], regression.get("layers", "distinct"))
-    return count(Classifier(_Features(INPUTS), net), 1, 1)
-
-
-def _names(group: str, named: dict[str, str]) -> list[str]:
-    given = named.get(group)
-    return choices(group) if given is None else given.split(",")
-
-
-def _without_head_options(overrides: Sequence[str]) -> list[str]:
-    """Overrides that suit any head: ``head.width=10`` is not for the baseline."""
-    return [o for o in overrides if not o.lstrip("+~").startswith("head.")]
-
-
-class _Features(nn.Module):
-    """In the place of a backbone that has been counted."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to blank features ``[N, D]``."""
-        return images.new_zeros(len(images), self.num_features)
-
-
-class _Counter:
-    """Counts compositions, each backbone once."""
-
-    def __init__(self) -> None:
-        self._bodies: dict[str, tuple[int, Counts]] = {}
-
-    def __call__(self, config: Config) -> Counts:
-        dataset, head = config.dataset, config.head
-        shape = (dataset.channels, config.input_size)
-        key = repr((shape, config.model.to_dict()))
-        if key not in self._bodies:
-            classifier = _build(config)
-            counts = count(classifier, *shape)
-            self._bodies[key] = (int(classifier.backbone.num_features), counts)  # type: ignore[arg-type]
-            return counts
-        features, body = self._bodies[key]
-        with torch.device("meta"):
-            top = HEADS.build(head.name, head.options, features, dataset.outputs)
-        counts = count(Classifier(_Features(features), top), *shape)
-        body_multiplications = body.total_multiplications - body.head_multiplications
-        return dataclasses.replace(
-            counts,
-            body_parameters=body.body_parameters,
-            total_parameters=body.body_parameters + counts.head_parameters,
-            total_multiplications=body_multiplications + counts.head_multiplications,
-        )
-
-
-def _build(config: Config) -> Classifier:
-    """On PyTorch's meta device, where weights take neither memory nor time; none are loaded."""
-    options = {k: v for k, v in config.model.options.items() if k != "pretrained"}
-    model = dataclasses.replace(config.model, options=options)
-    try:
-        with torch.device("meta"):
-            return build_model(config.dataset, model, config.head, image_size=config.input_size)
-    except NotImplementedError:  # some backbones compute with values while they are built
-        return build_model(config.dataset, model, config.head, image_size=config.input_size)
-
-
-def _changes(counts: Counts, base: Counts) -> dict[str, float | None]:
-    """Changes in percent against the fully connected head on the same model."""
-    return {
-        f"{name}_change": 100 * (getattr(counts, name) / getattr(base, name) - 1)
-        if getattr(base, name)
-        else None
-        for name in ("head_parameters", "head_multiplications", "total_multiplications")
+            refused.setdefault("any head", {})[model] = str(error)
+            continue
+        for head in heads:
+            row = {"dataset": dataset, "model": model, "head": head}
+            try:
+                counts = count_model(compose([*given, *rest, f"head={head}"]))
+                rows.append(row | compare(counts, base))
+            except UserError as error:
+                refused.setdefault(head, {})[model] = str(error)
+    if not rows and refused:
+        raise UserError(next(why for models in refused.values() for why in models.values()))
+    return rows, {
+        f"{head} with {', '.join(models)}": next(iter(models.values()))
+        for head, models in refused.items()
     }
 
 
-def _number(value: int) -> str:
-    return f"{value:,}"
+def _names(group: str, named: Mapping[str, str]) -> list[str]:
+    """The names given of a group of configuration, or all."""
+    from spinal_repro.config.compose import choices
+
+    return named[group].split(",") if group in named else choices(group)
 
 
-def _percent(value: float) -> str:
-    return f"{value:+.2f}"
-
-
-_CHANGE = "change in percent against head=fc on the same model and data set"
-
-COLUMNS = (
-    Column("dataset", "Data set"),
-    Column("model", "Model"),
-    Column("head", "Head"),
-    Column("body_parameters", "Body params", "trainable parameters of the backbone", _number),
-    Column("head_parameters", "Head params", "trainable parameters of the head", _number),
-    Column("head_parameters_change", "Head params vs FC %", _CHANGE, _percent),
-    Column("total_parameters", "Total params", "both together", _number),
-    Column(
-        "head_multiplications",
-        "Head mult",
-        "multiplications of the head for one image; a layer called twice counts twice",
-        _number,
-    ),
-    Column("head_multiplications_change", "Head mult vs FC %", _CHANGE, _percent),
-    Column("total_multiplications", "Total mult", "with those of the backbone", _number),
-    Column("total_multiplications_change", "Total mult vs FC %", _CHANGE, _percent),
-    Column("head_activations", "Activations", "hidden units of the head, logits not counted"),
-)
+def _dataset(model: str) -> str:
+    return next((name for name, models in DATASETS.items() if model in models), PHOTOGRAPHS)

@@ -3,14 +3,19 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
+from spinal_repro.results.tables import FORMATS
+
+if TYPE_CHECKING:
+    from spinal_repro.records.record import Record
+    from spinal_repro.results.findings import ResultsIndex
 
 RESULTS, RECORDS = Path("results"), Path("results/records")
 COUNTS = Path("results/counts.json")
-HEAVY = ("timing", "streams", "summary")  # tables and claims need none of it
 
 
 def add_parser(commands: Any) -> None:
@@ -22,14 +27,7 @@ def add_parser(commands: Any) -> None:
         "tables between <!-- table: CELLS --> and <!-- end --> in the README.md beside OUT. "
         "The same records always give the same bytes.",
     )
-    tables.add_argument(
-        "--records",
-        nargs="+",
-        type=Path,
-        default=[RECORDS],
-        metavar="DIR",
-        help=f"folders of records (default: {RECORDS})",
-    )
+    add_inputs(tables)
     tables.add_argument(
         "--runs",
         nargs="?",
@@ -38,13 +36,6 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="also the runs of this machine (SPINAL_RUNS, or ./runs); needs an --out of its own, "
         "as the committed tables show committed records alone",
-    )
-    tables.add_argument(
-        "--counts",
-        type=Path,
-        default=COUNTS,
-        metavar="FILE",
-        help=f"sizes of the cells' models, of spinal params --cells (default: {COUNTS})",
     )
     tables.add_argument(
         "--out", type=Path, default=RESULTS, help=f"folder to write to (default: {RESULTS})"
@@ -57,25 +48,60 @@ def add_parser(commands: Any) -> None:
     tables.set_defaults(command=run)
 
 
-def run(given: argparse.Namespace) -> None:
-    """Write or check.
+def add_format(command: argparse.ArgumentParser, *more: str) -> None:
+    """Add the option that names the format of a printed table."""
+    command.add_argument(
+        "--format", choices=(*FORMATS, *more), default="table", help="default: table"
+    )
 
-    Raises:
-        UserError: for folders that are not there or cannot be written, and for broken records.
-    """
+
+def add_inputs(command: argparse.ArgumentParser) -> None:
+    """Add the options that name records and counts."""
+    command.add_argument(
+        "--records",
+        type=Path,
+        nargs="+",
+        default=[RECORDS],
+        metavar="DIR",
+        help=f"folders of records or runs (default: {RECORDS})",
+    )
+    command.add_argument(
+        "--counts",
+        type=Path,
+        default=COUNTS,
+        metavar="FILE",
+        help=f"sizes of the cells' models, of spinal params --cells (default: {COUNTS})",
+    )
+
+
+def read_index(folders: Sequence[Path], counts: Path) -> "tuple[ResultsIndex, list[Record]]":
+    """Index the records of some folders, and return the records that name no cell, too."""
+    from spinal_repro.records.store import read_records
+    from spinal_repro.results.cells import own_runs
+    from spinal_repro.results.findings import build_index
+
+    records = read_records(folders)
+    if not counts.is_file():
+        print(f"no {counts}: only cells with records have sizes", file=sys.stderr)
+    index = build_index(records, counts)
+    return index, own_runs(list(index.cells.values()), records)
+
+
+def run(given: argparse.Namespace) -> None:
+    """Write the files, or check them."""
     if given.runs is not None and given.out.resolve() == RESULTS.resolve():
         raise UserError(
-            f"{RESULTS} shows committed records alone; give the tables of your runs a place of "
-            f"their own (--out my), or take the runs over with 'spinal records add'"
+            f"{RESULTS} shows committed records alone; write the tables of your runs to another "
+            f"folder (--out my), or add the runs to the records with 'spinal records add'"
         )
     wanted = build(given)
     stale = [path for path in _generated(given.out / "tables") if path not in wanted]
+    changed = [path for path, text in wanted.items() if _read(path) != text.encode()]
     if given.check:
-        wrong = [path for path, text in wanted.items() if _read(path) != text.encode()]
-        if wrong or stale:
+        if changed or stale:
             print(
-                f"spinal: not what the records give: {', '.join(map(str, [*wrong, *stale]))}; "
-                f"rewrite them with '{_command(given)}'",
+                f"spinal: not what the records give: {', '.join(map(str, [*changed, *stale]))}; "
+                f"rewrite them: the same command without --check",
                 file=sys.stderr,
             )
             sys.exit(1)
@@ -85,9 +111,8 @@ def run(given: argparse.Namespace) -> None:
 
     try:
         (given.out / "tables").mkdir(parents=True, exist_ok=True)
-        for path, text in wanted.items():
-            if _read(path) != text.encode():
-                write_atomic(path, text)
+        for path in changed:
+            write_atomic(path, wanted[path])
         for path in stale:
             path.unlink()
     except OSError as error:
@@ -96,65 +121,30 @@ def run(given: argparse.Namespace) -> None:
 
 
 def build(given: argparse.Namespace) -> dict[Path, str]:
-    """Every generated file by its path: below ``out``, and the README.md beside it.
-
-    Raises:
-        UserError: as `run`.
-    """
-    from spinal_repro.paper.cells import load_cells, table_titles
-    from spinal_repro.records.store import read_records
-    from spinal_repro.results.cells import match, own_runs
+    """Make every file: those below ``out``, and the README.md beside it."""
     from spinal_repro.results.pages import MARKER, files, fill
 
     folders = [*given.records, *([] if given.runs is None else [given.runs])]
     if given.runs is not None and given.records == [RECORDS] and not RECORDS.is_dir():
         folders = [given.runs]  # outside a checkout there are no committed records
-    cells, records = load_cells(), read_records(folders, without=HEAVY)
-    results = match(cells, records)
-    counted = _counted(given.counts)
-    made = files(results, counted, table_titles(), own_runs(cells, records))
-    wanted = {given.out / name: text for name, text in made.items()}
+    index, own = read_index(folders, given.counts)
+    wanted = {given.out / name: text for name, text in files(index, own).items()}
     front = given.out.parent / "README.md"
     if given.runs is None and front.is_file():
         text = front.read_text(encoding="utf-8")
         if MARKER.search(text):
-            wanted[front] = fill(text, results, counted)
+            wanted[front] = fill(text, index)
     return wanted
-
-
-def _counted(path: Path) -> dict[str, dict[str, int]]:
-    from spinal_repro.results.findings import read_counts
-
-    if not path.is_file():
-        print(f"no {path}: sizes of the cells that were run alone", file=sys.stderr)
-        return {}
-    return read_counts(path)
 
 
 def _generated(folder: Path) -> list[Path]:
     """The tables in a folder that this command wrote, in every format."""
-    from spinal_repro.results.pages import GENERATED, STYLES
+    from spinal_repro.results.pages import GENERATED, KINDS
 
-    found = []
-    for page in sorted(folder.glob("*.md")):
-        if GENERATED in page.read_text(encoding="utf-8"):
-            found += [page.with_suffix(f".{suffix}") for suffix in STYLES]
+    pages = [p for p in sorted(folder.glob("*.md")) if GENERATED in p.read_text(encoding="utf-8")]
+    found = [page.with_suffix(f".{suffix}") for page in pages for suffix in KINDS]
     return [path for path in found if path.is_file()]
 
 
 def _read(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _command(given: argparse.Namespace) -> str:
-    """The command that writes what this one checks."""
-    parts = ["spinal tables"]
-    if given.records != [RECORDS]:
-        parts.append(f"--records {' '.join(map(str, given.records))}")
-    if given.runs is not None:
-        parts.append(f"--runs {given.runs}")
-    if given.counts != COUNTS:
-        parts.append(f"--counts {given.counts}")
-    if given.out != RESULTS:
-        parts.append(f"--out {given.out}")
-    return " ".join(parts)

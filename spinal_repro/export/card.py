@@ -53,11 +53,11 @@ def describe(trained: Trained) -> dict[str, str]:
     record = trained.record
     return {
         "producer": f"spinal-repro {__version__}",
-        "run": str(record["run"]),
-        "identity": str(record["identity"]),
+        "run": record.run,
+        "identity": record.identity,
         "classes": json.dumps(list(trained.classes)),
         "preprocessing": json.dumps(preprocessing(trained)),
-        "config": json.dumps(record["config"]),
+        "config": json.dumps(record.config),
     }
 
 

@@ -1,51 +1,41 @@
-"""What the report shows of a cell when its row is opened."""
+"""Details of a cell, which the report shows when its row is opened."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy
-from spinal_repro.results.accuracy import decimals
-from spinal_repro.results.cells import ResultGroup, Run
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup, Run
 
 if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell, Published
+    from spinal_repro.paper.cells import Published
 
-RUN_TITLES = (
-    "Seed", "Shown", "Selected", "Last", "Epochs", "Protocol", "Device", "PyTorch", "Commit",
-    "Marks",
-)  # fmt: skip
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
 
 
-def describe_cell(result: ResultGroup, findings: ResultsIndex) -> dict[str, Any]:
-    """Everything about a cell and one group of its equal runs.
-
-    Args:
-        result: The runs; may be none.
-        findings: For the counts.
+def describe_cell(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
+    """Describe a cell and one group of its equal runs, which may be empty.
 
     Returns:
-        ``title``, ``facts`` (name and text), ``published``, ``assumptions``, ``run_titles``,
-        ``runs`` (texts, in the order of the titles) and ``config`` (YAML, or empty).
+        ``facts`` (name and text), ``published``, ``assumptions``, ``runs`` (texts by heading) and
+        ``config`` (YAML, or empty).
     """
     cell = result.cell
     return {
-        "title": cell.title,
-        "facts": _facts(result, findings),
+        "facts": _facts(result, index),
         "published": [_published(entry) for entry in cell.published],
         "assumptions": list(cell.assumptions),
-        "run_titles": RUN_TITLES,
         "runs": [_run(result, run) for run in result.runs],
-        "config": _config(cell),
+        "config": _config(result),
     }
 
 
-def _facts(result: ResultGroup, findings: ResultsIndex) -> list[tuple[str, str]]:
+def _facts(result: ResultGroup, index: ResultsIndex) -> list[tuple[str, str]]:
     cell, row = result.cell, accuracy.row(result)
-    counts = findings.counts.get(cell.name, ({}, ""))[0]
+    counts = index.counts.get(cell.name, ({}, ""))[0]
     facts = [
         ("Name", cell.name),
         ("Data set", cell.dataset),
@@ -55,19 +45,17 @@ def _facts(result: ResultGroup, findings: ResultsIndex) -> list[tuple[str, str]]
         ("Another reading of", cell.variant_of),
         ("Best of", ", ".join(cell.best_of)),
         ("Reference", _published(cell.reference) if cell.reference else None),
-        ("Shown", row["rule"]),
+        ("Metric", row["rule"]),
         ("Epochs", row["epochs"]),
-        ("Changed", "; ".join(result.marks)),
+        ("Differences", row["marks"] if result.runs else None),
         ("Cannot be run here", cell.not_runnable),
         ("Command", None if cell.compose is None else f"spinal-train paper={cell.name}"),
-        ("Size", _size(counts)),
+        ("Size", _size(counts) if counts else None),
     ]
     return [(name, text) for name, text in facts if text]
 
 
-def _size(counts: Mapping[str, int]) -> str | None:
-    if not counts:
-        return None
+def _size(counts: Mapping[str, int]) -> str:
     return (
         f"head {counts['head_parameters']:,} parameters, {counts['head_multiplications']:,} "
         f"multiplications; whole network {counts['total_parameters']:,} and "
@@ -82,30 +70,30 @@ def _published(entry: "Published") -> str:
     return f"{value} ({entry.metric}, {entry.selection}{epochs}; {entry.confidence}{source})"
 
 
-def _run(result: ResultGroup, run: Run) -> list[str]:
-    digits = decimals(result.unit)
-    commit = run.record.get("git") or {}
-    revision = str(commit.get("commit") or "")[:10] + ("*" if commit.get("modified") else "")
-    return [
-        str(run.seed),
-        f"{run.value(result.shown):.{digits}f}",
-        f"{run.selected:.{digits}f}",
-        f"{run.last:.{digits}f}",
-        str(run.epochs),
-        result.protocol,
-        f"{run.device} {run.precision}",
-        str(run.record.get("environment", {}).get("torch", "")),
-        revision,
-        "; ".join(run.marks),
-    ]
+def _run(result: ResultGroup, run: Run) -> dict[str, str]:
+    number = accuracy.number(result.unit)
+    git = run.record.git
+    return {
+        "Seed": str(run.seed),
+        "Metric": number(run.value(result.reported_metric)),
+        "Selected": number(run.selected),
+        "Last": number(run.last),
+        "Epochs": str(run.epochs),
+        "Protocol": result.protocol,
+        "Device": f"{run.device} {run.precision}",
+        "PyTorch": str(run.record.environment.get("torch", "")),
+        "Commit": str(git.get("commit") or "")[:10] + ("*" if git.get("modified") else ""),
+        "Differences": "; ".join(map(str, run.differences)),
+    }
 
 
-def _config(cell: "Cell") -> str:
-    """The configuration as YAML; that of ``spinal regression`` where it is one of its cells."""
-    if cell.config is None:
-        return "" if cell.regression is None else _yaml({"regression": cell.regression})
-    return _yaml({key: value for key, value in cell.config.items() if key not in LEFT_OUT})
-
-
-def _yaml(value: dict[str, Any]) -> str:
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=88)
+def _config(result: ResultGroup) -> str:
+    """The configuration of the runs as YAML; that of a regression cell also without runs."""
+    record = result.runs[0].record if result.runs else None
+    if isinstance(record, Record):
+        config = {key: v for key, v in record.config.items() if key not in LEFT_OUT}
+    elif result.cell.regression is not None:
+        config = {"regression": result.cell.regression}
+    else:
+        return ""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)

@@ -1,4 +1,4 @@
-"""What a classifier takes for what: counts, a row a class, and a picture."""
+"""Confusion matrix of a classifier: counts, a row for each class, and a picture."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -14,66 +14,51 @@ from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.tables import Column
 
 NUMBERS_UP_TO = 20  # classes whose counts are written into the picture
+NAMES_UP_TO = 50  # of an axis; of more classes every second one is named, every third, ...
 
-
-def _percent(value: float) -> str:
-    return f"{value:.2f}"
-
+_PERCENT = "{:.2f}".format
 
 COLUMNS = (
     Column("class", "Class"),
     Column("images", "Images", "of this class"),
     Column("correct", "Right", "of them recognised"),
-    Column("recall", "Recall %", "share of the class's images recognised", _percent),
-    Column("low", "95 % from", "binomial (Wilson) interval of the recall", _percent),
-    Column("high", "to", "", _percent),
-    Column("precision", "Precision %", "share of this answer's images that are of it", _percent),
-    Column("f1", "F1 %", "harmonic mean of recall and precision", _percent),
+    Column("recall", "Recall %", "share of the class's images recognised", _PERCENT),
+    Column("low", "95 % from", "binomial (Wilson) interval of the recall", _PERCENT),
+    Column("high", "to", "", _PERCENT),
+    Column("precision", "Precision %", "share of this answer's images that are of it", _PERCENT),
+    Column("f1", "F1 %", "harmonic mean of recall and precision", _PERCENT),
 )
 
 
 def confusion(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], outputs: int
 ) -> NDArray[np.int64]:
-    """Counts ``[outputs, outputs]``: row the class, column the answer."""
-    return np.bincount(labels * outputs + predictions, minlength=outputs**2).reshape(
-        outputs, outputs
-    )
+    """Count images ``[outputs, outputs]``: row the class, column the answer."""
+    counts = np.bincount(labels * outputs + predictions, minlength=outputs**2)
+    return counts.reshape(outputs, outputs)
 
 
 def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """One row a class that has images or answers; empty where a share has no denominator."""
-    rows = []
+    """One row for each class with images or answers, without shares of nothing."""
+    rows: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
         images, answers = int(counts[index].sum()), int(counts[:, index].sum())
         right = int(counts[index, index])
-        if images == answers == 0:
-            continue
-        low, high = binomial_interval(right, images) if images else (None, None)
-        rows.append(
-            {
-                "class": name,
-                "images": images,
-                "correct": right,
-                "recall": 100 * right / images if images else None,
-                "low": None if low is None else 100 * low,
-                "high": None if high is None else 100 * high,
-                "precision": 100 * right / answers if answers else None,
-                "f1": 200 * right / (images + answers),
-            }
-        )
+        row: dict[str, Any] = {"class": name, "images": images, "correct": right}
+        if images:
+            low, high = binomial_interval(right, images)
+            row |= {"recall": 100 * right / images, "low": 100 * low, "high": 100 * high}
+        if answers:
+            row["precision"] = 100 * right / answers
+        if images or answers:
+            rows.append(row | {"f1": 200 * right / (images + answers)})
     return rows
 
 
 def draw_confusion(
     counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
 ) -> None:
-    """Write the picture of a confusion matrix: shares of each row, counts where they fit.
-
-    Raises:
-        UserError: where matplotlib is not installed.
-        OSError: where the file cannot be written.
-    """
+    """Write a PNG of a confusion matrix: shares of each row, counts where they fit."""
     try:
         import matplotlib
     except ImportError as error:
@@ -95,10 +80,9 @@ def _draw_confusion(
     shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the class's images, %")
     axes.set(title=title, xlabel="answer", ylabel="class")
-    step = max(1, -(-count // 50))  # at most fifty names an axis
-    places, names = range(0, count, step), [classes[i] for i in range(0, count, step)]
-    axes.set_xticks(places, names, rotation=90)
-    axes.set_yticks(places, names)
+    places = range(0, count, -(-count // NAMES_UP_TO))
+    axes.set_xticks(places, [classes[place] for place in places], rotation=90)
+    axes.set_yticks(places, [classes[place] for place in places])
     if count <= NUMBERS_UP_TO:
         for row, column in np.argwhere(counts):
             colour = "black" if shares[row, column] > 55 else "white"

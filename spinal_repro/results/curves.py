@@ -12,25 +12,15 @@ QUANTITIES = {"accuracy": ("mean accuracy %", "SD of accuracy"), "loss": ("mean 
 
 @dataclass
 class Series:
-    """Mean and standard deviation by epoch; an epoch may have no standard deviation.
-
-    Attributes:
-        mean: By epoch, from 1.
-        sd: By epoch.
-        n: Number of runs; None where it was not published.
-    """
+    """Mean and standard deviation by epoch, from 1; an epoch may have no standard deviation."""
 
     mean: dict[int, float] = field(default_factory=dict)
     sd: dict[int, float] = field(default_factory=dict)
-    n: int | None = None
+    n: int | None = None  # runs; None where it was not published
 
 
 def published_curves(quantity: str) -> dict[str, Series]:
-    """The supplement's curves, read off the figure, by head.
-
-    Args:
-        quantity: ``accuracy`` (percent) or ``loss``.
-    """
+    """The supplement's curves of ``accuracy`` (percent) or ``loss``, by head."""
     wanted_mean, wanted_sd = QUANTITIES[quantity]
     heads = {cell.name: cell.head for cell in load_cells("curve")}
     found = {head: Series() for head in heads.values()}
@@ -44,12 +34,7 @@ def published_curves(quantity: str) -> dict[str, Series]:
 
 
 def measured_curves(findings: ResultsIndex, quantity: str) -> dict[str, Series]:
-    """Mean and standard deviation over our runs' seeds, by head; the longest curves there are.
-
-    Args:
-        findings: Everything known.
-        quantity: ``accuracy`` (percent) or ``loss``.
-    """
+    """Our curves over seeds, by head; of runs of several lengths the longest."""
     found = {}
     for cell in load_cells("curve"):
         names = (cell.name, cell.shorter or cell.name)

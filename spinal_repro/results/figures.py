@@ -1,13 +1,9 @@
-"""Figures of the report, drawn from findings alone, with the same bytes for the same findings.
-
-What is drawn is in `plots`; this module makes files of it.
-"""
+"""Figures of the report as files; the same results give the same bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_atomic
@@ -21,7 +17,7 @@ STYLE: dict[str, Any] = {
     "svg.fonttype": "path",
     "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
     "font.size": 10,
-    "text.parse_math": False,  # titles are text, whatever stands between their dollar signs
+    "text.parse_math": False,  # dollar signs in titles are text
     "axes.titlesize": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -36,17 +32,8 @@ STYLE: dict[str, Any] = {
 DPI = 150
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """A figure as files.
-
-    Attributes:
-        name: Stem of its files.
-        title: Heading.
-        caption: What is shown, for those who see it and those who do not.
-        svg: Its bytes as SVG.
-        png: Its bytes as PNG.
-    """
+class Drawn(NamedTuple):
+    """A figure in both formats; its name is the stem of its files."""
 
     name: str
     title: str
@@ -55,12 +42,8 @@ class Drawn:
     png: bytes
 
 
-def draw(findings: ResultsIndex) -> Iterator[Drawn]:
-    """Every figure that there is something to draw for.
-
-    Raises:
-        UserError: where matplotlib is not installed.
-    """
+def draw(index: ResultsIndex) -> Iterator[Drawn]:
+    """Draw every figure that there are results for."""
     try:
         import matplotlib
     except ImportError as error:
@@ -70,37 +53,24 @@ def draw(findings: ResultsIndex) -> Iterator[Drawn]:
     settings: Any = {**matplotlib.rcParamsDefault, **STYLE}
     with matplotlib.rc_context(settings):
         for plot in PLOTS:
-            figure = plot.draw(findings)
+            figure = plot.draw(index)
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # laid out once, not again for each format
-                yield Drawn(
-                    plot.name,
-                    plot.title,
-                    plot.caption,
-                    _bytes(figure, "svg", {"Date": None, "Creator": "spinal_repro"}),
-                    _bytes(figure, "png", {"Software": None}),
-                )
-
-
-def write(figures: Sequence[Drawn], folder: Path) -> list[Path]:
-    """Write figures as SVG and PNG.
-
-    Args:
-        figures: From `draw`.
-        folder: Made if it is not there.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    written = []
-    for figure in figures:
-        for suffix, content in (("svg", figure.svg), ("png", figure.png)):
-            path = folder / f"{figure.name}.{suffix}"
-            write_atomic(path, content)
-            written.append(path)
-    return written
+                svg = _bytes(figure, "svg", {"Date": None, "Creator": "spinal_repro"})
+                png = _bytes(figure, "png", {"Software": None})
+                yield Drawn(plot.name, plot.title, plot.caption, svg, png)
 
 
 def _bytes(figure: "Figure", form: str, metadata: Mapping[str, str | None]) -> bytes:
     out = BytesIO()
     figure.savefig(out, format=form, dpi=DPI, metadata=metadata, bbox_inches="tight")
     return out.getvalue()
+
+
+def write(figures: Sequence[Drawn], folder: Path) -> None:
+    """Write figures as SVG and PNG; makes the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for figure in figures:
+        write_atomic(folder / f"{figure.name}.svg", figure.svg)
+        write_atomic(folder / f"{figure.name}.png", figure.png)

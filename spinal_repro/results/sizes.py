@@ -1,10 +1,11 @@
-"""The table of parameters and multiplications of every cell's model."""
+"""The table of parameters and multiplications, each model beside its fully connected baseline."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.records.record import Record
 from spinal_repro.results.accuracy import WHO
-from spinal_repro.results.cells import ResultGroup
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
@@ -17,80 +18,66 @@ COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "tota
 def cell_counts(
     results: Sequence[ResultGroup], counted: Mapping[str, Counts]
 ) -> dict[str, tuple[Counts, str]]:
-    """The counts of each cell's model, and where they come from: ``records`` or ``model``.
+    """Return the counts of each cell's model, and their source: ``records`` or ``model``.
 
     Args:
-        results: From `cells.match`; only runs that follow their cell count.
-        counted: Counts by cell, computed beforehand from the models without training.
+        results: Of all cells; runs that differ in more than their length do not count.
+        counted: Counts by cell, of models built for counting.
     """
     found: dict[str, tuple[Counts, str]] = {}
     for result in results:
         name = result.cell.name
         if name in found:
             continue
-        whole = result.runs and (result.reduced or not result.marks)
-        if whole and not result.cell.best_of and "counts" in result.runs[0].record:
-            found[name] = (result.runs[0].record["counts"], "records")
+        record = result.runs[0].record if result.runs else None
+        as_published = result.reduced or not result.differences
+        if isinstance(record, Record) and as_published and not result.cell.best_of:
+            found[name] = (record.counts, "records")
         elif name in counted:
             found[name] = (counted[name], "model")
     return found
 
 
-def rows(cells: Sequence["Cell"], counts: Mapping[str, tuple[Counts, str]]) -> list[dict[str, Any]]:
-    """One row a cell whose counts are known, beside its fully connected counterpart.
-
-    Args:
-        cells: All cells, in order.
-        counts: From `cell_counts`.
-    """
+def rows(cells: Iterable["Cell"], counts: Mapping[str, tuple[Counts, str]]) -> list[dict[str, Any]]:
+    """One row for each cell with known counts, beside its fully connected counterpart."""
     found = []
     for cell in cells:
-        if cell.name not in counts:
-            continue
-        mine, source = counts[cell.name]
-        row: dict[str, Any] = {
-            "cell": cell.name,
-            "dataset": cell.dataset,
-            "backbone": cell.backbone,
-        }
-        base = counts.get(cell.counterpart or "")
-        changes = (
-            {} if base is None else {f"{k}_change": _change(mine, base[0], k) for k in COMPARED}
-        )
-        found.append({**row, "head": cell.head, **mine, **changes, "source": source})
+        if cell.name in counts:
+            mine, source = counts[cell.name]
+            base, _ = counts.get(cell.counterpart or "", (None, ""))
+            row = {key: getattr(cell, key) for key in ("dataset", "backbone", "head")}
+            found.append({"cell": cell.name, **row, **compare(mine, base), "source": source})
     return found
 
 
-def _change(mine: Counts, base: Counts, key: str) -> float | None:
-    return 100 * (mine[key] / base[key] - 1) if base[key] else None
+def compare(counts: Counts, base: Counts | None) -> dict[str, Any]:
+    """Counts, and their changes in percent against the baseline, if it has one."""
+    changes = {
+        f"{key}_change": 100 * (counts[key] / base[key] - 1) if base[key] else None
+        for key in COMPARED
+        if base is not None
+    }
+    return {**counts, **changes}
 
 
-def _number(value: int) -> str:
-    return f"{value:,}"
-
-
-def _percent(value: float) -> str:
-    return f"{value:+.2f}"
-
-
+_COUNT, _PERCENT = "{:,}".format, "{:+.2f}".format
 _CHANGE = "change in percent against the fully connected cell, where there is one"
+_EXECUTED = "multiplications of the head for one image; a layer called twice counts twice"
 
+COUNTS = (
+    Column("body_parameters", "Body params", "trainable parameters of the backbone", _COUNT),
+    Column("head_parameters", "Head params", "trainable parameters of the head", _COUNT),
+    Column("head_parameters_change", "vs FC %", _CHANGE, _PERCENT),
+    Column("total_parameters", "Total params", "both together", _COUNT),
+    Column("total_parameters_change", "vs FC %", _CHANGE, _PERCENT),
+    Column("head_multiplications", "Head mult", _EXECUTED, _COUNT),
+    Column("head_multiplications_change", "vs FC %", _CHANGE, _PERCENT),
+    Column("total_multiplications", "Total mult", "with those of the backbone", _COUNT),
+    Column("total_multiplications_change", "vs FC %", _CHANGE, _PERCENT),
+    Column("head_activations", "Activations", "hidden units of the head, logits not counted"),
+)
 COLUMNS = (
     *WHO,
-    Column("body_parameters", "Body params", "trainable parameters of the backbone", _number),
-    Column("head_parameters", "Head params", "trainable parameters of the head", _number),
-    Column("head_parameters_change", "vs FC %", _CHANGE, _percent),
-    Column("total_parameters", "Total params", "both together", _number),
-    Column("total_parameters_change", "vs FC %", _CHANGE, _percent),
-    Column(
-        "head_multiplications",
-        "Head mult",
-        "multiplications of the head for one image; a layer called twice counts twice",
-        _number,
-    ),
-    Column("head_multiplications_change", "vs FC %", _CHANGE, _percent),
-    Column("total_multiplications", "Total mult", "with those of the backbone", _number),
-    Column("total_multiplications_change", "vs FC %", _CHANGE, _percent),
-    Column("head_activations", "Activations", "hidden units of the head, logits not counted"),
+    *COUNTS,
     Column("source", "Counted in", "records of training runs, or the model built for counting"),
 )

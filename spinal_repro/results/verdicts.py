@@ -1,4 +1,4 @@
-"""The words that a row of a table ends in, and the rule of each, printed with every table."""
+"""Verdicts on the rows of tables, and their rules, which are printed with every table."""
 
 from collections.abc import Sequence
 
@@ -32,12 +32,10 @@ RULES = {
 
 
 def margin(table: str, unit: str, published: float) -> float:
-    """The largest half-width of a prediction interval that still says something.
+    """Largest half-width of a prediction interval that still says something.
 
     Args:
-        table: The table that the cell stands in.
-        unit: ``%`` or ``1e-3``.
-        published: The published value, in that unit.
+        unit: ``%`` or ``1e-3``, of ``published`` and the margin.
     """
     if unit != "%":
         return MARGIN_RELATIVE * published
@@ -45,14 +43,14 @@ def margin(table: str, unit: str, published: float) -> float:
 
 
 def margin_rule(table: str, unit: str) -> str:
-    """The margin of a table in words."""
+    """Describe the margin of a table."""
     if unit != "%":
         return f"{100 * MARGIN_RELATIVE:g} % of the published value"
     return f"{margin(table, unit, 0.0):g} percentage points"
 
 
 def rounding(unit: str, confidence: str) -> float:
-    """How far the exact published value may lie from the one that is known."""
+    """Largest difference of the exact published value from the printed one."""
     return DIGITISED if confidence == "digitised" and unit == "%" else ROUNDING.get(unit, 0.0)
 
 
@@ -65,15 +63,13 @@ def judge(
     reduced: bool = False,
     changed: bool = False,
 ) -> str:
-    """One of `RULES`: the first that applies, from the last to the first.
+    """Choose one of `RULES`: the first that applies, from the last to the first.
 
     Args:
-        values: The measured value of each run.
-        published: The published single value, in the same unit.
-        margin: See `margin`.
-        rounding: See `rounding`.
+        values: One per run.
+        published: A single value, in the same unit.
         reduced: Whether the runs are shorter or smaller than published.
-        changed: Whether they differ from the recipe in anything else.
+        changed: Whether they differ from the recipe in another way.
     """
     if not values:
         return NOT_RUN

@@ -95,8 +95,8 @@ class Study:
             self._study.tell(trial, state=TrialState.FAIL)
             echo(f"trial {trial.number} failed: {shown}: {message}")
             return message
-        accuracy = record["selection"]["accuracy"]
-        trial.set_user_attr("images", record["data"]["sizes"]["val"])
+        accuracy = record.selection.accuracy
+        trial.set_user_attr("images", record.data["sizes"]["val"])
         self._study.tell(trial, accuracy)
         echo(f"trial {trial.number}: validation accuracy {100 * accuracy:.2f} %: {shown}")
         return None

@@ -6,14 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import is_locked, run_lock
-from spinal_repro.records import store
+from spinal_repro.records.record import Record, read_record, write_record
+from spinal_repro.records.store import RECORD, describe, error_details, write_status
 from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
@@ -34,7 +34,7 @@ class Outcome:
     """Result of `run`: run folder, record, and whether it was already finished."""
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
     was_done: bool
 
 
@@ -47,8 +47,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     device = resolve_device(config.runtime.device)
     config = resolved(config)
     folder = config.run_dir
-    if (folder / store.RECORD).is_file():
-        return Outcome(folder, store.read_record(folder / store.RECORD), was_done=True)
+    if (folder / RECORD).is_file():
+        return Outcome(folder, read_record(folder / RECORD), was_done=True)
     check_tracker(config.tracker)
     keep_freed_memory()
     threads = set_threads(config.runtime.threads, folder)
@@ -60,15 +60,13 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     ):
         setup = build_run(config, device)  # an error in the configuration leaves no folder
         with run_lock(folder):
-            if (folder / store.RECORD).is_file():  # another process has finished it in the meantime
-                return Outcome(folder, store.read_record(folder / store.RECORD), was_done=True)
+            if (folder / RECORD).is_file():  # another process has finished it in the meantime
+                return Outcome(folder, read_record(folder / RECORD), was_done=True)
             record = train(config, setup, folder, callbacks)
     return Outcome(folder, record, was_done=False)
 
 
-def train(
-    config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callback] = ()
-) -> dict[str, Any]:
+def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callback] = ()) -> Record:
     """Fit, test, and write the record of a run whose folder is locked."""
     run, runtime = setup.run, config.runtime
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
@@ -78,7 +76,7 @@ def train(
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
         for line in outputs.opening(config, folder, setup):
             progress.say(line)
-        store.write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
+        write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
         fit(run, [*checks, NonFiniteCheck(), progress, tracking, *callbacks, stop, checkpoint])
 
@@ -87,12 +85,13 @@ def train(
             outputs.write_predictions(folder, *tested)
         outputs.write_weights(folder, run.best)
         record = outputs.build_record(config, setup, tested)
-        path = store.write_record(folder, record)
+        path = folder / RECORD
+        write_record(path, record)
         tracking.finish(record, path)
-        store.write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
+        write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
         for line in outputs.summary(record, path):
             progress.say(line)
-    return store.read_record(path)
+    return read_record(path)
 
 
 def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
@@ -119,8 +118,8 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         if folder.is_dir() and not is_locked(folder):  # by another process
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
-                epochs = store.describe(folder).get("epochs", "")
-                store.write_status(folder, state, epochs=epochs, **store.error_details(found))
+                epochs = describe(folder).get("epochs", "")
+                write_status(folder, state, epochs=epochs, **error_details(found))
         if found is error:
             raise
         raise found from error

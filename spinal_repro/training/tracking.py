@@ -8,7 +8,7 @@ import contextlib
 import importlib
 import importlib.util
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from spinal_repro.config.schema import Component, Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
+from spinal_repro.records.record import Record
 from spinal_repro.registry import Registry
 from spinal_repro.trackers.base import TRACKERS, About, Tracker
 from spinal_repro.trackers.figures import draw_history
@@ -71,7 +72,7 @@ class Tracking(Callback):
         """Log the epochs that the tracker does not have, oldest first."""
         self._safely(lambda tracker: self._log(tracker, run.state.history, run.state.timing))
 
-    def finish(self, record: Mapping[str, Any], path: Path) -> None:
+    def finish(self, record: Record, path: Path) -> None:
         """Hand over the record of the finished run, its file and a plot of its history."""
         self._safely(lambda tracker: self._finish(tracker, record, path))
 
@@ -102,11 +103,11 @@ class Tracking(Callback):
                 self._memory["epoch"] = epoch
                 self._remember()
 
-    def _finish(self, tracker: Tracker, record: Mapping[str, Any], path: Path) -> None:
-        self._log(tracker, record["history"], record["timing"])  # if it stopped after training
+    def _finish(self, tracker: Tracker, record: Record, path: Path) -> None:
+        self._log(tracker, record.history, record.timing)  # if it stopped after training
         with contextlib.suppress(ImportError):  # no plot without matplotlib
-            title = f"{record['run']}, seed {record['seed']}"
-            tracker.artifact(draw_history(record["history"], title, self._folder / CURVE))
+            title = f"{record.run}, seed {record.seed}"
+            tracker.artifact(draw_history(record.history, title, self._folder / CURVE))
         tracker.artifact(path)
         self._outcome = outcome(record)
 
@@ -130,15 +131,19 @@ class Tracking(Callback):
             )
 
 
-def outcome(record: Mapping[str, Any]) -> dict[str, float]:
-    """The final figures of a run: accuracies in [0, 1], counts, seconds."""
-    selection, test = record["selection"], record.get("test") or {}
-    found = {
-        "selected_epoch": selection["epoch"],
-        f"selected_{selection['on']}_accuracy": selection["accuracy"],
-        "total_parameters": record["counts"]["total_parameters"],
-        "head_parameters": record["counts"]["head_parameters"],
-        "wall_seconds": record["wall_seconds"],
+def outcome(record: Record) -> dict[str, float]:
+    """The figures that a finished run is judged by: accuracies in [0, 1], counts, seconds."""
+    selection, test = record.selection, record.test
+    found: dict[str, float] = {
+        "selected_epoch": selection.epoch,
+        f"selected_{selection.on}_accuracy": selection.accuracy,
+        "total_parameters": record.counts["total_parameters"],
+        "head_parameters": record.counts["head_parameters"],
+        "wall_seconds": record.wall_seconds,
     }
-    found |= {f"test_accuracy_{name}": part["accuracy"] for name, part in test.items()}
+    if test is not None:
+        found["test_accuracy_last"] = test.last.accuracy
+        found["test_accuracy_selected"] = test.selected.accuracy
+        if test.best_on_test is not None:
+            found["test_accuracy_best_on_test"] = test.best_on_test.accuracy
     return {key: float(value) for key, value in found.items()}

@@ -53,7 +53,7 @@ def observed(monkeypatch, config) -> tuple[dict[str, float], str]:
     assert len(found) == 2
     worst = {name: max(each[name] for each in found) for name in found[0]}
     least = {f"least {name}": min(each[name] for each in found) for name in found[0]}
-    precision = outcome.record["config"]["runtime"]["precision"]
+    precision = outcome.record.config["runtime"]["precision"]
     assert f"{DEVICE.type} {precision}" in (outcome.folder / "log.txt").read_text()
     return {**worst, **least}, precision
 
@@ -75,8 +75,8 @@ def test_tf32_is_that_of_convolutions(tmp_path, monkeypatch):
 
 def test_the_default_is_resolved_in_the_record(tmp_path):
     record = run(small(tmp_path, "recipe.epochs=1")).record
-    assert record["config"]["runtime"]["precision"] == DEFAULT
-    assert record["config"]["runtime"]["device"] == DEVICE.type
+    assert record.config["runtime"]["precision"] == DEFAULT
+    assert record.config["runtime"]["device"] == DEVICE.type
 
 
 def test_bf16_computes_in_bf16(tmp_path, monkeypatch):
@@ -89,4 +89,4 @@ def test_bf16_computes_in_bf16(tmp_path, monkeypatch):
     monkeypatch.setattr(engine, "training_loss", watched)
     outcome = run(small(tmp_path, "runtime.precision=bf16"))
     assert kinds == {torch.bfloat16}
-    assert outcome.record["config"]["runtime"]["precision"] == "bf16"
+    assert outcome.record.config["runtime"]["precision"] == "bf16"

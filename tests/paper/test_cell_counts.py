@@ -5,8 +5,8 @@ import json
 import pytest
 from helpers.made_records import RECORDS
 
-from spinal_repro.cli.params import cell_counts
 from spinal_repro.paper.cells import load_cells
+from spinal_repro.paper.sizes import count_cells
 
 COMMITTED = json.loads((RECORDS.parent / "counts.json").read_text())
 ORIGINAL = {  # parameters and multiplications of heads, counted in the original's own classes
@@ -28,7 +28,7 @@ def test_every_cell_with_a_model_is_counted():
 
 @pytest.mark.parametrize("pattern", ["mnist/vgg5_*", "regression/sum_*", "cifar10/cnn_*"])
 def test_counts_are_those_of_the_models(pattern):
-    counts, refused = cell_counts(load_cells(pattern))
+    counts, refused = count_cells(load_cells(pattern))
     assert counts and not refused
     assert counts == {name: COMMITTED[name] for name in counts}
 

@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from helpers.fakes import cell, fc_and_spinal, findings, result
+from helpers.fakes import SHORT, cell, fc_and_spinal, findings, result
 
 from spinal_repro.paper.cells import Published
 from spinal_repro.results import figures
@@ -26,7 +26,7 @@ def drawn() -> list[figures.Drawn]:
     row = cell("summary/mnist", best_of=("mnist/sp",), reference=said)
     runs = [
         result(fc, [98.0, 98.1, 98.2]),
-        result(spinal, [98.3, 98.2, 98.4], marks=("1 of 8 epochs",), reduced=True),
+        result(spinal, [98.3, 98.2, 98.4], differences=(SHORT,)),
         result(spinal, [98.3]),
         result(toy[0], [1.0, 2.0]),
         result(toy[1], [3.0, 2.0]),
@@ -54,9 +54,8 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_to_draw_gives_nothing
 
 
 def test_files(drawn, tmp_path):
-    written = figures.write(drawn, tmp_path / "figures")
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {p.name for p in written}
-    assert len(written) == 2 * len(drawn)
+    figures.write(drawn, tmp_path / "figures")
+    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(drawn)
 
 
 def test_the_supplements_curve_is_read_whole():

@@ -3,12 +3,11 @@
 import re
 
 import pytest
-from helpers.fakes import fc_and_spinal, result
-from helpers.made_records import made
+from helpers.fakes import fc_and_spinal, findings, result
+from helpers.made_records import grouped, made
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import load_cells, table_titles
-from spinal_repro.results.cells import match
 from spinal_repro.results.claims import judge, load_claims
 from spinal_repro.results.findings import index_results
 from spinal_repro.results.pages import files, fill
@@ -16,7 +15,7 @@ from spinal_repro.results.report import render
 
 FC, _ = fc_and_spinal()
 CELLS = load_cells()
-RESULTS = [result(FC, [98.0, 98.2]), result(FC, [97.0, 97.2], protocol="heldout")]
+INDEX = findings([FC], [result(FC, [98.0, 98.2]), result(FC, [97.0, 97.2], protocol="heldout")])
 
 
 def page(marker: str) -> str:
@@ -25,16 +24,16 @@ def page(marker: str) -> str:
 
 @pytest.mark.parametrize(("marker", "mean"), [("", "98.10"), ("@heldout", "97.10")])
 def test_a_marker_may_ask_for_a_protocol(marker, mean):
-    filled = fill(page(FC.name + marker), RESULTS, {})
+    filled = fill(page(FC.name + marker), INDEX)
     assert f"| {mean} |" in filled and "old" not in filled
     assert filled.startswith("before\n") and filled.endswith("after\n")
-    assert fill(filled, RESULTS, {}) == filled
+    assert fill(filled, INDEX) == filled
 
 
 @pytest.mark.parametrize("marker", ["nothing/*", f"{FC.name}@other"])
 def test_a_marker_that_matches_nothing_is_named(marker):
     with pytest.raises(UserError, match="matches no cell"):
-        fill(page(marker), RESULTS, {})
+        fill(page(marker), INDEX)
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cpu", "bf16"), ("mps", "fp32")])
@@ -47,12 +46,14 @@ def test_what_computes_otherwise_is_marked_in_every_row(device, precision):
             marked["config"]["runtime"]["precision"] = precision
             marked["environment"]["device"] = device
             records += [marked, plain]
-    results = match(CELLS, records)
+    results = grouped(CELLS, records)
     mark = "mps" if device == "mps" else "bf16"
-    found = {name: text.splitlines() for name, text in files(results, {}, table_titles()).items()}
-    alone = match(CELLS, records[::2])  # where there are others, the front page has those
-    found["front"] = fill(page("mnist/cnn_*"), alone, {}).splitlines()
     known = index_results(results, {}, table_titles())
+    found = {name: text.splitlines() for name, text in files(known).items()}
+    alone = grouped(CELLS, records[::2])  # where there are others, the front page has those
+    found["front"] = fill(
+        page("mnist/cnn_*"), index_results(alone, {}, table_titles())
+    ).splitlines()
     ran = [result for result in results if result.runs]  # the others are not composed
     shown = index_results(ran, {}, table_titles())
     html = render(shown, judge(load_claims(), known), [])

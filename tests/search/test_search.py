@@ -1,7 +1,6 @@
 """Searches: options from a YAML file, tried on the validation split, shared by processes."""
 
 import dataclasses
-import json
 import shlex
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.data import sources
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, part_of
+from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
 from spinal_repro.search import Study, load_space
 from spinal_repro.search import study as study_module
@@ -49,10 +49,7 @@ def study_of(tmp_path, space, fixed=FIXED):
 
 
 def records(tmp_path):
-    return [
-        json.loads((folder / "record.json").read_text())
-        for folder in run_folders(tmp_path / "study")
-    ]
+    return [read_record(folder / "record.json") for folder in run_folders(tmp_path / "study")]
 
 
 class Poison:
@@ -83,14 +80,14 @@ def test_trials_never_read_the_test_part(tmp_path, space, poisoned):
     assert study.counts == {"complete": 3} and len(lines) == 3
     tried = []  # accuracy and options of each trial
     for record in records(tmp_path):
-        settings = record["config"]
+        settings = record.config
         options = {
             f"head.{k}": settings["head"][k] for k in ("width", "layers", "splits", "dropout")
         }
         options["recipe.lr"] = settings["recipe"]["lr"]
-        tried.append((record["selection"]["accuracy"], options))
-        assert record["test"] is None and settings["protocol"]["name"] == "heldout"
-        assert not any(key.startswith("test") for e in record["history"] for key in e)
+        tried.append((record.selection.accuracy, options))
+        assert record.test is None and settings["protocol"]["name"] == "heldout"
+        assert not any(key.startswith("test") for e in record.history for key in e)
         for key, option in space.options.items():
             assert option._contains(option.to_internal_repr(options[key]))
     best = study.best
@@ -104,8 +101,8 @@ def test_a_run_without_test_trains_as_one_with_it(tmp_path):
     overrides = [*FIXED, f"runs={tmp_path}", "recipe.epochs=2"]
     plain, blind = run(compose(overrides)), run(compose([*overrides, "data.test=false"]))
     assert plain.folder != blind.folder
-    assert plain.record["history"] == blind.record["history"]
-    assert plain.record["selection"]["accuracy"] == blind.record["selection"]["accuracy"]
+    assert plain.record.history == blind.record.history
+    assert plain.record.selection.accuracy == blind.record.selection.accuracy
     with pytest.raises(UserError, match=r"data.test=false"):
         part_of(load_run(blind.folder, "cpu"), "test")
     with pytest.raises(UserError, match="protocol=heldout"):
@@ -207,7 +204,7 @@ study.run(12, print)
     study = study_of(tmp_path, space)
     complete = study.counts["complete"]
     assert complete in (12, 13) and complete == sum(map(len, lines))
-    assert study.best.value == max(r["selection"]["accuracy"] for r in records(tmp_path))
+    assert study.best.value == max(r.selection.accuracy for r in records(tmp_path))
 
 
 def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
@@ -222,7 +219,7 @@ def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
     config = compose([*command[2:-1], "seed=0"])
     assert config.data.test and config.protocol.name == "heldout"
     (folder,) = run_folders(next((tmp_path / "r s/.search").iterdir()))
-    tried = json.loads((folder / "record.json").read_text())["config"]
+    tried = read_record(folder / "record.json").config
     assert tried["head"] == config.head.to_dict() and tried["recipe"]["lr"] == config.recipe.lr
     train.check_overrides(command[2:])
 

@@ -53,7 +53,7 @@ def test_debug_continues_from_the_checkpoint_and_names_the_layer(tmp_path):
         run(config)
     assert (config.run_dir / "last.pt").read_bytes() == saved
     plain, debugged = (
-        run(small(tmp_path / place, *more)).record["history"]
+        run(small(tmp_path / place, *more)).record.history
         for place, more in (("a", []), ("b", ["runtime.debug=nonfinite"]))
     )
     assert debugged == plain
@@ -151,4 +151,4 @@ def test_a_run_in_another_thread_takes_no_signals(tmp_path):
     thread = threading.Thread(target=lambda: outcomes.append(run(small(tmp_path))))
     thread.start()
     thread.join()
-    assert outcomes[0].record["selection"]
+    assert outcomes[0].record.selection

@@ -80,7 +80,7 @@ def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, monkeypatch):
     assert status["state"] == "interrupted" and "after epoch 2" in status["message"]
     interrupted(config, StopAt(step=2))  # of epoch 3: epoch 2 is saved, so it stops at once
     assert epochs == [2]
-    assert run(config).record["selection"]
+    assert run(config).record.selection
     assert epochs == [2, 3]
 
 
@@ -89,7 +89,7 @@ def test_stopped_before_the_first_checkpoint(tmp_path):
     with pytest.raises(Interrupted, match="before the first checkpoint"):
         run(config, [StopAt(step=2)])
     assert not (config.run_dir / "last.pt").exists()
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 def test_epochs_after_the_last_checkpoint_are_repeated(tmp_path, monkeypatch):
@@ -148,7 +148,7 @@ def test_a_checkpoint_that_does_not_load_is_one_message(tmp_path, damage):
         run(config)
     assert path.read_bytes() == before and not (tmp_path / "has run").exists()
     path.unlink()
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 @pytest.mark.parametrize("part", ["train_hash", "test_hash", "split_hash"])
@@ -166,7 +166,7 @@ def test_other_images_are_refused(tmp_path, monkeypatch, part):
         patch.setattr(run_module, "build_run", changed)
         with pytest.raises(UserError, match=r"changed since the run .* Restore them"):
             run(config)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full."), OSError(5, "I/O")])

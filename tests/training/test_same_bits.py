@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from spinal_repro.models.backbones import BACKBONES
+from spinal_repro.records.convert import to_plain
 from spinal_repro.records.provenance import describe_environment
 from spinal_repro.training.run import run
 
@@ -49,10 +50,10 @@ def tensors(named: Iterable[tuple[Any, Tensor]]) -> bytes:
 def digest(runs: Path, *overrides: str) -> str:
     """Hash of the record, the best weights, the last weights and the optimizer's state."""
     outcome = run(small(runs, *overrides))
-    record, folder = outcome.record, outcome.folder
+    stored, folder = to_plain(outcome.record), outcome.folder
     last = torch.load(folder / "last.pt", weights_only=True)
     state = last["optimizer"]["state"]
-    found = hashlib.sha256(json.dumps([record[key] for key in SAME], sort_keys=True).encode())
+    found = hashlib.sha256(json.dumps([stored[key] for key in SAME], sort_keys=True).encode())
     found.update((folder / "predictions.npz").read_bytes())
     found.update(tensors(load_file(folder / "best.safetensors").items()))
     found.update(tensors(last["model"].items()))

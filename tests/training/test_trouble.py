@@ -68,7 +68,7 @@ def test_a_second_process_ends_with_69_and_changes_nothing(tmp_path, monkeypatch
         holder.kill()  # the lock ends with its process
         holder.communicate()
     assert not is_locked(folder)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def test_data_that_change_or_vanish_while_a_run_is_stopped(tmp_path, which, what
     assert status["state"] == "failed" and "MNIST" in status["message"]
     assert (folder / "last.pt").read_bytes() == saved
     path.write_bytes(right)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 def test_a_diverging_command_exits_with_1(tmp_path, monkeypatch):
@@ -181,7 +181,7 @@ def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, ca
     config = small(tmp_path)
     status = read_json(config.run_dir / "status.json")
     assert status["state"] == "failed" and "traceback" not in status
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
     assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
 
 

@@ -1,12 +1,12 @@
-"""What the plots share: colours, markers, rows and legends.
+"""Shared by the plots: colours, markers, points with intervals, rows and legends.
 
 Colours are those of Okabe and Ito, which the colour-blind can tell apart; every distinction is
 also one of marker, line style, filling or hatching.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spinal_repro.io import printable
 from spinal_repro.results.findings import ResultsIndex
@@ -15,77 +15,93 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spinal_repro.paper.cells import Cell
-
-BLACK, ORANGE, SKY, BLUE, VERMILION = "#000000", "#E69F00", "#56B4E9", "#0072B2", "#D55E00"
-GREY = "#777777"
+BLACK, SKY, BLUE, VERMILION, GREY = "#000000", "#56B4E9", "#0072B2", "#D55E00", "#777777"
 HEADS = {  # colour, marker, line style
-    "FC": (BLUE, "o", "--"),
-    "Spinal": (VERMILION, "s", "-"),
+    "fc": (BLUE, "o", "--"),
+    "spinal": (VERMILION, "s", "-"),
     "other": (BLACK, "^", ":"),
 }
-PERCENT = "%"
+LABELS = {"fc": "FC head", "spinal": "Spinal head", "other": "other head"}
+PUBLISHED = {"marker": "D", "color": BLACK, "markerfacecolor": "none"}
 ROW = 0.34  # inches a row of a list takes
 
 
-@dataclass(frozen=True)
-class Plot:
-    """A kind of figure.
+class Plot(NamedTuple):
+    """A kind of figure: ``draw`` returns None where there are no results to draw."""
 
-    Attributes:
-        name: Stem of its files.
-        title: Heading.
-        caption: What is shown, for those who see it and those who do not.
-        draw: Draws it, or gives None where there is nothing to draw.
-    """
-
-    name: str
+    name: str  # stem of its files
     title: str
     caption: str
     draw: Callable[[ResultsIndex], "Figure | None"]
 
 
-def kind(cell: "Cell") -> str:
-    """Whether a cell's head is ``FC``, ``Spinal`` or another one."""
-    return {"fc": "FC", "spinal": "Spinal"}.get(cell.head_kind, "other")
+def plot(title: str) -> Callable[[Callable[[ResultsIndex], "Figure | None"]], Plot]:
+    """Make a plot of a function: its docstring is the caption of the figure."""
+
+    def make(draw: Callable[[ResultsIndex], "Figure | None"]) -> Plot:
+        caption = " ".join((inspect.getdoc(draw) or "").split())
+        return Plot(draw.__name__, title, caption, draw)
+
+    return make
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
-    """A figure and its axes, ``[rows, columns]``."""
+    """Make a figure of some inches, and its axes ``[rows, columns]``."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
+def draw_point(
+    panel: "Axes",
+    value: float,
+    interval: tuple[float, float],
+    place: float,
+    *,
+    kind: str,
+    filled: bool,
+    vertical: bool = False,
+) -> None:
+    """Draw a value with its interval, in the colour and marker of a head.
+
+    Args:
+        place: On the other axis.
+        kind: A key of `HEADS`.
+        filled: False for a reduced budget or a changed recipe.
+        vertical: Whether values are along y.
+    """
+    error = [[value - interval[0]], [interval[1] - value]]
+    colour, marker, _ = HEADS[kind]
+    panel.errorbar(
+        *((place, value) if vertical else (value, place)),
+        **{"yerr" if vertical else "xerr": error},  # type: ignore[arg-type]
+        color=colour,
+        marker=marker,
+        markersize=7,
+        capsize=3,
+        markerfacecolor=colour if filled else "white",
+    )
+
+
 def name_rows(panel: "Axes", names: Sequence[str]) -> None:
-    """One named row each, the first on top."""
+    """Name the rows of a list, the first on top."""
     panel.set_yticks(range(len(names)), [printable(name) for name in names])
     panel.set_ylim(len(names) - 0.4, -0.6)
     panel.grid(axis="y", visible=False)
     panel.tick_params(axis="y", length=0)
 
 
-def head_legend(
-    figure: "Figure", kinds: set[str], more: dict[str, tuple[str, str]] | None = None
-) -> None:
-    """A legend below a figure that tells the heads apart.
-
-    Args:
-        figure: The figure.
-        kinds: What `kind` gives.
-        more: Marker and colour of other entries, drawn open.
-    """
+def head_legend(figure: "Figure", kinds: Iterable[str], published: bool = False) -> None:
+    """Draw a legend of heads, and of published numbers, below a figure."""
     from matplotlib.lines import Line2D
 
-    names = {"FC": "FC head", "Spinal": "Spinal head", "other": "other head"}
-    entries = {names[k]: (HEADS[k][1], HEADS[k][0]) for k in HEADS if k in kinds}
-    handles = [
-        Line2D([], [], linestyle="", marker=m, color=c, label=label)
-        for label, (m, c) in entries.items()
-    ]
-    handles += [
-        Line2D([], [], linestyle="", marker=m, color=c, markerfacecolor="none", label=label)
-        for label, (m, c) in (more or {}).items()
-    ]
+    entries: dict[str, Mapping[str, Any]] = {
+        LABELS[kind]: {"color": colour, "marker": marker}
+        for kind, (colour, marker, _) in HEADS.items()
+        if kind in set(kinds)
+    }
+    if published:
+        entries["published"] = PUBLISHED
+    handles = [Line2D([], [], linestyle="", label=k, **s) for k, s in entries.items()]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))

@@ -1,0 +1,42 @@
+"""Tables in every format, and as a DataFrame."""
+
+import pytest
+
+from spinal_repro.results.tables import Column, escape_markdown, render, to_frame
+
+COLUMNS = (Column("name", "Name", "a name"), Column("value", "Value, %", form="{:.1f}".format))
+ROWS = [{"name": "a_b & {c} #1 $x^2$ ~\\", "value": 1.25}, {"name": "mnist/cnn_spinal8"}]
+
+
+@pytest.mark.parametrize("text", ["a|b", "<script>", "a*b*", "`x`", "[x](y)", "_a_", "\\", "a\nb"])
+def test_markdown_shows_text_as_it_is(text):
+    escaped = escape_markdown(text)
+    assert "\n" not in escaped and "<" not in escaped
+    for position, character in enumerate(escaped):
+        if character in "|*`[]":
+            assert escaped[position - 1] == "\\"
+
+
+@pytest.mark.parametrize(
+    ("style", "first", "second"),
+    [
+        ("table", r"a_b & {c} #1 $x^2$ ~\       1.2", "mnist/cnn_spinal8"),
+        ("csv", r"a_b & {c} #1 $x^2$ ~\,1.25", "mnist/cnn_spinal8,"),
+        ("markdown", r"| a_b &amp; {c} #1 \$x^2\$ \~\\ | 1.2 |", "| mnist/cnn_spinal8 |  |"),
+        (
+            "latex",
+            r"a\_b \& \{c\} \#1 \$x\textasciicircum 2\$ \textasciitilde \textbackslash  & 1.2 \\",
+            r"mnist/cnn\_spinal8 &  \\",
+        ),
+    ],
+)
+def test_text_is_escaped_and_only_csv_has_full_precision(style, first, second):
+    lines = render(COLUMNS, ROWS, style).splitlines()
+    assert lines.index(second) == lines.index(first) + 1
+    assert ("Name: a name" in "".join(lines)) == (style != "csv")
+
+
+def test_a_frame_keeps_integers_and_missing_values():
+    frame = to_frame(COLUMNS, [{"value": 1}, {"value": 1.5}, {}])
+    assert frame["value"].tolist() == [1, 1.5, None]
+    assert [type(value) for value in frame["value"]] == [int, float, type(None)]
