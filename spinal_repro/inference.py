@@ -1,11 +1,10 @@
-"""Using a trained model from its run folder alone, with the transforms it was trained with."""
+"""Using a trained model from its run folder, with the preprocessing it was trained with."""
 
 import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,8 +22,8 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_whole, read_tensors
-from spinal_repro.records.record import refuse_other_shapes
-from spinal_repro.records.store import RECORD, read_record, stored_config
+from spinal_repro.records.record import Record, read_record, stored_config
+from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import (
     autocast,
     backend_settings,
@@ -39,22 +38,14 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run, ready to be used.
+    """A finished run: the model with the selected weights, in evaluation mode, on ``device``.
 
-    Attributes:
-        folder: The run folder.
-        config: What was trained; data and runs lie where they lay then.
-        record: The run's record.
-        model: The selected weights, in evaluation mode, on ``device``.
-        classes: A name for each output.
-        mean: Normalisation for pixels in [0, 1].
-        std: As mean.
-        device: Where it computes.
+    ``classes`` has a name for each output; ``mean`` and ``std`` normalise pixels in [0, 1].
     """
 
     folder: Path
     config: Config
-    record: dict[str, Any]
+    record: Record
     model: nn.Module
     classes: Sequence[str]
     mean: Sequence[float]
@@ -63,153 +54,111 @@ class Trained:
 
 
 def load_run(folder: Path, device: str = "auto") -> Trained:
-    """Load a finished run.
+    """Load a finished run from its ``config.yaml``, ``record.json`` and ``best.safetensors``.
 
     Args:
-        folder: A run folder: with ``config.yaml``, ``record.json`` and ``best.safetensors``.
-        device: Where to compute, as ``runtime.device``.
-
-    Raises:
-        UserError: where it is no folder of a finished run, or its files do not fit together.
+        device: As ``runtime.device``.
     """
-    if not (folder / RECORD).is_file():
+    path = folder / RECORD
+    if not path.is_file():
         raise UserError(
-            f"{folder} is no folder of a finished run (it has no {RECORD}); "
-            f"`spinal status` lists those here"
+            f"{folder} is not the folder of a finished run: there is no {RECORD}; "
+            f"list finished runs with: spinal status"
         )
-    record = read_record(folder / RECORD)
-    refuse_other_shapes(record, str(folder / RECORD))
+    record = read_record(path)
     config = _config(folder, record)
     keep_freed_memory()
     place = resolve_device(device)
     options = {key: v for key, v in config.model.options.items() if key != "pretrained"}
     untrained = dataclasses.replace(config.model, options=options)
     model = build_model(config.dataset, untrained, config.head, image_size=config.input_size)
-    path = folder / "best.safetensors"
-    load_whole(model, read_tensors(path), str(path))
-    mean, std = _normalisation(record, config, folder)
-    names = list((record.get("data") or {}).get("classes") or ())
-    if len(names) > config.dataset.outputs:
-        raise UserError(
-            f"{folder / RECORD} names {len(names)} classes where the run's model has "
-            f"{config.dataset.outputs} outputs"
-        )
-    numbers = [str(number) for number in range(len(names), config.dataset.outputs)]
-    return Trained(
-        folder, config, record, model.to(place).eval(), names + numbers, mean, std, place
-    )
+    weights = folder / "best.safetensors"
+    load_whole(model, read_tensors(weights), str(weights))
+    constants = record.data.get("normalisation") or {}
+    if not {"mean", "std"} <= constants.keys():
+        raise UserError(f"{path} has no data.normalisation with mean and std")
+    refuse_constants(constants["std"], str(path))
+    names, outputs = list(record.data.get("classes") or ()), config.dataset.outputs
+    if len(names) > outputs:
+        raise UserError(f"{path} names {len(names)} classes, but the model has {outputs} outputs")
+    names += [str(number) for number in range(len(names), outputs)]
+    mean, std = constants["mean"], constants["std"]
+    return Trained(folder, config, record, model.to(place).eval(), names, mean, std, place)
 
 
-def _config(folder: Path, record: dict[str, Any]) -> Config:
-    """The configuration in a run folder, which is that of its record."""
+def _config(folder: Path, record: Record) -> Config:
+    """Read ``config.yaml``, which must be the configuration of the record."""
     path = folder / "config.yaml"
     try:
         config = stored_config(read_yaml(path))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}") from error
-    if config.identity() != record["identity"]:
+    if config.identity() != record.identity:
         raise UserError(
             f"{path} is not the configuration of {folder / RECORD}: its identity is "
-            f"{config.identity()}, not {record['identity']}"
+            f"{config.identity()}, not {record.identity}"
         )
     return config
 
 
-def _normalisation(
-    record: dict[str, Any], config: Config, folder: Path
-) -> tuple[list[float], list[float]]:
-    """Mean and std that the run normalised with."""
-    said = (record.get("data") or {}).get("normalisation")
-    found = []
-    for key in ("mean", "std"):
-        values = said.get(key) if isinstance(said, dict) else None
-        if (
-            not isinstance(values, list)
-            or len(values) not in (1, config.dataset.channels)
-            or any(type(value) not in (int, float) for value in values)
-        ):
-            raise UserError(f"{folder / RECORD} does not say the {key} to normalise with")
-        found.append(values)
-    mean, std = found
-    refuse_constants(std, str(folder / RECORD))
-    return [float(value) for value in mean], [float(value) for value in std]
-
-
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The image files among paths and below folders, in the order given.
-
-    Raises:
-        UserError: where a path does not exist, or there is no image at all.
-    """
+    """List the image files among paths and below folders, in the order given."""
     found: list[Path] = []
     for path in paths:
-        if path.is_dir():
-            found += image_files(path)
-        elif path.is_file():
-            found.append(path)
-        else:
+        if not path.exists():
             raise UserError(f"there is no file or folder {path}")
+        found += image_files(path) if path.is_dir() else [path]
     if not found:
         raise UserError(f"no images ({', '.join(IMAGES)}) in {', '.join(map(str, paths))}")
     return found
 
 
 def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
-    """Classify image files.
-
-    Args:
-        trained: From `load_run`.
-        paths: Image files of any size and kind.
+    """Classify image files of any size.
 
     Yields:
-        For each file, in order: probabilities ``[C]`` of the classes, or why it cannot be read.
+        For each file, in order: probabilities ``[C]``, or the reason why it cannot be read.
     """
-    config = trained.config
-    preprocessing, channels = config.preprocessing("eval"), config.dataset.channels
-
-    def read(path: Path) -> NDArray[np.uint8] | str:
-        try:
-            pixels = read_image(path, channels, preprocessing)
-        except Exception as error:  # Pillow raises many kinds for damaged files
-            return str(error) or type(error).__name__
-        # EMNIST's images are transposed, those that people have are not (Q17)
-        return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
-
-    mean, std = (
-        torch.tensor(c, device=trained.device).view(-1, 1, 1) for c in (trained.mean, trained.std)
-    )
-    runtime = config.runtime
-    context = autocast(trained.device, runtime.precision)
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
-            pixels = list(pool.map(read, paths[start : start + BATCH]))
-            good = [p for p in pixels if not isinstance(p, str)]
-            answers: Iterator[Tensor] = iter(())
-            if good:
-                images = torch.from_numpy(np.stack(good)).to(trained.device).float() / 255
-                settings = backend_settings(
-                    trained.device, runtime.precision, runtime.deterministic
-                )
-                with torch.inference_mode(), settings, context():
-                    logits = trained.model((images - mean) / std).float()
-                answers = iter(logits.softmax(dim=1).cpu())
-            for given in pixels:
-                yield given if isinstance(given, str) else next(answers)
+            chunk = paths[start : start + BATCH]
+            pixels = list(pool.map(lambda path: _read(trained, path), chunk))
+            images = [image for image in pixels if not isinstance(image, str)]
+            probabilities = iter(_probabilities(trained, images)) if images else iter(())
+            for image in pixels:
+                yield image if isinstance(image, str) else next(probabilities)
+
+
+def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
+    config = trained.config
+    try:
+        pixels = read_image(path, config.dataset.channels, config.preprocessing("eval"))
+    except Exception as error:  # Pillow raises many types for damaged files
+        return str(error) or type(error).__name__
+    # EMNIST stores its images transposed, image files are not (Q17)
+    return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
+
+
+def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Softmax of the logits, ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
+    device, runtime = trained.device, trained.config.runtime
+    mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
+    settings = backend_settings(device, runtime.precision, runtime.deterministic)
+    with torch.inference_mode(), settings, autocast(device, runtime.precision)():
+        batch = torch.from_numpy(np.stack(images)).to(device).float() / 255
+        logits: Tensor = trained.model((batch - mean) / std).float()
+    return logits.softmax(dim=1).cpu()
 
 
 def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
-    """The images of one part as the run saw them in evaluation.
+    """Load the images of one part as the run evaluated them.
 
     Args:
-        trained: From `load_run`.
         part: ``train``, ``val`` or ``test``.
-        root: Where data sets lie now; as then unless given.
+        root: Folder of data sets; None for that of the run.
 
     Returns:
-        The batches, and whether data and split are those of the run.
-
-    Raises:
-        UserError: where the data are missing or the run has no such part.
+        The batches, and whether data and split have the hashes of the run.
     """
     config = trained.config
     dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)
@@ -224,41 +173,30 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
         split,
         part,
         preprocessing=config.preprocessing("eval"),
-        runs=run_place(trained.folder, trained.config),
+        runs=runs_folder(trained.folder, trained.config),
         batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,
         std=trained.std,
         device=trained.device,
         channels_last=config.runtime.channels_last,
     )
-    then = trained.record["data"]
-    same = (dataset.train.hash, dataset.test.hash, split.hash) == tuple(
-        then[key] for key in ("train_hash", "test_hash", "split_hash")
-    )
-    return batches, same
+    hashes = dataset.train.hash, dataset.test.hash, split.hash
+    keys = ("train_hash", "test_hash", "split_hash")
+    return batches, hashes == tuple(trained.record.data.get(key) for key in keys)
 
 
-def run_place(folder: Path, config: Config) -> Path:
-    """The folder of runs that a run folder lies in, or itself where it came from afar.
+def runs_folder(folder: Path, config: Config) -> Path:
+    """Find the folder of runs, for caches, by the place of a run folder.
 
-    It is seen from where the folder lies: what its configuration says may be meant for another
-    machine, or to mislead.
-
-    Args:
-        folder: Of the run.
-        config: Of the run.
+    ``config.runs`` may name a folder of another machine. A run folder that was moved alone gets
+    its caches inside.
     """
     place = folder.resolve()
     return place.parents[2] if place.parts[-3:] == config.run_dir.parts[-3:] else place
 
 
 def evaluate(trained: Trained, batches: Batches) -> Evaluation:
-    """Run the model over a part, as the run did.
-
-    Args:
-        trained: From `load_run`.
-        batches: From `part_of`.
-    """
+    """Evaluate the model on a part, as the run did."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
         return run_over(trained.model, batches, autocast(trained.device, runtime.precision))

@@ -53,4 +53,4 @@ def test_the_readme_way_works(section, tmp_path, registries):
         "recipe.epochs=1", "data.limit=100",
     ]  # fmt: skip
     record = run(compose(overrides, extra_dir=tmp_path / "configs")).record
-    assert torch.isfinite(torch.tensor(record["history"][0]["train_loss"]))
+    assert torch.isfinite(torch.tensor(record.history[0]["train_loss"]))

@@ -107,14 +107,14 @@ def _folders(given: argparse.Namespace) -> list[Path]:
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
     """Seeds finished as each cell says, by its name and by protocol."""
     from spinal_repro.records.store import read_records
-    from spinal_repro.results.cells import match
+    from spinal_repro.results.cells import group_records_by_cell
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
-    records = read_records(folders, without=("history",))
-    for result in match(cells, records) if records else ():
+    records = read_records(folders, history=False)
+    for result in group_records_by_cell(cells, records) if records else ():
         if result.cell.best_of:
             continue
-        seeds = {run.seed for run in result.runs if not run.marks}
+        seeds = {run.seed for run in result.runs if not run.differences}
         counted = found[result.cell.name]
         counted[result.protocol] = max(counted[result.protocol], len(seeds))
     return found

@@ -12,6 +12,7 @@ from typing import Any
 from spinal_repro.config.schema import Config
 from spinal_repro.io import write_atomic
 from spinal_repro.paper.timebox import Job, TimeBox
+from spinal_repro.records.record import Record
 from spinal_repro.records.store import RECORD
 from spinal_repro.results.tables import Column, escape_markdown, render
 
@@ -25,7 +26,7 @@ class Run(Job):
     config: Config
     folder: Path
     timing: list[dict[str, Any]] = field(default_factory=list)
-    record: dict[str, Any] | None = None
+    record: Record | None = None
 
 
 class Report:
@@ -95,8 +96,8 @@ class Report:
             row["rate"] = median(e["images_per_second"] for e in run.timing)
             row["seconds"] = sum(e["train_seconds"] + e["eval_seconds"] for e in run.timing)
         if run.record is not None:
-            test = run.record["test"]  # None where it was not read
-            row["accuracy"] = test and 100 * test["selected"]["accuracy"]
+            test = run.record.test  # None where it was not read
+            row["accuracy"] = test and 100 * test.selected.accuracy
         elif not run.state.startswith("failed"):
             needs = self._box.needs(run)
             known = "not measured yet" if needs is None else f"needs about {needs / 60:.1f} min"
@@ -113,7 +114,7 @@ class Report:
             archive.writestr("summary.md", text)
             for run in self._box.jobs:
                 if run.record is not None:
-                    kind = f"{run.config.protocol.name}-{run.record['identity']}"
+                    kind = f"{run.config.protocol.name}-{run.record.identity}"
                     name = f"records/{run.cell}-{kind}-s{run.seed}.json"
                     archive.write(run.folder / RECORD, name)
         self.archive.parent.mkdir(parents=True, exist_ok=True)

@@ -148,7 +148,7 @@ def _work(box: TimeBox[Run], report: Report, signals: "StopOnSignal") -> None:
         if (run.folder / RECORD).is_file():
             echo(f"already finished: {run.folder}")
             _do(run, box, signals)
-            if run.record and run.record["environment"].get("device_name") == report.device_name:
+            if run.record and run.record.environment.get("device_name") == report.device_name:
                 seconds = [epoch["train_seconds"] + epoch["eval_seconds"] for epoch in run.timing]
                 box.learn(run.cell, seconds)
     while not signals.received and (fits := box.next(time.monotonic())):
@@ -189,7 +189,7 @@ def _do(run: Run, box: TimeBox[Run], signals: "StopOnSignal") -> None:
     box.begin(run, time.monotonic())
     try:
         run.record = train(run.config, [slot, signals]).record
-        run.timing, run.done, run.state = run.record["timing"], run.epochs, "done"
+        run.timing, run.done, run.state = run.record.timing, run.epochs, "done"
     except Interrupted:
         run.state = f"stopped by {signals.received}" if slot.reason is None else slot.reason
     except Exception as error:

@@ -51,8 +51,8 @@ def print_regression(given: argparse.Namespace) -> None:
         raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
     from tqdm import tqdm
 
-    from spinal_repro.io import write_json
     from spinal_repro.paper.regression import NETS, regression_record, regressions
+    from spinal_repro.records.record import write_record
     from spinal_repro.results.regression import COLUMNS, published, summarise
     from spinal_repro.results.tables import render
 
@@ -65,4 +65,4 @@ def print_regression(given: argparse.Namespace) -> None:
     if given.out is not None:
         seconds = round(time.perf_counter() - start, 1)
         record = regression_record({"seeds": given.seeds} | settings, rows, summary, seconds)
-        write_json(given.out, record)
+        write_record(given.out, record)

@@ -11,7 +11,8 @@ from spinal_repro.cli.launch import JobError, check_all
 from spinal_repro.config.compose import validate
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
-from spinal_repro.records.store import RECORD, read_record
+from spinal_repro.records.record import read_record
+from spinal_repro.records.store import RECORD
 from spinal_repro.sweep.runner import Job, run_sweep
 from spinal_repro.sweep.slots import share, usable_cores, visible_devices
 from spinal_repro.training.outputs import summary
@@ -52,7 +53,7 @@ def run_jobs(
         if job.state == "done":
             try:
                 record = read_record(job.folder / RECORD)
-                job.accuracy = record["selection"]["accuracy"]
+                job.accuracy = record.selection.accuracy
                 job.message = summary(record, job.folder / RECORD)[0]
             except UserError as error:
                 job.state, job.message = "failed", str(error)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 RESULTS, RECORDS = Path("results"), Path("results/records")
 COUNTS = Path("results/counts.json")
-NOT_SHOWN = ("timing", "streams", "summary")  # parts of a record
 
 
 def add_parser(commands: Any) -> None:
@@ -80,7 +79,7 @@ def read_index(folders: Sequence[Path], counts: Path) -> "tuple[ResultsIndex, li
     from spinal_repro.results.cells import own_runs
     from spinal_repro.results.findings import build_index
 
-    records = read_records(folders, without=NOT_SHOWN)
+    records = read_records(folders)
     if not counts.is_file():
         print(f"no {counts}: only cells with records have sizes", file=sys.stderr)
     index = build_index(records, counts)

@@ -119,7 +119,7 @@ def _train(config: Config) -> float:
         echo(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
             echo(line)
-    return float(outcome.record["selection"]["accuracy"])
+    return outcome.record.selection.accuracy
 
 
 def _complain(message: str) -> None:

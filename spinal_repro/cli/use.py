@@ -14,18 +14,20 @@ from spinal_repro.results.tables import Column, render
 
 
 def add_parser(commands: Any) -> None:
-    """Add both commands to those of ``spinal``."""
+    """Add both commands."""
     predict = commands.add_parser("predict", help="classify image files with a finished run")
-    predict.add_argument("run", type=Path, help="its folder, see `spinal status`")
+    predict.add_argument("run", type=Path, help="folder of the run, see `spinal status`")
     predict.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-    predict.add_argument("--top", type=int, default=5, help="classes shown a file (default: 5)")
+    predict.add_argument("--top", type=int, default=5, help="classes per file (default: 5)")
     predict.set_defaults(command=print_predictions)
 
-    evaluate = commands.add_parser("eval", help="accuracy of a finished run, class by class")
-    evaluate.add_argument("run", type=Path, help="its folder, see `spinal status`")
+    evaluate = commands.add_parser("eval", help="accuracy of a finished run, by class")
+    evaluate.add_argument("run", type=Path, help="folder of the run, see `spinal status`")
     evaluate.add_argument("--split", choices=("train", "val", "test"), default="test")
-    evaluate.add_argument("--root", help="where data sets lie (default: where they lay then)")
-    evaluate.add_argument("--confusion", type=Path, metavar="PNG", help="also draw the confusion")
+    evaluate.add_argument("--root", help="folder of data sets (default: that of the run)")
+    evaluate.add_argument(
+        "--confusion", type=Path, metavar="PNG", help="also draw the confusion matrix"
+    )
     evaluate.set_defaults(command=print_evaluation)
 
     add_format(predict, "json")
@@ -35,12 +37,7 @@ def add_parser(commands: Any) -> None:
 
 
 def print_predictions(given: argparse.Namespace) -> None:
-    """Print the classes that a run's model sees in images.
-
-    Raises:
-        UserError: where run or images are not there, and after the table where some of the
-            images cannot be read.
-    """
+    """Print the most probable classes of images; after that, name the images with errors."""
     from spinal_repro.inference import find_images, load_run, predict
 
     if given.top < 1:
@@ -53,30 +50,26 @@ def print_predictions(given: argparse.Namespace) -> None:
         if isinstance(answer, str):
             unreadable.append(f"{path}: {answer}")
             continue
-        shares, places = (found.tolist() for found in answer.topk(top))
-        rows.append((str(path), [trained.classes[place] for place in places], shares))
-    print(_predictions(rows, given.format))
+        probabilities, indices = (found.tolist() for found in answer.topk(top))
+        classes = [trained.classes[index] for index in indices]
+        rows.append({"file": str(path), "top": list(zip(classes, probabilities, strict=True))})
+    print(_predictions(rows, top, given.format))
     if unreadable:
         listed = "".join(f"\n  {line}" for line in unreadable)
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
 
 
-def _predictions(rows: Sequence[tuple[str, list[str], list[float]]], style: str) -> str:
+def _predictions(rows: Sequence[dict[str, Any]], top: int, style: str) -> str:
+    for row in rows:
+        row["class"], row["probability"] = row["top"][0]
     if style == "json":
-        return json.dumps(
-            [
-                {
-                    "file": file,
-                    "class": names[0],
-                    "probability": shares[0],
-                    "top": [
-                        {"class": n, "probability": p} for n, p in zip(names, shares, strict=True)
-                    ],
-                }
-                for file, names, shares in rows
-            ],
-            indent=1,
-        )
+        keys = ("class", "probability")
+        entries = [
+            {key: row[key] for key in ("file", *keys)}
+            | {"top": [dict(zip(keys, pair, strict=True)) for pair in row["top"]]}
+            for row in rows
+        ]
+        return json.dumps(entries, indent=1)
     columns = [
         Column("file", "File"),
         Column("class", "Class"),
@@ -87,43 +80,25 @@ def _predictions(rows: Sequence[tuple[str, list[str], list[float]]], style: str)
             lambda value: f"{100 * value:.2f}",
         ),
     ]
-    top = max((len(names) for _, names, _ in rows), default=1)
     if top > 1:
         columns.append(Column("next", "Then", "the next most probable classes"))
-    plain = [
-        {
-            "file": file,
-            "class": names[0],
-            "probability": shares[0],
-            "next": ", ".join(
-                f"{n} {100 * p:.2f}" for n, p in zip(names[1:], shares[1:], strict=True)
-            ),
-        }
-        for file, names, shares in rows
-    ]
-    return render(columns, plain, style)
+    for row in rows:
+        row["next"] = ", ".join(f"{name} {100 * p:.2f}" for name, p in row["top"][1:])
+    return render(columns, rows, style)
 
 
 def _check_picture(path: Path) -> None:
-    """See that a picture can be written, before anything is computed.
-
-    Raises:
-        UserError: where it could not, or would be of another kind than its name says.
-    """
+    """Check that a picture can be written, before the evaluation starts."""
     if path.suffix.lower() != ".png":
         raise UserError(f"--confusion draws a PNG: give a name that ends in .png, not {path}")
     if not path.resolve().parent.is_dir():
         raise UserError(f"there is no folder {path.resolve().parent} for --confusion")
-    if path.exists() and not path.is_file():
-        raise UserError(f"--confusion needs a file, and {path} is none")
+    if path.is_dir():
+        raise UserError(f"--confusion needs the name of a file: {path} is a folder")
 
 
 def print_evaluation(given: argparse.Namespace) -> None:
-    """Print the accuracy of a run's model on one split, and a row a class.
-
-    Raises:
-        UserError: where the run or its data are not there.
-    """
+    """Print the accuracy of a run's model on one split, and one row per class."""
     from spinal_repro.inference import evaluate, load_run, part_of
     from spinal_repro.records.statistics import binomial_interval
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
@@ -133,7 +108,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     trained = load_run(given.run, given.device)
     batches, same = part_of(trained, given.split, given.root)
     if not same:
-        print("the data are not those of the run: other images, or another order", file=sys.stderr)
+        print("warning: these are not the images of the run, or in another order", file=sys.stderr)
     result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
     counts = confusion(

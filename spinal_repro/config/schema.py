@@ -17,6 +17,14 @@ from omegaconf import MISSING
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.errors import UserError
 
+# Names, places and machine settings: none of them changes a bit of a result.
+NOT_IN_IDENTITY = {
+    "seed", "runs", "cell", "tracker", "data.root", "data.download",
+    "dataset.title", "recipe.name", "recipe.published_epochs", "protocol.name",
+    "runtime.threads", "runtime.jobs", "runtime.time_limit", "runtime.progress",
+    "runtime.save_every", "runtime.debug",
+}  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Component:
@@ -63,14 +71,14 @@ class DatasetConfig:
     """
 
     name: str = MISSING
-    title: str = field(default=MISSING, metadata={"identity": False})
+    title: str = MISSING
     source: str = MISSING
     num_classes: int | None = MISSING
     image_size: int | None = MISSING
     channels: int = MISSING
     train_size: int | None = MISSING
     test_size: int | None = MISSING
-    val_size: int | None = field(default=None, metadata={"identity": "if set"})
+    val_size: int | None = None
     label_offset: int = 0
     num_outputs: int | None = None  # logits of the model; the number of classes unless given
     options: dict[str, Any] = field(default_factory=dict)
@@ -109,7 +117,7 @@ class RecipeConfig:
 
     name: str = MISSING
     epochs: int = MISSING
-    published_epochs: int | None = field(default=None, metadata={"identity": False})
+    published_epochs: int | None = None
     batch_size: int = MISSING
     eval_batch_size: int = 1000
     optimizer: str = MISSING
@@ -117,14 +125,14 @@ class RecipeConfig:
     momentum: float = 0.0
     weight_decay: float = 0.0
     lr_rule: dict[str, Any] = field(default_factory=lambda: {"name": "constant"})
-    label_smoothing: float = field(default=0.0, metadata={"identity": "if set"})
+    label_smoothing: float = 0.0
     augment: list[dict[str, Any]] = field(default_factory=list)
     mean: list[float] | None = MISSING  # null: what the model's weights expect
     std: list[float] | None = MISSING
-    prepare: dict[str, Any] = field(default_factory=dict, metadata={"identity": "if set"})
-    stages: dict[int, float] = field(default_factory=dict, metadata={"identity": "if set"})
-    best_of_last_stage: bool = field(default=False, metadata={"identity": "if set"})
-    head_epochs: int = field(default=0, metadata={"identity": "if set"})
+    prepare: dict[str, Any] = field(default_factory=dict)
+    stages: dict[int, float] = field(default_factory=dict)
+    best_of_last_stage: bool = False
+    head_epochs: int = 0
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ class ProtocolConfig:
     select_on: str = MISSING
     val_fraction: float = MISSING
     split_seed: int = 0
-    watch_test: bool = field(default=False, metadata={"identity": "if set"})
+    watch_test: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,14 +173,14 @@ class RuntimeConfig:
     device: str = "auto"
     precision: str = "auto"
     channels_last: bool = True
-    compile: bool = field(default=False, metadata={"identity": "if set"})
-    threads: int | None = field(default=None, metadata={"identity": False})
-    jobs: int | str = field(default="auto", metadata={"identity": False})
-    time_limit: float | None = field(default=None, metadata={"identity": False})
-    progress: str = field(default="auto", metadata={"identity": False})
-    deterministic: bool = field(default=False, metadata={"identity": "if set"})
-    save_every: float | None = field(default=15.0, metadata={"identity": False})
-    debug: str = field(default="none", metadata={"identity": False})
+    compile: bool = False
+    threads: int | None = None
+    jobs: int | str = "auto"
+    time_limit: float | None = None
+    progress: str = "auto"
+    deterministic: bool = False
+    save_every: float | None = 15.0
+    debug: str = "none"
 
     def on(self, device: str) -> "RuntimeConfig":
         """The same on a type of device, which decides what precision ``auto`` is.
@@ -205,10 +213,10 @@ class DataConfig:
         test: False drops the test part unseen: trials of a search end without a test accuracy.
     """
 
-    root: str = field(default="data", metadata={"identity": False})
-    download: bool = field(default=False, metadata={"identity": False})
+    root: str = "data"
+    download: bool = False
     limit: int | None = None
-    test: bool = field(default=True, metadata={"identity": "if set"})
+    test: bool = True
 
 
 @dataclass(frozen=True)
@@ -245,26 +253,11 @@ class Config:
     def identity(self) -> str:
         """Eight hex digits naming what is trained, the seed left out.
 
-        Only what can change a result counts: not where data or runs lie, how progress is
-        shown or how many threads compute.
+        A hash of every setting that differs from its default, those of `NOT_IN_IDENTITY` left
+        out: a new setting changes no identity where it has its default. A default of a setting
+        that counts must never change.
         """
-        plain = self.to_dict()
-        for group, config in (
-            ("dataset", self.dataset),
-            ("recipe", self.recipe),
-            ("protocol", self.protocol),
-            ("runtime", self.runtime),
-            ("data", self.data),
-        ):
-            for entry in dataclasses.fields(config):
-                counts = entry.metadata.get("identity", True)
-                if counts == "if set":  # younger than some records: its default changes nothing
-                    counts = plain[group][entry.name] not in (entry.default, {}, None)
-                if not counts:
-                    del plain[group][entry.name]
-        for key in ("seed", "runs", "cell", "tracker"):
-            plain.pop(key, None)
-        text = json.dumps(plain, sort_keys=True)
+        text = json.dumps(_set_values(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
     @property
@@ -301,6 +294,20 @@ class Config:
         if self.data.limit is not None:
             reasons.append(f"at most {self.data.limit} images a split")
         return reasons
+
+
+def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Fields of a dataclass that differ from their default and count for the identity."""
+    found = {}
+    for entry in dataclasses.fields(config):
+        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
+        if dataclasses.is_dataclass(value):
+            value = _set_values(value, f"{key}.")
+        fresh = entry.default_factory
+        default = entry.default if fresh is dataclasses.MISSING else fresh()
+        if key not in NOT_IN_IDENTITY and value != default and value != {}:
+            found[entry.name] = value
+    return found
 
 
 def schema_keys() -> set[str]:

@@ -11,7 +11,7 @@ from spinal_repro.data.catalog import entry_for
 from spinal_repro.export.formats import Format
 from spinal_repro.export.parity import Parity
 from spinal_repro.inference import Trained
-from spinal_repro.records.statistics import binomial_interval
+from spinal_repro.records.record import Accuracy, Record
 from spinal_repro.results.tables import escape_markdown
 
 CARD = "model_card.md"
@@ -40,11 +40,11 @@ def describe(trained: Trained) -> dict[str, str]:
     record = trained.record
     return {
         "producer": f"spinal-repro {__version__}",
-        "run": str(record["run"]),
-        "identity": str(record["identity"]),
+        "run": record.run,
+        "identity": record.identity,
         "classes": json.dumps(list(trained.classes)),
         "preprocessing": json.dumps(preprocessing(trained)),
-        "config": json.dumps(record["config"]),
+        "config": json.dumps(record.config),
     }
 
 
@@ -72,10 +72,10 @@ def model_card(trained: Trained, form: Format, parity: Parity, sums: Mapping[str
     return template.render(
         config=config,
         record=record,
-        counts=record["counts"],
+        counts=record.counts,
         data=_data(trained),
-        tests={name: _accuracy(record["test"][name]) for name in ("selected", "last")},
-        best_on_test=record["selection"]["on"] == "test",
+        tests={name: _accuracy(getattr(record.test, name)) for name in ("selected", "last")},
+        best_on_test=record.selection.on == "test",
         marks=_marks(record),
         prepare=preprocessing(trained),
         classes=", ".join(classes[:SHOWN_CLASSES]),
@@ -105,15 +105,15 @@ def _escaped(value: Any) -> Any:
     return escape_markdown(str(value))
 
 
-def _accuracy(part: Mapping[str, Any]) -> dict[str, Any]:
+def _accuracy(part: Accuracy) -> dict[str, Any]:
     """One accuracy with its interval, in percent."""
-    low, high = binomial_interval(part["correct"], part["count"])
+    low, high = part.interval_95
     return {
-        "accuracy": f"{100 * part['accuracy']:.2f}",
+        "accuracy": f"{100 * part.accuracy:.2f}",
         "low": f"{100 * low:.2f}",
         "high": f"{100 * high:.2f}",
-        "correct": part["correct"],
-        "count": part["count"],
+        "correct": part.correct,
+        "count": part.count,
     }
 
 
@@ -127,26 +127,26 @@ def _data(trained: Trained) -> dict[str, Any]:
         "licence": (about and about.licence) or unknown,
         "citation": about and about.citation,
         "homepage": about and about.homepage,
-        "sizes": trained.record["data"]["sizes"],
-        "hash": trained.record["data"]["train_hash"][:16],
+        "sizes": trained.record.data["sizes"],
+        "hash": trained.record.data["train_hash"][:16],
     }
 
 
-def _marks(record: Mapping[str, Any]) -> list[str]:
+def _marks(record: Record) -> list[str]:
     """What a reader must know before trusting the number."""
-    marks = [f"REDUCED BUDGET: {reason}" for reason in record["reduced_budget"]]
-    if record["selection"]["on"] == "test":
+    marks = [f"REDUCED BUDGET: {reason}" for reason in record.reduced_budget]
+    if record.selection.on == "test":
         marks.append(
             "BEST ON TEST: the test set picked the epoch, as the original scripts do, so the "
             "accuracy of the selected epoch is too high"
         )
-    shared = record["data"].get("test_images_also_in_train")
+    shared = record.data.get("test_images_also_in_train")
     if shared:
         marks.append(f"{shared} test images also stand in train")
-    if record.get("pretrained"):
+    if record.pretrained:
         marks.append("the backbone started from pretrained weights, which have a licence as well")
-    if (record.get("git") or {}).get("modified"):
+    if record.git.get("modified"):
         marks.append("trained with code that differed from the commit named below")
-    if record["config"]["runtime"]["precision"] != "fp32":
-        marks.append(f"trained in {record['config']['runtime']['precision']}, exported in fp32")
+    if record.precision != "fp32":
+        marks.append(f"trained in {record.precision}, exported in fp32")
     return marks

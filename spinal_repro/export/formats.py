@@ -21,7 +21,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import parse_json, write_atomic
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_whole, read_tensors
-from spinal_repro.records.store import stored_config
+from spinal_repro.records.record import stored_config
 
 Compute = Callable[[Tensor], Tensor]
 

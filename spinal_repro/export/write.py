@@ -42,7 +42,7 @@ def export_run(trained: Trained, to: str, out: Path, root: str | None = None) ->
     """
     form = FORMATS[to]
     form.check()
-    if trained.record.get("test") is None:
+    if trained.record.test is None:
         raise UserError(
             f"{trained.folder} was trained without a test part, so nobody knows how good it is; "
             f"train it with data.test=true"

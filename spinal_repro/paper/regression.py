@@ -22,7 +22,7 @@ from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from spinal_repro.errors import unknown
 from spinal_repro.models.heads import FCHead, SpinalHead
 from spinal_repro.records.provenance import describe_environment, git_revision
-from spinal_repro.records.store import SCHEMA_VERSION
+from spinal_repro.records.record import RegressionRecord, RegressionRun, RegressionSettings
 from spinal_repro.seeds import stream_seed
 
 INPUTS, SAMPLES, BATCH_SIZE, NOISE, LR = 8, 1000, 64, 0.2, 0.01
@@ -267,7 +267,7 @@ def regression_record(
     runs: Sequence[Mapping[str, Any]],
     summary: Sequence[Mapping[str, Any]],
     seconds: float,
-) -> dict[str, Any]:
+) -> RegressionRecord:
     """The record of both nets' runs, as one document.
 
     Args:
@@ -276,14 +276,12 @@ def regression_record(
         summary: Their table, see `results.regression`.
         seconds: How long it all took.
     """
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "kind": "regression",
-        "settings": dict(settings),
-        "environment": describe_environment(torch.device("cpu")),
-        "git": git_revision(),
-        "finished": time.strftime("%FT%TZ", time.gmtime()),
-        "seconds": seconds,
-        "summary": list(summary),
-        "runs": list(runs),
-    }
+    return RegressionRecord(
+        settings=RegressionSettings(**settings),
+        environment=describe_environment(torch.device("cpu")),
+        git=git_revision(),
+        finished=time.strftime("%FT%TZ", time.gmtime()),
+        seconds=seconds,
+        summary=[dict(row) for row in summary],
+        runs=[RegressionRun(**row) for row in runs],
+    )

@@ -12,7 +12,7 @@ from spinal_repro.models.classifier import Classifier, Counts, build_model, coun
 from spinal_repro.models.heads import HEADS
 from spinal_repro.paper.cells import Cell
 from spinal_repro.paper.regression import INPUTS, make_net
-from spinal_repro.records.store import stored_config
+from spinal_repro.records.record import stored_config
 
 _BACKBONES: dict[str, tuple[int, Counts]] = {}  # features and counts, by configuration
 

@@ -1,4 +1,4 @@
-"""What a record's configuration has in common with a cell's, and where they differ.
+"""Settings in which a run differs from its published cell.
 
 Configurations are compared as they are stored, with the defaults of the schema for keys that are
 younger than the record.
@@ -8,95 +8,122 @@ import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
-
-from omegaconf import OmegaConf
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import DatasetConfig, ProtocolConfig, RecipeConfig
+from spinal_repro.io import read_yaml
 
-# Neither changes what is trained: epochs are compared on their own, as a budget.
-NOT_COMPARED = {"recipe": ("name", "published_epochs", "eval_batch_size", "epochs")}
+BUDGET, RECIPE, PROTOCOL = "budget", "recipe", "protocol"
+EPOCHS, LIMIT, CELLS = "recipe.epochs", "data.limit", "cells"
+# Neither changes what is trained; epochs are compared on their own, as a budget.
+NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
 DATASET = ("name", "num_classes", "num_outputs")  # the rest says where images come from
 UNSET = {"pretrained": None, "freeze": "none"}
-ABSENT = "nothing"
+NAMES = ("dataset.name", "model.name", "head.name")
 
 
-def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What decides the result of a run besides epochs, seed, protocol and machine.
+@dataclass(frozen=True, order=True)
+class Difference:
+    """One setting of a run that differs from its cell's.
 
-    Args:
-        config: A stored configuration, of a record or of a cell.
+    ``ours`` and ``theirs`` are JSON text, so that equal runs can be grouped by it; empty where the
+    setting is absent. ``kind`` is `BUDGET`, `RECIPE` or `PROTOCOL`.
+    """
+
+    key: str
+    ours: str
+    theirs: str
+    kind: str
+
+    @classmethod
+    def of(cls, key: str, ours: Any, theirs: Any, kind: str = RECIPE) -> "Difference":
+        """A difference of two plain values."""
+        return cls(key, json.dumps(ours), json.dumps(theirs), kind)
+
+    def __str__(self) -> str:
+        """The sentence shown to users, e.g. ``recipe.lr 0.01 instead of 0.005``."""
+        ours, theirs = _shown(self.ours), _shown(self.theirs)
+        if self.kind == BUDGET:
+            if self.key == LIMIT:
+                return f"at most {ours} images a split"
+            start = "best of " if self.key == CELLS else ""
+            return f"{start}{ours} of {theirs} {self.key.removeprefix('recipe.')}"
+        if self.key == EPOCHS:
+            return f"{ours} epochs instead of {theirs}"
+        key = self.key.removesuffix(".name") if self.key in NAMES else self.key
+        return f"{key} {ours} instead of {theirs}"
+
+
+def _shown(text: str) -> str:
+    """A value as YAML would show it."""
+    if not text:
+        return "nothing"
+    value = json.loads(text)
+    if isinstance(value, float):
+        return f"{value:g}"
+    return text.replace(".0,", ",").replace(".0]", "]").strip('"')
+
+
+def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Difference, ...]:
+    """Compare a run's configuration with its cell's: smaller budgets, recipe, protocol.
+
+    Seed and machine are not compared.
+    """
+    found = []
+    epochs, wanted = config["recipe"]["epochs"], cell["recipe"]["epochs"]
+    limit = (config.get("data") or {}).get("limit")
+    if epochs < wanted:
+        found.append(Difference.of(EPOCHS, epochs, wanted, BUDGET))
+    if limit is not None:
+        found.append(Difference.of(LIMIT, limit, None, BUDGET))
+    found += _in_training(config, cell)
+    if epochs > wanted:
+        found.append(Difference.of(EPOCHS, epochs, wanted))
+    return (*found, *_in_protocol(config["protocol"]))
+
+
+def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator[Difference]:
+    ours, theirs = training_fields(config), training_fields(cell)
+    for group in ours:
+        a, b = ours[group], theirs[group]
+        name = f"{group}.name"
+        keys = [name] if name in NAMES and a.get(name) != b.get(name) else sorted(a.keys() | b)
+        for key in keys:
+            if a.get(key, "") != b.get(key, ""):
+                yield Difference(key, a.get(key, ""), b.get(key, ""), RECIPE)
+
+
+def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """Select what decides a run's result besides epochs, seed, protocol and machine.
 
     Returns:
-        The groups dataset, model, head and recipe, each flat: dotted key to value.
+        The groups dataset, model, head and recipe, each a flat mapping of dotted key to JSON text.
     """
     dataset = _with_defaults(DatasetConfig, config["dataset"])
     recipe = _with_defaults(RecipeConfig, config["recipe"])
-    for key in NOT_COMPARED["recipe"]:
-        recipe.pop(key, None)
-    model = {k: v for k, v in config["model"].items() if not (k in UNSET and v == UNSET[k])}
     groups = {
         "dataset": {key: dataset.get(key) for key in DATASET},
-        "model": model,
-        "head": dict(config["head"]),
-        "recipe": recipe,
+        "model": {k: v for k, v in config["model"].items() if not (k in UNSET and v == UNSET[k])},
+        "head": config["head"],
+        "recipe": {key: value for key, value in recipe.items() if key not in NOT_COMPARED},
     }
-    return {name: dict(_flat(group)) for name, group in groups.items()}
+    return {name: dict(_flat(group, f"{name}.")) for name, group in groups.items()}
 
 
-def differences(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """Where a record's configuration differs from its cell's, in words.
-
-    One is e.g. ``recipe.lr 0.01 instead of 0.005``. Epochs and images left out are budgets, see
-    `reductions`; machine and seed are not compared.
-    """
-    found = []
-    ours, theirs = training_fields(config), training_fields(reference)
-    for group in ours:
-        a, b = ours[group], theirs[group]
-        if a.get("name") != b.get("name") and group != "recipe":
-            found.append(f"{group} {a.get('name')} instead of {b.get('name')}")
-            continue
-        for key in sorted(a.keys() | b.keys()):
-            if a.get(key, ABSENT) != b.get(key, ABSENT):
-                found.append(f"{group}.{key} {_say(a, key)} instead of {_say(b, key)}")
-    epochs, wanted = config["recipe"]["epochs"], reference["recipe"]["epochs"]
-    if epochs > wanted:
-        found.append(f"{epochs} epochs instead of {wanted}")
-    return [*found, *_protocol_differences(config["protocol"])]
-
-
-def reductions(config: Mapping[str, Any], reference: Mapping[str, Any]) -> list[str]:
-    """Why runs are shorter or smaller than their cell's, e.g. ``8 of 200 epochs``."""
-    found = []
-    epochs, wanted = config["recipe"]["epochs"], reference["recipe"]["epochs"]
-    if epochs < wanted:
-        found.append(f"{epochs} of {wanted} epochs")
-    limit = (config.get("data") or {}).get("limit")
-    if limit is not None:
-        found.append(f"at most {limit} images a split")
-    return found
-
-
-def _protocol_differences(protocol: Mapping[str, Any]) -> list[str]:
+def _in_protocol(protocol: Mapping[str, Any]) -> Iterator[Difference]:
     """Differences from the shipped protocol of the same name."""
     shipped = _shipped_protocol(str(protocol["name"]))
-    return [
-        f"protocol.{key} {_say(protocol, key)} instead of {_say(shipped, key)}"
-        for key in ("select_on", "val_fraction", "split_seed")
-        if shipped and protocol.get(key) != shipped[key]
-    ]
+    for key in ("select_on", "val_fraction", "split_seed"):
+        if shipped and protocol.get(key) != shipped[key]:
+            yield Difference.of(f"protocol.{key}", protocol.get(key), shipped[key], PROTOCOL)
 
 
 @functools.cache
 def _shipped_protocol(name: str) -> dict[str, Any]:
     path = config_dir() / "protocol" / f"{name}.yaml"
-    if not path.is_file():
-        return {}
-    loaded: Any = OmegaConf.to_container(OmegaConf.load(path))
-    loaded.pop("defaults", None)
-    return _with_defaults(ProtocolConfig, loaded)
+    return _with_defaults(ProtocolConfig, read_yaml(path)) if path.is_file() else {}
 
 
 def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -112,13 +139,13 @@ def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     return filled
 
 
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and plain values; whole numbers equal floats, as in YAML."""
-    for key, item in value.items():
+def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
+    """Dotted keys and JSON text of plain values; whole numbers equal floats, as in YAML."""
+    for key, item in group.items():
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", _plain(item)
+            yield f"{prefix}{key}", json.dumps(_plain(item), sort_keys=True)
 
 
 def _plain(value: Any) -> Any:
@@ -126,18 +153,4 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value
-
-
-def _say(group: Mapping[str, Any], key: str) -> str:
-    """A value as YAML would show it, short."""
-    if key not in group:
-        return ABSENT
-    value = group[key]
-    return f"{value:g}" if isinstance(value, float) else _whole(json.dumps(value))
-
-
-def _whole(text: str) -> str:
-    return text.replace(".0,", ",").replace(".0]", "]").strip('"')
+    return float(value) if type(value) is int else value

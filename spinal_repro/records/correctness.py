@@ -1,4 +1,4 @@
-"""Which test images a run got right, small enough for its record; for McNemar's test."""
+"""Which test images a run got right, packed for its record; for McNemar's test."""
 
 import base64
 import zlib
@@ -10,25 +10,13 @@ from spinal_repro.errors import UserError
 
 
 def pack_correct(correct: NDArray[np.bool_]) -> str:
-    """One bit an image in the order of the test part, deflated, as base64 text.
-
-    Args:
-        correct: ``[N]``, true where the prediction was right.
-    """
+    """Pack booleans ``[N]`` in the order of the test part: one bit each, deflated, as base64."""
     bits = np.packbits(np.asarray(correct, dtype=bool))
     return base64.b64encode(zlib.compress(bits.tobytes(), 9)).decode()
 
 
 def unpack_correct(text: str, count: int) -> NDArray[np.bool_]:
-    """Undo `pack_correct`.
-
-    Args:
-        text: What it gave.
-        count: Number of images N.
-
-    Raises:
-        UserError: where the text is damaged or is not of N images.
-    """
+    """Undo `pack_correct` for ``count`` images."""
     try:
         packed = zlib.decompress(base64.b64decode(text, validate=True))
     except (ValueError, zlib.error) as error:

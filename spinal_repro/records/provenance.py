@@ -13,7 +13,7 @@ from spinal_repro import __version__
 
 
 def describe_environment(device: torch.device) -> dict[str, Any]:
-    """Versions and machine, for records."""
+    """Collect versions and machine."""
     return {
         "spinal_repro": __version__,
         "python": platform.python_version(),
@@ -30,10 +30,10 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_revision() -> dict[str, Any]:
-    """Commit of this package: ``SPINAL_COMMIT`` if it is set, else of the checkout it lies in.
+    """Find the commit of this package: ``SPINAL_COMMIT`` if set, else that of its checkout.
 
-    The variable holds ``<hash>`` or ``<hash>+modified``, for a package that was built from a
-    checkout on another machine. Without either the commit is ``unknown``.
+    The variable holds ``<hash>`` or ``<hash>+modified``, for a package built from a checkout on
+    another machine. Without either the commit is ``unknown``.
     """
     if given := os.environ.get("SPINAL_COMMIT"):
         commit, _, modified = given.partition("+")
@@ -45,14 +45,13 @@ def git_revision() -> dict[str, Any]:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may lie in any checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may be in any checkout
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": "unknown", "modified": None}
 
 
 def _cpu_name() -> str:
-    """The processor's own name where the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):

@@ -1,186 +1,239 @@
-"""What a record is built like: the types and ranges of everything that is computed from it.
+"""The record of a run: one small JSON, enough to rebuild every table without retraining.
 
-Whether a record also agrees with itself is another matter, see `contributed`.
+Nothing here imports torch, so that listing runs is quick.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from spinal_repro.errors import NAME, UserError
+from spinal_repro.errors import UserError
+from spinal_repro.io import read_json, write_json
+from spinal_repro.records.convert import Range, from_plain, to_plain
+
+if TYPE_CHECKING:
+    from spinal_repro.config.schema import Config
+
+# A new key with a default is not a new version. Version 2 has another `Config.identity`.
+SCHEMA_VERSION, CONFIG_VERSION = 2, 1
+REGRESSION = "regression"
+RETIRED = ("self_check",)  # settings of runtime in older records; none changed a result
+NEEDED = ("dataset.name", "model.name", "head.name", "recipe.epochs", "protocol.name",
+          "protocol.select_on", "runtime.precision")  # fmt: skip
+
+Share = Annotated[float, Range(0, 1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[int, Range(1)]
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of value: what it is called and how it is known."""
+class Selection:
+    """The selected epoch, and its accuracy on the part that selects."""
 
-    called: str
-    fits: Callable[[Any], bool]
-
-
-def _whole(value: Any, least: int) -> bool:
-    return type(value) is int and least <= value < 2**63
+    on: Literal["val", "test"]
+    rule: str
+    epoch: Positive
+    accuracy: Share
 
 
-def _number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < 1e300  # NaN is not
+@dataclass(frozen=True)
+class Accuracy:
+    """Accuracy on the test part.
 
-
-NATURAL = Kind("a whole number, 0 or more", lambda v: _whole(v, 0))
-POSITIVE = Kind("a whole number above 0", lambda v: _whole(v, 1))
-SEED = Kind("a whole number, 0 or more", lambda v: type(v) is int and v >= 0)
-NUMBER = Kind("a finite number", _number)
-SHARE = Kind("a number from 0 to 1", lambda v: _number(v) and 0 <= v <= 1)
-WORD = Kind("a name", lambda v: isinstance(v, str) and NAME.fullmatch(v) is not None)
-TEXT = Kind("text", lambda v: isinstance(v, str))
-MAPPING = Kind("a group", lambda v: isinstance(v, Mapping))
-SELECTS = Kind("val or test", lambda v: v in ("val", "test"))
-ANY = Kind("anything", lambda v: True)
-
-Spec = Kind | dict[str, Any] | list[Any]
-# A key that ends in ? may be missing or null. A list holds entries of one kind; "*" is any key.
-PART: Spec = {"accuracy": SHARE, "correct": NATURAL, "count": POSITIVE}
-COUNTS: Spec = {
-    "head_parameters": NATURAL,
-    "total_parameters": NATURAL,
-    "head_multiplications": NATURAL,
-    "total_multiplications": NATURAL,
-    "*": NATURAL,
-}
-RUN: Spec = {
-    "identity": WORD,
-    "seed": SEED,
-    "config": {
-        "dataset": {"name": WORD, "title?": TEXT},
-        "model": {"name": TEXT},
-        "head": {"name": WORD},
-        "recipe": {
-            "epochs": POSITIVE,
-            "stages?": MAPPING,
-            "prepare?": MAPPING,
-            "lr_rule?": MAPPING,
-        },
-        "protocol": {"name": WORD, "select_on?": SELECTS},
-        "runtime": {"precision": WORD},
-        "data?": {"limit?": POSITIVE},
-        "cell?": TEXT,
-    },
-    "environment": {"device": WORD, "torch?": TEXT},
-    "selection": {"on": SELECTS, "epoch": POSITIVE, "accuracy": SHARE},
-    # null where the test part was not read (data.test=false)
-    "test?": {"selected": PART, "last": PART, "best_on_test?": {"accuracy": SHARE}},
-    "git?": {"commit?": TEXT, "modified?": ANY},
-    "data?": {"train_hash?": TEXT, "test_hash?": TEXT, "classes?": [TEXT]},
-    "counts?": COUNTS,
-    "history?": [
-        {
-            "epoch": POSITIVE,
-            "val_accuracy?": SHARE,
-            "test_accuracy?": SHARE,
-            "val_loss?": NUMBER,
-            "test_loss?": NUMBER,
-        }
-    ],
-    "reduced_budget?": [TEXT],
-}
-REGRESSION: Spec = {
-    "settings": {"seeds": POSITIVE, "epochs": POSITIVE, "target": WORD, "layers": WORD},
-    "environment": {"device": WORD},
-    "runs": [
-        {
-            "net": WORD,
-            "function": TEXT,
-            "epochs": POSITIVE,
-            "seed": SEED,
-            "published_metric": NUMBER,
-        }
-    ],
-}
-
-
-def refuse_other_shapes(record: Mapping[str, Any], what: str, whole: bool = True) -> None:
-    """Refuse a record that nothing can be computed from.
-
-    Args:
-        record: Of a run, or of the regression.
-        what: What it is called in the message.
-        whole: Whether parts that are missing matter as well.
-
-    Raises:
-        UserError: naming the first parts that are missing or of another kind.
+    ``correct_bits`` holds which images were right, see `correctness`; older records have none.
     """
-    spec = REGRESSION if record.get("kind") == "regression" else RUN
-    wrong = list(problems(record, spec, "", whole))
-    if not wrong and spec is RUN:
-        wrong = list(_against_itself(record))
-    if wrong:
-        raise UserError(f"{what} is not built as a record: {'; '.join(wrong[:3])}")
+
+    accuracy: Share
+    correct: Natural
+    count: Positive
+    loss: float
+    interval_95: list[float]
+    correct_bits: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.correct > self.count:
+            raise UserError(f"correct is {self.correct} of {self.count} images")
 
 
-def refuse_other_counts(counts: Any, what: str) -> None:
-    """Refuse what is no table of counts by name of the cell.
+@dataclass(frozen=True)
+class Highest:
+    """Highest test accuracy of all epochs."""
 
-    Args:
-        counts: As read.
-        what: What it is called in the message.
+    accuracy: Share
 
-    Raises:
-        UserError: naming the first parts that are missing or of another kind.
+
+@dataclass(frozen=True)
+class TestResult:
+    """Evaluations on the test part; ``best_on_test`` where it was read after every epoch."""
+
+    __test__ = False  # pytest collects by name
+
+    last: Accuracy
+    selected: Accuracy
+    best_on_test: Highest | None = None
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run.
+
+    ``config`` is what `Config.to_dict` gives; ``history`` and ``timing`` have one entry per epoch;
+    ``test`` is None where the test part was not read (``data.test=false``).
     """
-    wrong = list(problems(counts, {"*": COUNTS}, "", True))
-    if wrong:
-        raise UserError(f"{what} cannot be read: {'; '.join(wrong[:3])}")
+
+    run: str
+    config: dict[str, Any]
+    identity: str
+    seed: Natural
+    streams: dict[str, int]
+    environment: dict[str, Any]
+    git: dict[str, Any]
+    finished: str
+    data: dict[str, Any]
+    counts: dict[str, Natural]
+    pretrained: dict[str, Any] | None
+    reduced_budget: list[str]
+    selection: Selection
+    test: TestResult | None
+    history: list[dict[str, float]]
+    timing: list[dict[str, float]]
+    wall_seconds: float
+    images_per_second: float
+
+    def __post_init__(self) -> None:
+        for key in NEEDED:
+            group, _, name = key.partition(".")
+            settings = self.config.get(group)
+            if not isinstance(settings, dict) or settings.get(name) is None:
+                raise UserError(f"config.{key} is missing")
+        if not isinstance(self.environment.get("device"), str):
+            raise UserError("environment.device is missing")
+
+    @property
+    def cell(self) -> str | None:
+        """Name of the published cell that the run was started as."""
+        return self.config.get("cell")
+
+    @property
+    def protocol(self) -> str:
+        """Name of its protocol."""
+        return str(self.config["protocol"]["name"])
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs run."""
+        return int(self.config["recipe"]["epochs"])
+
+    @property
+    def device(self) -> str:
+        """Type of device, e.g. ``cpu``."""
+        return str(self.environment["device"])
+
+    @property
+    def precision(self) -> str:
+        """E.g. ``fp32``."""
+        return str(self.config["runtime"]["precision"])
 
 
-def problems(value: Any, spec: Spec, where: str, whole: bool) -> Iterator[str]:
-    """What is wrong with a value, one part after another.
+@dataclass(frozen=True)
+class RegressionSettings:
+    """Options of ``spinal regression``; ``seeds`` is their number, from 0."""
 
-    Args:
-        value: As read.
-        spec: What it should be.
-        where: What it is called; empty for the outermost.
-        whole: Whether parts that are missing matter as well.
+    seeds: Positive
+    epochs: Positive
+    target: str
+    layers: str
+
+
+@dataclass(frozen=True)
+class RegressionRun:
+    """One net, function and seed after some epochs; mean square errors."""
+
+    net: str
+    function: str
+    epochs: Positive
+    seed: Natural
+    published_metric: float
+    train_mse: float
+    fresh_mse: float
+    fresh_variance: float
+
+
+@dataclass(frozen=True)
+class RegressionRecord:
+    """All runs of one ``spinal regression``."""
+
+    settings: RegressionSettings
+    environment: dict[str, Any]
+    git: dict[str, Any]
+    finished: str
+    seconds: float
+    summary: list[dict[str, Any]]
+    runs: list[RegressionRun]
+
+
+AnyRecord = Record | RegressionRecord
+
+
+def load_record(path: Path) -> AnyRecord:
+    """Read a record of either kind."""
+    try:
+        return parse_record(read_json(path))
+    except UserError as error:
+        raise UserError(f"{path} is not a valid record: {error}") from None
+
+
+def parse_record(stored: Any) -> AnyRecord:
+    """Check a record as JSON stores it; one of version 1 gets the identity it has today."""
+    if not isinstance(stored, dict):
+        raise UserError(f"it must be a mapping, got {type(stored).__name__}")
+    version = stored.get("schema_version")
+    check_version(version, 1, SCHEMA_VERSION)
+    fields = {key: item for key, item in stored.items() if key not in ("schema_version", "kind")}
+    if stored.get("kind") == REGRESSION:
+        return from_plain(RegressionRecord, fields)
+    record = from_plain(Record, fields)
+    if version == SCHEMA_VERSION:
+        return record
+    config = stored_config(record.config)
+    run = "/".join(config.run_dir.parts[-3:])
+    return replace(record, identity=config.identity(), run=run)
+
+
+def check_version(version: Any, *known: int) -> None:
+    """Refuse a file of another version of the schema."""
+    if type(version) is not int or version not in known:
+        raise UserError(
+            f"schema version is {version!r}, expected {known[-1]}; use the version of "
+            f"spinal_repro that wrote it, or a newer one"
+        )
+
+
+def read_record(path: Path) -> Record:
+    """Read the record of a run."""
+    record = load_record(path)
+    if not isinstance(record, Record):
+        raise UserError(f"{path} is a record of spinal regression, not of a run")
+    return record
+
+
+def write_record(path: Path, record: AnyRecord) -> None:
+    """Write a record as indented JSON."""
+    kind = {} if isinstance(record, Record) else {"kind": REGRESSION}
+    write_json(path, {"schema_version": SCHEMA_VERSION, **kind, **to_plain(record)})
+
+
+def stored_config(config: dict[str, Any]) -> "Config":
+    """Validate a configuration read from a record, a run folder or a cell.
+
+    Settings younger than the file have today's defaults.
     """
-    if isinstance(spec, Kind):
-        if not spec.fits(value):
-            yield f"{where} is {_short(value)}, not {spec.called}"
-    elif isinstance(spec, list):
-        if not isinstance(value, list):
-            yield f"{where} is {_short(value)}, not a list"
-            return
-        for index, item in enumerate(value):
-            yield from problems(item, spec[0], f"{where}[{index}]", whole)
-    elif not isinstance(value, Mapping):
-        yield f"{where or 'it'} is {_short(value)}, not a group"
-    else:
-        yield from _entries(value, spec, f"{where}." if where else "", whole)
+    from spinal_repro.config.compose import validate
 
-
-def _entries(value: Mapping[str, Any], spec: dict[str, Any], where: str, whole: bool) -> Any:
-    named = {key.removesuffix("?"): key for key in spec if key != "*"}
-    for name, key in named.items():
-        if name not in value:
-            if whole and not key.endswith("?"):
-                yield f"it lacks {where}{name}"
-        elif not (key.endswith("?") and value[name] is None):
-            yield from problems(value[name], spec[key], f"{where}{name}", whole)
-    if "*" in spec:
-        for name in value:
-            if name not in named:
-                yield from problems(value[name], spec["*"], f"{where}{name}", whole)
-
-
-def _against_itself(record: Mapping[str, Any]) -> Iterator[str]:
-    for part in ("last", "selected"):
-        found = (record.get("test") or {}).get(part) or {}
-        if found.get("correct", 0) > found.get("count", 2**63):
-            yield f"test.{part}.correct is above test.{part}.count"
-    said = ((record.get("config") or {}).get("protocol") or {}).get("select_on")
-    on = (record.get("selection") or {}).get("on")
-    if None not in (said, on) and said != on:
-        yield f"selection.on is {on}, config.protocol.select_on {said}"
-
-
-def _short(value: Any) -> str:
-    text = " ".join(repr(value).split())  # a tensor's has lines
-    return text if len(text) <= 40 else f"{text[:40]}..."
+    if not isinstance(config, dict):
+        raise UserError(f"the configuration must be a mapping, got {type(config).__name__}")
+    check_version(config.get("schema_version", CONFIG_VERSION), CONFIG_VERSION)
+    config = {key: value for key, value in config.items() if key != "schema_version"}
+    if isinstance(runtime := config.get("runtime"), dict):
+        config["runtime"] = {key: v for key, v in runtime.items() if key not in RETIRED}
+    return validate(config)

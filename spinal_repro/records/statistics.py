@@ -13,17 +13,9 @@ FLIPS = 20_000  # beyond it, this many are drawn
 
 
 def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's interval for the share of right answers.
+    """Compute Wilson's interval, in [0, 1], of the share of right answers.
 
-    It covers the uncertainty from a finite test set alone, not that between seeds.
-
-    Args:
-        correct: Right answers.
-        count: All answers, at least 1.
-        level: Confidence level in (0, 1).
-
-    Returns:
-        Lower and upper bound, in [0, 1].
+    It covers the uncertainty of a finite test set alone, not that between seeds.
     """
     assert 0 <= correct <= count and count > 0
     z = NormalDist().inv_cdf((1 + level) / 2)
@@ -37,33 +29,30 @@ def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[f
 
 
 def mean(values: Sequence[float]) -> float:
-    """The mean; exact for equal values."""
+    """Compute the mean; exact for equal values."""
     return math.fsum(values) / len(values)
 
 
 def deviation(values: Sequence[float]) -> float:
-    """The sample standard deviation (n - 1); needs two values.
-
-    Equal values have none: rounding in the mean must not make them differ.
-    """
+    """Compute the sample standard deviation (n - 1) of two values or more."""
     assert len(values) > 1
     if min(values) == max(values):
-        return 0.0
+        return 0.0  # not what rounding in the mean makes of it
     centre = mean(values)
     return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval for the mean over seeds; needs two values."""
+    """Compute Student's t interval of the mean of two values or more."""
     half = _t(len(values) - 1, level) * deviation(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
 
 
 def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Where one new run would lie: ``mean -+ t * SD * sqrt(1 + 1/n)``; needs two values.
+    """Compute the interval of one new run: ``mean -+ t * SD * sqrt(1 + 1/n)``.
 
-    A published single value is judged by this and not by the interval of the mean, which
-    shrinks to nothing with the number of runs while a single run stays as variable as it is.
+    A published single run is compared with this. The interval of the mean shrinks to nothing with
+    the number of runs, while a single run stays as variable as it is.
     """
     half = _t(len(values) - 1, level) * deviation(values) * math.sqrt(1 + 1 / len(values))
     return mean(values) - half, mean(values) + half
@@ -72,8 +61,8 @@ def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[
 def _t(freedom: int, level: float) -> float:
     """Student's t that encloses a share of ``level``.
 
-    By the incomplete beta function: before SciPy 1.17, `stdtrit` is right to 8 or 10 digits alone,
-    and the tables would depend on the version.
+    SciPy's `stdtrit` would do, but before 1.17 it has 8 to 10 digits, so that the tables would
+    depend on the version.
     """
     from scipy.special import betaincinv  # late: no run needs it, and importing it takes a while
 
@@ -82,16 +71,11 @@ def _t(freedom: int, level: float) -> float:
 
 
 def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
-    """Two-sided p-value of paired differences, from flipping their signs.
+    """Compute the two-sided p-value of paired differences by flipping their signs.
 
-    If the two sides of a pair are exchangeable, every choice of signs is as likely. The p-value
-    is the share of choices whose sum is at least as far from 0: exact over all 2^n of them up to
-    `EXACT_PAIRS` pairs, beyond that over `FLIPS` drawn ones and the observed one. It cannot fall
+    It is the share of sign choices whose sum is at least as far from 0: of all 2^n choices up to
+    `EXACT_PAIRS` pairs, beyond that of `FLIPS` drawn ones and the observed one. It cannot fall
     below 2 / 2^n.
-
-    Args:
-        differences: One for each pair, at least one.
-        seed: For the drawn choices.
     """
     d = np.asarray(differences, dtype=np.float64)
     observed = abs(d.sum())
@@ -107,7 +91,7 @@ def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
 
 
 def _signed_sums(values: np.ndarray) -> np.ndarray:
-    """The sums of all sign choices, ``[2^n]``."""
+    """Sums of all sign choices, ``[2^n]``."""
     sums = np.zeros(1)
     for value in values:
         sums = np.concatenate([sums - value, sums + value])
@@ -115,43 +99,30 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 def mcnemar_test(only_first: int, only_second: int) -> float:
-    """Exact two-sided McNemar test: are the images that only one gets right split evenly?
+    """Compute the p-value of the exact two-sided McNemar test.
 
     Args:
-        only_first: Images that the first classifier alone gets right.
-        only_second: Images that the second alone gets right.
+        only_first: Number of images that only the first classifier gets right.
+        only_second: Number of images that only the second gets right.
     """
-    total = only_first + only_second
     from scipy.special import bdtr
 
+    total = only_first + only_second
     return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5)))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences ``second - first`` over seeds.
-
-    Attributes:
-        differences: One a seed.
-        mean: Their mean.
-        interval: The t interval of their mean; None for a single pair.
-        p: Of the sign-flip test; None for a single pair, where it could only be 1.
-    """
+    """Differences ``second - first``, one per seed; no interval and p-value for a single pair."""
 
     differences: tuple[float, ...]
     mean: float
-    interval: tuple[float, float] | None
-    p: float | None
+    interval: tuple[float, float] | None  # t interval of the mean
+    p: float | None  # of the sign-flip test
 
 
 def paired(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Paired:
-    """Compare two sides seed by seed.
-
-    Args:
-        first: One value a seed, at least one.
-        second: The other side's, in the same order.
-        level: Confidence level of the interval.
-    """
+    """Compare two sides seed by seed."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     several = len(differences) > 1
     return Paired(

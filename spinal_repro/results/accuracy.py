@@ -5,7 +5,7 @@ from statistics import fmean
 from typing import Any
 
 from spinal_repro.records import statistics
-from spinal_repro.results.cells import BEST_ON_TEST, LOWEST, ResultGroup
+from spinal_repro.results.outcomes import BEST_ON_TEST, LOWEST, ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule
 
@@ -21,7 +21,7 @@ def identify(result: ResultGroup) -> dict[str, Any]:
         "protocol": result.protocol if runs else None,
         "device": f"{runs[0].device} {runs[0].precision}" if runs else None,
         "n": result.n,
-        "marks": "; ".join(result.marks) if runs else cell.not_runnable,
+        "marks": "; ".join(map(str, result.differences)) if runs else cell.not_runnable,
     }
 
 
@@ -34,14 +34,14 @@ def row(result: ResultGroup) -> dict[str, Any]:
     also = [f"{o.value:g} ({o.confidence})" for o in cell.published[1:] if o.value is not None]
     if cell.reference is not None and cell.reference.value is not None:
         also.append(f"state of the art {cell.reference.value:g}")
-    is_accuracy = bool(runs) and result.shown != LOWEST
+    is_accuracy = bool(runs) and result.reported_metric != LOWEST
     return identify(result) | {
         "published": result.published_value,
         "confidence": published and published.confidence,
         "also": "; ".join(also) or None,
         "published_rule": published and published.selection,
         "epochs": epochs or None,
-        "rule": result.shown if runs else None,
+        "rule": result.reported_metric if runs else None,
         "mean": result.mean,
         "sd": result.sd,
         "low": low,
@@ -62,9 +62,9 @@ def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
     for result in results:
         runs = result.runs
         highest = [run.best_on_test for run in runs if run.best_on_test is not None]
-        if not runs or len(highest) < len(runs) or result.shown == LOWEST:
+        if not runs or len(highest) < len(runs) or result.reported_metric == LOWEST:
             continue
-        on_test = runs[0].record["selection"]["on"] == "test"
+        on_test = runs[0].selected_on_test
         chosen = [run.last if on_test else run.selected for run in runs]
         gains = [best - other for best, other in zip(highest, chosen, strict=True)]
         low, high = statistics.mean_interval(gains) if len(gains) > 1 else (None, None)

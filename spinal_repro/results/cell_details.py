@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy
-from spinal_repro.results.cells import ResultGroup, Run
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup, Run
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Published
@@ -71,18 +72,18 @@ def _published(entry: "Published") -> str:
 
 def _run(result: ResultGroup, run: Run) -> dict[str, str]:
     number = accuracy.number(result.unit)
-    git = run.record.get("git") or {}
+    git = run.record.git
     return {
         "Seed": str(run.seed),
-        "Metric": number(run.value(result.shown)),
+        "Metric": number(run.value(result.reported_metric)),
         "Selected": number(run.selected),
         "Last": number(run.last),
         "Epochs": str(run.epochs),
         "Protocol": result.protocol,
         "Device": f"{run.device} {run.precision}",
-        "PyTorch": str(run.record.get("environment", {}).get("torch", "")),
-        "Commit": str(git.get("commit") or "")[:10] + ("*" if git.get("modified") else ""),
-        "Differences": "; ".join(run.marks),
+        "PyTorch": str(run.record.environment.get("torch", "")),
+        "Commit": str(git.get("commit", ""))[:10] + ("*" if git.get("modified") else ""),
+        "Differences": "; ".join(map(str, run.differences)),
     }
 
 
@@ -90,8 +91,8 @@ def _config(result: ResultGroup) -> str:
     """The configuration of the runs as YAML; that of a regression cell also without runs."""
     if result.cell.regression is not None:
         config = {"regression": result.cell.regression}
-    elif result.runs:
-        config = {k: v for k, v in result.runs[0].record["config"].items() if k not in LEFT_OUT}
+    elif result.runs and isinstance(record := result.runs[0].record, Record):
+        config = {key: value for key, value in record.config.items() if key not in LEFT_OUT}
     else:
         return ""
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)

@@ -1,8 +1,4 @@
-"""Records seen from the published cells: which run counts for which number.
-
-A record belongs to the cell that it names. What it does differently (see `differences`) is a mark
-of its row.
-"""
+"""Grouping records by published cell: a record belongs to the cell that it names."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,71 +6,43 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.records.compare import differences, reductions
-from spinal_repro.records.record import refuse_other_shapes
-from spinal_repro.results.outcomes import (
-    AT_BEST_VALIDATION,
-    BEST_ON_TEST,
-    BEST_VALIDATION,
-    LAST,
-    LOWEST,
-    NON_REFERENCE_NUMERICS,
-    PAPER,
-    ResultGroup,
-    Run,
+from spinal_repro.records.compare import (
+    BUDGET,
+    CELLS,
+    EPOCHS,
+    Difference,
+    differences,
 )
+from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
+from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
 
-__all__ = [
-    "AT_BEST_VALIDATION",
-    "BEST_ON_TEST",
-    "BEST_VALIDATION",
-    "LAST",
-    "LOWEST",
-    "PAPER",
-    "ResultGroup",
-    "Run",
-    "cell_of",
-    "match",
-    "own_runs",
-]
-
-SETTINGS = ("dataset", "model", "head", "recipe", "protocol", "data")  # that marks depend on
-REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}
+COMPARED = ("dataset", "model", "head", "recipe", "protocol", "data")
+REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells that name no others
+Known = dict[str, tuple[Difference, ...]]
 
 
-def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list[ResultGroup]:
-    """Sort records into cells.
-
-    Args:
-        cells: From `spinal_repro.paper.cells.load_cells`.
-        records: From `spinal_repro.records.store.read_records`; those that name no cell are left
-            out, see `own_runs`.
+def group_records_by_cell(
+    cells: Sequence["Cell"], records: Iterable[AnyRecord]
+) -> list[ResultGroup]:
+    """Group records into equal runs of each cell; records that name no cell are left out.
 
     Returns:
-        In the order of the cells, at least one result each: ``paper`` first, then as little
-        changed as possible.
+        In the order of the cells, at least one group each: protocol ``paper`` first, then by the
+        number of differences from the cell.
     """
     by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
-    known: dict[str, Marks] = {}
-    regression = [cell for cell in cells if cell.regression is not None]
+    known: Known = {}
     for record in records:
-        what = f"the record {record.get('run') or record.get('identity')}"
-        refuse_other_shapes(record, what)
-        if record.get("kind") == "regression":
-            for cell in regression:
+        if isinstance(record, RegressionRecord):
+            for cell in cells:
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
-            continue
-        if record.get("test") is None:
-            raise UserError(f"{what} is not built as a record: it lacks test")
-        named = cell_of(record, by_name)
-        if named is not None:
-            protocol = record["config"]["protocol"]["name"]
-            runs[named.name].append((protocol, _run(named, record, known)))
-    results = {cell.name: _results(cell, runs[cell.name]) for cell in cells}
+        elif (named := cell_of(record, by_name)) is not None:
+            runs[named.name].append((record.protocol, _run(named, record, known)))
+    results = {cell.name: _groups(cell, runs[cell.name]) for cell in cells}
     for cell in cells:
         if cell.best_of and not runs[cell.name]:
             others = [result for name in cell.best_of for result in results.get(name, ())]
@@ -82,114 +50,91 @@ def match(cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]) -> list
     return [result for cell in cells for result in results[cell.name]]
 
 
-def cell_of(record: Mapping[str, Any], cells: Mapping[str, "Cell"]) -> "Cell | None":
-    """The cell that the record of a run names; None where it names none of these.
-
-    Args:
-        record: Of one run.
-        cells: By name.
-    """
-    named = cells.get(record["config"].get("cell") or "")
+def cell_of(record: Record, cells: Mapping[str, "Cell"]) -> "Cell | None":
+    """Find the cell that a record names, if it is one of these."""
+    named = cells.get(record.cell or "")
     return None if named is None or named.compose is None else named
 
 
-def own_runs(
-    cells: Sequence["Cell"], records: Iterable[Mapping[str, Any]]
-) -> list[Mapping[str, Any]]:
-    """Records of runs that name none of the cells: their configuration was composed by hand.
-
-    Args:
-        cells: From `spinal_repro.paper.cells.load_cells`.
-        records: From `spinal_repro.records.store.read_records`.
-    """
+def own_runs(cells: Sequence["Cell"], records: Iterable[AnyRecord]) -> list[Record]:
+    """Select the records of runs that name none of the cells."""
     by_name = {cell.name: cell for cell in cells}
-    runs = [record for record in records if record.get("kind") != "regression"]
+    runs = [record for record in records if isinstance(record, Record)]
     return [record for record in runs if cell_of(record, by_name) is None]
 
 
-Marks = tuple[list[str], list[str]]
-
-
-def _marks(cell: "Cell", config: Mapping[str, Any], known: dict[str, Marks]) -> Marks:
-    """How a run is shorter than its cell and how it differs; looked up for further seeds."""
-    assert cell.config is not None
-    changing = {key: config.get(key) for key in SETTINGS}
-    key = f"{cell.name} {json.dumps(changing, sort_keys=True)}"
-    if key not in known:
-        known[key] = reductions(config, cell.config), differences(config, cell.config)
-    return known[key]
-
-
-def _run(cell: "Cell", record: Mapping[str, Any], known: dict[str, Marks]) -> Run:
-    config, test, selection = record["config"], record["test"], record["selection"]
-    less, other = _marks(cell, config, known)
-    best = test.get("best_on_test")
-    on_val = selection["on"] == "val"
+def _run(cell: "Cell", record: Record, known: Known) -> Run:
+    test, selection = record.test, record.selection
+    if test is None:
+        raise UserError(f"the run {record.run} has no test accuracy (data.test=false)")
+    best = test.best_on_test
     return Run(
-        record=dict(record),
-        seed=record["seed"],
-        device=record["environment"]["device"],
-        precision=config["runtime"]["precision"],
-        epochs=config["recipe"]["epochs"],
-        selected=_percent(test["selected"]),
-        last=_percent(test["last"]),
-        best_on_test=None if best is None else round(100 * best["accuracy"], 10),
-        validation=round(100 * selection["accuracy"], 10) if on_val else None,
-        marks=(*less, *other),
-        reduced=bool(less),
+        record=record,
+        seed=record.seed,
+        device=record.device,
+        precision=record.precision,
+        epochs=record.epochs,
+        selected=100 * test.selected.correct / test.selected.count,
+        last=100 * test.last.correct / test.last.count,
+        best_on_test=None if best is None else round(100 * best.accuracy, 10),
+        validation=round(100 * selection.accuracy, 10) if selection.on == "val" else None,
+        differences=_differences(cell, record.config, known),
     )
 
 
-def _percent(part: Mapping[str, Any]) -> float:
-    return float(100 * part["correct"] / part["count"])
+def _differences(cell: "Cell", config: dict[str, Any], known: Known) -> tuple[Difference, ...]:
+    """Differences from the cell, which are the same for all seeds."""
+    settings = json.dumps([config.get(group) for group in COMPARED], sort_keys=True)
+    key = f"{cell.name} {settings}"
+    if key not in known:
+        assert cell.config is not None
+        known[key] = differences(config, cell.config)
+    return known[key]
 
 
-def _regression_runs(cell: "Cell", record: Mapping[str, Any]) -> list[Run]:
-    """The runs of a regression record that count for a cell, at its number of epochs or below."""
+def _regression_runs(cell: "Cell", record: RegressionRecord) -> list[Run]:
+    """Runs of a regression record that count for a cell, at its number of epochs or below."""
     wanted = cell.regression
     if wanted is None:
         return []
     rows = [
-        row
-        for row in record["runs"]
-        if (row["net"], row["function"]) == (wanted["net"], wanted["function"])
-        and row["epochs"] <= wanted["epochs"]
+        run
+        for run in record.runs
+        if (run.net, run.function) == (wanted["net"], wanted["function"])
+        and run.epochs <= wanted["epochs"]
     ]
-    epochs = max((row["epochs"] for row in rows), default=0)
-    less = [f"{epochs} of {wanted['epochs']} epochs"] if epochs < wanted["epochs"] else []
-    settings = record["settings"]
-    other = [
-        f"{key} {settings[key]} instead of {usual}"
-        for key, default in REGRESSION_SETTINGS.items()
-        if settings[key] != (usual := wanted.get(key, default))
-    ]
+    epochs = max((row.epochs for row in rows), default=0)
+    found = []
+    if epochs < wanted["epochs"]:
+        found.append(Difference.of(EPOCHS, epochs, wanted["epochs"], BUDGET))
+    for key, default in REGRESSION_SETTINGS.items():
+        ours, theirs = getattr(record.settings, key), wanted.get(key, default)
+        if ours != theirs:
+            found.append(Difference.of(key, ours, theirs))
     return [
         Run(
-            record=dict(record),
-            seed=row["seed"],
-            device=record["environment"]["device"],
+            record=record,
+            seed=row.seed,
+            device=str(record.environment["device"]),
             precision="fp32",
             epochs=epochs,
-            selected=1000 * row["published_metric"],
-            last=1000 * row["published_metric"],
-            best_on_test=None,
-            validation=None,
-            marks=(*less, *other),
-            reduced=bool(less),
+            selected=1000 * row.published_metric,
+            last=1000 * row.published_metric,
+            differences=tuple(found),
         )
         for row in rows
-        if row["epochs"] == epochs
+        if row.epochs == epochs
     ]
 
 
-def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
-    """Equal runs together; of runs with the same seed the first counts."""
+def _groups(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
+    """Put equal runs together; of runs with the same seed the first counts."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
         unlike = run.device in NON_REFERENCE_NUMERICS, run.precision in NON_REFERENCE_NUMERICS
         key = (
-            *(protocol != PAPER, protocol, len(run.marks), *unlike),
-            *(run.device, run.precision, run.marks),
+            *(protocol != PAPER, protocol, len(run.differences), *unlike),
+            *(run.device, run.precision, run.differences),
         )
         groups.setdefault(key, {}).setdefault(run.seed, run)
     if not groups:
@@ -201,19 +146,16 @@ def _results(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup
 
 
 def _best(cell: "Cell", others: Sequence[ResultGroup]) -> list[ResultGroup]:
-    """The result of a cell that is the best of others: their highest mean, whole runs first.
-
-    As long as some of the others have not been run whole, it is the best of too few.
-    """
+    """The highest mean of other cells, by protocol; reduced unless all were run as published."""
     found = []
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
         ran = [result for result in others if result.runs and result.protocol == protocol]
-        whole = [result for result in ran if not result.marks]
+        whole = [result for result in ran if not result.differences]
         best = max(whole or ran, key=lambda result: result.mean or 0.0)
         names = {result.cell.name for result in whole}
         runs = best.runs
         if len(names) < len(cell.best_of):
-            mark = f"best of {len(names)} of {len(cell.best_of)} cells"
-            runs = tuple(replace(r, marks=(*r.marks, mark), reduced=True) for r in runs)
+            few = Difference.of(CELLS, len(names), len(cell.best_of), BUDGET)
+            runs = tuple(replace(run, differences=(*run.differences, few)) for run in runs)
         found.append(ResultGroup(cell, protocol, runs))
     return found or [ResultGroup(cell, PAPER, ())]

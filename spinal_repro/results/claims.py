@@ -1,35 +1,24 @@
-"""Sentences of the paper that can be checked, and what became of them.
+"""Checkable sentences of the paper, and the verdicts on them.
 
-A claim is one small YAML file below ``configs/claims``: the sentence, where it stands, the rule
-that decides it and the rule's parameters. Rules are functions of `results.rules`; what they return
-is computed from records and counts alone.
+A file of ``configs/claims`` is a group of claims. Rules are functions of `results.rules`; what they
+return is computed from records and counts alone.
 """
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
-from spinal_repro.registry import merge_onto
+from spinal_repro.records.convert import from_plain
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES, VERDICTS, Judgement
 from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
 from spinal_repro.results.tables import Column, render
 
-OWN = "controls"  # the group of what the paper does not ask
-GROUPS = {
-    "cost": "Cost",
-    "accuracy": "Accuracy, FC against Spinal",
-    "reference": "State of the art of June 2020",
-    "convergence": "Convergence",
-    "theory": "Theory",
-    "progressive": "ProgressiveSpinalNet",
-    OWN: "Not asked by the paper: structure, size or dropout",
-}
 HEADINGS = {
     SUPPORTED: "What holds",
     CONTRADICTED: "What does not hold",
@@ -40,75 +29,76 @@ HEADINGS = {
 
 @dataclass(frozen=True)
 class Claim:
-    """One checkable sentence.
+    """One checkable sentence, decided by a rule, or by a proof that ``evidence`` names."""
 
-    Attributes:
-        sentence: What is claimed, in our words where the paper's are longer.
-        source: Where it stands.
-        group: One of `GROUPS`.
-        rule: Name of the rule that decides it.
-        parameters: Options of the rule.
-        note: What a reader must know to understand the verdict, e.g. a quirk (Q11).
-        name: Name of its file, without suffix.
-    """
-
-    sentence: str
+    sentence: str  # in our words where the paper's are longer
     source: str
-    group: str
-    rule: str
-    parameters: dict[str, Any]
-    note: str = ""
+    group: str = ""  # title of its group
+    rule: str = ""
+    parameters: dict[str, Any] = field(default_factory=dict)
+    note: str = ""  # needed to understand the verdict, e.g. a quirk (Q11)
+    verdict: Literal["supported", ""] = ""  # without a rule
+    evidence: str = ""
     name: str = ""
+    from_paper: bool = True  # False: a question of our own
+
+
+@dataclass(frozen=True)
+class Group:
+    """A file of claims, by name; ``order`` is its place among the groups."""
+
+    title: str
+    order: int
+    claims: dict[str, dict[str, Any]]
+    from_paper: bool = True
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim and what became of it."""
+    """A claim and the verdict on it."""
 
     claim: Claim
     judgement: Judgement
 
 
 def load_claims(folder: Path | None = None) -> list[Claim]:
-    """All claims, by group and name.
+    """Load all claims, group by group.
 
     Args:
-        folder: Where their files are; the shipped ones unless given.
-
-    Raises:
-        UserError: for a file with an unknown key, group, rule or parameter.
+        folder: Of the groups' files; by default the shipped ones.
     """
     place = config_dir() / "claims" if folder is None else folder
-    claims = [_load(path) for path in sorted(place.glob("*.yaml"))]
-    order = list(GROUPS)
-    return sorted(claims, key=lambda claim: (order.index(claim.group), claim.name))
+    groups = []
+    for path in sorted(place.glob("*.yaml")):
+        try:
+            groups.append(from_plain(Group, read_yaml(path)))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+    groups.sort(key=lambda group: group.order)
+    return [_claim(group, name, given) for group in groups for name, given in group.claims.items()]
 
 
-def _load(path: Path) -> Claim:
-    read = read_yaml(path)
-    if not isinstance(read, dict):
-        raise UserError(f"the claim {path} must be a group of settings, got {read!r}")
-    where = f"claim '{path.stem}'"
-    claim = Claim(**merge_onto(Claim, {"name": path.stem, **read}, where=where))
-    if claim.group not in GROUPS:
-        raise UserError(f"{where}: group must be one of {', '.join(GROUPS)}, got '{claim.group}'")
+def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
+    added = {"name": name, "group": group.title, "from_paper": group.from_paper}
     try:
-        RULES.check(claim.rule, claim.parameters)
+        claim = from_plain(Claim, {**given, **added})
+        if claim.rule:
+            RULES.check(claim.rule, claim.parameters)
+        elif not (claim.verdict and claim.evidence):
+            raise UserError("give a rule, or a verdict and its evidence")
     except UserError as error:
-        raise UserError(f"{where}: {error}") from error
+        raise UserError(f"claim '{name}': {error}") from error
     return claim
 
 
 def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
-    """Decide claims.
-
-    Raises:
-        UserError: where a claim names a cell that does not exist.
-    """
+    """Decide claims."""
     judged = []
     for claim in claims:
+        judgement = Judgement(claim.verdict, claim.evidence)
         try:
-            judgement = RULES.build(claim.rule, claim.parameters, findings)
+            if claim.rule:
+                judgement = RULES.build(claim.rule, claim.parameters, findings)
         except UserError as error:
             raise UserError(f"claim '{claim.name}': {error}") from error
         judged.append(Judged(claim, judgement))
@@ -116,17 +106,17 @@ def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
 
 
 def tally(judged: Sequence[Judged]) -> dict[str, int]:
-    """How many claims have each verdict; all verdicts, in their order."""
+    """Count the claims with each verdict; all verdicts, in their order."""
     found = Counter(item.judgement.verdict for item in judged)
     return {verdict: found[verdict] for verdict in VERDICTS}
 
 
 def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
-    """One row a claim, for `COLUMNS`."""
+    """Turn claims into rows of `COLUMNS`."""
     return [
         {
             "claim": item.claim.name,
-            "group": GROUPS[item.claim.group],
+            "group": item.claim.group,
             "sentence": item.claim.sentence,
             "verdict": item.judgement.label,
             "n": item.judgement.n,
@@ -138,7 +128,7 @@ def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
 
 
 COLUMNS = (
-    Column("claim", "Claim", "name of its file in configs/claims"),
+    Column("claim", "Claim", "its name in configs/claims"),
     Column("sentence", "Sentence"),
     Column(
         "verdict",
@@ -155,11 +145,12 @@ UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 
 
 def claims_markdown(index: ResultsIndex) -> str:
-    """The claims as a section of a Markdown page."""
+    """Write the claims as a section of a Markdown page."""
     judged = judge(load_claims(), index)
-    own = [item for item in judged if item.claim.group == OWN]
+    of_paper = [item for item in judged if item.claim.from_paper]
+    own = [item for item in judged if not item.claim.from_paper]
     parts = [
-        f"## What we found\n\nOf the paper: {_tallied(i for i in judged if i not in own)}. "
+        f"## What we found\n\nOf the paper: {_tallied(of_paper)}. "
         f"Of our own questions: {_tallied(own)}.\n\n{COLUMNS[2].title}: {COLUMNS[2].meaning}. "
         f"{COLUMNS[3].title}: {COLUMNS[3].meaning}."
     ]
@@ -171,8 +162,6 @@ def claims_markdown(index: ResultsIndex) -> str:
     return "\n\n".join(parts)
 
 
-def _tallied(judged: Iterable[Judged]) -> str:
-    """How many sentences have each verdict, in words."""
-    items = list(judged)
-    found = ", ".join(f"{count} {verdict}" for verdict, count in tally(items).items())
-    return f"{len(items)} sentences, {found}"
+def _tallied(judged: Sequence[Judged]) -> str:
+    found = ", ".join(f"{count} {verdict}" for verdict, count in tally(judged).items())
+    return f"{len(judged)} sentences, {found}"

@@ -1,4 +1,4 @@
-"""What claims, figures and the report are made from: cells, their runs, and counts."""
+"""Index of cells, their runs and counts; claims, figures and the report are made from it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
-from spinal_repro.records.record import refuse_other_counts
-from spinal_repro.results.cells import PAPER, ResultGroup, match
+from spinal_repro.records.convert import from_plain
+from spinal_repro.records.record import AnyRecord, Natural
+from spinal_repro.results.cells import group_records_by_cell
+from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair, pairs
 from spinal_repro.results.sizes import cell_counts
 
@@ -20,14 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ResultsIndex:
-    """Everything known about the paper's cells.
+    """Cells, groups of equal runs, pairs of FC and Spinal, and counts.
 
-    Attributes:
-        cells: By name, in the paper's order.
-        results: Of `cells.match`; those without runs may be there or not.
-        pairs: Of `pairs.pairs`: FC against Spinal.
-        counts: By name of the cell, with where they were counted; may lack some.
-        titles: Titles of the tables by name, in the paper's order.
+    ``counts`` maps a cell's name to its counts and where they come from; some cells may be missing.
+    ``titles`` are those of the tables. All are in the paper's order.
     """
 
     cells: Mapping[str, "Cell"]
@@ -37,26 +35,19 @@ class ResultsIndex:
     titles: Mapping[str, str] = field(default_factory=dict)
 
     def cell(self, name: str) -> "Cell":
-        """A cell.
-
-        Raises:
-            UserError: where there is none of that name.
-        """
+        """Look up a cell."""
         if name not in self.cells:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
-        """Groups of equal runs of a cell, as little changed as possible first.
+        """Groups of equal runs of a cell, the fewest differences first.
 
         Args:
-            name: Of the cell.
-            protocol: One alone, or all, the paper's first.
+            protocol: None for all, the paper's first.
         """
-        known = self.cell(name).name
-        return [
-            r for r in self._by_cell.get(known, ()) if r.runs and protocol in (None, r.protocol)
-        ]
+        known = self._by_cell.get(self.cell(name).name, ())
+        return [r for r in known if r.runs and protocol in (None, r.protocol)]
 
     @cached_property
     def _by_cell(self) -> dict[str, list[ResultGroup]]:
@@ -66,14 +57,10 @@ class ResultsIndex:
         return found
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
-        """A cell beside its counterpart, once for each protocol that both were run under.
+        """A cell beside its counterpart, or another cell, once per protocol, the paper's first.
 
-        Of several such pairs, the one with the fewest changes from the cells, then one that
-        computes as the paper did, then the one with the most seeds.
-
-        Args:
-            name: Of the cell.
-            other: Name of a cell to stand in the place of the counterpart.
+        Of several pairs the one with the fewest differences from the cells, then one with the
+        paper's numerics, then the one with the most seeds.
         """
         best: dict[str, Pair] = {}
         for pair in self.pairs if other is None else pairs(self.results, {name: other}):
@@ -84,17 +71,14 @@ class ResultsIndex:
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
     def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
-        """Whether runs that are short of this cell are just what another cell asks for.
-
-        The first 8 of 20 epochs are also all of 8: where each training is shown once, there.
-        """
-        runs = {(run.record.get("identity"), run.seed) for run in result.runs}
-        return bool(result.marks) and runs <= self._as_published
+        """Whether shorter runs of this cell are whole runs of another: 8 of 20 epochs, all of 8."""
+        runs = {(run.identity, run.seed) for run in result.runs}
+        return bool(result.differences) and runs <= self._as_published
 
     @cached_property
-    def _as_published(self) -> set[tuple[Any, int]]:
-        whole = [result for result in self.results if not result.marks]
-        return {(run.record.get("identity"), run.seed) for result in whole for run in result.runs}
+    def _as_published(self) -> set[tuple[str | None, int]]:
+        whole = [result for result in self.results if not result.differences]
+        return {(run.identity, run.seed) for result in whole for run in result.runs}
 
     def count(self, name: str, quantity: str) -> int | None:
         """A count of a cell's model; None where it has not been counted."""
@@ -104,10 +88,7 @@ class ResultsIndex:
     def matching(self, patterns: Sequence[str]) -> list["Cell"]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        Another reading of a cell, e.g. as committed, counts only where it is named in full.
-
-        Raises:
-            UserError: where a pattern matches nothing.
+        Another reading of a cell, e.g. as committed, matches only its full name.
         """
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in self.cells):
@@ -120,12 +101,12 @@ class ResultsIndex:
         ]
 
     def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list["Cell"]:
-        """Cells that match and have a counterpart to be compared with."""
+        """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
 def _preference(pair: Pair) -> tuple[int, bool, int]:
-    return -len(pair.spinal.marks), not pair.spinal.numerics, len(pair.seeds)
+    return -len(pair.spinal.differences), not pair.spinal.numerics, len(pair.seeds)
 
 
 def index_results(
@@ -133,42 +114,32 @@ def index_results(
     counted: Mapping[str, Mapping[str, int]],
     titles: Mapping[str, str],
 ) -> ResultsIndex:
-    """ResultsIndex from results.
+    """Index the results of all cells.
 
     Args:
-        results: From `cells.match`, of all cells.
-        counted: Counts by name of the cell; those of runs come first.
-        titles: Titles of the tables by name.
+        counted: Counts by name of the cell; those in records have precedence.
     """
     cells = {result.cell.name: result.cell for result in results}
     return ResultsIndex(cells, results, pairs(results), cell_counts(results, counted), titles)
 
 
-def build_index(records: Iterable[Mapping[str, Any]], counts: Path) -> ResultsIndex:
-    """ResultsIndex about all cells.
+def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
+    """Group records by cell and index them.
 
     Args:
-        records: From `spinal_repro.records.store.read_records`.
-        counts: A JSON file of counts by name of the cell; need not be there.
-
-    Raises:
-        UserError: where the counts cannot be read.
+        counts: See `read_counts`; need not exist.
     """
     from spinal_repro.paper.cells import TABLES, load_cells
 
-    results = match(load_cells(), records)
+    results = group_records_by_cell(load_cells(), records)
     return index_results(results, read_counts(counts) if counts.is_file() else {}, TABLES)
 
 
-def read_counts(path: Path) -> dict[str, dict[str, int]]:
-    """Counts by name of the cell, as ``spinal params --cells`` writes them.
-
-    Raises:
-        UserError: where the file cannot be read or holds anything else.
-    """
+def read_counts(path: Path) -> dict[str, Any]:
+    """Read counts by name of the cell, as ``spinal params --cells`` writes them."""
     try:
-        counts = read_json(path)
-        refuse_other_counts(counts, str(path))
+        return from_plain(dict[str, dict[str, Natural]], read_json(path))
     except UserError as error:
-        raise UserError(f"{error}; rebuild it: spinal params --cells --out {path}") from error
-    return dict(counts)
+        raise UserError(
+            f"{path} cannot be used: {error}; make it again: spinal params --cells --out {path}"
+        ) from error

@@ -1,10 +1,12 @@
-"""What came out for a published cell: its runs, their statistics and the verdict."""
+"""Runs of a published cell, their statistics and the verdict."""
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from spinal_repro.records import statistics
+from spinal_repro.records.compare import BUDGET, Difference
+from spinal_repro.records.record import AnyRecord, Record
 from spinal_repro.results.verdicts import judge, margin, rounding
 
 if TYPE_CHECKING:
@@ -14,60 +16,58 @@ LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
 LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
-NON_REFERENCE_NUMERICS = (
-    "mps",
-    "bf16",
-)  # devices and numerics that round unlike what the paper used
+NON_REFERENCE_NUMERICS = ("mps", "bf16")  # they round differently from what the paper used
 
 
 @dataclass(frozen=True)
 class Run:
-    """One record seen from its cell.
+    """One training of a cell; a regression record holds many.
 
-    Attributes:
-        record: The record.
-        seed: Seed of the run; a record of the regression holds many.
-        device: Type of the device that it ran on, e.g. ``cpu``.
-        precision: ``fp32`` or ``bf16``.
-        epochs: Epochs run.
-        selected: Test accuracy in percent at the selected epoch (regression: the published
-            metric in 1e-3, here and in ``last``).
-        last: Test accuracy in percent after the last epoch.
-        best_on_test: The highest one of all epochs, where the test set was read after each.
-        validation: Accuracy in percent on the validation part at the selected epoch, if any.
-        marks: What differs from the cell, in words; empty: as the cell says.
-        reduced: Whether the run is shorter or smaller than the cell.
+    ``selected`` and ``last`` are test accuracies in percent at the selected and the last epoch
+    (regression: both are the published metric in 1e-3); ``best_on_test`` is the highest of all
+    epochs, ``validation`` the accuracy on the validation part at the selected epoch.
     """
 
-    record: dict[str, Any]
+    record: AnyRecord
     seed: int
     device: str
     precision: str
     epochs: int
     selected: float
     last: float
-    best_on_test: float | None
-    validation: float | None
-    marks: tuple[str, ...]
-    reduced: bool
+    best_on_test: float | None = None
+    validation: float | None = None
+    differences: tuple[Difference, ...] = ()  # from the cell
 
-    def value(self, shown: str) -> float:
-        """The number that a rule shows, see `CellResult.shown`."""
-        if shown == LAST:
+    @property
+    def reduced(self) -> bool:
+        """Whether the run is shorter or smaller than the cell."""
+        return any(difference.kind == BUDGET for difference in self.differences)
+
+    @property
+    def identity(self) -> str | None:
+        """Identity of its configuration; None for the regression."""
+        return self.record.identity if isinstance(self.record, Record) else None
+
+    @property
+    def selected_on_test(self) -> bool:
+        """Whether the test part selected the epoch."""
+        return isinstance(self.record, Record) and self.record.selection.on == "test"
+
+    def value(self, metric: str) -> float:
+        """The number that `ResultGroup.reported_metric` names."""
+        if metric == LAST:
             return self.last
-        if shown == BEST_VALIDATION and self.validation is not None:
+        if metric == BEST_VALIDATION and self.validation is not None:
             return self.validation
         return self.selected
 
 
 @dataclass(frozen=True)
 class ResultGroup:
-    """Equal runs of one cell: one protocol, device type, precision and set of marks.
+    """Runs of one cell with the same protocol, device, precision and differences, by seed.
 
-    Attributes:
-        cell: The published cell.
-        protocol: ``paper`` or ``heldout``.
-        runs: By seed, each seed once; empty where nothing has been run.
+    ``runs`` is empty where nothing has been run.
     """
 
     cell: "Cell"
@@ -76,7 +76,7 @@ class ResultGroup:
 
     @property
     def published(self) -> "Published | None":
-        """The number that is compared, even where its value was not found."""
+        """The published number to compare with; its value may be unknown."""
         return self.cell.published[0] if self.cell.published else None
 
     @property
@@ -90,19 +90,19 @@ class ResultGroup:
         return "%" if self.published is None else self.published.unit
 
     @functools.cached_property
-    def shown(self) -> str:
-        """Which of a run's numbers is compared.
+    def reported_metric(self) -> str:
+        """Which number of a run is compared with the published one.
 
         Under ``paper`` the one that the original reports, as far as it is known: the last epoch
-        where it says so, else the epoch that was selected as it selected. Under any other
-        protocol always the test accuracy at the epoch that the validation part picked.
+        where it says so, else the epoch selected as the original selected it. Under any other
+        protocol the test accuracy at the epoch that the validation part selected.
         """
         if self.cell.regression is not None:
             return LOWEST
         published = "" if self.published is None else self.published.selection
         if self.protocol == PAPER and published == LAST:
             return LAST
-        on_test = self.runs and self.runs[0].record["selection"]["on"] == "test"
+        on_test = bool(self.runs) and self.runs[0].selected_on_test
         if self.protocol == PAPER and published == BEST_VALIDATION and not on_test:
             return BEST_VALIDATION
         if on_test or (not self.runs and self.protocol == PAPER):
@@ -111,31 +111,28 @@ class ResultGroup:
 
     @functools.cached_property
     def values(self) -> list[float]:
-        """What is compared, one a run."""
-        return [run.value(self.shown) for run in self.runs]
+        """The reported metric of each run."""
+        return [run.value(self.reported_metric) for run in self.runs]
 
     @property
-    def marks(self) -> tuple[str, ...]:
-        """What these runs do differently."""
-        return self.runs[0].marks if self.runs else ()
+    def differences(self) -> tuple[Difference, ...]:
+        """Settings in which these runs differ from the cell."""
+        return self.runs[0].differences if self.runs else ()
 
     @property
     def numerics(self) -> str:
-        """``mps``, ``bf16`` or both, where these runs compute unlike the paper's; else empty."""
-        if not self.runs:
-            return ""
-        return ", ".join(
-            x for x in (self.runs[0].device, self.runs[0].precision) if x in NON_REFERENCE_NUMERICS
-        )
+        """``mps``, ``bf16`` or both, where these runs used them."""
+        used = (self.runs[0].device, self.runs[0].precision) if self.runs else ()
+        return ", ".join(name for name in used if name in NON_REFERENCE_NUMERICS)
 
     @property
     def setting(self) -> str:
-        """The protocol, and the numerics where it is unlike the paper's."""
+        """Protocol and `numerics`."""
         return f"{self.protocol}, {self.numerics}" if self.numerics else self.protocol
 
     @property
     def reduced(self) -> bool:
-        """Whether these runs are shorter or smaller than published."""
+        """Whether these runs are shorter or smaller than the cell."""
         return bool(self.runs) and self.runs[0].reduced
 
     @property
@@ -145,7 +142,7 @@ class ResultGroup:
 
     @property
     def mean(self) -> float | None:
-        """Mean of the values."""
+        """Mean of the values; None without runs."""
         return statistics.mean(self.values) if self.runs else None
 
     @property
@@ -155,19 +152,20 @@ class ResultGroup:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval of the mean over seeds; of one run, that of its finite test set."""
+        """95 % interval of the mean over seeds; of one run, that of its finite test set."""
         if self.n > 1:
             return statistics.mean_interval(self.values)
-        if not self.runs or self.shown in (LOWEST, BEST_VALIDATION):
+        record = self.runs[0].record if self.runs else None
+        if not isinstance(record, Record) or self.reported_metric == BEST_VALIDATION:
             return None
-        part = "last" if self.shown == LAST else "selected"
-        test = self.runs[0].record["test"][part]
-        low, high = statistics.binomial_interval(test["correct"], test["count"])
+        assert record.test is not None
+        found = record.test.last if self.reported_metric == LAST else record.test.selected
+        low, high = statistics.binomial_interval(found.correct, found.count)
         return 100 * low, 100 * high
 
     @property
     def prediction(self) -> tuple[float, float] | None:
-        """Where one new run would lie with 95 % chance; None below two runs."""
+        """95 % prediction interval of one new run; None below two runs."""
         return statistics.prediction_interval(self.values) if self.n > 1 else None
 
     @property
@@ -187,5 +185,5 @@ class ResultGroup:
             margin=margin(self.cell.table, unit, value or 0.0),
             rounding=rounding(unit, self.published.confidence if self.published else ""),
             reduced=self.reduced,
-            changed=bool(self.marks) and not self.reduced,
+            changed=bool(self.differences) and not self.reduced,
         )

@@ -7,10 +7,11 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from spinal_repro.errors import UserError
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes
-from spinal_repro.results.cells import ResultGroup
 from spinal_repro.results.claims import claims_markdown
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 from spinal_repro.results.verdicts import NOT_RUN, RULES
 
@@ -63,7 +64,7 @@ class Table(NamedTuple):
         return [heading, _render(columns, ran, "markdown")] if ran else []
 
 
-def files(index: ResultsIndex, own: Sequence[Row] = ()) -> dict[str, str]:
+def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
     """Make all files below the folder of the results.
 
     Args:
@@ -120,7 +121,8 @@ def _render(columns: Sequence[Column], rows: Sequence[Row], style: str) -> str:
 
 def _overview(tables: Iterable[Table]) -> str:
     """A row a table: its cells, how many were run, and how many results have each verdict."""
-    rows, found = [], set()
+    rows: list[Row] = []
+    found: set[str] = set()
     for table in tables:
         verdicts = Counter(row["verdict"] for row in table.rows)
         cells = {row["cell"] for row in table.rows}
@@ -146,14 +148,16 @@ OWN = (
 )
 
 
-def _own_row(record: Row) -> dict[str, Any]:
-    config, test = record["config"], record["test"]
+def _own_row(record: Record) -> dict[str, Any]:
+    assert record.test is not None
+    groups = ("dataset", "model", "head", "protocol")
     return {
-        **{group: config[group]["name"] for group in ("dataset", "model", "head", "protocol")},
-        "device": record["environment"]["device"],
-        "epochs": config["recipe"]["epochs"],
-        "seed": record["seed"],
-        **{part: 100 * test[part]["accuracy"] for part in ("selected", "last")},
+        **{group: record.config[group]["name"] for group in groups},
+        "device": record.device,
+        "epochs": record.epochs,
+        "seed": record.seed,
+        "selected": 100 * record.test.selected.accuracy,
+        "last": 100 * record.test.last.accuracy,
     }
 
 
@@ -193,7 +197,7 @@ def _front_row(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
         "sd": result.sd,
         "n": result.n,
         "interval": None if low is None else f"{low:.2f} to {high:.2f}",
-        "verdict": "; ".join((result.verdict, *result.marks, *other)),
+        "verdict": "; ".join((result.verdict, *map(str, result.differences), *other)),
         "head_parameters": index.count(result.cell.name, "head_parameters"),
         "head_multiplications": index.count(result.cell.name, "head_multiplications"),
     }

@@ -8,9 +8,10 @@ import numpy as np
 
 from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
+from spinal_repro.records.record import Record
 from spinal_repro.records.statistics import Paired, mcnemar_test, paired
 from spinal_repro.results.accuracy import DEVICE, MARKS, PROTOCOL, WHO, number
-from spinal_repro.results.cells import LAST, LOWEST, ResultGroup, Run
+from spinal_repro.results.outcomes import LAST, ResultGroup, Run
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
@@ -31,16 +32,10 @@ class McNemarCounts:
 
 @dataclass(frozen=True)
 class Pair:
-    """A Spinal result beside its fully connected counterpart.
+    """A Spinal result beside its fully connected counterpart, run in the same way.
 
-    Attributes:
-        spinal: Result of the cell.
-        fc: Result of its counterpart, under the same protocol, device, precision and marks.
-        seeds: Seeds that both have, on the same images.
-        first: The FC values of those seeds.
-        second: The Spinal values.
-        comparison: Of ``second - first``.
-        images: One for each seed whose records keep which images were right.
+    ``first`` and ``second`` are the FC and the Spinal values of the seeds that both have on the
+    same images; ``images`` has an entry for each seed whose records hold `correct_bits`.
     """
 
     spinal: ResultGroup
@@ -67,12 +62,10 @@ class Pair:
 def pairs(
     results: Sequence[ResultGroup], counterparts: Mapping[str, str] | None = None
 ) -> list[Pair]:
-    """Every result whose cell has a counterpart that was run in the same way.
+    """Pair every result with the result of its counterpart that was run in the same way.
 
     Args:
-        results: From `cells.match`.
-        counterparts: Which cell is compared with which other one, by name; what the cells
-            themselves name unless given.
+        counterparts: Which cell is compared with which, by name; by default as the cells say.
     """
     by_key = {_key(result.cell.name, result): result for result in results if result.runs}
     found = []
@@ -90,7 +83,7 @@ def pairs(
 
 def _key(name: str, result: ResultGroup) -> tuple[Any, ...]:
     run = result.runs[0]
-    return name, result.protocol, run.device, run.precision, run.marks
+    return name, result.protocol, run.device, run.precision, run.differences
 
 
 def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
@@ -99,10 +92,10 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     both = [(a, b) for a, b in both if _same_images(a, b)]
     if not both:
         return None
-    shown = spinal.shown
-    first = tuple(a.value(shown) for a, _ in both)
-    second = tuple(b.value(shown) for _, b in both)
-    images = [_images(a, b, shown) for a, b in both]
+    metric = spinal.reported_metric
+    first = tuple(a.value(metric) for a, _ in both)
+    second = tuple(b.value(metric) for _, b in both)
+    images = [_compare_images(a, b, metric) for a, b in both]
     return Pair(
         spinal,
         fc,
@@ -115,29 +108,29 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
 
 
 def _same_images(a: Run, b: Run) -> bool:
-    """Whether two runs read the same data in the same split (the regression always does)."""
-    one, other = a.record.get("data", {}), b.record.get("data", {})
-    return all(one.get(key) == other.get(key) for key in HASHES)
+    """Whether two runs read the same data in the same split; the regression always does."""
+    if not isinstance(a.record, Record) or not isinstance(b.record, Record):
+        return True
+    return all(a.record.data.get(key) == b.record.data.get(key) for key in HASHES)
 
 
-def _images(fc: Run, spinal: Run, shown: str) -> McNemarCounts | None:
-    """Compare two runs image by image, where both records say which were right."""
-    if shown == LOWEST:
-        return None
-    part = "last" if shown == LAST else "selected"
+def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
+    """Compare two runs image by image, where both records hold `correct_bits`."""
     found = []
     for run in (fc, spinal):
-        test = run.record["test"][part]
-        if "correct_bits" not in test:
+        if not isinstance(run.record, Record) or run.record.test is None:
             return None
-        found.append(unpack_correct(test["correct_bits"], test["count"]))
+        test = run.record.test.last if metric == LAST else run.record.test.selected
+        if test.correct_bits is None:
+            return None
+        found.append(unpack_correct(test.correct_bits, test.count))
     a, b = found
     only_fc, only_spinal = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     return McNemarCounts(only_fc, only_spinal, mcnemar_test(only_fc, only_spinal))
 
 
 def row(pair: Pair) -> dict[str, Any]:
-    """A pair as a row of the table."""
+    """Turn a pair into a row of the table."""
     comparison, cell, images = pair.comparison, pair.spinal.cell, pair.images
     run = pair.spinal.runs[0]
     low, high = comparison.interval or (None, None)
@@ -150,7 +143,7 @@ def row(pair: Pair) -> dict[str, Any]:
         "counterpart": pair.fc.cell.name,
         "protocol": pair.spinal.protocol,
         "device": f"{run.device} {run.precision}",
-        "rule": pair.spinal.shown,
+        "rule": pair.spinal.reported_metric,
         "unit": pair.spinal.unit,
         "n": len(pair.seeds),
         "fc": statistics.mean(pair.first),
@@ -163,7 +156,7 @@ def row(pair: Pair) -> dict[str, Any]:
         "only_spinal": _mean(image.only_spinal for image in images),
         "mcnemar": f"{significant} of {len(images)}" if images else None,
         "verdict": pair.verdict,
-        "marks": "; ".join(pair.spinal.marks),
+        "marks": "; ".join(map(str, pair.spinal.differences)),
     }
 
 

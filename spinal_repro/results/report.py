@@ -15,7 +15,7 @@ from markupsafe import Markup
 from spinal_repro.io import printable
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.cell_details import describe_cell
-from spinal_repro.results.claims import GROUPS, Judged, tally
+from spinal_repro.results.claims import Judged, tally
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES
@@ -83,15 +83,14 @@ def tone(word: str) -> str:
 def _progress(index: ResultsIndex) -> str:
     """How much of the paper was run, each training counted once."""
     own = [result for result in index.results if result.runs and not result.cell.best_of]
-    full = {result.cell.name for result in own if not result.marks}
+    full = {result.cell.name for result in own if not result.differences}
     other = {r.cell.name for r in own if not index.is_subset_of_other_cell(r)} - full
     trainings = set()
     for result in own:
         # cells of the regression differ in the epoch that is looked at, not in the training
         net = result.cell.regression or {}
         for run in result.runs:
-            identity = run.record.get("identity")
-            trainings.add((identity, run.seed, net.get("net"), net.get("function")))
+            trainings.add((run.identity, run.seed, net.get("net"), net.get("function")))
     more = f" and {len(other)} more with a reduced budget or a changed recipe" if other else ""
     return (
         f"Of {len(index.cells)} published cells {len(full)} were run as published{more}, in "
@@ -100,11 +99,10 @@ def _progress(index: ResultsIndex) -> str:
 
 
 def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
-    groups = {
-        title: [item for item in judged if item.claim.group == group]
-        for group, title in GROUPS.items()
-    }
-    return {title: items for title, items in groups.items() if items}
+    groups: dict[str, list[Judged]] = {}
+    for item in judged:
+        groups.setdefault(item.claim.group, []).append(item)
+    return groups
 
 
 def _tables(index: ResultsIndex) -> list[dict[str, Any]]:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.records.record import Record
 from spinal_repro.results.accuracy import WHO
-from spinal_repro.results.cells import ResultGroup
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
@@ -28,9 +29,10 @@ def cell_counts(
         name = result.cell.name
         if name in found:
             continue
-        whole = result.runs and (result.reduced or not result.marks)
-        if whole and not result.cell.best_of and "counts" in result.runs[0].record:
-            found[name] = (result.runs[0].record["counts"], "records")
+        record = result.runs[0].record if result.runs else None
+        as_published = result.reduced or not result.differences
+        if isinstance(record, Record) and as_published and not result.cell.best_of:
+            found[name] = (record.counts, "records")
         elif name in counted:
             found[name] = (counted[name], "model")
     return found

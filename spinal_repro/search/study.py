@@ -138,9 +138,9 @@ class Study:
             self._study.echo(trial, state=_state("FAIL"))
             say(f"trial {trial.number} failed: {shown}: {why}")
             return why
-        assert record["test"] is None and record["selection"]["on"] == "val"
-        accuracy = record["selection"]["accuracy"]
-        trial.set_user_attr("images", record["data"]["sizes"]["val"])
+        assert record.test is None and record.selection.on == "val"
+        accuracy = record.selection.accuracy
+        trial.set_user_attr("images", record.data["sizes"]["val"])
         self._study.echo(trial, accuracy)
         say(f"trial {trial.number}: validation accuracy {100 * accuracy:.2f} %: {shown}")
         return None

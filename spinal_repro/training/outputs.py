@@ -1,4 +1,4 @@
-"""The files that a run leaves, its record above all, and the lines that it prints."""
+"""Output of a run: its record and other files, and the lines that it prints."""
 
 import csv
 import dataclasses
@@ -6,7 +6,6 @@ import io
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from omegaconf import OmegaConf
@@ -17,8 +16,15 @@ from spinal_repro.config.schema import Config, ProtocolConfig
 from spinal_repro.io import clock, write_atomic
 from spinal_repro.records.correctness import pack_correct
 from spinal_repro.records.provenance import describe_environment, git_revision
+from spinal_repro.records.record import (
+    CONFIG_VERSION,
+    Accuracy,
+    Highest,
+    Record,
+    Selection,
+    TestResult,
+)
 from spinal_repro.records.statistics import binomial_interval
-from spinal_repro.records.store import CONFIG_VERSION, KEY
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.device import has_bf16
 from spinal_repro.training.engine import Evaluation, State
@@ -32,7 +38,7 @@ SELECTION_RULES = {
 
 
 def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
-    """How the epoch is picked, and how the test set is used."""
+    """Describe how the epoch is selected and how the test set is used."""
     rule = SELECTION_RULES[protocol.select_on]
     if protocol.select_on == "test":
         return rule
@@ -44,64 +50,62 @@ def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
 
 def build_record(
     config: Config, setup: Setup, tested: tuple[Evaluation, Evaluation] | None
-) -> dict[str, Any]:
-    """The record of a finished run; accuracies are shares in [0, 1].
+) -> Record:
+    """Build the record of a finished run.
 
     Args:
-        config: The resolved configuration.
-        setup: After the last epoch.
         tested: The last and the selected weights on the test split, if it was read.
     """
-    state = setup.run.state
+    state, select_on = setup.run.state, config.protocol.select_on
+    result = None
+    if tested is not None:
+        last, selected = (_accuracy(evaluation, setup) for evaluation in tested)
+        watched = select_on == "test" or config.protocol.watch_test
+        best = max(entry["test_accuracy"] for entry in state.history) if watched else 0.0
+        result = TestResult(last, selected, Highest(best) if watched else None)
+    train_seconds = sum(entry["train_seconds"] for entry in state.timing)
+    return Record(
+        run="/".join(config.run_dir.parts[-3:]),
+        config=config.portable().to_dict(),
+        identity=config.identity(),
+        seed=config.seed,
+        streams={stream: stream_seed(config.seed, stream) for stream in STREAMS},
+        environment=describe_environment(setup.run.train.device),
+        git=git_revision(),
+        finished=time.strftime("%FT%TZ", time.gmtime()),
+        data=setup.data,
+        counts=setup.counts.to_dict(),
+        pretrained=None if setup.weights is None else dataclasses.asdict(setup.weights),
+        reduced_budget=config.reduced_budget,
+        selection=Selection(
+            on="test" if select_on == "test" else "val",
+            rule=selection_rule(config.protocol, config.data.test),
+            epoch=state.best_epoch,
+            accuracy=state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
+        ),
+        test=result,
+        history=state.history,
+        timing=state.timing,
+        wall_seconds=train_seconds + sum(entry["eval_seconds"] for entry in state.timing),
+        images_per_second=setup.run.train.num_images * len(state.timing) / train_seconds,
+    )
 
-    def accuracy(evaluation: Evaluation) -> dict[str, Any]:
-        assert setup.test is not None
-        labels = setup.test.labels.cpu()
-        low, high = binomial_interval(evaluation.correct, evaluation.count)
-        return {
-            "accuracy": evaluation.accuracy,
-            "correct": evaluation.correct,
-            "count": evaluation.count,
-            "loss": evaluation.loss,
-            "interval_95": [low, high],
-            "correct_bits": pack_correct((evaluation.predictions == labels).numpy()),
-        }
 
-    select_on = config.protocol.select_on
-    trained = sum(entry["train_seconds"] for entry in state.timing)
-    record = {
-        "run": "/".join(config.run_dir.parts[-3:]),
-        "config": config.portable().to_dict(),
-        "identity": config.identity(),
-        "seed": config.seed,
-        "streams": {stream: stream_seed(config.seed, stream) for stream in STREAMS},
-        "environment": describe_environment(setup.run.train.device),
-        "git": git_revision(),
-        "finished": time.strftime("%FT%TZ", time.gmtime()),
-        "data": setup.data,
-        "counts": setup.counts.to_dict(),
-        "pretrained": None if setup.weights is None else dataclasses.asdict(setup.weights),
-        "reduced_budget": config.reduced_budget,
-        "selection": {
-            "on": select_on,
-            "rule": selection_rule(config.protocol, config.data.test),
-            "epoch": state.best_epoch,
-            "accuracy": state.history[state.best_epoch - 1][f"{select_on}_accuracy"],
-        },
-        "test": tested and {"last": accuracy(tested[0]), "selected": accuracy(tested[1])},
-        "history": state.history,
-        "timing": state.timing,
-        "wall_seconds": trained + sum(entry["eval_seconds"] for entry in state.timing),
-        "images_per_second": setup.run.train.num_images * len(state.timing) / trained,
-    }
-    if select_on == "test" or config.protocol.watch_test:
-        best = max(entry["test_accuracy"] for entry in state.history)
-        record["test"]["best_on_test"] = {"accuracy": best}
-    return record
+def _accuracy(evaluation: Evaluation, setup: Setup) -> Accuracy:
+    assert setup.test is not None
+    right = evaluation.predictions == setup.test.labels.cpu()
+    return Accuracy(
+        accuracy=evaluation.accuracy,
+        correct=evaluation.correct,
+        count=evaluation.count,
+        loss=evaluation.loss,
+        interval_95=list(binomial_interval(evaluation.correct, evaluation.count)),
+        correct_bits=pack_correct(right.numpy()),
+    )
 
 
 def metrics_csv(state: State) -> str:
-    """The history and timing as CSV, one row an epoch."""
+    """Write history and timing as CSV, one row per epoch."""
     text = io.StringIO()
     rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -111,8 +115,8 @@ def metrics_csv(state: State) -> str:
 
 
 def write_config(config: Config, folder: Path) -> None:
-    """Write the configuration of a run into its folder."""
-    stored = {KEY: CONFIG_VERSION, **config.to_dict()}
+    """Write ``config.yaml``."""
+    stored = {"schema_version": CONFIG_VERSION, **config.to_dict()}
     text = OmegaConf.to_yaml(OmegaConf.create(stored))
     write_atomic(folder / "config.yaml", text)
 
@@ -124,7 +128,7 @@ def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
 
 
 def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> None:
-    """Write the class given to each test image, after the last and the selected epoch."""
+    """Write the predicted class of each test image, after the last and the selected epoch."""
     buffer = io.BytesIO()
     np.savez_compressed(
         buffer,
@@ -153,38 +157,37 @@ def opening(config: Config, folder: Path, setup: Setup) -> list[str]:
     if config.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if precision == "bf16" and not has_bf16(device):
-        lines.append("this processor has no bf16 arithmetic: PyTorch emulates it, far below fp32")
+        lines.append(
+            "this CPU has no bf16 instructions: PyTorch emulates them, more slowly than fp32"
+        )
     if epoch:
         lines.append(f"continuing after epoch {epoch} from {folder}")
     return lines
 
 
-def _accuracies(record: dict[str, Any]) -> str:
-    test, selection = record["test"], record["selection"]
+def _accuracies(record: Record) -> str:
+    selection, test = record.selection, record.test
+    chosen = f"epoch {selection.epoch} of {len(record.history)} selected on {selection.on}"
     if test is None:
-        return (
-            f"validation accuracy {100 * selection['accuracy']:.2f} %, epoch {selection['epoch']} "
-            f"of {len(record['history'])} selected on {selection['on']}; test not read"
-        )
-    selected, last = test["selected"], test["last"]
-    low, high = selected["interval_95"]
-    paper = " (BEST ON TEST)" if selection["on"] == "test" else ""
+        return f"validation accuracy {100 * selection.accuracy:.2f} %, {chosen}; test not read"
+    selected = test.selected
+    low, high = selected.interval_95
+    paper = " (BEST ON TEST)" if selection.on == "test" else ""
     return (
-        f"test accuracy {100 * selected['accuracy']:.2f} %{paper}, 95 % interval "
-        f"{100 * low:.2f} to {100 * high:.2f} ({selected['correct']:,} of {selected['count']:,}), "
-        f"epoch {selection['epoch']} of {len(record['history'])} selected on {selection['on']}; "
-        f"last epoch {100 * last['accuracy']:.2f} %"
+        f"test accuracy {100 * selected.accuracy:.2f} %{paper}, 95 % interval "
+        f"{100 * low:.2f} to {100 * high:.2f} ({selected.correct:,} of {selected.count:,}), "
+        f"{chosen}; last epoch {100 * test.last.accuracy:.2f} %"
     )
 
 
-def summary(record: dict[str, Any], path: Path) -> list[str]:
+def summary(record: Record, path: Path) -> list[str]:
     """Lines printed about a finished run."""
     lines = [
         _accuracies(record),
-        f"{record['counts']['total_parameters']:,} parameters, "
-        f"{record['counts']['head_parameters']:,} in the head; "
-        f"{clock(record['wall_seconds'])} at {record['images_per_second']:,.0f} images/s",
+        f"{record.counts['total_parameters']:,} parameters, "
+        f"{record.counts['head_parameters']:,} in the head; "
+        f"{clock(record.wall_seconds)} at {record.images_per_second:,.0f} images/s",
     ]
-    if record["reduced_budget"]:
-        lines.append(f"REDUCED BUDGET: {', '.join(record['reduced_budget'])}")
+    if record.reduced_budget:
+        lines.append(f"REDUCED BUDGET: {', '.join(record.reduced_budget)}")
     return [*lines, f"record: {path}"]

@@ -6,21 +6,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import is_locked, run_lock
-from spinal_repro.records.store import (
-    RECORD,
-    describe,
-    error_details,
-    read_record,
-    write_record,
-    write_status,
-)
+from spinal_repro.records.record import Record, read_record, write_record
+from spinal_repro.records.store import RECORD, describe, error_details, write_status
 from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.device import (
@@ -48,7 +41,7 @@ class Outcome:
     """Result of `run`: run folder, record, and whether it was already finished."""
 
     folder: Path
-    record: dict[str, Any]
+    record: Record
     was_done: bool
 
 
@@ -81,9 +74,7 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     return Outcome(folder, record, was_done=False)
 
 
-def train(
-    config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callback] = ()
-) -> dict[str, Any]:
+def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callback] = ()) -> Record:
     """Fit, test, and write the record of a run whose folder is locked."""
     run, runtime = setup.run, config.runtime
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
@@ -102,7 +93,8 @@ def train(
             write_predictions(folder, *tested)
         write_weights(folder, run.best)
         record = build_record(config, setup, tested)
-        path = write_record(folder, record)
+        path = folder / RECORD
+        write_record(path, record)
         tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
         for line in summary(record, path):

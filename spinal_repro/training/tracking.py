@@ -17,6 +17,7 @@ from typing import Any
 from spinal_repro.config.schema import Component, Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
+from spinal_repro.records.record import Record
 from spinal_repro.registry import Registry
 from spinal_repro.trackers.base import TRACKERS, About, Tracker
 from spinal_repro.trackers.figures import draw_history
@@ -98,19 +99,19 @@ class Tracking(Callback):
 
         self._safely(echo)
 
-    def finish(self, record: Mapping[str, Any], path: Path) -> None:
+    def finish(self, record: Record, path: Path) -> None:
         """Hand over the record and a picture of the history.
 
         Args:
             record: Of the finished run.
             path: Its file.
         """
-        self._log(record["history"], record["timing"])  # a run that stopped after training
+        self._log(record.history, record.timing)  # a run that stopped after training
 
         def hand_over(tracker: Tracker) -> None:
             with contextlib.suppress(ImportError):  # without matplotlib there is no picture
-                title = f"{record['run']}, seed {record['seed']}"
-                tracker.artifact(draw_history(record["history"], title, self._folder / CURVE))
+                title = f"{record.run}, seed {record.seed}"
+                tracker.artifact(draw_history(record.history, title, self._folder / CURVE))
             tracker.artifact(path)
             self._outcome = outcome(record)
 
@@ -158,15 +159,19 @@ def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     return {key: float(value) for key, value in entry.items() if key != "epoch"}
 
 
-def outcome(record: Mapping[str, Any]) -> dict[str, float]:
+def outcome(record: Record) -> dict[str, float]:
     """The figures that a finished run is judged by: shares in [0, 1], counts, seconds."""
-    selection, test = record["selection"], record.get("test") or {}
-    found = {
-        "selected_epoch": selection["epoch"],
-        f"selected_{selection['on']}_accuracy": selection["accuracy"],
-        "total_parameters": record["counts"]["total_parameters"],
-        "head_parameters": record["counts"]["head_parameters"],
-        "wall_seconds": record["wall_seconds"],
+    selection, test = record.selection, record.test
+    found: dict[str, float] = {
+        "selected_epoch": selection.epoch,
+        f"selected_{selection.on}_accuracy": selection.accuracy,
+        "total_parameters": record.counts["total_parameters"],
+        "head_parameters": record.counts["head_parameters"],
+        "wall_seconds": record.wall_seconds,
     }
-    found |= {f"test_accuracy_{name}": part["accuracy"] for name, part in test.items()}
+    if test is not None:
+        found["test_accuracy_last"] = test.last.accuracy
+        found["test_accuracy_selected"] = test.selected.accuracy
+        if test.best_on_test is not None:
+            found["test_accuracy_best_on_test"] = test.best_on_test.accuracy
     return {key: float(value) for key, value in found.items()}

@@ -14,7 +14,8 @@ from spinal_repro.cli.train import _main, check_overrides
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import load_cells
 from spinal_repro.paper.plan import TimeEstimate, estimate
-from spinal_repro.records.store import read_record, run_folders
+from spinal_repro.records.record import read_record
+from spinal_repro.records.store import run_folders
 
 RECORDS = Path(__file__).parents[2] / "results" / "records"
 
@@ -92,8 +93,8 @@ def test_a_sweep_over_a_pattern_trains_each_cell_under_its_name(
     assert _main([*arguments, "runtime.device=cpu"]) == 0
     records = [read_record(folder / "record.json") for folder in run_folders(runs)]
     cells = {cell.name for cell in load_cells("mnist/cnn_*")}
-    assert {r["config"]["cell"] for r in records} == cells and len(records) == len(cells)
-    assert {r["config"]["protocol"]["name"] for r in records} == {"paper"}
+    assert {r.config["cell"] for r in records} == cells and len(records) == len(cells)
+    assert {r.config["protocol"]["name"] for r in records} == {"paper"}
     capsys.readouterr()
     states = [row["state"] for row in listed(capsys, "list", "mnist/cnn_*", "--runs", str(runs))]
     assert states == ["not run"] * len(cells)  # a reduced budget is not the cell

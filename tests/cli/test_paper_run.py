@@ -18,7 +18,8 @@ from spinal_repro.cli.spinal import _parser, main
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from spinal_repro.paper.timebox import TimeBox
-from spinal_repro.records.store import read_record, run_folders
+from spinal_repro.records.record import read_record
+from spinal_repro.records.store import run_folders
 from spinal_repro.training import engine
 from spinal_repro.training import run as run_module
 
@@ -111,7 +112,7 @@ def test_pairs_seed_by_seed_and_an_archive_that_is_accepted(command, clock, tmp_
     assert "highest accuracy on the TEST set" in text and "2 of 8 epochs" in text
     assert text.count("| 2/2 |") == 4 and "To continue" not in text
     for path in Path("runs").rglob("record.json"):
-        accuracy = read_record(path)["test"]["selected"]["accuracy"]
+        accuracy = read_record(path).test.selected.accuracy
         assert f"| {100 * accuracy:.2f} |" in text
     zipfile.ZipFile("out.zip").extractall("there")
     main(["records", "add", *map(str, Path("there").glob("records/*/*.json")), "--out=added"])

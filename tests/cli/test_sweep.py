@@ -9,7 +9,8 @@ from pathlib import Path
 
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
-from spinal_repro.records.store import describe, read_record, run_folders
+from spinal_repro.records.record import read_record
+from spinal_repro.records.store import describe, run_folders
 from spinal_repro.training.run import run
 
 # A user's own script with a data set that goes wrong where a file says so.
@@ -107,4 +108,4 @@ def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_pat
     record = read_record(folder / "record.json")
     alone = run(compose([*settings, "runtime.progress=none", f"runs={tmp_path}/alone"])).record
     for part in ("identity", "history", "selection", "test"):
-        assert record[part] == alone[part]
+        assert getattr(record, part) == getattr(alone, part)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.made_records import RECORDS, made
+from helpers.made_records import RECORDS, made, path_of
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.io import write_json
@@ -16,7 +16,7 @@ from spinal_repro.paper.cells import TABLES, load_cells
 from spinal_repro.results.verdicts import RULES
 
 ROOT = RECORDS.parent.parent
-FIRST = "results/records/mnist/cnn_fc-paper-eb7f4acf-s0.json"
+FIRST = f"results/records/mnist/{path_of('fc').name}"
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """Composition, validation and identity of configurations."""
 
 import copy
+import dataclasses
 import json
 from itertools import product
 from pathlib import Path
@@ -11,7 +12,7 @@ from helpers.composing import composed
 from omegaconf import OmegaConf
 
 from spinal_repro.config.compose import GROUPS, compose, compose_raw, config_dir, validate
-from spinal_repro.config.schema import Config, schema_keys
+from spinal_repro.config.schema import Config, RecipeConfig, schema_keys
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.errors import UserError
 from spinal_repro.models.backbones import load_backbones
@@ -352,6 +353,7 @@ def test_components_are_checked_against_their_constructors(
         {"runtime__progress": "none"},
         {"dataset__title": "Digits"},
         {"recipe__published_epochs": None},
+        {"recipe__name": "renamed"},
         {"seed": 5},
     ],
     ids=str,
@@ -379,6 +381,7 @@ def test_identity_ignores_what_cannot_change_a_result(mnist, settings):
         {"runtime__precision": "bf16"},
         {"runtime__device": "cpu"},
         {"data__limit": 100},
+        {"runtime__compile": True},
     ],
     ids=str,
 )
@@ -470,9 +473,11 @@ def test_reduced_budget_says_why(mnist, settings, reasons):
     assert changed(mnist, **settings).reduced_budget == reasons
 
 
-def test_compiling_is_another_run_only_where_it_is_asked_for() -> None:
-    off, on = (compose([f"runtime.compile={value}"]) for value in ("false", "true"))
-    assert off.identity() == compose().identity() != on.identity()
-    stored = off.to_dict()
-    del stored["runtime"]["compile"]  # a record older than the setting
-    assert validate(stored).identity() == off.identity()
+def test_a_new_setting_changes_no_identity_until_it_is_set(mnist):
+    newer = dataclasses.make_dataclass(
+        "N", [("warmup", int, 0)], bases=(RecipeConfig,), frozen=True
+    )
+    with_default = dataclasses.replace(mnist, recipe=newer(**vars(mnist.recipe)))
+    assert with_default.identity() == mnist.identity()
+    recipe = dataclasses.replace(with_default.recipe, warmup=1)
+    assert dataclasses.replace(mnist, recipe=recipe).identity() != mnist.identity()

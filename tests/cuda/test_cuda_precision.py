@@ -58,7 +58,7 @@ def observed(monkeypatch, config) -> tuple[dict[str, float], str]:
     worst = {name: max(each[name] for each in found) for name in found[0]}
     least = {f"least {name}": min(each[name] for each in found) for name in found[0]}
     said = (outcome.folder / "log.txt").read_text().splitlines()[:3]
-    precision = outcome.record["config"]["runtime"]["precision"]
+    precision = outcome.record.config["runtime"]["precision"]
     assert f"{DEVICE.type} {precision}" in " ".join(said)
     return {**worst, **least}, precision
 
@@ -88,8 +88,8 @@ def test_fp32_leaves_nothing_switched_off(tmp_path, monkeypatch):
 
 def test_the_default_is_recorded_as_what_it_stands_for(tmp_path):
     record = run(small(tmp_path, "recipe.epochs=1")).record
-    assert record["config"]["runtime"]["precision"] == DEFAULT
-    assert record["config"]["runtime"]["device"] == DEVICE.type
+    assert record.config["runtime"]["precision"] == DEFAULT
+    assert record.config["runtime"]["device"] == DEVICE.type
 
 
 def test_bf16_computes_in_bf16_and_says_so(tmp_path, monkeypatch):
@@ -104,7 +104,7 @@ def test_bf16_computes_in_bf16_and_says_so(tmp_path, monkeypatch):
         patch.setattr(engine, "training_loss", watched)
         outcome = run(small(tmp_path, "runtime.precision=bf16"))
     assert kinds == {torch.bfloat16}
-    assert outcome.record["config"]["runtime"]["precision"] == "bf16"
+    assert outcome.record.config["runtime"]["precision"] == "bf16"
     assert f"{DEVICE.type} bf16" in (outcome.folder / "log.txt").read_text()
 
 

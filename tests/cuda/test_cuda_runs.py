@@ -21,6 +21,7 @@ from spinal_repro.errors import EXIT_FAILED
 from spinal_repro.export import load_safetensors
 from spinal_repro.inference import load_run, part_of
 from spinal_repro.io import read_json
+from spinal_repro.records.record import read_record
 from spinal_repro.training.checkpoint import Interrupted
 from spinal_repro.training.run import Outcome, run
 
@@ -119,10 +120,10 @@ def elsewhere(learned, tmp_path_factory) -> Iterator[tuple[Path, subprocess.Pope
 
 
 def test_a_run_learns(learned, elsewhere):
-    assert learned.record["test"]["selected"]["accuracy"] > 0.95  # ten classes: chance is 0.1
-    assert learned.record["environment"]["device"] == DEVICE.type
+    assert learned.record.test.selected.accuracy > 0.95  # ten classes: chance is 0.1
+    assert learned.record.environment["device"] == DEVICE.type
     if DEVICE.type == "cuda":
-        assert learned.record["environment"]["device_name"] == torch.cuda.get_device_name()
+        assert learned.record.environment["device_name"] == torch.cuda.get_device_name()
 
 
 def test_two_runs_share_a_device(processes):
@@ -132,15 +133,15 @@ def test_two_runs_share_a_device(processes):
         _, said = process.communicate(timeout=LIMIT)
         assert process.returncode == 0, said
         (path,) = place.glob(f"*/*/s{len(records)}/record.json")
-        records.append(json.loads(path.read_text()))
-    assert [record["seed"] for record in records] == [0, 1]
-    assert all(record["environment"]["device"] == DEVICE.type for record in records)
-    assert records[0]["history"] != records[1]["history"]
+        records.append(read_record(path))
+    assert [record.seed for record in records] == [0, 1]
+    assert all(record.environment["device"] == DEVICE.type for record in records)
+    assert records[0].history != records[1].history
 
 
 def same_bits(one: Outcome, other: Outcome) -> None:
-    assert one.record["history"] == other.record["history"]
-    assert one.record["test"] == other.record["test"]
+    assert one.record.history == other.record.history
+    assert one.record.test == other.record.test
     weights, others = (load_file(each.folder / "best.safetensors") for each in (one, other))
     assert weights.keys() == others.keys()
     for name, tensor in weights.items():
@@ -181,7 +182,7 @@ def test_stopped_in_an_epoch_and_continued(
     torch.manual_seed(12345)  # a new process starts with another random state
     continued = run(config)
     assert f"continuing after epoch {saved}" in (config.run_dir / "log.txt").read_text()
-    assert [entry["epoch"] for entry in continued.record["history"]] == [1, 2, 3, 4]
+    assert [entry["epoch"] for entry in continued.record.history] == [1, 2, 3, 4]
     if deterministic:
         same_bits(continued, whole)
 
@@ -200,7 +201,7 @@ def test_a_run_is_used_where_there_is_no_gpu(learned, elsewhere):
     with torch.no_grad():
         logits = trained.model(images)
     correct = int((logits.argmax(1) == batches.labels).sum())
-    selected = learned.record["test"]["selected"]
+    selected = learned.record.test.selected
     assert same and abs(correct - selected["correct"]) <= 2
     assert f"({correct} of {selected['count']})" in errors
 

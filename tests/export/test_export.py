@@ -98,13 +98,13 @@ def test_an_export_computes_what_the_model_computes(trained, tmp_path, monkeypat
     assert json.loads(text["classes"]) == list("0123456789")
     prepare = json.loads(text["preprocessing"])
     assert prepare["mean"] == list(trained.mean) and prepare["size"] == 28
-    assert json.loads(text["config"]) == trained.record["config"]
+    assert json.loads(text["config"]) == trained.record.config
 
     card = (done.folder / "model_card.md").read_text()
-    selected = trained.record["test"]["selected"]
-    assert f"{100 * selected['accuracy']:.2f} | {100 * selected['interval_95'][0]:.2f}" in card
+    selected = trained.record.test.selected
+    assert f"{100 * selected.accuracy:.2f} | {100 * selected.interval_95[0]:.2f}" in card
     assert "**BEST ON TEST" in card and "REDUCED BUDGET" in card and "CC BY 4.0" in card
-    assert f"{trained.record['counts']['total_parameters']:,} trainable parameters" in card
+    assert f"{trained.record.counts['total_parameters']:,} trainable parameters" in card
     Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(tmp_path / "image.png")
     check_code(card, done.folder, tmp_path / "image.png", trained, monkeypatch)
 
@@ -208,7 +208,7 @@ def test_the_command(trained, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere", "--to", "onnx"], "no folder of a finished run"),
+        (["nowhere", "--to", "onnx"], "not the folder of a finished run"),
         (["{run}", "--to", "safetensors", "--out", "{file}"], "cannot be written"),
     ],
 )

@@ -1,13 +1,20 @@
 """Cells and runs made up for the tests of claims, figures and the report."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from helpers.made_records import committed
+
 from spinal_repro.paper.cells import Cell, Published
-from spinal_repro.results.cells import ResultGroup, Run
+from spinal_repro.records.compare import BUDGET, EPOCHS, Difference
+from spinal_repro.records.record import parse_record
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup, Run
 from spinal_repro.results.pairs import pairs
 
+SHORT = Difference.of(EPOCHS, 2, 8, BUDGET)
+CHANGED = Difference.of("recipe.lr", 0.1, 0.01)
 COUNTS = {
     "body_parameters": 10,
     "head_parameters": 100,
@@ -30,30 +37,35 @@ def result(
     values: Sequence[float],
     *,
     protocol: str = "paper",
-    marks: tuple[str, ...] = (),
-    reduced: bool = False,
+    differences: tuple[Difference, ...] = (),
     curves: Sequence[Sequence[float]] = (),
+    **changes: Any,
 ) -> ResultGroup:
-    """Runs of a cell with these values, seeds from 0; ``curves`` are accuracies by epoch."""
+    """Runs of a cell with these values, seeds from 0.
+
+    Args:
+        curves: Accuracies by epoch, for each seed.
+        changes: Other fields of the records.
+    """
+    whole = parse_record(committed())
     runs = []
     for seed, value in enumerate(values):
-        accuracies = curves[seed] if curves else [value]
         history = [
-            {"test_accuracy": a / 100, "test_loss": 1 - a / 100, "epoch": i}
-            for i, a in enumerate(accuracies, 1)
+            {"test_accuracy": accuracy / 100, "test_loss": 1 - accuracy / 100, "epoch": epoch}
+            for epoch, accuracy in enumerate(curves[seed] if curves else [value], 1)
         ]
-        test = {"accuracy": value / 100, "correct": round(100 * value), "count": 10000}
-        record = {
-            "identity": of.name,
-            "seed": seed,
-            "environment": {"device": "cpu", "torch": "2.0"},
-            "git": {"commit": "0123456789abcdef", "modified": False},
-            "selection": {"on": "test", "accuracy": value / 100},
-            "test": {"last": test, "selected": test},
-            "history": history,
-        }
-        runs.append(Run(record, seed, "cpu", "fp32", len(history), value, value, value, None,
-                        marks, reduced))  # fmt: skip
+        right = {"accuracy": value / 100, "correct": round(100 * value), "correct_bits": None}
+        part = replace(whole.test.last, **right)
+        record = replace(
+            whole,
+            identity=of.name,
+            seed=seed,
+            test=replace(whole.test, last=part, selected=part),
+            history=history,
+            **changes,
+        )
+        runs.append(Run(record, seed, "cpu", "fp32", len(history), value, value, value,
+                        differences=differences))  # fmt: skip
     return ResultGroup(of, protocol, tuple(runs))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from spinal_repro.records.store import read_record
+from spinal_repro.records.convert import to_plain
+from spinal_repro.records.record import read_record
 from spinal_repro.training import engine
 from spinal_repro.training.checkpoint import Interrupted
 from spinal_repro.training.engine import Callback
@@ -39,7 +40,7 @@ def results(folder: Path) -> dict[str, Any]:
     best = load_file(folder / "best.safetensors")
     weights = {"best": best, "in last.pt": last["best"], "last": last["model"]}
     return {
-        "record": {k: v for k, v in record.items() if k not in (*TIMES, "git")},
+        "record": {k: v for k, v in to_plain(record).items() if k not in (*TIMES, "git")},
         "state": {k: v for k, v in last["state"].items() if k != "timing"},
         "optimizer": str(last["optimizer"]),
         "predictions": (folder / "predictions.npz").read_bytes(),

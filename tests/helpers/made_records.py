@@ -3,27 +3,40 @@
 import copy
 import functools
 import json
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from spinal_repro.paper.cells import Cell, Published
+from spinal_repro.records.record import parse_record
 from spinal_repro.records.statistics import binomial_interval
+from spinal_repro.results.cells import group_records_by_cell
+from spinal_repro.results.outcomes import ResultGroup
 
 RECORDS = Path(__file__).parents[2] / "results" / "records"
-NAMES = {
-    "fc": "cnn_fc-paper-eb7f4acf-s0.json",
-    "spinal": "cnn_spinal8-paper-fe4f9e8b-s0.json",
-}
+CELLS = {"fc": "cnn_fc", "spinal": "cnn_spinal8"}
 
 
 @functools.cache
-def _committed(head: str) -> str:
-    return (RECORDS / "mnist" / NAMES[head]).read_text()
+def path_of(head: str) -> Path:
+    """The committed record of the MNIST CNN with this head, protocol paper, seed 0."""
+    (path,) = (RECORDS / "mnist").glob(f"{CELLS[head]}-paper-*-s0.json")
+    return path
+
+
+@functools.cache
+def _text(head: str) -> str:
+    return path_of(head).read_text()
 
 
 def committed(head: str = "fc") -> dict[str, Any]:
-    """A real record of the MNIST CNN, seed 0, to be changed at will."""
-    return dict(json.loads(_committed(head)))
+    """The same as JSON stores it; a new copy each time."""
+    return dict(json.loads(_text(head)))
+
+
+def grouped(cells: Sequence[Cell], stored: Iterable[dict[str, Any]]) -> list[ResultGroup]:
+    """Results of records as JSON stores them."""
+    return group_records_by_cell(cells, map(parse_record, stored))
 
 
 def made(
@@ -39,10 +52,6 @@ def made(
 
     Args:
         which: The head, ``fc`` or ``spinal``.
-        seed: Seed.
-        correct: Images right.
-        epochs: How many were run.
-        identity: Another one.
         config: Settings to change by group, e.g. ``recipe={"lr": 0.1}``.
     """
     record = committed(which)
@@ -100,16 +109,13 @@ def regression_record(seeds: int = 4, epochs: int = 200, **settings: str) -> dic
     rows = [
         {"net": net, "function": function, "epochs": checkpoint, "seed": seed}
         | {"published_metric": (seed + 1) * (1e-3 if checkpoint < 200 else 0.5e-3)}
+        | {"train_mse": 0.0, "fresh_mse": 0.0, "fresh_variance": 0.0}
         for net in ("normal", "spinal")
         for function in ("sum", "product")
         for checkpoint in sorted({min(100, epochs), epochs})
         for seed in range(seeds)
     ]
     usual = {"seeds": seeds, "epochs": epochs, "target": "column", "layers": "distinct"}
-    return {
-        "schema_version": 1,
-        "kind": "regression",
-        "settings": usual | settings,
-        "environment": {"device": "cpu"},
-        "runs": rows,
-    }
+    same = {key: committed()[key] for key in ("schema_version", "environment", "git", "finished")}
+    more = {"kind": "regression", "settings": usual | settings, "seconds": 1.0, "summary": []}
+    return same | more | {"runs": rows}

@@ -18,7 +18,8 @@ from spinal_repro.paper.regression import (
     regressions,
 )
 from spinal_repro.records.check import check_regression
-from spinal_repro.records.store import read_record
+from spinal_repro.records.convert import to_plain
+from spinal_repro.records.record import load_record
 from spinal_repro.results.regression import published, summarise
 from spinal_repro.seeds import stream_seed
 
@@ -194,19 +195,18 @@ def test_command_writes_table_and_every_seed(tmp_path, capsys, monkeypatch):
     main(["regression", *arguments, "--out", str(out)])
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 1 + len(NETS) * len(FUNCTIONS)
-    document = read_record(out)  # it is a record
-    assert document["kind"] == "regression" and check_regression(document) == []
-    assert {"environment", "git", "finished"} <= document.keys()
-    assert document["settings"] == {
+    document = load_record(out)  # it is a record
+    assert check_regression(document) == []
+    assert to_plain(document.settings) == {
         "seeds": 2,
         "epochs": 1,
         "target": "square",
         "layers": "distinct",
     }
-    assert len(document["runs"]) == 2 * len(NETS) * len(FUNCTIONS)
-    assert summarise(document["runs"], published()) == document["summary"]
+    assert len(document.runs) == 2 * len(NETS) * len(FUNCTIONS)
+    assert summarise([to_plain(run) for run in document.runs], published()) == document.summary
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
-    assert float(first["metric_median"]) == document["summary"][0]["metric_median"]
+    assert float(first["metric_median"]) == document.summary[0]["metric_median"]
 
 
 def test_command_refuses_before_training(tmp_path, capsys, monkeypatch):

@@ -4,7 +4,7 @@ import re
 from xml.etree import ElementTree
 
 import pytest
-from helpers.fakes import cell, fc_and_spinal, findings, result
+from helpers.fakes import SHORT, cell, fc_and_spinal, findings, result
 
 from spinal_repro.paper.cells import Published
 from spinal_repro.results import figures
@@ -26,7 +26,7 @@ def drawn() -> list[figures.Drawn]:
     row = cell("summary/mnist", best_of=("mnist/sp",), reference=said)
     runs = [
         result(fc, [98.0, 98.1, 98.2]),
-        result(spinal, [98.3, 98.2, 98.4], marks=("1 of 8 epochs",), reduced=True),
+        result(spinal, [98.3, 98.2, 98.4], differences=(SHORT,)),
         result(spinal, [98.3]),
         result(toy[0], [1.0, 2.0]),
         result(toy[1], [3.0, 2.0]),
@@ -41,6 +41,7 @@ def test_every_figure_is_drawn(drawn):
 
 def test_svg_is_well_formed_and_names_no_date_and_no_version(drawn):
     for figure in drawn:
+        assert figure.caption.endswith(".")
         ElementTree.fromstring(figure.svg)
         text = figure.svg.decode()
         assert not re.search(r"<dc:date>|Matplotlib v", text)

@@ -1,4 +1,4 @@
-"""Which record counts for which cell, and under which marks."""
+"""Which record counts for which cell, and with which differences."""
 
 import pytest
 from helpers.made_records import (
@@ -7,38 +7,44 @@ from helpers.made_records import (
     SPINAL,
     cell,
     committed,
+    grouped,
     heldout,
     made,
     regression_record,
 )
 
 from spinal_repro.paper.cells import Cell, Published, load_cells
+from spinal_repro.records.record import parse_record
 from spinal_repro.records.store import read_records
-from spinal_repro.results.cells import match, own_runs
+from spinal_repro.results.cells import group_records_by_cell, own_runs
 from spinal_repro.results.verdicts import CHANGED, FEW, NOT_RUN, REDUCED, REPRODUCED
 
 
 def only(cells, records):
-    (found,) = [result for result in match(cells, records) if result.runs]
+    (found,) = [result for result in grouped(cells, records) if result.runs]
     return found
+
+
+def sentences(result):
+    return [str(difference) for difference in result.differences]
 
 
 def test_the_committed_records_belong_to_their_cells():
     known = read_records([RECORDS / "mnist"])
-    records = [r for r in known if r["config"]["model"]["name"] == "cnn"]
+    records = [r for r in known if r.config["model"]["name"] == "cnn"]
     assert len(records) >= 15
-    results = match(load_cells("mnist/*cnn*"), records)
+    results = group_records_by_cell(load_cells("mnist/*cnn*"), records)
     found = {r.cell.name: r for r in results if r.runs and r.protocol == "paper"}
     assert sum(result.n for result in results) == len(records)
     assert list(found) == ["mnist/cnn_fc", "mnist/cnn_spinal8", "mnist/cnn_spinal10"]
     for result in found.values():
         assert [run.seed for run in result.runs] == [0, 1, 2, 3, 4]
-        assert (result.protocol, result.marks, result.shown) == ("paper", (), "last epoch")
+        assert (result.differences, result.reported_metric) == ((), "last epoch")
     assert found["mnist/cnn_fc"].verdict == found["mnist/cnn_spinal8"].verdict == REPRODUCED
 
 
 def test_a_cell_without_runs_is_there_too():
-    (result,) = match([FC], [])
+    (result,) = grouped([FC], [])
     assert (result.n, result.mean, result.interval, result.verdict) == (0, None, None, NOT_RUN)
 
 
@@ -60,19 +66,20 @@ def test_one_run_has_the_interval_of_its_test_set_alone():
 
 
 @pytest.mark.parametrize(
-    "changes, marks, word",
+    "changes, sentence",
     [
-        ({"epochs": 3}, ("3 of 8 epochs",), REDUCED),
-        ({"data": {"limit": 100}}, ("at most 100 images a split",), REDUCED),
+        ({"epochs": 3}, "3 of 8 epochs"),
+        ({"data": {"limit": 100}}, "at most 100 images a split"),
     ],
 )
-def test_budgets_are_marks(changes, marks, word):
+def test_smaller_budgets_are_differences(changes, sentence):
     result = only([FC], [made(seed=seed, **changes) for seed in range(3)])
-    assert (result.marks, result.verdict, result.difference is None) == (marks, word, False)
+    assert [d.kind for d in result.differences] == ["budget"] and sentences(result) == [sentence]
+    assert result.verdict == REDUCED and result.difference is not None
 
 
 @pytest.mark.parametrize(
-    "changes, mark",
+    "changes, sentence",
     [
         ({"epochs": 9}, "9 epochs instead of 8"),
         ({"dataset": {"name": "kmnist"}}, "dataset kmnist instead of mnist"),
@@ -87,10 +94,10 @@ def test_budgets_are_marks(changes, marks, word):
     ],
     ids=str,
 )
-def test_differences_are_marks(changes, mark):
+def test_changed_settings_are_differences(changes, sentence):
     result = only([FC, SPINAL], [made(**changes)])
-    assert any(found.startswith(mark) for found in result.marks), result.marks
-    assert result.verdict == CHANGED
+    assert any(found.startswith(sentence) for found in sentences(result)), sentences(result)
+    assert result.verdict == CHANGED and "budget" not in {d.kind for d in result.differences}
 
 
 @pytest.mark.parametrize(
@@ -104,8 +111,8 @@ def test_differences_are_marks(changes, mark):
     ],
     ids=str,
 )
-def test_what_changes_no_result_is_no_mark(changes):
-    assert only([FC], [made(**changes)]).marks == ()
+def test_what_changes_no_result_is_no_difference(changes):
+    assert only([FC], [made(**changes)]).differences == ()
 
 
 @pytest.mark.parametrize("name", [None, "gone/cnn"])
@@ -113,8 +120,9 @@ def test_a_record_that_names_no_cell_is_matched_to_none(name):
     """However much it was trained as a cell says."""
     named, other = made(), made(identity="00000000")
     other["config"]["cell"] = name
-    assert [r.n for r in match([FC, cell("curve/cnn_fc")], [named, other])] == [1, 0]
-    assert own_runs([FC], [named, other, regression_record()]) == [other]
+    assert [r.n for r in grouped([FC, cell("curve/cnn_fc")], [named, other])] == [1, 0]
+    records = [parse_record(r) for r in (named, other, regression_record())]
+    assert own_runs([FC], records) == [records[1]]
 
 
 def test_whole_and_short_runs_protocols_devices_and_precisions_are_never_pooled():
@@ -122,7 +130,7 @@ def test_whole_and_short_runs_protocols_devices_and_precisions_are_never_pooled(
     gpu["environment"]["device"] = "cuda"
     half = made(seed=0, correct=9600, runtime={"precision": "bf16"})
     records = [heldout(made()), gpu, half, made(epochs=2), made(), made(seed=1)]
-    results = match([FC], records)
+    results = grouped([FC], records)
     seen = [(r.protocol, r.runs[0].device, r.runs[0].precision, r.n) for r in results]
     assert seen == [
         ("paper", "cpu", "fp32", 2),
@@ -131,7 +139,7 @@ def test_whole_and_short_runs_protocols_devices_and_precisions_are_never_pooled(
         ("paper", "cpu", "fp32", 1),
         ("heldout", "cpu", "fp32", 1),
     ]
-    assert results[3].marks == ("2 of 8 epochs",)
+    assert sentences(results[3]) == ["2 of 8 epochs"]
 
 
 def test_a_seed_counts_once():
@@ -156,7 +164,7 @@ def test_which_number_is_shown(selection, protocol, shown, value):
     if protocol == "heldout":
         record = heldout(record)
     result = only([cell(FC.name, selection=selection)], [record])
-    assert (result.shown, result.values) == (shown, [value])
+    assert (result.reported_metric, result.values) == (shown, [value])
 
 
 def test_a_published_validation_accuracy_is_compared_with_ours():
@@ -164,7 +172,7 @@ def test_a_published_validation_accuracy_is_compared_with_ours():
     record["config"]["protocol"]["name"] = "paper"
     record["config"]["protocol"]["val_fraction"] = 0.0
     result = only([cell(FC.name, selection="best validation")], [record])
-    assert (result.shown, result.values) == ("best validation", [99.25])
+    assert (result.reported_metric, result.values) == ("best validation", [99.25])
 
 
 def toy(net: str, function: str, epochs: int) -> Cell:
@@ -179,17 +187,17 @@ def toy(net: str, function: str, epochs: int) -> Cell:
 
 def test_regression_records_are_matched_by_net_function_and_epochs():
     cells = [toy("normal", "sum", 100), toy("spinal", "product", 200), toy("normal", "sin", 100)]
-    early, late, none = match(cells, [regression_record()])
+    early, late, none = grouped(cells, [regression_record()])
     assert early.values == [1.0, 2.0, 3.0, 4.0] and late.values == [0.5, 1.0, 1.5, 2.0]
-    assert none.runs == () and early.marks == () and early.interval is not None
+    assert none.runs == () and early.differences == () and early.interval is not None
 
 
-def test_short_and_changed_regressions_are_marked():
+def test_short_and_changed_regressions_differ():
     records = [regression_record(epochs=100), regression_record(target="square")]
-    results = match([toy("normal", "sum", 200)], records)
-    assert [r.marks for r in results] == [
-        ("100 of 200 epochs",),
-        ("target square instead of column",),
+    results = grouped([toy("normal", "sum", 200)], records)
+    assert [sentences(r) for r in results] == [
+        ["100 of 200 epochs"],
+        ["target square instead of column"],
     ]
     assert [r.verdict for r in results] == [REDUCED, CHANGED]
 
@@ -197,15 +205,15 @@ def test_short_and_changed_regressions_are_marked():
 def test_the_best_of_cells_is_the_highest_of_their_means():
     best = cell("summary/x", config=None, best_of=(FC.name, SPINAL.name))
     records = [made("fc", 0, 9700), made("spinal", 0, 9800), heldout(made("fc", 0, 9600))]
-    whole, partly = match([FC, SPINAL, best], records)[-2:]
-    assert (whole.protocol, whole.values, whole.marks) == ("paper", [98.0], ())
+    whole, partly = grouped([FC, SPINAL, best], records)[-2:]
+    assert (whole.protocol, whole.values, whole.differences) == ("paper", [98.0], ())
     assert (partly.protocol, partly.values, partly.verdict) == ("heldout", [96.0], REDUCED)
-    assert partly.marks == ("best of 1 of 2 cells",)
-    assert match([FC, SPINAL, best], [])[-1].verdict == NOT_RUN
+    assert sentences(partly) == ["best of 1 of 2 cells"]
+    assert grouped([FC, SPINAL, best], [])[-1].verdict == NOT_RUN
 
 
 def test_the_best_of_cells_is_no_verdict_while_one_is_short():
     best = cell("summary/x", config=None, best_of=(FC.name, SPINAL.name))
     records = [made("fc", s, 9000) for s in range(3)] + [made("spinal", 0, 9800, epochs=1)]
-    result = match([FC, SPINAL, best], records)[-1]
+    result = grouped([FC, SPINAL, best], records)[-1]
     assert (result.mean, result.verdict) == (90.0, REDUCED)

@@ -4,11 +4,10 @@ import re
 
 import pytest
 from helpers.fakes import fc_and_spinal, findings, result
-from helpers.made_records import made
+from helpers.made_records import grouped, made
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import TABLES, load_cells
-from spinal_repro.results.cells import match
 from spinal_repro.results.claims import judge, load_claims
 from spinal_repro.results.findings import index_results
 from spinal_repro.results.pages import files, fill
@@ -47,11 +46,11 @@ def test_what_computes_otherwise_is_marked_in_every_row(device, precision):
             marked["config"]["runtime"]["precision"] = precision
             marked["environment"]["device"] = device
             records += [marked, plain]
-    results = match(CELLS, records)
+    results = grouped(CELLS, records)
     mark = "mps" if device == "mps" else "bf16"
     known = index_results(results, {}, TABLES)
     found = {name: text.splitlines() for name, text in files(known).items()}
-    alone = match(CELLS, records[::2])  # where there are others, the front page has those
+    alone = grouped(CELLS, records[::2])  # where there are others, the front page has those
     found["front"] = fill(page("mnist/cnn_*"), index_results(alone, {}, TABLES)).splitlines()
     shown = index_results([r for r in results if r.runs], {}, TABLES)  # the others are not composed
     html = render(shown, judge(load_claims(), known), [])

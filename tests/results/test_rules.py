@@ -1,10 +1,11 @@
 """The rules that decide claims, on made-up runs whose verdict is known."""
 
 import pytest
-from helpers.fakes import cell, fc_and_spinal, findings, result
+from helpers.fakes import CHANGED, SHORT, cell, fc_and_spinal, findings, result
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Published
+from spinal_repro.records.record import Selection
 from spinal_repro.results.rules import RULES
 
 FC, SPINAL = fc_and_spinal()
@@ -38,27 +39,24 @@ def test_the_interval_of_the_paired_difference_decides(first, second, verdict, o
 
 
 def test_a_reduced_budget_or_another_recipe_decides_nothing():
-    for reduced, word in ((True, "reduced budget"), (False, "changed recipe")):
-        known = both(LOW, HIGH, marks=("1 of 8 epochs",), reduced=reduced)
+    for difference, word in ((SHORT, "reduced budget"), (CHANGED, "changed recipe")):
+        known = both(LOW, HIGH, differences=(difference,))
         found = decide("mean_above", known, cells=["mnist/sp"])
         assert found.verdict == "inconclusive" and found.label == f"inconclusive ({word})"
-        assert "1 of 8 epochs" in found.evidence
+        assert str(difference) in found.evidence
 
 
 def test_runs_as_published_come_before_shorter_ones():
-    short = {"marks": ("1 of 8 epochs",), "reduced": True}
+    short = {"differences": (SHORT,)}
     runs = [result(FC, LOW), result(SPINAL, HIGH), result(FC, HIGH, **short)]
     known = findings([FC, SPINAL], [*runs, result(SPINAL, LOW, **short)])
     assert decide("mean_above", known, cells=["mnist/sp"]).label == "supported"
 
 
 def test_protocols_that_contradict_each_other_leave_it_open():
+    other = {"protocol": "heldout", "selection": Selection("val", "", 8, 0.98)}
     runs = [result(FC, LOW), result(SPINAL, HIGH)]
-    held = [result(FC, HIGH, protocol="heldout"), result(SPINAL, LOW, protocol="heldout")]
-    known = findings([FC, SPINAL], [*runs, *held])
-    for run in known.results:
-        for one in run.runs:
-            one.record["selection"]["on"] = "val" if run.protocol == "heldout" else "test"
+    known = findings([FC, SPINAL], [*runs, result(FC, HIGH, **other), result(SPINAL, LOW, **other)])
     found = decide("mean_above", known, cells=["mnist/sp"])
     assert found.verdict == "inconclusive" and "protocol heldout" in found.evidence
 
@@ -128,7 +126,7 @@ def test_a_reference_is_passed_by_the_interval_and_its_own_uncertainty():
     known = findings([FC, SPINAL, summary(99.0)], runs[:1])  # the other might be above
     found = decide("above_reference", known, cell="summary/mnist")
     assert found.verdict == "inconclusive"
-    with pytest.raises(UserError, match="called 'x'"):
+    with pytest.raises(UserError, match="matches 'x'"):
         decide("above_reference", known, cell="summary/mnist", only="x")
 
 

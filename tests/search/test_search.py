@@ -16,6 +16,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.data import sources
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, part_of
+from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
 from spinal_repro.search import Study, load_space
 from spinal_repro.search import study as study_module
@@ -75,17 +76,17 @@ def test_trials_never_look_at_the_test_part(tmp_path, space, poisoned):
     assert study.counts == {"complete": 3} and len(lines) == 3
     tried = []  # accuracy and options of each trial
     for folder in run_folders(tmp_path / "study"):
-        record = json.loads((folder / "record.json").read_text())
-        settings = record["config"]
+        record = read_record(folder / "record.json")
+        settings = record.config
         options = {
             f"head.{k}": settings["head"][k] for k in ("width", "layers", "splits", "dropout")
         }
         options["recipe.lr"] = settings["recipe"]["lr"]
-        tried.append((record["selection"]["accuracy"], options))
-        assert record["test"] is None and "test not read" in record["selection"]["rule"]
-        assert not any(key.startswith("test") for e in record["history"] for key in e)
+        tried.append((record.selection.accuracy, options))
+        assert record.test is None and "test not read" in record.selection.rule
+        assert not any(key.startswith("test") for e in record.history for key in e)
         assert not (folder / "predictions.npz").exists()
-        assert record["config"]["protocol"]["name"] == "heldout"
+        assert record.config["protocol"]["name"] == "heldout"
     best = study.best
     assert best.accuracy == max(accuracy for accuracy, _ in tried) and best.images == 40
     assert (best.accuracy, best.values) in tried  # of equal ones, any
@@ -101,8 +102,8 @@ def test_a_run_without_test_trains_as_one_with_it(tmp_path):
     overrides = [*FIXED, f"runs={tmp_path}", "recipe.epochs=2"]
     honest, blind = run(compose(overrides)), run(compose([*overrides, "data.test=false"]))
     assert honest.folder != blind.folder
-    assert honest.record["history"] == blind.record["history"]
-    assert honest.record["selection"]["accuracy"] == blind.record["selection"]["accuracy"]
+    assert honest.record.history == blind.record.history
+    assert honest.record.selection.accuracy == blind.record.selection.accuracy
     assert compose([*overrides, "data.test=true"]).identity() == compose(overrides).identity()
     with pytest.raises(UserError, match=r"no test images: it was trained with data.test=false"):
         part_of(load_run(blind.folder, "cpu"), "test")

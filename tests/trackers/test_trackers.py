@@ -75,15 +75,15 @@ def test_tensorboard(tmp_path, monkeypatch):
     read.Reload()
     for name in ("train_loss", "val_accuracy"):
         told = [(event.step, event.value) for event in read.Scalars(name)]
-        written = [(entry["epoch"], pytest.approx(entry[name])) for entry in record["history"]]
+        written = [(entry["epoch"], pytest.approx(entry[name])) for entry in record.history]
         assert told == written
     assert {"images_per_second", "lr", "train_accuracy", "val_loss"} <= set(read.Tags()["scalars"])
     (test,) = read.Scalars("test_accuracy_selected")
-    assert (test.step, test.value) == (4, pytest.approx(record["test"]["selected"]["accuracy"]))
+    assert (test.step, test.value) == (4, pytest.approx(record.test.selected.accuracy))
     (settings,) = read.Tensors("config/text_summary")
     assert b'"epochs": 4' in settings.tensor_proto.string_val[0]
     (kept,) = read.Tensors("record/text_summary")
-    assert record["identity"].encode() in kept.tensor_proto.string_val[0]
+    assert record.identity.encode() in kept.tensor_proto.string_val[0]
     (picture,) = read.Images("curve")
     assert min(picture.width, picture.height) > 300
 
@@ -99,14 +99,14 @@ def test_mlflow(tmp_path, monkeypatch):
     client = mlflow.MlflowClient(tracking_uri=f"sqlite:///{place / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("tests")
     (told,) = client.search_runs([experiment.experiment_id])
-    assert told.info.status == "FINISHED" and told.info.run_name == record["run"]
+    assert told.info.status == "FINISHED" and told.info.run_name == record.run
     assert told.data.params["recipe.epochs"] == "4" and told.data.params["head.name"] == "fc"
     for name in ("train_loss", "val_accuracy"):
         points = client.get_metric_history(told.info.run_id, name)
         assert sorted((point.step, point.value) for point in points) == [
-            (entry["epoch"], entry[name]) for entry in record["history"]
+            (entry["epoch"], entry[name]) for entry in record.history
         ]
-    assert told.data.metrics["test_accuracy_last"] == record["test"]["last"]["accuracy"]
+    assert told.data.metrics["test_accuracy_last"] == record.test.last.accuracy
     kept = place / "artifacts" / told.info.run_id / "artifacts"
     assert (kept / "record.json").read_bytes() == (config.run_dir / "record.json").read_bytes()
     assert (kept / "curve.png").read_bytes().startswith(b"\x89PNG")
@@ -171,12 +171,12 @@ def test_wandb_offline(tmp_path, monkeypatch):
     ]
     for figure in ("train_loss", "val_accuracy"):
         told = [(row["_step"], row[figure]) for row in rows if figure in row]
-        assert told == [(entry["epoch"], entry[figure]) for entry in record["history"]]
+        assert told == [(entry["epoch"], entry[figure]) for entry in record.history]
     settings = {item.key for m in messages for item in m.run.config.update}
     assert {"recipe", "head", "dataset"} <= settings
     summary = [item for m in messages for item in m.summary.update]
     figures = {item.key or item.nested_key[0]: item.value_json for item in summary}
-    assert json.loads(figures["test_accuracy_last"]) == record["test"]["last"]["accuracy"]
+    assert json.loads(figures["test_accuracy_last"]) == record.test.last.accuracy
     (kept,) = config.run_dir.glob("wandb/offline-run-*/files/record.json")
     assert kept.read_bytes() == (config.run_dir / "record.json").read_bytes()
     assert list(config.run_dir.glob("wandb/offline-run-*/files/media/images/*.png"))
@@ -226,11 +226,11 @@ def test_a_tracker_that_fails_is_said_once_and_never_stops_a_run(
     monkeypatch.setitem(TRACKERS._items, "tensorboard", Broken)
     outcome = run(small(tmp_path / "broken", "tracker=tensorboard"))
     for key in ("history", "test", "identity", "selection"):
-        assert outcome.record[key] == plain[key]
+        assert getattr(outcome.record, key) == getattr(plain, key)
     log = (outcome.folder / "log.txt").read_text()
     assert log.count("warning: tracker tensorboard failed (OSError") == 1
     assert Broken.calls.count(fails) == (2 if fails == "close" else 1)  # no call after a failure
-    assert "tracker" not in outcome.record["config"]
+    assert "tracker" not in outcome.record.config
     assert json.loads((outcome.folder / "status.json").read_text())["state"] == "done"
 
 
@@ -261,6 +261,6 @@ def test_a_tracker_is_no_part_of_what_a_run_is(tmp_path):
 def test_the_outcome_says_what_the_record_says(tmp_path):
     record = run(small(tmp_path, "protocol=paper")).record
     told = outcome(record)
-    assert told["test_accuracy_best_on_test"] == record["test"]["best_on_test"]["accuracy"]
-    assert told["selected_test_accuracy"] == record["selection"]["accuracy"]
+    assert told["test_accuracy_best_on_test"] == record.test.best_on_test.accuracy
+    assert told["selected_test_accuracy"] == record.selection.accuracy
     assert not (tmp_path / "tracker.json").exists()

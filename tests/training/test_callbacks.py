@@ -58,7 +58,7 @@ def test_debug_continues_from_the_checkpoint_and_names_the_layer(tmp_path):
         run(config)
     assert (config.run_dir / "last.pt").read_bytes() == saved
     plain, debugged = (
-        run(small(tmp_path / place, *more)).record["history"]
+        run(small(tmp_path / place, *more)).record.history
         for place, more in (("a", []), ("b", ["runtime.debug=nonfinite"]))
     )
     assert debugged == plain
@@ -113,7 +113,7 @@ def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch)
         with pytest.raises(UserError, match="the test loss of the last weights is"):
             run(config)
     assert not (config.run_dir / "record.json").exists()
-    assert run(config).record["test"]["last"]["count"] == 96
+    assert run(config).record.test.last.count == 96
 
 
 class Signal(Callback):
@@ -135,7 +135,7 @@ def test_a_signal_stops_the_run_at_the_step(tmp_path, name):
         run(config, [Signal(name, step=4)])
     assert signal.getsignal(getattr(signal, name)) is before
     assert read_json(config.run_dir / "status.json")["state"] == "interrupted"
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 def test_a_second_sigint_ends_at_once(tmp_path):
@@ -156,7 +156,7 @@ def test_a_run_in_another_thread_takes_no_signals(tmp_path):
     thread = threading.Thread(target=lambda: outcomes.append(run(small(tmp_path))))
     thread.start()
     thread.join()
-    assert outcomes[0].record["selection"]
+    assert outcomes[0].record.selection
 
 
 def test_the_command_says_that_it_can_continue(tmp_path, monkeypatch, capsys):

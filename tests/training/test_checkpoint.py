@@ -100,7 +100,7 @@ def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, monkeypatch):
     assert status["state"] == "interrupted" and "after epoch 2" in status["message"]
     interrupted(config, StopAt(step=2))  # of epoch 3: epoch 2 is saved, so nothing is waited for
     assert epochs == [2]
-    assert run(config).record["selection"]
+    assert run(config).record.selection
     assert epochs == [2, 3]
 
 
@@ -109,7 +109,7 @@ def test_stopped_before_the_first_checkpoint(tmp_path):
     with pytest.raises(Interrupted, match="before the first checkpoint"):
         run(config, [StopAt(step=2)])
     assert not (config.run_dir / "last.pt").exists()
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 @pytest.mark.parametrize("stages", ["{}", "{4: 0.01}"])
@@ -157,7 +157,7 @@ def test_a_damaged_checkpoint_is_one_message(tmp_path, damage):
         run(config)
     assert path.read_bytes() == before
     path.unlink()
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 def test_a_checkpoint_runs_no_code(tmp_path):
@@ -201,7 +201,7 @@ def test_other_images_are_refused(tmp_path, monkeypatch, part):
         patch.setattr(run_module, "build_run", changed)
         with pytest.raises(UserError, match=r"began with other .* restore them"):
             run(config)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full."), OSError(5, "I/O")])
@@ -219,4 +219,4 @@ def test_an_error_of_the_machine_does_not_ask_to_delete_a_good_checkpoint(
         with pytest.raises(UserError) as refused:
             run(config)
     assert "delete" not in str(refused.value).lower()
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3

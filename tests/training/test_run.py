@@ -48,40 +48,39 @@ def test_what_a_run_leaves(tmp_path, protocol):
         "best.safetensors", "predictions.npz", "log.txt", ".lock",
     }  # fmt: skip
 
-    assert validate(record["config"]) == config.portable()  # the record alone says what was run
-    assert record["identity"] == config.identity() == config.portable().identity()
+    assert validate(record.config) == config.portable()  # the record alone says what was run
+    assert record.identity == config.identity() == config.portable().identity()
     assert str(tmp_path) not in (folder / "record.json").read_text()
-    assert record["schema_version"] == 1 and record["seed"] == 0
-    assert [entry["epoch"] for entry in record["history"]] == [1, 2, 3]
+    assert record.seed == 0
+    assert [entry["epoch"] for entry in record.history] == [1, 2, 3]
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["train_loss"]) for row in rows] == [
-        entry["train_loss"] for entry in record["history"]
+        entry["train_loss"] for entry in record.history
     ]
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
-    assert record["data"]["classes"] == list("0123456789")
+    assert record.data["classes"] == list("0123456789")
 
     # the selection contract
-    selection, test = record["selection"], record["test"]
+    selection, test = record.selection, record.test
     on = {"heldout": "val", "paper": "test"}[protocol]
-    accuracies = [entry[f"{on}_accuracy"] for entry in record["history"]]
-    assert selection["on"] == on
-    assert selection["epoch"] == 1 + accuracies.index(max(accuracies))
-    assert selection["accuracy"] == max(accuracies)
+    accuracies = [entry[f"{on}_accuracy"] for entry in record.history]
+    assert selection.on == on
+    assert selection.epoch == 1 + accuracies.index(max(accuracies))
+    assert selection.accuracy == max(accuracies)
     if protocol == "paper":
-        assert test["best_on_test"]["accuracy"] == test["selected"]["accuracy"] == max(accuracies)
-        assert test["last"]["accuracy"] == accuracies[-1]
+        assert test.best_on_test.accuracy == test.selected.accuracy == max(accuracies)
+        assert test.last.accuracy == accuracies[-1]
         assert "BEST ON TEST" in (folder / "log.txt").read_text()
-        assert record["data"]["sizes"] == {"train": 200, "val": 0, "test": 200}
+        assert record.data["sizes"] == {"train": 200, "val": 0, "test": 200}
     else:
-        assert "best_on_test" not in test
-        assert not any("test_accuracy" in entry for entry in record["history"])
-        assert record["data"]["sizes"]["val"] == 144  # a tenth of 1438
-    for entry in test.values():
-        if "count" in entry:
-            assert entry["accuracy"] == entry["correct"] / entry["count"]
-            assert entry["interval_95"] == list(binomial_interval(entry["correct"], entry["count"]))
-    assert len(record["reduced_budget"]) == 1 and "200 images" in record["reduced_budget"][0]
+        assert test.best_on_test is None
+        assert not any("test_accuracy" in entry for entry in record.history)
+        assert record.data["sizes"]["val"] == 144  # a tenth of 1438
+    for found in (test.last, test.selected):
+        assert found.accuracy == found.correct / found.count
+        assert found.interval_95 == list(binomial_interval(found.correct, found.count))
+    assert len(record.reduced_budget) == 1 and "200 images" in record.reduced_budget[0]
 
 
 def test_saved_weights_and_predictions_give_the_recorded_accuracy(tmp_path):
@@ -93,14 +92,14 @@ def test_saved_weights_and_predictions_give_the_recorded_accuracy(tmp_path):
     setup = build_run(config, torch.device("cpu"))
     with torch.inference_mode():
         predicted = torch.cat([model(images).argmax(1) for images, _ in setup.test.in_order()])
-    selected = outcome.record["test"]["selected"]
-    assert int((predicted == setup.test.labels).sum()) == selected["correct"]
+    selected = outcome.record.test.selected
+    assert int((predicted == setup.test.labels).sum()) == selected.correct
     kept = np.load(outcome.folder / "predictions.npz")
     assert np.array_equal(kept["selected"], predicted.numpy())
-    last = outcome.record["test"]["last"]
-    assert int((kept["last"] == setup.test.labels.numpy()).sum()) == last["correct"]
+    last = outcome.record.test.last
+    assert int((kept["last"] == setup.test.labels.numpy()).sum()) == last.correct
     for part, entry in {"last": last, "selected": selected}.items():
-        bits = unpack_correct(entry["correct_bits"], entry["count"])
+        bits = unpack_correct(entry.correct_bits, entry.count)
         assert np.array_equal(bits, kept[part] == setup.test.labels.numpy())
 
 
@@ -117,10 +116,10 @@ def test_heldout_never_looks_at_the_test_set_while_training(tmp_path, monkeypatc
 
     monkeypatch.setitem(sources.SOURCES._items, "digits", spoiled)
     other = run(small(tmp_path / "spoiled", "recipe.lr_rule={name: redraw}")).record
-    assert other["history"] == honest["history"]
-    assert other["selection"] == honest["selection"]
-    assert other["test"]["selected"] != honest["test"]["selected"]
-    assert other["data"]["test_hash"] != honest["data"]["test_hash"]
+    assert other.history == honest.history
+    assert other.selection == honest.selection
+    assert other.test.selected != honest.test.selected
+    assert other.data["test_hash"] != honest.data["test_hash"]
 
 
 def test_watching_the_test_set_changes_nothing_but_what_is_written_down(tmp_path):
@@ -128,19 +127,19 @@ def test_watching_the_test_set_changes_nothing_but_what_is_written_down(tmp_path
     config = small(tmp_path, "head=spinal", "protocol.watch_test=true")
     watched = run(config)
     assert watched.folder != plain.folder
-    for entry, same in zip(watched.record["history"], plain.record["history"], strict=True):
+    for entry, same in zip(watched.record.history, plain.record.history, strict=True):
         seen = {key: entry.pop(key) for key in ("test_loss", "test_accuracy", "test_correct")}
         assert entry == same
         entry.update(seen)
-    history, test = watched.record["history"], watched.record["test"]
-    assert test["last"] == plain.record["test"]["last"]
-    assert test["selected"] == plain.record["test"]["selected"]
-    assert test["last"]["correct"] == history[-1]["test_correct"]
+    history, test = watched.record.history, watched.record.test
+    assert test.last == plain.record.test.last
+    assert test.selected == plain.record.test.selected
+    assert test.last.correct == history[-1]["test_correct"]
     highest = max(entry["test_accuracy"] for entry in history)
-    assert test["best_on_test"]["accuracy"] == highest >= test["selected"]["accuracy"]
-    assert "best_on_test" not in plain.record["test"]
-    assert "watched" in watched.record["selection"]["rule"]
-    assert check_record(watched.record, lambda _: watched.record["counts"]) == []
+    assert test.best_on_test.accuracy == highest >= test.selected.accuracy
+    assert plain.record.test.best_on_test is None
+    assert "watched" in watched.record.selection.rule
+    assert check_record(watched.record, lambda _: watched.record.counts) == []
     with pytest.raises(UserError, match="watch_test"):
         small(tmp_path, "protocol=paper", "protocol.watch_test=true")
 
@@ -167,9 +166,9 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     weights = first.folder / "best.safetensors"
     record = run(small(tmp_path, "head=spinal", f"model.pretrained={weights}")).record
     backbone = [name for name in load_file(weights) if name.startswith("backbone.")]
-    assert record["pretrained"]["matched"] == len(backbone) > 0
-    assert record["pretrained"]["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
-    assert record["history"][0] != run(small(tmp_path, "head=spinal")).record["history"][0]
+    assert record.pretrained["matched"] == len(backbone) > 0
+    assert record.pretrained["sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert record.history[0] != run(small(tmp_path, "head=spinal")).record.history[0]
 
 
 def test_the_same_value_typed_otherwise_is_the_same_run(tmp_path):
@@ -199,9 +198,9 @@ def test_a_run_keeps_the_number_of_threads_that_it_began_with(tmp_path):
     folder = run(small(tmp_path, "runtime.threads=2")).folder
     (folder / "record.json").unlink()
     torch.set_num_threads(1)
-    assert run(config).record["environment"]["threads"] == 2
+    assert run(config).record.environment["threads"] == 2
     (folder / "record.json").unlink()
-    assert run(small(tmp_path, "runtime.threads=1")).record["environment"]["threads"] == 1
+    assert run(small(tmp_path, "runtime.threads=1")).record.environment["threads"] == 1
 
 
 def test_settings_that_change_no_result_are_not_in_the_identity(tmp_path):

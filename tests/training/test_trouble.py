@@ -50,7 +50,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, number):
         patch.setattr(fcntl, "flock", flock)
         folder = interrupted(config, StopAt(epoch=1))
         (folder / ".lock").write_text("of a process that was killed")
-        assert len(run(config).record["history"]) == 3
+        assert len(run(config).record.history) == 3
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -83,7 +83,7 @@ def test_a_second_process_is_told_and_changes_nothing(tmp_path, monkeypatch, cap
         holder.kill()  # the lock ends with its process, whatever ends that
         holder.communicate()
     assert not is_locked(folder)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 @pytest.fixture
@@ -144,7 +144,7 @@ def test_a_disk_that_fills_while_training(monkeypatch, small_disk):
         with pytest.raises(UserError, match=FULL):
             run(config)
     fillers[0].unlink()
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
     assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
 
 
@@ -161,7 +161,7 @@ def test_a_read_only_folder(small_disk):
         run(small(small_disk, "seed=1"))
     assert contents(folder) == before
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 MNIST = ["dataset=mnist", "dataset.train_size=60", "dataset.test_size=30", "data.limit=null"]
@@ -199,7 +199,7 @@ def test_data_that_change_while_a_run_is_stopped(tmp_path, which, what):
         run(config)
     assert (folder / "last.pt").read_bytes() == saved
     path.write_bytes(right)
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
 
 
 def test_what_a_killed_process_left_half_written_is_removed(tmp_path):
@@ -245,7 +245,7 @@ def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, ca
     assert "recipe.batch_size" in line and "Traceback" not in line
     status = read_json(config.run_dir / "status.json")
     assert status["state"] == "failed" and "traceback" not in status
-    assert len(run(config).record["history"]) == 3
+    assert len(run(config).record.history) == 3
     assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spinal_repro.io import printable
-from spinal_repro.results.cells import PAPER, ResultGroup
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.plots import common
 from spinal_repro.results.rules.common import published
@@ -50,7 +50,7 @@ def _draw_result(
         (low - shift, high - shift),
         place,
         kind=common.head_kind(result.cell.head),
-        filled=not result.marks,
+        filled=not result.differences,
         vertical=vertical,
     )
 
@@ -200,10 +200,9 @@ def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
     for row, pair in enumerate(pairs):
         compared = pair.comparison
         rows = [row] * len(compared.differences)
-        ticks = {"linestyle": "", "marker": "|", "markersize": 11, "color": common.GREY}
-        panel.plot(compared.differences, rows, **ticks)  # type: ignore[arg-type]
+        panel.plot(compared.differences, rows, "|", markersize=11, color=common.GREY)
         interval = compared.interval or (compared.mean, compared.mean)
-        kind, filled = common.head_kind(pair.spinal.cell.head), not pair.spinal.marks
+        kind, filled = common.head_kind(pair.spinal.cell.head), not pair.spinal.differences
         common.draw_point(panel, compared.mean, interval, row, kind=kind, filled=filled)
     panel.axvline(0, color=common.BLACK, linewidth=1)
     names = [f"{pair.spinal.cell.title}, n = {len(pair.seeds)}" for pair in pairs]

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.results.cells import ResultGroup
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.plots import common
 from spinal_repro.results.plots.common import BLACK
 from spinal_repro.results.rules.common import published
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from spinal_repro.paper.cells import Cell
 
-BEST = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
-REFERENCE = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
+BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
+REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
 STAR: Any = {"linestyle": "", "marker": "*", "markersize": 13, "color": BLACK}
 
 
@@ -36,7 +36,7 @@ def summary(index: ResultsIndex) -> "Figure | None":
         _draw_bars(panel, row, cell)
         ours = _best_of(index, cell)
         if ours is not None and ours.mean is not None:
-            star: Any = STAR | {"markerfacecolor": "white" if ours.marks else BLACK}
+            star: Any = STAR | {"markerfacecolor": "white" if ours.differences else BLACK}
             error = 100 - ours.mean
             panel.plot(error, row, **star, zorder=5)
             parts = (f"{ours.mean:.2f}", ours.cell.backbone, ours.numerics)
@@ -85,4 +85,4 @@ def _legend(figure: "Figure") -> None:
 def _best_of(index: ResultsIndex, cell: "Cell") -> ResultGroup | None:
     """Our best mean among the cells of a row of the summary; whole runs first."""
     found = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
-    return max(found, key=lambda r: (not r.marks, r.mean or 0.0), default=None)
+    return max(found, key=lambda r: (not r.differences, r.mean or 0.0), default=None)

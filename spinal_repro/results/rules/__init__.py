@@ -1,6 +1,6 @@
-"""Rules that decide claims: small functions of findings, by name."""
+"""Rules that decide claims: functions of a `ResultsIndex`, by name."""
 
-from spinal_repro.results.rules import accuracy, cost, epochs, theory
+from spinal_repro.results.rules import accuracy, cost, epochs
 from spinal_repro.results.rules.common import RULES, VERDICTS, Judgement
 
-__all__ = ["RULES", "VERDICTS", "Judgement", "accuracy", "cost", "epochs", "theory"]
+__all__ = ["RULES", "VERDICTS", "Judgement", "accuracy", "cost", "epochs"]

@@ -15,7 +15,8 @@ from spinal_repro.results.rules.common import (
     better,
     changed,
     compare,
-    decides,
+    describe_change,
+    has_verdict,
     published,
     rule,
     together,
@@ -28,9 +29,8 @@ def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False)
     """Every cell is better than its counterpart: the interval of the paired difference says so.
 
     Args:
-        findings: Everything known.
         cells: Names or patterns of cells that have a counterpart.
-        below: The opposite is claimed.
+        below: Claim the opposite.
     """
     parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
     if below:
@@ -42,13 +42,7 @@ def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False)
 
 @rule("above_other")
 def above_other(findings: ResultsIndex, *, cell: str, other: str) -> Judgement:
-    """A cell is better than a named other one, by the interval of the paired difference.
-
-    Args:
-        findings: Everything known.
-        cell: Name of the one that is claimed to be better.
-        other: Name of the one it is compared with, on the same data and backbone.
-    """
+    """A cell is better than a named other one, by the interval of the paired difference."""
     return compare(findings, findings.cell(cell), findings.cell(other))
 
 
@@ -60,7 +54,6 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
     contradicted where it lies wholly outside.
 
     Args:
-        findings: Everything known.
         cells: Names or patterns of cells that have a counterpart.
         margin: In the unit of the published numbers.
     """
@@ -68,7 +61,7 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
     for cell in findings.with_counterpart(cells):
         part = compare(findings, cell)
         found = findings.compared(cell.name)
-        if found and decides(found[0]) and found[0].comparison.interval is not None:
+        if found and has_verdict(found[0]) and found[0].comparison.interval is not None:
             low, high = found[0].comparison.interval
             within = -margin <= low and high <= margin
             outside = low > margin or high < -margin
@@ -87,9 +80,7 @@ def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement
     say the opposite.
 
     Args:
-        findings: Everything known.
         cells: Names or patterns of cells that have a counterpart.
-        wins: How many.
     """
     pairs = [(cell, compare(findings, cell)) for cell in findings.with_counterpart(cells)]
     parts = [part for _, part in pairs]
@@ -119,7 +110,6 @@ def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
     """More than half of the cells are better than their counterparts (as `wins_of`).
 
     Args:
-        findings: Everything known.
         cells: Names or patterns; those without a counterpart are left out.
     """
     found = findings.with_counterpart(cells)
@@ -134,24 +124,22 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
     cell was run and each interval lies below it.
 
     Args:
-        findings: Everything known.
-        cell: Name of the summary's row.
-        only: Pattern that the cells' names must match, where the claim names a network.
+        cell: The row of the summary.
+        only: Pattern of the names of its cells, where the claim names a network.
     """
     row = findings.cell(cell)
     if row.reference is None or row.reference.value is None:
-        raise UserError(f"the cell {cell} names no reference to be above of")
+        raise UserError(f"the cell {cell} has no reference to compare with")
     reference, confidence = row.reference.value, row.reference.confidence
     unsure = rounding(row.reference.unit, confidence) if confidence == "digitised" else 0.0
     names = [name for name in row.best_of if fnmatchcase(name, only)]
     if not names:
-        raise UserError(f"none of the cells of {cell} is called '{only}'")
+        raise UserError(f"none of the cells of {cell} matches '{only}'")
     parts = [_against(findings, name, reference, unsure) for name in names]
     found = [part.verdict for part in parts]
+    verdict = found[0] if len(set(found)) == 1 else INCONCLUSIVE
     if SUPPORTED in found:
         verdict = SUPPORTED
-    else:
-        verdict = found[0] if len(set(found)) == 1 else INCONCLUSIVE
     spread = f" ± {unsure:g}, read off a chart" if unsure else ""
     theirs = published(row)
     claimed = "" if theirs is None else f"; published best of SpinalNet {theirs:.2f}"
@@ -161,23 +149,25 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
 
 def _against(findings: ResultsIndex, name: str, reference: float, unsure: float) -> Judgement:
     """Whether a cell's mean is above a number that is known to within ``unsure``."""
-    cell = findings.cell(name)
-    runs = findings.runs(name)
+    title, runs = findings.cell(name).title, findings.runs(name)
     if not runs:
-        why = f"cannot be run here ({cell.not_runnable})" if cell.not_runnable else "not run"
-        return Judgement(NOT_RUN, f"{cell.title}: {why}")
+        return Judgement(NOT_RUN, f"{title}: {_not_run(findings, name)}")
     found = runs[0]
-    said = changed(found)
+    how = changed(found)
     verdict, bounds = INCONCLUSIVE, ""
     if found.n > 1 and found.interval is not None:
         low, high = found.interval
         bounds = f", 95 % interval {low:.2f} to {high:.2f}"
-        if not said and found.n >= MIN_RUNS:
+        if not how and found.n >= MIN_RUNS:
             above, below = low > reference + unsure, high < reference - unsure
             verdict = SUPPORTED if above else CONTRADICTED if below else INCONCLUSIVE
-    marks = f"; {said}: {', '.join(found.marks)}" if said else ""
-    text = f"{cell.title}: mean {found.mean:.2f} of {found.n} runs{bounds}{marks}"
-    return Judgement(verdict, text, found.n, said)
+    text = f"{title}: mean {found.mean:.2f} of {found.n} runs{bounds}{describe_change(found)}"
+    return Judgement(verdict, text, found.n, how)
+
+
+def _not_run(findings: ResultsIndex, name: str) -> str:
+    why = findings.cell(name).not_runnable
+    return f"cannot be run here ({why})" if why else "not run"
 
 
 @rule("reaches")
@@ -185,16 +175,13 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
     """A run of a cell reaches a number; runs that do not are no proof that none can.
 
     Args:
-        findings: Everything known.
-        cell: Name of the cell.
-        value: The number, in the unit of the cell.
+        value: In the unit of the cell.
     """
     runs = findings.runs(cell)
     if not runs:
-        why = findings.cell(cell).not_runnable
-        return Judgement(NOT_RUN, f"cannot be run here ({why})" if why else "not run")
+        return Judgement(NOT_RUN, _not_run(findings, cell))
     found = runs[0]
-    best, said = max(found.values), changed(found)
+    best, how = max(found.values), changed(found)
     evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
-    verdict = SUPPORTED if best >= value and not said else INCONCLUSIVE
-    return Judgement(verdict, evidence, found.n, said)
+    verdict = SUPPORTED if best >= value and not how else INCONCLUSIVE
+    return Judgement(verdict, evidence, found.n, how)

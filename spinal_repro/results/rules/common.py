@@ -1,4 +1,4 @@
-"""What all rules share: verdicts, comparisons of two cells, and the words for them."""
+"""Shared by all rules: verdicts, comparing two cells, and the text of evidence."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from spinal_repro.results.pairs import FEW, SPINAL_HIGHER, SPINAL_LOWER
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
-    from spinal_repro.results.cells import ResultGroup
+    from spinal_repro.results.outcomes import ResultGroup
     from spinal_repro.results.pairs import Pair
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
@@ -24,24 +24,16 @@ OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a rule makes of the findings.
+    """Verdict of a rule, and a sentence with the computed figures."""
 
-    Attributes:
-        verdict: One of `VERDICTS`.
-        evidence: A sentence with the computed figures.
-        n: Runs of each side that it rests on; None where no run is needed.
-        changed: Whether those runs differ from their cells: ``reduced budget``, ``changed
-            recipe`` or empty.
-    """
-
-    verdict: str
+    verdict: str  # one of VERDICTS
     evidence: str
-    n: int | None = None
-    changed: str = ""
+    n: int | None = None  # runs of each side; None where the rule needs no runs
+    changed: str = ""  # "reduced budget" or "changed recipe" if those runs differ from their cells
 
     @property
     def label(self) -> str:
-        """The verdict, with what was changed in the runs that it rests on."""
+        """The verdict, and how the runs differ from their cells."""
         return f"{self.verdict} ({self.changed})" if self.changed else self.verdict
 
 
@@ -49,69 +41,72 @@ RULES: Registry[Judgement] = Registry("rule")
 
 
 def rule(name: str) -> Callable[[Callable[..., Judgement]], Callable[..., Judgement]]:
-    """Register a rule: a function of findings whose keyword-only parameters are its options."""
+    """Register a rule: a function of the index whose keyword-only parameters are its options."""
     return RULES.register(name)
 
 
 def lower_is_better(cell: "Cell") -> bool:
-    """Whether a cell's number is an error."""
+    """Whether a cell's number is an error, not an accuracy."""
     return cell.regression is not None
 
 
 def changed(result: "ResultGroup") -> str:
-    """``reduced budget``, ``changed recipe``, or empty where runs did what their cell says."""
-    if not result.marks:
+    """``reduced budget``, ``changed recipe``, or empty where the runs do not differ."""
+    if not result.differences:
         return ""
     return verdicts.REDUCED if result.reduced else verdicts.CHANGED
 
 
-def decides(pair: "Pair") -> bool:
-    """Whether there are enough pairs, and all as their cells say."""
-    return not pair.spinal.marks and pair.verdict not in (FEW, verdicts.REDUCED)
+def has_verdict(pair: "Pair") -> bool:
+    """Whether there are enough pairs of runs that do not differ from their cells."""
+    return not pair.spinal.differences and pair.verdict not in (FEW, verdicts.REDUCED)
 
 
 def better(pair: "Pair") -> bool:
-    """Whether the cell's mean is better than its counterpart's, by however little."""
-    mean = pair.comparison.mean
-    return mean < 0 if lower_is_better(pair.spinal.cell) else mean > 0
+    """Whether the cell's mean is better than its counterpart's, by any amount."""
+    difference = pair.comparison.mean
+    return difference < 0 if lower_is_better(pair.spinal.cell) else difference > 0
 
 
 def direction(pair: "Pair") -> str:
-    """Whether the interval of the mean difference says that the cell is better."""
-    if not decides(pair):
+    """Verdict on "the cell is better" by the interval of the mean difference."""
+    if not has_verdict(pair):
         return INCONCLUSIVE
     found = {SPINAL_HIGHER: SUPPORTED, SPINAL_LOWER: CONTRADICTED}.get(pair.verdict, INCONCLUSIVE)
     return OPPOSITE.get(found, found) if lower_is_better(pair.spinal.cell) else found
 
 
 def describe(pair: "Pair") -> str:
-    """The figures of a pair as a phrase."""
+    """Figures of a pair as text."""
     digits = decimals(pair.spinal.unit)
     bounds = "no interval from one pair"
     if pair.comparison.interval is not None:
         low, high = pair.comparison.interval
         bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
-    said = changed(pair.spinal)
-    marks = f"; {said}: {', '.join(pair.spinal.marks)}" if said else ""
     n = len(pair.seeds)
     return (
         f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
         f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
-        f"{pair.comparison.mean:+.{digits}f}, {bounds}{marks}"
+        f"{pair.comparison.mean:+.{digits}f}, {bounds}{describe_change(pair.spinal)}"
     )
 
 
-def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -> Judgement:
-    """Whether a cell is better than its counterpart, or than another cell in its place.
+def describe_change(result: "ResultGroup") -> str:
+    """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
+    how = changed(result)
+    return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
 
-    The protocol of the paper decides; runs under another one that contradict it make the
-    verdict inconclusive.
+
+def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -> Judgement:
+    """Verdict on "a cell is better than its counterpart", or than another cell.
+
+    The paper's protocol decides; contradicting runs under another protocol make it inconclusive.
     """
     found = findings.compared(cell.name, None if other is None else other.name)
     if not found:
         why = missing(findings, cell) if other is None else "not run"
         return Judgement(NOT_RUN, f"{cell.title}: {why}")
-    first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.marks))
+    first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
     verdict = direction(first)
     if any(direction(other) == OPPOSITE.get(verdict) for other in rest):
         verdict = INCONCLUSIVE
@@ -121,7 +116,7 @@ def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -
 
 
 def missing(findings: ResultsIndex, cell: "Cell") -> str:
-    """Why there is nothing to compare a cell with its counterpart by."""
+    """Why a cell and its counterpart cannot be compared."""
     assert cell.counterpart is not None
     for side in (cell, findings.cell(cell.counterpart)):
         if side.not_runnable:
@@ -133,7 +128,7 @@ def missing(findings: ResultsIndex, cell: "Cell") -> str:
 
 
 def published_pair(findings: ResultsIndex, cell: "Cell") -> str:
-    """What was published of a cell and its counterpart, in brackets; empty where nothing was."""
+    """Published numbers of a cell and its counterpart in brackets, where both are known."""
     assert cell.counterpart is not None
     values = [published(side) for side in (cell, findings.cell(cell.counterpart))]
     if any(value is None for value in values):
@@ -142,12 +137,12 @@ def published_pair(findings: ResultsIndex, cell: "Cell") -> str:
 
 
 def published(cell: "Cell") -> float | None:
-    """The published number that a cell is compared with."""
+    """The published number to compare with."""
     return cell.published[0].value if cell.published else None
 
 
 def all_of(parts: Sequence[Judgement]) -> Judgement:
-    """Supported where every part is, contradicted where one is."""
+    """Combine verdicts: supported where every part is, contradicted where one is."""
     found = {part.verdict for part in parts}
     if CONTRADICTED in found:
         verdict = CONTRADICTED
@@ -159,8 +154,8 @@ def all_of(parts: Sequence[Judgement]) -> Judgement:
 
 
 def together(verdict: str, evidence: str, parts: Sequence[Judgement]) -> Judgement:
-    """A verdict on several parts: n is the smallest, and changed runs are named as such."""
+    """Judge several parts together: n is the smallest."""
     counts = [part.n for part in parts if part.n is not None]
-    changed = [part.changed for part in parts if part.changed]
-    said = changed[0] if changed and verdict == INCONCLUSIVE else ""
-    return Judgement(verdict, evidence, min(counts, default=None), said)
+    how = next((part.changed for part in parts if part.changed), "")
+    n = min(counts, default=None)
+    return Judgement(verdict, evidence, n, how if verdict == INCONCLUSIVE else "")

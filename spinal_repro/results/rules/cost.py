@@ -26,11 +26,7 @@ QUANTITIES = {
 
 
 def counted(findings: ResultsIndex, cell: "Cell", quantity: str) -> int | None:
-    """A count of a cell; None where it has not been counted.
-
-    Raises:
-        UserError: for an unknown quantity.
-    """
+    """A count of a cell; None where it has not been counted."""
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
     return findings.count(cell.name, quantity)
@@ -60,14 +56,12 @@ def counts_reduction(
     """A cell has so many percent fewer of a quantity than another one.
 
     Args:
-        findings: Everything known.
-        cell: Name of the cell that is said to be cheaper.
-        against: Name of the other one.
+        cell: The cheaper one.
         quantity: One of `QUANTITIES`.
-        percent: How many percent fewer; any reduction at all unless given.
-        tolerance: Half-width in percentage points within which the figure counts as met; half a
-            unit of the published figure's last digit unless the claim says why not.
-        also: Quantities to be mentioned beside it, which decide nothing.
+        percent: None for any reduction.
+        tolerance: In percentage points; half a unit of the published figure's last digit unless
+            the claim says why not.
+        also: Quantities to mention, which decide nothing.
     """
     ours, theirs = findings.cell(cell), findings.cell(against)
     before, after = (counted(findings, side, quantity) for side in (theirs, ours))
@@ -90,14 +84,11 @@ def counts_values(
     claimed: list[float],
     tolerance: list[float],
 ) -> Judgement:
-    """Both sides have the numbers that were stated, within rounding.
+    """Both cells have the claimed numbers, within rounding.
 
     Args:
-        findings: Everything known.
-        cell: Name of the second cell.
-        against: Name of the first one.
         quantity: One of `QUANTITIES`.
-        claimed: What is stated of ``against`` and of ``cell``.
+        claimed: Of ``against`` and of ``cell``.
         tolerance: Half a unit of the last digit of each.
     """
     ours, theirs = findings.cell(cell), findings.cell(against)
@@ -126,11 +117,10 @@ def fraction_of_networks_cheaper(
     Networks with equal backbones and counts, on whatever data set, count once.
 
     Args:
-        findings: Everything known.
-        cells: Names or patterns of cells; those without a counterpart are left out.
+        cells: Names or patterns; those without a counterpart are left out.
         quantity: One of `QUANTITIES`.
-        every: All of them are said to, not more than half.
-        against: Names of other counterparts, by cell.
+        every: Claim all of them, not more than half.
+        against: Other counterparts, by cell.
     """
     networks: dict[tuple[str, int, int], bool] = {}
     uncounted = set()
@@ -147,23 +137,22 @@ def fraction_of_networks_cheaper(
         return Judgement(NOT_RUN, "not counted")
     cheaper, total = sum(networks.values()), len(networks)
     evidence = f"{cheaper} of {total} networks have fewer {QUANTITIES[quantity]}"
-    dear: dict[str, list[str]] = {}
-    for (backbone, before, after), less in networks.items():
-        if not less:
-            dear.setdefault(backbone, []).append(f"{before:,} → {after:,}")
-    if dear:
-        evidence += f"; not {', '.join(f'{b} ({_first(found)})' for b, found in dear.items())}"
+    others: dict[str, list[str]] = {}
+    for (backbone, before, after), cheap in networks.items():
+        if not cheap:
+            others.setdefault(backbone, []).append(f"{before:,} → {after:,}")
+    if others:
+        evidence += f"; not {', '.join(f'{b} ({_first(found)})' for b, found in others.items())}"
     if uncounted:
         evidence += f"; {len(uncounted)} cells not counted"
     enough = total + len(uncounted) if every else (total + len(uncounted)) // 2 + 1
     if cheaper >= enough:
         return Judgement(SUPPORTED, evidence)
-    possible = cheaper + len(uncounted)  # whatever is found for those
-    return Judgement(INCONCLUSIVE if possible >= enough else CONTRADICTED, evidence)
+    possible = cheaper + len(uncounted) >= enough
+    return Judgement(INCONCLUSIVE if possible else CONTRADICTED, evidence)
 
 
 def _first(changes: list[str]) -> str:
-    """The first of some changes, and how many there are."""
     return changes[0] + (f"; {len(changes)} networks" if len(changes) > 1 else "")
 
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from spinal_repro.records.compare import BUDGET, EPOCHS
+from spinal_repro.records.record import Record
 from spinal_repro.records.statistics import Paired, mean, paired
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
@@ -15,7 +17,7 @@ from spinal_repro.results.rules.common import (
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
 if TYPE_CHECKING:
-    from spinal_repro.results.cells import Run
+    from spinal_repro.results.outcomes import Run
 
 PROTOCOL = "paper"  # the only one that measures test accuracy after every epoch
 Curve = tuple[float, ...]
@@ -24,17 +26,19 @@ BETTER = {"accuracy": 1, "loss": -1}
 
 def curve(run: "Run", quantity: str) -> Curve:
     """A run's test accuracy (percent) or loss after each epoch; empty where it was not measured."""
+    history = run.record.history if isinstance(run.record, Record) else []
+    if any(f"test_{quantity}" not in epoch for epoch in history):
+        return ()
     scale = 100.0 if quantity == "accuracy" else 1.0
-    values = [epoch.get(f"test_{quantity}") for epoch in run.record.get("history", [])]
-    return () if None in values else tuple(scale * value for value in values)
+    return tuple(scale * epoch[f"test_{quantity}"] for epoch in history)
 
 
 def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]:
-    """The curves of a cell's runs as it says, or shorter, by seed; no others are among them."""
+    """Curves by seed of a cell's runs that differ from it in fewer epochs at most."""
     found: dict[int, Curve] = {}
     for result in findings.runs(cell, PROTOCOL):
-        shorter = all(mark.endswith(" epochs") for mark in result.marks)
-        if result.numerics or not shorter:
+        only_shorter = all((d.key, d.kind) == (EPOCHS, BUDGET) for d in result.differences)
+        if result.numerics or not only_shorter:
             continue
         for run in result.runs:
             values = curve(run, quantity)
@@ -46,13 +50,11 @@ def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]
 def paired_curves(
     findings: ResultsIndex, cells: list[str], quantity: str
 ) -> tuple[list[Curve], list[Curve]]:
-    """Curves of the cells' runs and of their counterparts', by the same seeds, equally long.
+    """Curves of a cell's runs and of its counterpart's, with the same seeds, equally long.
 
     Args:
-        findings: Everything known.
-        cells: Names of cells whose runs do the same, e.g. for 20 epochs and for 8; the one with
-            the longest curves is taken.
-        quantity: ``accuracy`` or ``loss``.
+        cells: Cells of the same training with different numbers of epochs; the one with the
+            longest curves is taken.
     """
     best: tuple[list[Curve], list[Curve]] = ([], [])
     for cell in findings.with_counterpart(cells):
@@ -76,10 +78,9 @@ def above_at_each_epoch(
     contradicted where it says the opposite at one.
 
     Args:
-        findings: Everything known.
         cells: See `paired_curves`.
         quantity: ``accuracy`` or ``loss``.
-        epochs: Over how many it is claimed; fewer make the verdict at most inconclusive.
+        epochs: With fewer, the verdict is at most inconclusive.
     """
     ours, theirs = paired_curves(findings, cells, quantity)
     if not ours:
@@ -113,11 +114,9 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
     A run that never reaches it counts as one epoch more than it had.
 
     Args:
-        findings: Everything known.
         cells: See `paired_curves`.
         level: Test accuracy in percent.
-        epochs: Over how many it is claimed; fewer make the verdict at most inconclusive unless
-            every run reached the level.
+        epochs: With fewer, the verdict is at most inconclusive unless every run reached the level.
     """
     ours, theirs = paired_curves(findings, cells, "accuracy")
     if not ours:
