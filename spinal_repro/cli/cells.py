@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.cells import load_cells, tables
 
 PATTERN = "*?["
 
@@ -54,7 +54,7 @@ def check_cell(name: str, folders: Iterable[Path]) -> None:
     """
     if any((folder / "paper" / f"{name}.yaml").is_file() for folder in folders):
         return
-    if name in TABLES:
+    if name in tables():
         raise UserError(f"{name} is a table; run one of its cells, or all: -m 'paper={name}/*'")
     (cell,) = load_cells(name)
     if (refusal := cell.refusal()) is not None:

@@ -15,7 +15,7 @@ from spinal_repro.cli.paper_report import ARCHIVE, Report, Run
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from spinal_repro.io import echo
-from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.cells import load_cells, tables
 from spinal_repro.paper.timebox import TimeBox, in_order
 from spinal_repro.records.store import RECORD, describe
 from spinal_repro.results.tables import one_line
@@ -97,7 +97,7 @@ def run_cells(given: argparse.Namespace) -> None:
 
 def _planned(given: argparse.Namespace) -> list[Run]:
     """Every run in order, composed and checked."""
-    words = [f"{word}/*" if word in TABLES else word for word in given.words if "=" not in word]
+    words = [f"{word}/*" if word in tables() else word for word in given.words if "=" not in word]
     overrides = [word for word in given.words if "=" in word]
     for word in overrides:
         if word.lstrip("+").startswith(("seed=", "paper=", "runs=")):

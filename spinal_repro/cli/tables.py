@@ -11,6 +11,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.results.tables import FORMATS
 
 if TYPE_CHECKING:
+    from spinal_repro.records.record import Record
     from spinal_repro.results.findings import ResultsIndex
 
 RESULTS, RECORDS = Path("results"), Path("results/records")
@@ -73,7 +74,7 @@ def add_inputs(command: argparse.ArgumentParser) -> None:
     )
 
 
-def read_index(folders: Sequence[Path], counts: Path) -> "tuple[ResultsIndex, list[Any]]":
+def read_index(folders: Sequence[Path], counts: Path) -> "tuple[ResultsIndex, list[Record]]":
     """Index the records of some folders, and return the records that name no cell, too."""
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import own_runs

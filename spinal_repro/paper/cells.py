@@ -1,45 +1,24 @@
-"""The paper as data: published cells, read from ``configs/paper/<table>/<cell>.yaml``.
+"""The cells of the paper, read from ``configs/paper/``.
 
-A cell is one row of the paper (or of the works around it) with the configuration that reproduces
-it, where its number was found, and every assumption made where the sources are silent. This module
-never imports torch; composing a cell's configuration waits until somebody asks for it.
+A cell is a published result and the configuration that reproduces it. Published numbers are in
+``published.csv``; configurations, titles and assumptions in ``<table>/<cell>.yaml``; cells that
+``spinal-train`` does not run in ``others.yaml``; tables and shared sentences in ``tables.yaml``.
+Nothing here imports torch, and a cell is composed only when its configuration is read.
 """
 
-import difflib
+import csv
 import functools
 import json
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.io import read_yaml
-
-TABLES: dict[str, str] = {
-    "regression": "Regression (Table I)",
-    "mnist": "MNIST family, from scratch",
-    "cifar10": "CIFAR-10, from scratch",
-    "cifar100": "CIFAR-100, from scratch",
-    "transfer": "Transferred initialisation",
-    "docstring": "ResNet-101 rows in a script's docstring",
-    "summary": "Best of SpinalNet against the state of the art of June 2020",
-    "curve": "MNIST CNN over 20 epochs (supplement)",
-    "progressive": "ProgressiveSpinalNet (arXiv 2103.11373)",
-    "shared": "SpinalNet with shared weights",
-    "notebooks": "Runs saved in the authors' notebooks",
-    "others": "Results of others",
-    "controls": "Beyond the paper: what makes the difference",
-}
-
-# Data sets as people read them, in the paper's order; others follow by name.
-DATASETS = (
-    "MNIST", "Fashion-MNIST", "Kuzushiji-MNIST", "QMNIST", "EMNIST-Digits", "EMNIST-Letters",
-    "EMNIST-Balanced", "CIFAR-10", "CIFAR-100", "Caltech-101", "Bird-225", "Stanford Cars",
-    "SVHN", "CINIC-10", "STL-10", "Oxford 102 Flowers", "Fruits-360",
-)  # fmt: skip
 
 SELECTIONS = (
     "last epoch",
@@ -50,80 +29,68 @@ SELECTIONS = (
     "unknown",
 )
 CONFIDENCES = ("quoted", "digitised", "recalled", "not found")
+HEAD_KINDS = {"fc": "fc", "linear": "fc", "spinal": "spinal"}  # by choice of head; else "other"
 
 
 @dataclass(frozen=True)
 class Published:
-    """One published number.
-
-    Attributes:
-        metric: What was measured, e.g. ``accuracy %``.
-        value: The number; None for a row of the paper whose number could not be found.
-        unit: ``%`` or ``1e-3``.
-        selection: Who picked the epoch in the original: one of `SELECTIONS`.
-        epochs: How many epochs the original ran.
-        source: Where the number was found.
-        confidence: One of `CONFIDENCES`.
-    """
+    """One published number, a row of ``published.csv``."""
 
     metric: str
-    value: float | None
-    unit: str
-    selection: str
+    value: float | None  # None: could not be found
+    unit: str  # % or 1e-3
+    selection: str  # who picked the epoch in the original: one of SELECTIONS
     epochs: int | None
     source: str
-    confidence: str
+    confidence: str  # one of CONFIDENCES
+
+    def __post_init__(self) -> None:
+        one_of("selection", self.selection, SELECTIONS)
+        one_of("confidence", self.confidence, CONFIDENCES)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper, an entry of ``tables.yaml``."""
+
+    title: str
+    margin: float = 1.0  # largest half-width, in percentage points, of a meaningful interval
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One row of a table of the paper.
+    """A published result and the configuration that reproduces it."""
 
-    Attributes:
-        name: ``<table>/<cell>``, what ``spinal-train paper=`` takes.
-        table: A key of `TABLES`.
-        title: For headings.
-        dataset: As people read it, as are ``backbone`` and ``head``.
-        published: The numbers; the first one is the one compared with.
-        assumptions: What was decided where the sources are silent or broken, citing quirks.
-        compose: Composes its configuration; None where it has none.
-        regression: For cells of ``spinal regression``: ``{net, function, epochs}``.
-        not_runnable: Why it cannot be run here.
-        counterpart: The fully connected cell on the same data, backbone and recipe.
-        variant_of: The cell whose published numbers this one is held against in another reading,
-            e.g. as committed.
-        best_of: For the summary: the cells whose best is the row.
-        reference: For the summary: the state of the art that the paper names.
-    """
-
-    name: str
+    name: str  # <table>/<cell>, as in spinal-train paper=<table>/<cell>
     table: str
     title: str
-    dataset: str
+    dataset: str  # display name, as backbone and head
     backbone: str
     head: str
-    published: tuple[Published, ...]
+    published: tuple[Published, ...]  # the first one is compared with
+    head_kind: str = "other"  # fc, spinal or other
     assumptions: tuple[str, ...] = ()
     compose: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
-    regression: dict[str, Any] | None = field(default=None, compare=False)
-    not_runnable: str | None = None
-    counterpart: str | None = None
-    variant_of: str | None = None
-    best_of: tuple[str, ...] = ()
-    reference: Published | None = None
+    regression: dict[str, Any] | None = field(default=None, compare=False)  # net, function, epochs
+    not_runnable: str | None = None  # the reason
+    counterpart: str | None = None  # the FC cell on the same data, backbone and recipe
+    variant_of: str | None = None  # the cell of which this is another reading, e.g. as committed
+    shorter: str | None = None  # the cell of the same run with fewer epochs, for curves
+    best_of: tuple[str, ...] = ()  # for the summary: cells of which the best is compared
+    reference: Published | None = None  # for the summary: state of the art named in the paper
 
     @functools.cached_property
     def config(self) -> dict[str, Any] | None:
-        """Its configuration (`Config.to_dict`), composed at the first use; None where none is."""
+        """`Config.to_dict` of the cell, composed on first use; None if it has no configuration."""
         return None if self.compose is None else self.compose()
 
     @property
     def protocol(self) -> str | None:
-        """The protocol under which it was published: ``paper``, or ``heldout``."""
+        """``paper`` or ``heldout``, as published; None without configuration."""
         return None if self.config is None else str(self.config["protocol"]["name"])
 
     def refusal(self) -> str | None:
-        """Why ``spinal-train`` does not run it and what to do instead; None if it does."""
+        """Explain why ``spinal-train`` does not run the cell; None if it does."""
         if self.not_runnable:
             return f"the cell {self.name} cannot be run here: {self.not_runnable}"
         if self.best_of:
@@ -134,43 +101,42 @@ class Cell:
         return None
 
 
-def load_cells(pattern: str = "*", folder: Path | None = None) -> list[Cell]:
-    """Every cell whose name matches, in the order of the paper.
+def load_cells(pattern: str = "*") -> list[Cell]:
+    """Return the cells whose name matches, in the order of the paper.
 
     Args:
         pattern: A name, a table, or a shell pattern over names: ``mnist/*``, ``*/vgg5_*``.
-        folder: Where the cells lie; the shipped ones unless given.
-
-    Raises:
-        UserError: where nothing matches, with the nearest name.
     """
-    cells = _read(folder or _shipped())
-    wanted = f"{pattern}/*" if pattern in TABLES else pattern
+    cells = read_cells(_shipped())
+    wanted = f"{pattern}/*" if pattern in tables() else pattern
     found = [cell for cell in cells if fnmatchcase(cell.name, wanted)]
+    if not found and any(character in pattern for character in "*?["):
+        raise UserError(f"no cell matches '{pattern}'; list them all with: spinal paper list")
     if not found:
-        if any(character in pattern for character in "*?["):
-            names = [cell.name for cell in cells]
-            near = difflib.get_close_matches(pattern.replace("*", ""), names, n=1, cutoff=0)
-            raise UserError(f"no cell matches '{pattern}'; a name is e.g. {near[0]}")
         raise unknown("cell", pattern, [cell.name for cell in cells])
     return found
 
 
+def tables() -> dict[str, Table]:
+    """Return the tables by name, in the order of the paper."""
+    return {name: Table(**node) for name, node in _common(_shipped())["tables"].items()}
+
+
+def table_titles() -> dict[str, str]:
+    """Return the heading of each table, in the order of the paper."""
+    return {name: table.title for name, table in tables().items()}
+
+
 def curve() -> list[dict[str, Any]]:
-    """The supplement's 20-epoch curve of the MNIST CNN, read off the figure.
+    """Return the supplement's 20-epoch curve of the MNIST CNN, digitised from its figure.
 
     Returns:
-        Rows of ``cell``, ``head``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of
-        accuracy``, ``mean loss``) and ``value``.
+        Rows of ``cell``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of accuracy``,
+        ``mean loss``) and ``value``.
     """
-    import csv
-
-    path = _shipped() / "curve" / "mnist_cnn_curve.csv"
-    cells = {cell.head: cell.name for cell in load_cells("curve")}
-    with path.open(newline="") as file:
+    with (_shipped() / "curve" / "mnist_cnn_curve.csv").open(newline="") as file:
         return [
-            {**row, "cell": cells[row["head"]], "epoch": int(row["epoch"])}
-            | {"value": float(row["value"])}
+            {**row, "epoch": int(row["epoch"]), "value": float(row["value"])}
             for row in csv.DictReader(file)
         ]
 
@@ -182,58 +148,71 @@ def _shipped() -> Path:
 
 
 @functools.cache
-def _read(folder: Path) -> tuple[Cell, ...]:
-    nodes: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.glob("*/*.yaml")):
-        name = path.relative_to(folder).with_suffix("").as_posix()
-        try:
-            content = read_yaml(path)
-            nodes[name] = {**content["paper"], "composes": "defaults" in content}
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{path} does not describe a cell: {error}") from error
+def _common(folder: Path) -> dict[str, Any]:
+    """``tables.yaml``: tables, datasets, sentences."""
+    return dict(read_yaml(folder / "tables.yaml"))
+
+
+@functools.cache
+def read_cells(folder: Path) -> tuple[Cell, ...]:
+    """Return all cells of a folder like ``configs/paper``, in order."""
+    common, numbers = _common(folder), _read_published(folder / "published.csv")
+    path = folder / "others.yaml"
+    nodes = [(path, name, node) for name, node in read_yaml(path).items()]
+    for path in folder.glob("*/*.yaml"):
+        nodes.append((path, path.relative_to(folder).with_suffix("").as_posix(), read_yaml(path)))
     cells = []
-    for name, node in nodes.items():
-        if "published" not in node and node.get("variant_of") in nodes:
-            node["published"] = nodes[node["variant_of"]]["published"]
+    for path, name, node in nodes:
         try:
-            cells.append(_cell(name, node))
-        except (KeyError, TypeError) as error:
-            raise UserError(f"{folder / name}.yaml does not describe a cell: {error}") from error
-    return tuple(sorted(cells, key=_order))
+            given = _runnable(name, node) if "defaults" in node else {"name": name, **node}
+            given["table"] = name.partition("/")[0]
+            one_of("table", given["table"], common["tables"])
+            _replace_keys(given, common["sentences"])
+            of = name if (name, "result") in numbers else given.get("variant_of")
+            (given["reference"],) = numbers.get((name, "reference"), (None,))
+            cells.append(Cell(published=tuple(numbers.get((of, "result"), ())), **given))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(f"{path} does not describe the cell {name}: {error}") from error
+    names = [cell.name for cell in cells]
+    for name, _ in numbers:
+        one_of("cell in published.csv", name, names)
+    return tuple(sorted(cells, key=functools.partial(_order, common=common)))
 
 
-def _cell(name: str, given: Mapping[str, Any]) -> Cell:
-    node = dict(given)
-    composes = node.pop("composes")
-    known = {entry.name for entry in fields(Cell)} - {"table", "compose"}
-    for key in node:
-        if key not in known:
-            raise unknown(f"key of the cell {name}:", key, known)
-    node["table"] = name.partition("/")[0]
-    if node["table"] not in TABLES:
-        raise unknown("table", node["table"], TABLES)
-    node["published"] = tuple(_published(name, entry) for entry in node.get("published") or ())
-    if node.get("reference") is not None:
-        node["reference"] = _published(name, node["reference"])
-    for key in ("assumptions", "best_of"):
-        node[key] = tuple(node.get(key) or ())
-    missing = [e.name for e in fields(Cell) if e.default is MISSING and e.name not in node]
-    if missing:
-        raise UserError(f"the cell {name} lacks {', '.join(missing)}")
-    if node["name"] != name:
-        raise UserError(f"the cell {name} calls itself {node['name']}")
-    return Cell(**node, compose=functools.partial(_compose, name) if composes else None)
+def _runnable(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of a cell with a configuration."""
+    paper = content["paper"]
+    if paper["name"] != name:
+        raise UserError(f"paper.name is {paper['name']}")
+    choices = {group: choice for entry in content["defaults"] for group, choice in entry.items()}
+    kind = HEAD_KINDS.get(choices["override /head"], "other")
+    return {"head_kind": kind, "compose": functools.partial(_compose, name), **paper}
 
 
-def _published(name: str, node: Mapping[str, Any]) -> Published:
-    found = Published(**node)
-    for noun, value, allowed in (
-        ("selection", found.selection, SELECTIONS),
-        ("confidence", found.confidence, CONFIDENCES),
-    ):
-        if value not in allowed:
-            raise unknown(f"{noun} in the cell {name}:", value, allowed)
-    return found
+def _replace_keys(fields: dict[str, Any], sentences: Mapping[str, str]) -> None:
+    """Replace keys of ``tables.yaml`` by their sentences."""
+    for key in (texts := fields.get("assumptions", ())):
+        if " " not in key:  # else a sentence of this cell alone
+            one_of("assumptions", key, sentences)
+    fields["assumptions"] = tuple(sentences.get(text, text) for text in texts)
+    if why := fields.get("not_runnable"):
+        fields["not_runnable"] = sentences.get(why, why)
+    fields["best_of"] = tuple(fields.get("best_of", ()))
+
+
+def _read_published(path: Path) -> dict[tuple[str, str], list[Published]]:
+    """Numbers by cell and role, which is ``result`` or ``reference``."""
+    found: defaultdict[tuple[str, str], list[Published]] = defaultdict(list)
+    with path.open(newline="", encoding="utf-8") as file:
+        for line, row in enumerate(csv.DictReader(file), 2):
+            cell, role = row.pop("cell"), row.pop("role")
+            try:
+                numbers: Any = {key: json.loads(row[key] or "null") for key in ("value", "epochs")}
+                one_of("role", role, ("result", "reference"))
+                found[cell, role].append(Published(**row | numbers))
+            except (TypeError, ValueError) as error:
+                raise UserError(f"{path}:{line}: {error}") from error
+    return dict(found)
 
 
 def _compose(name: str) -> dict[str, Any]:
@@ -244,8 +223,10 @@ def _compose(name: str) -> dict[str, Any]:
     return dict(json.loads(json.dumps(stored)))
 
 
-def _order(cell: Cell) -> tuple[int, int, str, str, str]:
-    place = DATASETS.index(cell.dataset) if cell.dataset in DATASETS else len(DATASETS)
-    table = list(TABLES).index(cell.table)
+def _order(cell: Cell, common: Mapping[str, Any]) -> tuple[int, int, str, str, str]:
+    datasets = common["datasets"]
+    known = cell.dataset in datasets
+    place = datasets.index(cell.dataset) if known else len(datasets)
     name = re.sub(r"\d+", lambda number: number.group().zfill(4), cell.name)  # 8 before 10
-    return table, place, "" if place < len(DATASETS) else cell.dataset, cell.backbone, name
+    table = list(common["tables"]).index(cell.table)
+    return table, place, "" if known else cell.dataset, cell.backbone, name

@@ -82,7 +82,7 @@ def _run(result: ResultGroup, run: Run) -> dict[str, str]:
         "Protocol": result.protocol,
         "Device": f"{run.device} {run.precision}",
         "PyTorch": str(run.record.environment.get("torch", "")),
-        "Commit": str(git.get("commit", ""))[:10] + ("*" if git.get("modified") else ""),
+        "Commit": str(git.get("commit") or "")[:10] + ("*" if git.get("modified") else ""),
         "Differences": "; ".join(map(str, run.differences)),
     }
 

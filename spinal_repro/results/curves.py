@@ -2,16 +2,11 @@
 
 from dataclasses import dataclass, field
 
-from spinal_repro.paper.cells import curve
+from spinal_repro.paper.cells import curve, load_cells
 from spinal_repro.records import statistics
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.epochs import curves
 
-# By head, cells whose runs are its curve: for 20 epochs, and for 8.
-CELLS = {
-    "FC 320-50-10": ("curve/mnist_cnn_fc", "mnist/cnn_fc"),
-    "Spinal 6 x 8": ("curve/mnist_cnn_spinal8", "mnist/cnn_spinal8"),
-}
 QUANTITIES = {"accuracy": ("mean accuracy %", "SD of accuracy"), "loss": ("mean loss", None)}
 
 
@@ -37,8 +32,8 @@ def published_curves(quantity: str) -> dict[str, Series]:
         quantity: ``accuracy`` (percent) or ``loss``.
     """
     wanted_mean, wanted_sd = QUANTITIES[quantity]
-    found = {head: Series() for head in CELLS}
-    heads = {cells[0]: head for head, cells in CELLS.items()}
+    heads = {cell.name: cell.head for cell in load_cells("curve")}
+    found = {head: Series() for head in heads.values()}
     for row in curve():
         series = found[heads[row["cell"]]]
         if row["quantity"] == wanted_mean:
@@ -56,15 +51,16 @@ def measured_curves(findings: ResultsIndex, quantity: str) -> dict[str, Series]:
         quantity: ``accuracy`` (percent) or ``loss``.
     """
     found = {}
-    for head, cells in CELLS.items():
-        known = [curves(findings, cell, quantity) for cell in cells if cell in findings.cells]
+    for cell in load_cells("curve"):
+        names = (cell.name, cell.shorter or cell.name)
+        known = [curves(findings, name, quantity) for name in names if name in findings.cells]
         longest = max((len(c) for by_seed in known for c in by_seed.values()), default=0)
         if not longest:
             continue
         runs = next(r for by_seed in known if (r := _of_length(by_seed, longest)))
         by_epoch = dict(enumerate(zip(*runs, strict=True), 1))
         several = len(runs) > 1
-        found[head] = Series(
+        found[cell.head] = Series(
             {epoch: statistics.mean(values) for epoch, values in by_epoch.items()},
             {e: statistics.deviation(v) for e, v in by_epoch.items()} if several else {},
             len(runs),

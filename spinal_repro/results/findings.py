@@ -129,10 +129,10 @@ def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
     Args:
         counts: See `read_counts`; need not exist.
     """
-    from spinal_repro.paper.cells import TABLES, load_cells
+    from spinal_repro.paper.cells import load_cells, table_titles
 
     results = group_records_by_cell(load_cells(), records)
-    return index_results(results, read_counts(counts) if counts.is_file() else {}, TABLES)
+    return index_results(results, read_counts(counts) if counts.is_file() else {}, table_titles())
 
 
 def read_counts(path: Path) -> dict[str, Any]:

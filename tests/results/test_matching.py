@@ -176,7 +176,7 @@ def test_a_published_validation_accuracy_is_compared_with_ours():
 
 
 def toy(net: str, function: str, epochs: int) -> Cell:
-    published = Published("min MSE", 2.5, "1e-3", "min over epochs", epochs, "Table I", "quoted")
+    published = Published("min MSE", 2.5, "1e-3", "unknown", epochs, "Table I", "quoted")
     return cell(
         f"regression/{function}_{net}_{epochs}",
         config=None,

@@ -10,7 +10,7 @@ import pytest
 from helpers.fakes import cell, fc_and_spinal, findings, result
 
 from spinal_repro.cli.spinal import main
-from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.cells import load_cells, table_titles
 from spinal_repro.records.compare import Difference
 from spinal_repro.records.store import read_records
 from spinal_repro.results.cells import group_records_by_cell
@@ -36,7 +36,7 @@ def page() -> str:
     cells = load_cells("mnist/*cnn_*")
     results = group_records_by_cell(cells, read_records([ROOT / "results/records/mnist"]))
     counts = json.loads((ROOT / "results/counts.json").read_text())
-    known = index_results(results, counts, {"mnist": TABLES["mnist"]})
+    known = index_results(results, counts, {"mnist": table_titles()["mnist"]})
     return render(known, judge([ABOVE, COST, NEVER], known), [PICTURE])
 
 

@@ -7,7 +7,7 @@ from helpers.fakes import fc_and_spinal, findings, result
 from helpers.made_records import grouped, made
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper.cells import TABLES, load_cells
+from spinal_repro.paper.cells import load_cells, table_titles
 from spinal_repro.results.claims import judge, load_claims
 from spinal_repro.results.findings import index_results
 from spinal_repro.results.pages import files, fill
@@ -48,12 +48,13 @@ def test_what_computes_otherwise_is_marked_in_every_row(device, precision):
             records += [marked, plain]
     results = grouped(CELLS, records)
     mark = "mps" if device == "mps" else "bf16"
-    known = index_results(results, {}, TABLES)
+    known = index_results(results, {}, table_titles())
     found = {name: text.splitlines() for name, text in files(known).items()}
     alone = grouped(CELLS, records[::2])  # where there are others, the front page has those
-    found["front"] = fill(page("mnist/cnn_*"), index_results(alone, {}, TABLES)).splitlines()
-    shown = index_results([r for r in results if r.runs], {}, TABLES)  # the others are not composed
-    html = render(shown, judge(load_claims(), known), [])
+    found["front"] = fill(
+        page("mnist/cnn_*"), index_results(alone, {}, table_titles())
+    ).splitlines()
+    html = render(known, judge(load_claims(), known), [])
     found["report"] = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
     places = set()
     for name, rows in found.items():

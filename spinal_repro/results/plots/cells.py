@@ -35,7 +35,7 @@ def _settings(results: Sequence[ResultGroup]) -> list[str]:
 
 
 def _kinds(results: Sequence[ResultGroup]) -> set[str]:
-    return {common.head_kind(result.cell.head) for result in results}
+    return {result.cell.head_kind for result in results}
 
 
 def _draw_result(
@@ -49,7 +49,7 @@ def _draw_result(
         result.mean - shift,
         (low - shift, high - shift),
         place,
-        kind=common.head_kind(result.cell.head),
+        kind=result.cell.head_kind,
         filled=not result.differences,
         vertical=vertical,
     )
@@ -202,7 +202,7 @@ def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
         rows = [row] * len(compared.differences)
         panel.plot(compared.differences, rows, "|", markersize=11, color=common.GREY)
         interval = compared.interval or (compared.mean, compared.mean)
-        kind, filled = common.head_kind(pair.spinal.cell.head), not pair.spinal.differences
+        kind, filled = pair.spinal.cell.head_kind, not pair.spinal.differences
         common.draw_point(panel, compared.mean, interval, row, kind=kind, filled=filled)
     panel.axvline(0, color=common.BLACK, linewidth=1)
     names = [f"{pair.spinal.cell.title}, n = {len(pair.seeds)}" for pair in pairs]

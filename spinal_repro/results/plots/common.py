@@ -45,13 +45,6 @@ def plot(title: str) -> Callable[[Callable[[ResultsIndex], "Figure | None"]], Pl
     return make
 
 
-def head_kind(head: str) -> str:
-    """Return the key in `HEADS` of a cell's head."""
-    if head.startswith("Spinal") or "SpinalNet" in head:
-        return "spinal"
-    return "fc" if head.startswith(("FC", "FF", "Linear")) else "other"
-
-
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> Any:
     """Make a figure of some inches, and its axes ``[rows, columns]``."""
     from matplotlib.figure import Figure
