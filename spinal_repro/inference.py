@@ -1,6 +1,5 @@
 """Using a trained model from its run folder, with the preprocessing it was trained with."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -69,9 +68,10 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     config = _config(folder, record)
     keep_freed_memory()
     place = resolve_device(device)
-    options = {key: v for key, v in config.model.options.items() if key != "pretrained"}
-    untrained = dataclasses.replace(config.model, options=options)
-    model = build_model(config.dataset, untrained, config.head, image_size=config.input_size)
+    size = config.input_size
+    model = build_model(
+        config.dataset, config.model, config.head, image_size=size, load_weights=False
+    )
     weights = folder / "best.safetensors"
     load_whole(model, read_tensors(weights), str(weights))
     constants = record.data.get("normalisation") or {}

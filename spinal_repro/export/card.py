@@ -1,32 +1,45 @@
-"""The model card: what was trained on what, how good it is, and how to use it."""
+"""The model card: training, data and accuracy of a model, and how to use it."""
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from spinal_repro import __version__
 from spinal_repro.data.catalog import entry_for
-from spinal_repro.export.formats import Format
-from spinal_repro.export.parity import Parity
 from spinal_repro.inference import Trained
-from spinal_repro.records.record import Accuracy, Record
 from spinal_repro.results.tables import escape_markdown
 
 CARD = "model_card.md"
-SHOWN_CLASSES = 200
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the logits of a written model are from those of the trained one."""
+
+    images: int  # number compared
+    difference: float  # largest absolute difference of a logit
+    allowed: float
+    agree: int  # images with the same first class
+
+
+class Code(str):
+    """Text that the card shows without escaping."""
+
+    __slots__ = ()
 
 
 def preprocessing(trained: Trained) -> dict[str, Any]:
-    """What images must be brought to before the model sees them."""
+    """Describe what an image goes through before the model sees it."""
     config, preprocessing = trained.config, trained.config.preprocessing("eval")
     return {
         "mode": "L" if config.dataset.channels == 1 else "RGB",
         "resize": preprocessing.resize,
         "interpolation": preprocessing.interpolation,
         "crop": preprocessing.size,
-        "transpose": config.dataset.source == "emnist",  # its images are stored so (Q17)
+        "transpose": config.dataset.source == "emnist",  # its files hold them transposed (Q17)
         "scale": 1 / 255,
         "mean": [float(value) for value in trained.mean],
         "std": [float(value) for value in trained.std],
@@ -36,7 +49,7 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
 
 
 def describe(trained: Trained) -> dict[str, str]:
-    """What every exported file says of itself: JSON or plain text by name."""
+    """The metadata of every exported file: JSON or plain text by name."""
     record = trained.record
     return {
         "producer": f"spinal-repro {__version__}",
@@ -48,15 +61,8 @@ def describe(trained: Trained) -> dict[str, str]:
     }
 
 
-def model_card(trained: Trained, form: Format, parity: Parity, sums: Mapping[str, str]) -> str:
-    """The card as Markdown; every text that comes from data is escaped.
-
-    Args:
-        trained: The run.
-        form: What its model was written as.
-        parity: How near that is.
-        sums: SHA-256 of each file written.
-    """
+def model_card(trained: Trained, to: str, parity: Parity, sums: Mapping[str, str]) -> str:
+    """Render the card as Markdown; ``sums`` are the SHA-256 of the files by name."""
     environment = Environment(
         loader=PackageLoader("spinal_repro", "export"),
         undefined=StrictUndefined,
@@ -66,33 +72,18 @@ def model_card(trained: Trained, form: Format, parity: Parity, sums: Mapping[str
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    template = environment.get_template("card.md")
-    config, record = trained.config, trained.record
-    classes = list(trained.classes)
-    return template.render(
-        config=config,
-        record=record,
-        counts=record.counts,
-        data=_data(trained),
-        tests={name: _accuracy(getattr(record.test, name)) for name in ("selected", "last")},
-        best_on_test=record.selection.on == "test",
-        marks=_marks(record),
+    entry = entry_for(trained.config.dataset)
+    return environment.get_template("card.md").render(
+        config=trained.config,
+        record=trained.record,
+        about=None if entry is None else entry.about,
         prepare=preprocessing(trained),
-        classes=", ".join(classes[:SHOWN_CLASSES]),
-        hidden=max(0, len(classes) - SHOWN_CLASSES),
-        outputs=len(classes),
-        form=form,
-        usage=Code(form.usage),
+        classes=list(trained.classes),
+        to=to,
         parity=parity,
         sums=sums,
-        Code=lambda value: Code(value),
+        Code=Code,
     )
-
-
-class Code(str):
-    """Text of this program's own that stands in the card as it is."""
-
-    __slots__ = ()
 
 
 def _escaped(value: Any) -> Any:
@@ -103,50 +94,3 @@ def _escaped(value: Any) -> Any:
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
     return escape_markdown(str(value))
-
-
-def _accuracy(part: Accuracy) -> dict[str, Any]:
-    """One accuracy with its interval, in percent."""
-    low, high = part.interval_95
-    return {
-        "accuracy": f"{100 * part.accuracy:.2f}",
-        "low": f"{100 * low:.2f}",
-        "high": f"{100 * high:.2f}",
-        "correct": part.correct,
-        "count": part.count,
-    }
-
-
-def _data(trained: Trained) -> dict[str, Any]:
-    """The data set: what the catalog and the record know of it."""
-    entry = entry_for(trained.config.dataset)
-    about = None if entry is None else entry.about
-    unknown = "not known to this package; ask whoever made the images"
-    return {
-        "title": trained.config.dataset.title,
-        "licence": (about and about.licence) or unknown,
-        "citation": about and about.citation,
-        "homepage": about and about.homepage,
-        "sizes": trained.record.data["sizes"],
-        "hash": trained.record.data["train_hash"][:16],
-    }
-
-
-def _marks(record: Record) -> list[str]:
-    """What a reader must know before trusting the number."""
-    marks = [f"REDUCED BUDGET: {reason}" for reason in record.reduced_budget]
-    if record.selection.on == "test":
-        marks.append(
-            "BEST ON TEST: the test set picked the epoch, as the original scripts do, so the "
-            "accuracy of the selected epoch is too high"
-        )
-    shared = record.data.get("test_images_also_in_train")
-    if shared:
-        marks.append(f"{shared} test images also stand in train")
-    if record.pretrained:
-        marks.append("the backbone started from pretrained weights, which have a licence as well")
-    if record.git.get("modified"):
-        marks.append("trained with code that differed from the commit named below")
-    if record.precision != "fp32":
-        marks.append(f"trained in {record.precision}, exported in fp32")
-    return marks

@@ -1,11 +1,9 @@
-"""The formats: how a model is written, and how what was written computes again.
+"""The formats: how a model is written, and how the file is run again.
 
-Every file carries text about itself: what the inputs must be, what the outputs mean and what was
-trained. Inputs are called ``images`` (``[N, C, H, W]`` float32, normalised), outputs ``logits``.
+Every file holds text about itself: preprocessing, classes and configuration. Inputs are called
+``images`` (``[N, C, H, W]`` float32, normalised), outputs ``logits``.
 """
 
-import dataclasses
-import importlib.util
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -28,35 +26,12 @@ Compute = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Format:
-    """One format.
+    """One format: the file's name, how to write and run it, and the libraries it needs."""
 
-    Attributes:
-        name: On the command line.
-        file: What the model is called.
-        write: ``(model, example images, text, path)``.
-        load: From a path to a function from images to logits, by what other programs would use.
-        usage: Lines that load it and compute, for people.
-        libraries: What the extra ``export`` must have installed.
-    """
-
-    name: str
     file: str
-    write: Callable[[nn.Module, Tensor, Mapping[str, str], Path], None]
-    load: Callable[[Path], Compute]
-    usage: str
+    write: Callable[[nn.Module, Tensor, Mapping[str, str], Path], None]  # model, example, text
+    load: Callable[[Path], Compute]  # as another program would
     libraries: tuple[str, ...] = ()
-
-    def check(self) -> None:
-        """See that what it needs is installed.
-
-        Raises:
-            UserError: where it is not.
-        """
-        missing = [name for name in self.libraries if importlib.util.find_spec(name) is None]
-        if missing:
-            raise UserError(
-                f"--to {self.name} needs {', '.join(missing)}: pip install 'spinal-repro[export]'"
-            )
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
@@ -83,23 +58,17 @@ def _load_onnx(path: Path) -> Compute:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-    def compute(images: Tensor) -> Tensor:
-        (logits,) = session.run(None, {"images": images.contiguous().numpy()})
-        return torch.from_numpy(logits)
-
-    return compute
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
 def _write_program(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
-    buffer = BytesIO()  # writing to a full disk itself, PyTorch ends the process
+    buffer = BytesIO()  # PyTorch aborts the process if it writes to a full disk itself
     torch.export.save(_exported(model, example), buffer, extra_files=dict(text))
     write_atomic(path, buffer.getvalue())
 
 
 def _load_program(path: Path) -> Compute:
-    compute: Compute = torch.export.load(path).module()
-    return compute
+    return torch.export.load(path).module()
 
 
 def _write_tensors(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
@@ -108,13 +77,9 @@ def _write_tensors(model: nn.Module, example: Tensor, text: Mapping[str, str], p
 
 
 def load_safetensors(path: str | Path) -> nn.Module:
-    """The model of an exported safetensors file, in evaluation mode.
+    """Build the model of an exported safetensors file, in evaluation mode.
 
-    Args:
-        path: A file that `spinal export --to safetensors` has written; it needs no run folder.
-
-    Raises:
-        UserError: where the file is another one, or damaged.
+    The file was written by `spinal export --to safetensors`; its run folder is not needed.
     """
     tensors = read_tensors(Path(path))
     with safe_open(path, framework="pt") as file:
@@ -122,43 +87,16 @@ def load_safetensors(path: str | Path) -> nn.Module:
     if "config" not in text:
         raise UserError(f"{path} was not written by `spinal export --to safetensors`")
     config = stored_config(parse_json(text["config"], str(path)))
-    bare = {key: v for key, v in config.model.options.items() if key != "pretrained"}
-    component = dataclasses.replace(config.model, options=bare)
-    model = build_model(config.dataset, component, config.head, image_size=config.input_size)
+    size = config.input_size
+    model = build_model(
+        config.dataset, config.model, config.head, image_size=size, load_weights=False
+    )
     load_whole(model, tensors, str(path))
     return model.eval()
 
 
 FORMATS = {
-    made.name: made
-    for made in (
-        Format(
-            "onnx",
-            "model.onnx",
-            _write_onnx,
-            _load_onnx,
-            "import onnxruntime\n"
-            'session = onnxruntime.InferenceSession("model.onnx")\n'
-            '(logits,) = session.run(None, {"images": images})',
-            ("onnx", "onnxscript", "onnxruntime"),
-        ),
-        Format(
-            "torch_export",
-            "model.pt2",
-            _write_program,
-            _load_program,
-            "import torch\n"
-            'model = torch.export.load("model.pt2").module()\n'
-            "logits = model(torch.from_numpy(images)).detach().numpy()",
-        ),
-        Format(
-            "safetensors",
-            "model.safetensors",
-            _write_tensors,
-            load_safetensors,
-            "import torch\n"
-            "from spinal_repro.export import load_safetensors\n"
-            'logits = load_safetensors("model.safetensors")(torch.from_numpy(images)).detach()',
-        ),
-    )
+    "onnx": Format("model.onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "torch_export": Format("model.pt2", _write_program, _load_program),
+    "safetensors": Format("model.safetensors", _write_tensors, load_safetensors),
 }

@@ -1,97 +1,116 @@
-"""From a finished run to a folder with the model and its card; nothing is left of a failure."""
+"""Writes the model of a finished run and its card, after a check that both models agree."""
 
 import contextlib
 import hashlib
-import shutil
+import importlib.util
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from spinal_repro.errors import UserError
-from spinal_repro.export.card import CARD, describe, model_card
-from spinal_repro.export.formats import FORMATS
-from spinal_repro.export.parity import BATCH, Parity, compare
+from spinal_repro.errors import UserError, error_message
+from spinal_repro.export.card import CARD, Parity, describe, model_card
+from spinal_repro.export.formats import FORMATS, Compute
 from spinal_repro.inference import Trained, part_of
-from spinal_repro.io import fsync_directory, fsync_file, write_atomic
+
+IMAGES, BATCH = 64, 24  # images compared; the first one alone, the others in batches
+TOLERANCE = 1e-4  # relative to the largest logit, or to 1: kernels differ in rounding
 
 
 @dataclass(frozen=True)
 class Exported:
-    """A model written: its folder, the model's file, and how near it is."""
+    """Result of `export_run`."""
 
-    folder: Path
     file: Path
     parity: Parity
-    same_data: bool
+    same_data: bool  # whether the images compared are those of the run
+
+
+def check_libraries(to: str) -> None:
+    """Refuse a format whose libraries are not installed."""
+    missing = [name for name in FORMATS[to].libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise UserError(f"--to {to} needs {names}: pip install 'spinal-repro[export]'")
 
 
 def export_run(trained: Trained, to: str, out: Path, root: str | None = None) -> Exported:
     """Write the model of a run in another format, checked on images of its test part.
 
+    If anything fails, nothing is written.
+
     Args:
         trained: A run, loaded on the CPU.
         to: A name in `FORMATS`.
-        out: The folder to write to; made if it is not there.
-        root: Where data sets lie now; as then unless given.
-
-    Raises:
-        UserError: where libraries or data are missing, the model cannot be written in this format,
-            or what was written computes something else.
+        out: The folder to write to; created if it does not exist.
+        root: The data folder; None for that of the run.
     """
+    check_libraries(to)
+    batches, same_data = part_of(trained, "test", root)
+    batches.batch_size = IMAGES
+    images = next(batches.in_order())[0].contiguous()
     form = FORMATS[to]
-    form.check()
-    if trained.record.test is None:
-        raise UserError(
-            f"{trained.folder} was trained without a test part, so nobody knows how good it is; "
-            f"train it with data.test=true"
-        )
-    batches, same = part_of(trained, "test", root)
-    batches.batch_size = BATCH
     try:
         out.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(prefix=".export-", dir=out))
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
+            new = Path(folder) / form.file
+            _write(trained, to, images[:2], new)
+            parity = compare(trained.model, form.load(new), images)
+            if not parity.difference <= parity.allowed:
+                raise UserError(
+                    f"not exported: on {parity.images} test images the logits of the {to} model "
+                    f"differ from the trained model's by up to {parity.difference:.3g} "
+                    f"({parity.allowed:.3g} allowed); {parity.images - parity.agree} images get "
+                    f"another class"
+                )
+            sums = {path.name: _sha256(path) for path in sorted(Path(folder).iterdir())}
+            card = Path(folder) / CARD
+            card.write_text(model_card(trained, to, parity, sums))
+            _move(Path(folder), out)
     except OSError as error:
-        raise UserError(f"{out} cannot be written: {error}") from error
-    try:
-        path = place / form.file
-        example = next(batches.in_order())[0][:2].contiguous()
-        try:
-            with torch.no_grad():
-                form.write(trained.model, example, describe(trained), path)
-        except Exception as error:
-            lines = str(error).strip().splitlines() or [""]
-            raise UserError(
-                f"this model cannot be written as {to} ({type(error).__name__}: {lines[0]})"
-            ) from error
-        parity = compare(trained.model, form.load(path), batches)
-        if not parity.difference <= parity.allowed:
-            raise UserError(
-                f"not exported: on {parity.images} test images the {to} model differs from the "
-                f"trained one by up to {parity.difference:.3g} in a logit, {parity.allowed:.3g} is "
-                f"allowed, and {parity.images - parity.agree} get another class"
-            )
-        sums = {found.name: _sha256(found) for found in sorted(place.iterdir())}
-        write_atomic(place / CARD, model_card(trained, form, parity, sums))
-        _move(place, out)
+        raise UserError(f"{out} cannot be written: {error_message(error)}") from error
     finally:
-        shutil.rmtree(place, ignore_errors=True)
-        with contextlib.suppress(OSError):  # holds something, as it should
+        with contextlib.suppress(OSError):  # removes only an empty folder
             out.rmdir()
-    return Exported(out, out / form.file, parity, same)
+    return Exported(out / form.file, parity, same_data)
 
 
-def _move(place: Path, out: Path) -> None:
-    """Give everything its name once it is on disk; a card never stands beside another model."""
-    mode = (place / CARD).stat().st_mode  # some libraries write what nobody else may read
-    for found in place.iterdir():
-        found.chmod(mode)
-        fsync_file(found)
+def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
+    try:
+        with torch.no_grad():
+            FORMATS[to].write(trained.model, example, describe(trained), path)
+    except OSError:
+        raise
+    except Exception as error:  # exporters fail in many ways
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"this model cannot be written as {to} ({type(error).__name__}: {first})"
+        ) from error
+
+
+def compare(model: Compute, written: Compute, images: Tensor) -> Parity:
+    """Compare two models on real, normalised images ``[N, C, H, W]``."""
+    parts = [part for part in (images[:1], *images[1:].split(BATCH)) if len(part)]
+    with torch.no_grad():
+        expected = torch.cat([model(part) for part in parts])
+        found = torch.cat([written(part) for part in parts])
+    return Parity(
+        images=len(images),
+        difference=(expected - found).abs().max().item(),
+        allowed=TOLERANCE * max(1.0, expected.abs().max().item()),
+        agree=int((expected.argmax(1) == found.argmax(1)).sum()),
+    )
+
+
+def _move(folder: Path, out: Path) -> None:
+    """Move the files, the card last: an old card never describes a new model."""
+    mode = (folder / CARD).stat().st_mode  # some libraries let only the owner read
     (out / CARD).unlink(missing_ok=True)
-    for found in sorted(place.iterdir(), key=lambda path: path.name == CARD):
-        found.replace(out / found.name)
-    fsync_directory(out)
+    for path in sorted(folder.iterdir(), key=lambda path: path.name == CARD):
+        path.chmod(mode)
+        path.replace(out / path.name)
 
 
 def _sha256(path: Path) -> str:

@@ -1,26 +1,78 @@
-"""Multiplications of a forward pass, counted as it runs."""
+"""Counts parameters, multiplications and activations of a classifier."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spinal_repro.models.classifier import Classifier
+from spinal_repro.models.modes import evaluation_mode
+
 aten = torch.ops.aten
-# which argument holds the weights: one output takes as many multiplications as its inner length
+# position of the argument whose second to last side is the length of each inner product
 PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
-CONVOLUTIONS = (aten.convolution,)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Size of a classifier for one image.
+
+    Parameters are trainable ones. Multiplications are those of linear layers and convolutions
+    as executed (a layer called k times counts k times). Activations are hidden units of the
+    head, without the logits. Auxiliary outputs exist only in training and do not count.
+    """
+
+    body_parameters: int
+    head_parameters: int
+    total_parameters: int
+    head_multiplications: int
+    total_multiplications: int
+    head_activations: int
+
+    def to_dict(self) -> dict[str, int]:
+        """Plain dictionary, for records."""
+        return dataclasses.asdict(self)
+
+
+def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
+    """Count a classifier by running one blank image through it in evaluation mode."""
+    device = next(classifier.parameters()).device
+    image = torch.zeros(1, channels, image_size, image_size, device=device)
+    with evaluation_mode(classifier):
+        body_multiplications, features = _multiplications(classifier.backbone, image)
+        head_multiplications, _ = _multiplications(classifier.head, features)
+    body, head = _parameters(classifier.backbone), _parameters(classifier.head)
+    body -= sum(_parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
+    return Counts(
+        body_parameters=body,
+        head_parameters=head,
+        total_parameters=body + head,
+        head_multiplications=head_multiplications,
+        total_multiplications=body_multiplications + head_multiplications,
+        head_activations=int(classifier.head.num_activations),  # type: ignore[arg-type]
+    )
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
+    """Run a module; return its multiplications and its output."""
+    with MultiplicationCounter() as counter:
+        output = module(x)
+    return counter.total, output
 
 
 class MultiplicationCounter(TorchDispatchMode):
-    """Context that counts the multiplications of matrix products and convolutions in it.
+    """Context that adds up the multiplications of matrix products and convolutions in ``total``.
 
-    PyTorch's own `torch.utils.flop_counter` counts the same, twice (a multiply-add is two), and
-    more; but it imports Triton and, at the first operation, the compiler: seconds before the
-    first step of every run.
-
-    Attributes:
-        total: Multiplications so far.
+    `torch.utils.flop_counter` counts the same and more, with two operations per multiply-add.
+    But it imports Triton and the compiler, which takes seconds before the first step of a run.
     """
 
     def __init__(self) -> None:
@@ -29,7 +81,7 @@ class MultiplicationCounter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled in here; to say so would import the compiler
+        return False  # nothing is compiled here; True would import the compiler
 
     def __torch_dispatch__(
         self,
@@ -38,13 +90,13 @@ class MultiplicationCounter(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run one operation, and count it."""
+        """Run one operation and count it."""
         result = func(*args, **(kwargs or {}))
         operation = func.overloadpacket
         if operation in PRODUCTS:
             self.total += result.numel() * args[PRODUCTS[operation]].shape[-2]
-        elif operation in CONVOLUTIONS:
+        elif operation == aten.convolution:
             transposed, weight = args[6], args[1]
-            outputs = args[0] if transposed else result  # each value meets a whole kernel
+            outputs = args[0] if transposed else result  # one whole kernel for each value
             self.total += outputs.numel() * weight[0].numel()
         return result

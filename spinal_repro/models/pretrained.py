@@ -1,4 +1,4 @@
-"""Weights for a backbone, from a file or as a library publishes them."""
+"""Pretrained weights for a backbone, from a file or as published by a library."""
 
 import hashlib
 import pickle
@@ -16,32 +16,24 @@ from spinal_repro.errors import UserError
 
 HERE = Path()
 COUNTER = "num_batches_tracked"  # of batch norm
-SHOWN = 300  # characters of PyTorch's message
+SHOWN = 300  # characters of a message of PyTorch
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
-# torchvision's oldest DenseNet files number what are attributes now
+# torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
 
 @dataclass(frozen=True)
 class WeightReport:
-    """What came of loading weights into a backbone.
+    """Result of loading weights into a backbone."""
 
-    Attributes:
-        source: A file, or the name of published weights.
-        sha256: Of the file; None for published weights.
-        matched: Tensors of the backbone that were found.
-        missing: Batch norm's counters that were not found (old files lack them).
-        unexpected: Tensors of the classifier, which the head replaces.
-    """
-
-    source: str
-    sha256: str | None
-    matched: int
-    missing: list[str] = field(default_factory=list)
-    unexpected: list[str] = field(default_factory=list)
+    source: str  # a file, or the name of published weights
+    sha256: str | None  # of the file
+    matched: int  # number of tensors loaded
+    missing: list[str] = field(default_factory=list)  # only batch norm's counters (old files)
+    unexpected: list[str] = field(default_factory=list)  # only tensors of the classifier
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line for the log."""
         dropped = f" ({', '.join(self.unexpected[:4])}: the classifier)" if self.unexpected else ""
         return (
             f"weights {self.source}: {self.matched} tensors matched, {len(self.missing)} missing, "
@@ -52,18 +44,15 @@ class WeightReport:
 def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) -> WeightReport:
     """Load weights into a backbone.
 
-    A file may hold the whole network, its classifier included, or a run's ``best.safetensors``.
-    A network of a library also takes the names of its published weights. Normalisation
-    constants that come with published weights become the backbone's ``mean`` and ``std``.
+    A file may hold the whole network with its classifier, or be the ``best.safetensors`` of a
+    run. Published weights also set the ``mean`` and ``std`` of the backbone.
 
     Args:
-        backbone: What to load into.
-        source: A path that ends in one of `SUFFIXES`, or a name such as ``IMAGENET1K_V1``.
-        data_root: Where else a path is looked for, so that a recipe can name a file that lies
-            elsewhere on every machine.
-
-    Raises:
-        UserError: where the weights cannot be had or read, or do not fit.
+        backbone: The backbone.
+        source: A path that ends in one of `SUFFIXES`, or, for a network of torchvision or timm,
+            the name of published weights, such as ``IMAGENET1K_V1``.
+        data_root: Second folder in which a relative path is looked for, so that a recipe can
+            name a file on any machine.
     """
     sha256 = None
     path = next((p for p in (Path(source), data_root / source) if p.is_file()), None)
@@ -72,119 +61,99 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     elif source.endswith(SUFFIXES):
         raise UserError(
-            f"there is no weights file {source}, neither here nor in the data folder {data_root} "
+            f"weights file {source} not found, neither here nor in the data folder {data_root} "
             f"(data.root, SPINAL_DATA)"
         )
     else:
         tensors = _fetch(backbone, source)
-    classifier = set(getattr(backbone, "classifier_tensors", ()))
     target: Any = getattr(backbone, "net", backbone)
-    if any(name.startswith("backbone.") for name in tensors):  # a run of this program
-        heads = ("head.", "aux_heads.")
-        classifier = {name for name in tensors if name.startswith(heads)}
-        tensors = {name.removeprefix("backbone."): t for name, t in tensors.items()}
+    classifier = set(getattr(backbone, "classifier_tensors", ()))
+    if any(name.startswith("backbone.") for name in tensors):  # saved by a run
         target = backbone
-    report = _load(target, tensors, classifier, source, sha256)
-    if hasattr(target, "transform_input") and target is not backbone:
-        # torchvision's GoogLeNet and Inception v3 weights: from our normalisation to theirs
-        target.transform_input = True
-    return report
+        classifier = {name for name in tensors if name.startswith(("head.", "aux_heads."))}
+        tensors = {name.removeprefix("backbone."): t for name, t in tensors.items()}
+    tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+    expected = target.state_dict()
+    fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
+    load_whole(target, fitting, source, "this model; check model.name and dataset.image_size")
+    return WeightReport(
+        source,
+        sha256,
+        matched=len(fitting),
+        missing=[name for name in expected if name not in tensors],
+        unexpected=[name for name in tensors if name not in expected],
+    )
+
+
+def convert_inputs(backbone: nn.Module) -> None:
+    """Let torchvision's GoogLeNet and Inception v3 read images as their weights need them.
+
+    They convert from ImageNet's normalisation to mean and std 0.5.
+    """
+    net = getattr(backbone, "net", None)
+    if hasattr(net, "transform_input"):
+        net.transform_input = True  # type: ignore[union-attr]
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a file; nothing in it is executed.
-
-    Raises:
-        UserError: where there is no such file, or it holds anything but tensors.
-    """
+    """Read the tensors of a file without executing any code in it."""
     if not path.is_file():
-        raise UserError(f"there is no file {path} to read weights from")
+        raise UserError(f"weights file {path} not found")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"{path} holds more than tensors and is not loaded, because unpickling it could run "
-            f"code; save its state_dict as .safetensors where you trust it"
+            f"{path} was not loaded: it holds more than tensors, and unpickling it could run "
+            f"code. If you trust it, save its state_dict as .safetensors"
         ) from error
-    except Exception as error:  # bytes that are no weights can end the readers in any way
-        raise UserError(f"{path}: {_first_line(error)}") from error
+    except Exception as error:  # damaged files end the readers in many ways
+        raise UserError(f"{path} cannot be read as weights: {_one_line(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
     if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
-        raise UserError(f"{path} holds no table of named tensors (a state_dict)")
+        raise UserError(f"{path} is not a state_dict (tensors by name)")
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def load_whole(model: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
-    """Load all the weights of a model, as a run has saved them.
+def load_whole(
+    model: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "the run's config"
+) -> None:
+    """Load every tensor of a model; only batch norm's counters may be missing, as in old files.
 
-    Raises:
-        UserError: with the name of the file, where they do not fit.
+    The message of an error names ``source`` and ``target``.
     """
+    counters = {n: t for n, t in model.state_dict().items() if n.endswith(COUNTER)}
     try:
-        _load_strictly(model, tensors)
+        model.load_state_dict({**counters, **tensors})
     except RuntimeError as error:
-        raise UserError(f"{source} does not fit the run's config: {_short(error)}") from error
-
-
-def _load_strictly(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load every tensor of a module; batch norm's counters may be missing, as in old files."""
-    counters = {n: t for n, t in module.state_dict().items() if n.endswith(COUNTER)}
-    module.load_state_dict({**counters, **tensors})
+        raise UserError(f"{source} does not fit {target}: {_one_line(error)}") from error
 
 
 def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
+    """Download published weights, or take them from the library's cache."""
     fetch = getattr(backbone, "fetch", None)
     if fetch is None:
         raise UserError(
-            f"this model has no published weights '{name}'; give a file "
-            f"({', '.join(SUFFIXES)}) as model.pretrained"
+            f"this model has no published weights '{name}'; set model.pretrained to a file "
+            f"({', '.join(SUFFIXES)})"
         )
     try:
-        published = fetch(name)
+        tensors, mean, std = fetch(name)
     except UserError:
         raise
-    except Exception as error:  # whatever a download can end in
+    except Exception as error:  # a download can fail in many ways
         raise UserError(
-            f"the weights '{name}' could not be fetched ({_first_line(error)}); without a network "
-            f"give a file as model.pretrained"
+            f"the weights '{name}' could not be downloaded ({_one_line(error)}); without a "
+            f"network set model.pretrained to a file"
         ) from error
-    backbone.mean, backbone.std = list(published.mean), list(published.std)  # type: ignore[assignment]
-    return dict(published.tensors)
+    backbone.mean, backbone.std = list(mean), list(std)  # type: ignore[assignment]
+    return dict(tensors)
 
 
-def _load(
-    target: nn.Module,
-    tensors: Mapping[str, Tensor],
-    classifier: set[str],
-    source: str,
-    sha256: str | None,
-) -> WeightReport:
-    """Load what fits; refuse if anything but the classifier does not."""
-    expected = target.state_dict()
-    given = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
-    missing = [name for name in expected if name not in given]
-    unexpected = [name for name in given if name not in expected]
-    kept = {n: t for n, t in given.items() if n in expected or n not in classifier}
-    try:
-        _load_strictly(target, kept)
-    except RuntimeError as error:
-        raise UserError(
-            f"{source} does not fit this model: {_short(error)}; check model.name and "
-            f"dataset.image_size"
-        ) from error
-    return WeightReport(source, sha256, len(kept), missing, unexpected)
-
-
-def _short(error: Exception) -> str:
-    """The message of an error on one line; PyTorch lists every tensor."""
-    line = " ".join(str(error).split())
+def _one_line(error: Exception) -> str:
+    """The start of a message on one line; PyTorch lists every tensor that does not fit."""
+    line = " ".join(str(error).split()) or type(error).__name__
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__

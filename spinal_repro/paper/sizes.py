@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import Classifier, Counts, build_model, count
+from spinal_repro.models.classifier import Classifier, build_model
+from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.paper.cells import Cell
 from spinal_repro.paper.regression import INPUTS, make_net

@@ -89,10 +89,11 @@ def _run(result: ResultGroup, run: Run) -> dict[str, str]:
 
 def _config(result: ResultGroup) -> str:
     """The configuration of the runs as YAML; that of a regression cell also without runs."""
-    if result.cell.regression is not None:
+    record = result.runs[0].record if result.runs else None
+    if isinstance(record, Record):
+        config = {key: v for key, v in record.config.items() if key not in LEFT_OUT}
+    elif result.cell.regression is not None:
         config = {"regression": result.cell.regression}
-    elif result.runs and isinstance(record := result.runs[0].record, Record):
-        config = {key: value for key, value in record.config.items() if key not in LEFT_OUT}
     else:
         return ""
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)

@@ -1,7 +1,7 @@
-"""Trackers: what a run tells to the tools in which people watch and compare their runs.
+"""Trackers: a run is reported to TensorBoard, MLflow or Weights & Biases.
 
-Off unless ``tracker=`` chooses one. Trackers are told what a run writes down anyway; nothing is
-ever read from them, and one that fails never stops a run.
+Off unless ``tracker=`` chooses one. A tracker only gets what the run records anyway; nothing is
+read back, and a tracker that fails never stops a run.
 """
 
 from spinal_repro.trackers.base import TRACKERS, About, Tracker

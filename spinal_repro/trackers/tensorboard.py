@@ -12,15 +12,12 @@ FOLDER = "tensorboard"
 
 @TRACKERS.register("tensorboard")
 class TensorBoard:
-    """Scalars by epoch; configuration and record as text, figures as images."""
+    """Scalars by epoch; configuration and record as text, the plot as an image."""
 
     library: ClassVar[str] = "tensorboard"
 
     def start(self, about: About) -> None:
-        """Open an event file beside those of earlier parts of the run.
-
-        Readers drop what those have from the first epoch on that is told again.
-        """
+        """Open another event file; readers ignore later epochs of the earlier ones."""
         from torch.utils.tensorboard import SummaryWriter
 
         first = about.epoch + 1 if about.epoch else 0  # before any epoch: the configuration too
@@ -31,14 +28,14 @@ class TensorBoard:
             self._writer.flush()
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """One scalar a figure."""
+        """One scalar per figure."""
         self._step = epoch
         for name, value in figures.items():
             self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
 
     def artifact(self, path: Path) -> None:
-        """PNG as an image, anything else as text."""
+        """A PNG as an image, JSON as text."""
         if path.suffix == ".png":
             import numpy as np
             from PIL import Image
@@ -50,12 +47,12 @@ class TensorBoard:
             self._text(path.stem, json.loads(path.read_text()))
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        """Scalars of the outcome stand at the last epoch."""
+        """Write the outcome as scalars of the last epoch."""
         for name, value in (outcome or {}).items():
             self._writer.add_scalar(name, value, self._step)
         self._writer.close()
 
     def _text(self, name: str, value: object) -> None:
         lines = json.dumps(value, indent=1).splitlines()
-        text = "\n".join(f"    {line}" for line in lines)  # shown as Markdown: a code block
+        text = "\n".join(f"    {line}" for line in lines)  # a code block in Markdown
         self._writer.add_text(name, text, self._step)

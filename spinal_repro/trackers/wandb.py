@@ -1,4 +1,4 @@
-"""Weights & Biases, offline unless asked otherwise."""
+"""Weights & Biases, offline by default."""
 
 import os
 import shutil
@@ -6,23 +6,33 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spinal_repro.errors import UserError
+from spinal_repro.errors import one_of
 from spinal_repro.trackers.base import TRACKERS, About
 
-MODES = ("offline", "online")
+# only what `log`, `artifact` and `close` pass on is collected
+SETTINGS = {
+    "console": "off",
+    "silent": True,
+    "disable_git": True,
+    "disable_code": True,
+    "save_code": False,
+    "x_disable_stats": True,
+    "x_disable_meta": True,
+    "x_save_requirements": False,
+}
 
 
 @TRACKERS.register("wandb")
 class WeightsAndBiases:
-    """Figures by epoch, configuration, summary; figures and record among the run's files.
+    """Figures by epoch, configuration and summary; plot and record among the run's files.
 
-    Offline, every part of a continued run is a folder of its own under one id: ``wandb sync`` of
+    Offline, each part of a continued run has its own folder, with the same id: ``wandb sync`` of
     all of them makes one run.
 
     Args:
-        mode: ``offline`` writes files into the run folder and connects to nothing.
-        project: Under which all runs are listed.
-        entity: The account or team; your own unless given.
+        mode: ``offline`` writes files into the run folder and connects to nothing; ``online``.
+        project: Name of the project that lists the runs.
+        entity: The account or team; None for your own.
     """
 
     library: ClassVar[str] = "wandb"
@@ -30,15 +40,14 @@ class WeightsAndBiases:
     def __init__(
         self, *, mode: str = "offline", project: str = "spinal", entity: str | None = None
     ) -> None:
-        if mode not in MODES:
-            raise UserError(f"tracker.mode must be one of {', '.join(MODES)}, got {mode}")
+        one_of("tracker.mode", mode, ("offline", "online"))
         self._mode: Any = mode  # a literal, to wandb
         self._project, self._entity = project, entity
 
     def start(self, about: About) -> None:
-        """Open a run of the id, with nothing collected but what it is told."""
+        """Open or continue the run with this id."""
         if self._mode == "offline":
-            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would go over the network
+            os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would use the network
         import wandb
 
         self._run = wandb.init(
@@ -51,32 +60,23 @@ class WeightsAndBiases:
             dir=str(about.folder),
             config=dict(about.config),
             reinit="create_new",
-            settings=wandb.Settings(
-                console="off",
-                silent=True,
-                disable_git=True,
-                disable_code=True,
-                save_code=False,
-                x_disable_stats=True,
-                x_disable_meta=True,
-                x_save_requirements=False,
-            ),
+            settings=wandb.Settings(**SETTINGS),
         )
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """One row of the history."""
-        self._run.log(dict(figures), step=epoch, commit=True)  # else it waits for the next
+        """One row of the history, written at once."""
+        self._run.log(dict(figures), step=epoch, commit=True)
 
     def artifact(self, path: Path) -> None:
-        """A copy among the run's files; a PNG as an image too."""
+        """A copy among the run's files; a PNG also as an image."""
         import wandb
 
         if path.suffix == ".png":
             self._run.summary[path.stem] = wandb.Image(str(path))
-        copy = shutil.copy(path, self._run.dir)  # else it would be a link to what may be moved
+        copy = shutil.copy(path, self._run.dir)  # wandb would link to the run folder
         self._run.save(str(copy), base_path=self._run.dir, policy="now")
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        """The outcome becomes the summary."""
+        """Write the outcome into the summary."""
         self._run.summary.update(dict(outcome or {}))
         self._run.finish(exit_code=1 if outcome is None else 0)

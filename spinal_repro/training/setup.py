@@ -14,7 +14,8 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import Counts, build_model, count
+from spinal_repro.models.classifier import build_model
+from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.models.pretrained import WeightReport
 from spinal_repro.training.device import autocast, compile_model, resolve_device

@@ -1,17 +1,16 @@
-"""Telling a tracker about a run, whatever the tracker does.
+"""Reports a run to a tracker, whatever the tracker does.
 
-The run folder's ``tracker.json`` holds, for each tracker that was used, the id of its run and the
-last epoch it was told. A run that continues, also with another tracker, tells what is missing.
+The run folder's ``tracker.json`` holds, for each tracker used, the id of its run and the last
+epoch that it has. A run that continues, also with another tracker, reports the missing epochs.
 """
 
 import contextlib
 import importlib
 import importlib.util
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from spinal_repro.config.schema import Component, Config
@@ -28,41 +27,30 @@ NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
 
 @cache
 def load_trackers() -> Registry[Tracker]:
-    """The registry with all trackers in it; none of their libraries is imported."""
+    """Import all trackers, without their libraries, and return the registry."""
     for module in ("tensorboard", "mlflow", "wandb"):
         importlib.import_module(f"spinal_repro.trackers.{module}")
     return TRACKERS
 
 
 def check_tracker(component: Component) -> Tracker | None:
-    """Build a tracker without starting it.
-
-    Returns:
-        The tracker; None for ``tracker=none``.
-
-    Raises:
-        UserError: for a name or option that does not exist, or a library that is not installed.
-    """
+    """Build a tracker without starting it; None for ``tracker=none``."""
     if component.name == NONE:
         return None
     tracker = load_trackers().build(component.name, component.options)
     if importlib.util.find_spec(tracker.library) is None:
         raise UserError(
-            f"tracker={component.name} needs a library that is not installed; install it with "
-            f"pip install 'spinal-repro[{component.name}]', or train without: tracker=none"
+            f"tracker={component.name} needs {tracker.library}: pip install "
+            f"'spinal-repro[{component.name}]', or train with tracker=none"
         )
     return tracker
 
 
 class Tracking(Callback):
-    """Context in which one run tells its tracker how it goes.
+    """Context that reports one run to its tracker.
 
-    The first call that fails is said once and is the last one; training never notices.
-
-    Args:
-        config: The resolved configuration, with the tracker in it.
-        folder: The run folder.
-        warn: Takes one line for people.
+    The first call that fails prints one warning through ``warn`` and ends tracking; training
+    continues.
     """
 
     def __init__(self, config: Config, folder: Path, warn: Callable[[str], None]) -> None:
@@ -70,97 +58,81 @@ class Tracking(Callback):
         self._name, self._config, self._folder = config.tracker.name, config, folder
         self._warn = warn
         self._outcome: dict[str, float] | None = None
-        self._memory: dict[str, Any] = {}
+        self._known: dict[str, dict[str, Any]] = {}  # tracker.json
+        self._memory: dict[str, Any] = {}  # the part of this tracker
 
     def __enter__(self) -> "Tracking":
         self._safely(self._start)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        tb: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._safely(lambda tracker: tracker.close(self._outcome))
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
         """Log the epochs that the tracker does not have, oldest first."""
-        self._log(run.state.history, run.state.timing)
-
-    def _log(self, history: list[dict[str, Any]], timing: list[dict[str, Any]]) -> None:
-
-        def echo(tracker: Tracker) -> None:
-            for entry, times in zip(history, timing, strict=True):
-                if entry["epoch"] > self._memory["epoch"]:
-                    tracker.log(entry["epoch"], _numbers({**entry, **times}))
-                    self._memory["epoch"] = entry["epoch"]
-                    self._remember()
-
-        self._safely(echo)
+        self._safely(lambda tracker: self._log(tracker, run.state.history, run.state.timing))
 
     def finish(self, record: Record, path: Path) -> None:
-        """Hand over the record and a picture of the history.
-
-        Args:
-            record: Of the finished run.
-            path: Its file.
-        """
-        self._log(record.history, record.timing)  # a run that stopped after training
-
-        def hand_over(tracker: Tracker) -> None:
-            with contextlib.suppress(ImportError):  # without matplotlib there is no picture
-                title = f"{record.run}, seed {record.seed}"
-                tracker.artifact(draw_history(record.history, title, self._folder / CURVE))
-            tracker.artifact(path)
-            self._outcome = outcome(record)
-
-        self._safely(hand_over)
+        """Hand over the record of the finished run, its file and a plot of its history."""
+        self._safely(lambda tracker: self._finish(tracker, record, path))
 
     def _start(self, tracker: Tracker) -> None:
         path = self._folder / MEMORY
-        everything = read_json(path) if path.is_file() else {}
-        self._memory = everything.get(self._name) or {"id": uuid.uuid4().hex, "epoch": 0}
+        self._known = read_json(path) if path.is_file() else {}
+        new = {"id": uuid.uuid4().hex, "epoch": 0}
+        self._memory = self._known.setdefault(self._name, new)
         self._remember()
-        about = About(
-            id=self._memory["id"],
-            name="/".join(self._config.run_dir.parts[-3:]),
-            folder=self._folder,
-            runs=Path(self._config.runs),
-            config=self._config.to_dict(),
-            epoch=self._memory["epoch"],
+        tracker.start(
+            About(
+                name="/".join(self._config.run_dir.parts[-3:]),
+                folder=self._folder,
+                runs=Path(self._config.runs),
+                config=self._config.to_dict(),
+                **self._memory,
+            )
         )
-        tracker.start(about)
+
+    def _log(
+        self, tracker: Tracker, history: list[dict[str, Any]], timing: list[dict[str, Any]]
+    ) -> None:
+        for entry, times in zip(history, timing, strict=True):
+            figures = {key: float(value) for key, value in {**entry, **times}.items()}
+            epoch = int(figures.pop("epoch"))
+            if epoch > self._memory["epoch"]:
+                tracker.log(epoch, figures)
+                self._memory["epoch"] = epoch
+                self._remember()
+
+    def _finish(self, tracker: Tracker, record: Record, path: Path) -> None:
+        self._log(tracker, record.history, record.timing)  # if it stopped after training
+        with contextlib.suppress(ImportError):  # no plot without matplotlib
+            title = f"{record.run}, seed {record.seed}"
+            tracker.artifact(draw_history(record.history, title, self._folder / CURVE))
+        tracker.artifact(path)
+        self._outcome = outcome(record)
 
     def _remember(self) -> None:
-        path = self._folder / MEMORY
-        everything = read_json(path) if path.is_file() else {}
-        write_json(path, {**everything, self._name: self._memory})
+        write_json(self._folder / MEMORY, self._known)
 
     def _safely(self, call: Callable[[Tracker], None]) -> None:
         """Call with the tracker; the first error ends tracking and nothing else."""
-        tracker = self._tracker
-        if tracker is None:
+        if self._tracker is None:
             return
         try:
-            call(tracker)
+            call(self._tracker)
         except Exception as error:
+            with contextlib.suppress(Exception):
+                self._tracker.close(None)
             self._tracker = None
-            with contextlib.suppress(Exception):  # let it put away what it can
-                tracker.close(None)
             first = (str(error).strip() or "no message").splitlines()[0]
             self._warn(
                 f"warning: tracker {self._name} failed ({type(error).__name__}: {first}); "
-                f"the run goes on without it"
+                f"the run continues without it"
             )
 
 
-def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {key: float(value) for key, value in entry.items() if key != "epoch"}
-
-
 def outcome(record: Record) -> dict[str, float]:
-    """The figures that a finished run is judged by: shares in [0, 1], counts, seconds."""
+    """The figures that a finished run is judged by: accuracies in [0, 1], counts, seconds."""
     selection, test = record.selection, record.test
     found: dict[str, float] = {
         "selected_epoch": selection.epoch,

@@ -38,7 +38,7 @@ def test_tensors_get_timm_s_names_in_order(script):
         script.renamed(published)
 
 
-def test_what_pip_brings_must_be_what_was_looked_at(script, tmp_path, monkeypatch):
+def test_another_checksum_is_refused(script, tmp_path, monkeypatch):
     import zipfile
 
     from spinal_repro.errors import UserError

@@ -2,101 +2,110 @@
 
 import copy
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
+from torch.nn import functional as F
 
-from spinal_repro.errors import UserError
-from spinal_repro.models.heads import HEADS, FCHead, SpinalHead
+from spinal_repro.models.counting import MultiplicationCounter
+from spinal_repro.models.heads import (
+    Arch2Head,
+    FCHead,
+    ProgressiveSpinalHead,
+    SpinalHead,
+    SpinalHidden,
+    SpinalStack,
+)
 
-# Which inputs each layer reads: (inputs, splits, layers) -> slices (recipes.md, section 5).
+# Inputs that each layer reads: (inputs, splits, layers) -> slices (recipes 5).
 SLICES = {
     (8, 2, 4): [[0, 1, 2, 3], [4, 5, 6, 7], [0, 1, 2, 3], [4, 5, 6, 7]],
-    (8, 4, 6): [[0, 1], [2, 3], [4, 5], [6, 7], [0, 1], [2, 3]],
     (10, 4, 6): [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9], [0, 1]],
     (11, 4, 4): [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10, 0]],
-    (14, 4, 4): [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 0, 1]],
     (10, 3, 4): [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 0, 1]],
-    (5, 2, 3): [[0, 1], [2, 3], [4, 0]],
     (4, 1, 3): [[0, 1, 2, 3], [0, 1, 2, 3], [0, 1, 2, 3]],
 }
-# Two rows of the same table and two more that never read some inputs, with the layers that would.
-SKIPPING = {(8, 4, 2): 4, (10, 4, 4): 5, (11, 4, 3): 4, (10, 3, 2): 4}
-
 STYLES = {
     "bare": {},
     "leaky": {"activation": "leaky_relu"},
     "linear-only": {"activation": "identity"},
-    "drop": {"dropout": 0.1},
     "drop-bn": {"dropout": 0.5, "norm": True},
-    "bn": {"norm": True},
 }
-ACTIVATIONS = {
-    "relu": functional.relu,
-    "leaky_relu": functional.leaky_relu,
-    "identity": lambda z: z,
-}
+ACTIVATIONS = {"relu": F.relu, "leaky_relu": F.leaky_relu, "identity": lambda z: z}
 
 
 def linears(module: nn.Module) -> list[nn.Linear]:
     return [m for m in module.modules() if isinstance(m, nn.Linear)]
 
 
-def norms(module: nn.Module) -> list[nn.BatchNorm1d]:
-    return [m for m in module.modules() if isinstance(m, nn.BatchNorm1d)]
-
-
 def parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters())
 
 
-def multiplications(head: nn.Module, in_features: int) -> int:
-    """Counted by hooks on the Linear layers as they are called."""
-    total = 0
-
-    def add(layer: nn.Linear, _inputs: object, _output: object) -> None:
-        nonlocal total
-        total += layer.in_features * layer.out_features
-
-    for layer in linears(head):
-        layer.register_forward_hook(add)
-    head.eval()(torch.zeros(1, in_features))
-    return total
+def multiplications(module: nn.Module, features: int) -> int:
+    device = next(module.parameters()).device
+    with torch.no_grad(), MultiplicationCounter() as counter:
+        module.eval()(torch.zeros(1, features, device=device))
+    return counter.total
 
 
-def batch_norm(norm: nn.BatchNorm1d, z: Tensor, training: bool) -> Tensor:
-    mean = z.mean(0) if training else norm.running_mean
-    var = z.var(0, correction=0) if training else norm.running_var
-    return (z - mean) / torch.sqrt(var + norm.eps) * norm.weight + norm.bias
+def with_real_norms(head: nn.Module) -> nn.Module:
+    """In double precision, with batch norm that is not the identity."""
+    for module in head.double().modules():
+        if isinstance(module, nn.BatchNorm1d):
+            for tensor in (module.weight, module.bias, module.running_mean):
+                nn.init.normal_(tensor)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return head
 
 
-def reference(
-    x: Tensor,
-    fc: list[nn.Linear],
-    bn: list[nn.BatchNorm1d],
-    slices: list[list[int]],
-    *,
-    training: bool,
-    dropout: float = 0.0,
-    norm: bool = False,
-    activation: str = "relu",
-    shared: bool = False,
-) -> Tensor:
-    """The Spinal head written out: ``fc`` are its Linear layers, the output layer last."""
+def make_head(in_features: int, num_classes: int, **options) -> SpinalHead:
+    torch.manual_seed(1)
+    return with_real_norms(SpinalHead(in_features, num_classes, **options))
+
+
+def batch_norm(norm: nn.BatchNorm1d, z: Tensor) -> Tensor:
+    running = norm.running_mean, norm.running_var
+    return F.batch_norm(z, *running, norm.weight, norm.bias, norm.training)
+
+
+def reference(head, x, slices, *, dropout=0.0, norm=False, activation="relu", shared=False):
+    """The Spinal head written out, with the weights of ``head``."""
+    fc, training = linears(head), head.training
+    bn = [m for m in head.modules() if isinstance(m, nn.BatchNorm1d)]
     outputs: list[Tensor] = []
     for k, indices in enumerate(slices):
         z = x[:, indices] if k == 0 else torch.cat([x[:, indices], outputs[-1]], dim=1)
         which = min(k, 1) if shared else k
-        z = functional.dropout(z, dropout, training)
-        z = z @ fc[which].weight.T + fc[which].bias
+        z = F.dropout(z, dropout, training) @ fc[which].weight.T + fc[which].bias
         if norm:
-            z = batch_norm(bn[which], z, training)
+            z = batch_norm(bn[which], z)
         outputs.append(ACTIVATIONS[activation](z))
-    last = functional.dropout(torch.cat(outputs, dim=1), dropout, training)
+    last = F.dropout(torch.cat(outputs, dim=1), dropout, training)
     return last @ fc[-1].weight.T + fc[-1].bias
+
+
+def assert_equal_to_reference(head: SpinalHead, slices, *, training: bool, **style) -> None:
+    """Outputs, and gradients of features and of every parameter."""
+    twin = copy.deepcopy(head.train(training))
+    x = torch.randn(7, head.in_features, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    torch.manual_seed(5)
+    logits = head(x)
+    torch.manual_seed(5)
+    expected = reference(twin, y, slices, **style)
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
+    direction = torch.randn_like(logits)
+    (logits * direction).sum().backward()
+    (expected * direction).sum().backward()
+    torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-11)
+    for ours, theirs in zip(head.parameters(), twin.parameters(), strict=True):
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
 
 
 def cyclic_slices(in_features: int, splits: int, layers: int) -> list[list[int]]:
@@ -104,168 +113,47 @@ def cyclic_slices(in_features: int, splits: int, layers: int) -> list[list[int]]
     return [[(k * size + i) % in_features for i in range(size)] for k in range(layers)]
 
 
-def halves(in_features: int, layers: int) -> list[list[int]]:
-    """A in odd layers, B in even ones (recipes.md, 1.1)."""
-    half = in_features // 2
-    a, b = list(range(half)), list(range(half, in_features))
-    return [a if k % 2 == 1 else b for k in range(1, layers + 1)]
-
-
-def make_head(in_features: int, num_classes: int, **options) -> SpinalHead:
-    """A head in double precision with batch norm that is not the identity."""
-    torch.manual_seed(1)
-    head = SpinalHead(in_features, num_classes, **options).double()
-    for norm in norms(head):
-        for tensor in (norm.weight, norm.bias, norm.running_mean):
-            nn.init.normal_(tensor)
-        nn.init.uniform_(norm.running_var, 0.5, 2.0)
-    return head
-
-
-def assert_equal_to_reference(
-    head: SpinalHead, slices: list[list[int]], *, training: bool, shared: bool = False, **style
-) -> None:
-    """Outputs, and gradients of features and of every parameter."""
-    twin = copy.deepcopy(head)
-    head.train(training)
-    features = torch.randn(7, head.in_features, dtype=torch.float64)
-    x, y = (features.clone().requires_grad_() for _ in range(2))
-
-    torch.manual_seed(5)
-    logits = head(x)
-    torch.manual_seed(5)
-    expected = reference(
-        y, linears(twin), norms(twin), slices, training=training, shared=shared, **style
-    )
-
-    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
-    direction = torch.randn_like(logits)
-    (logits * direction).sum().backward()
-    (expected * direction).sum().backward()
-    torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-11)
-    for (name, ours), theirs in zip(head.named_parameters(), twin.parameters(), strict=True):
-        assert theirs.grad is not None, name
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11, msg=name)
-
-
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("style", STYLES)
 def test_halves_equal_the_papers_description(style, shared, training):
     head = make_head(12, 5, width=4, layers=6, shared=shared, **STYLES[style])
-    assert_equal_to_reference(
-        head, halves(12, 6), training=training, shared=shared, **STYLES[style]
-    )
+    halves = [list(range(6)), list(range(6, 12))] * 3
+    assert_equal_to_reference(head, halves, training=training, shared=shared, **STYLES[style])
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("in_features, splits, layers", [*SLICES, (9, 1, 1), (6, 4, 33)])
-def test_any_splits_and_layers_equal_tiled_cyclic_slices(
-    in_features, splits, layers, shared, training
-):
-    options = {"dropout": 0.3, "norm": True}
-    head = make_head(
-        in_features, 3, width=2, layers=layers, splits=splits, shared=shared, **options
-    )
+def test_any_splits_and_layers_read_cyclic_slices(in_features, splits, layers, shared, training):
+    style = {"dropout": 0.3, "norm": True, "shared": shared}
+    head = make_head(in_features, 3, width=2, layers=layers, splits=splits, **style)
     slices = cyclic_slices(in_features, splits, layers)
-    assert_equal_to_reference(head, slices, training=training, shared=shared, **options)
-
-
-@pytest.mark.parametrize("in_features, splits, layers", SLICES)
-def test_slice_table(in_features, splits, layers):
-    """Layer k turns input i into 1 + i's place in its slice, and ignores the layer before."""
-    head = SpinalHead(in_features, 1, width=1, layers=layers, splits=splits, activation="identity")
-    size = round(in_features / splits)
-    for layer in linears(head)[:-1]:
-        nn.init.zeros_(layer.weight)
-        nn.init.zeros_(layer.bias)
-        with torch.no_grad():
-            layer.weight[0, :size] = torch.arange(1.0, size + 1)
-    places = head(torch.eye(in_features), pre_logits=True).T  # [layers, inputs]
-    read = [[0] * int(row.count_nonzero()) for row in places]
-    for row, slice_read in zip(places, read, strict=True):
-        for i in row.nonzero().flatten():
-            slice_read[int(row[i]) - 1] = int(i)
-    assert read == SLICES[in_features, splits, layers]
-
-
-@pytest.mark.parametrize("in_features, splits, layers", SLICES)
-def test_gradient_reaches_the_slices_of_the_layers_so_far(in_features, splits, layers):
-    """Layer k knows slices 1..k and nothing else: its own, and the rest through layer k-1."""
-    head = make_head(in_features, 1, width=3, layers=layers, splits=splits, activation="identity")
-    for k in range(layers):
-        x = torch.randn(1, in_features, dtype=torch.float64, requires_grad=True)
-        head(x, pre_logits=True)[:, 3 * k : 3 * k + 3].sum().backward()
-        seen = {i for part in SLICES[in_features, splits, layers][: k + 1] for i in part}
-        assert set(x.grad[0].nonzero().flatten().tolist()) == seen
-
-
-@pytest.mark.parametrize("in_features, splits, layers", SKIPPING)
-def test_skipped_inputs_are_refused_with_layers_that_work(in_features, splits, layers):
-    with pytest.raises(ValueError, match=r"never reach") as refused:
-        SpinalHead(in_features, 3, width=2, layers=layers, splits=splits)
-    named = int(re.search(r"use layers=(\d+)", str(refused.value))[1])
-    assert named == SKIPPING[in_features, splits, layers]
-    SpinalHead(in_features, 3, width=2, layers=named, splits=splits)
-    with pytest.raises(ValueError, match="never reach"):
-        SpinalHead(in_features, 3, width=2, layers=named - 1, splits=splits)
+    assert slices == SLICES.get((in_features, splits, layers), slices)
+    assert_equal_to_reference(head, slices, training=training, **style)
 
 
 def test_refused_exactly_where_an_input_would_not_be_read():
-    for in_features in range(1, 11):
+    """The message names the least number of layers or the most splits that work."""
+
+    def build(in_features, splits, layers):
+        return SpinalHead(in_features, 1, width=1, layers=layers, splits=splits)
+
+    for in_features in range(1, 8):
         for splits in range(1, 2 * in_features + 2):
-            for layers in range(1, 13):
+            for layers in range(1, 9):
                 slices = cyclic_slices(in_features, splits, layers)
-                complete = {i for part in slices for i in part} == set(range(in_features))
-                try:
-                    SpinalHead(in_features, 1, width=1, layers=layers, splits=splits)
-                    accepted = True
-                except ValueError:
-                    accepted = False
-                assert accepted == complete, (in_features, splits, layers)
-
-
-@pytest.mark.parametrize("in_features, splits", [(3, 8), (320, 640), (1, 2)])
-def test_empty_slices_are_refused_with_splits_that_work(in_features, splits):
-    with pytest.raises(ValueError, match="empty slices") as refused:
-        SpinalHead(in_features, 2, width=1, layers=splits, splits=splits)
-    named = int(re.search(r"use splits=(\d+)", str(refused.value))[1])
-    SpinalHead(in_features, 2, width=1, layers=named, splits=named)
-
-
-def test_layer_outputs_are_concatenated_in_layer_order():
-    head = make_head(6, 4, width=2, layers=4)
-    x = torch.randn(5, 6, dtype=torch.float64)
-    slices, z, expected = halves(6, 4), None, []
-    for layer, part in zip(linears(head)[:-1], slices, strict=True):
-        z = torch.relu(layer(x[:, part] if z is None else torch.cat([x[:, part], z], dim=1)))
-        expected.append(z)
-    torch.testing.assert_close(head(x, pre_logits=True), torch.cat(expected, dim=1))
-
-
-@pytest.mark.parametrize("shared", [False, True])
-def test_identity_activation_makes_the_head_an_affine_map(shared):
-    torch.manual_seed(0)
-    x, y = torch.randn(2, 9, 10, dtype=torch.float64)
-
-    def defect(activation: str) -> float:
-        head = make_head(10, 3, width=5, layers=4, activation=activation, shared=shared).eval()
-        mixed = head(0.3 * x + 0.7 * y) - 0.3 * head(x) - 0.7 * head(y)
-        return mixed.abs().max().item()
-
-    assert defect("identity") < 1e-12
-    assert defect("relu") > 1e-3
-
-
-def test_shared_weights_are_the_unshared_head_with_one_layer_copied():
-    shared = make_head(12, 3, width=4, layers=5, splits=3, shared=True, norm=True).eval()
-    own = make_head(12, 3, width=4, layers=5, splits=3, norm=True).eval()
-    for k, layer in enumerate(own.layers):
-        layer.load_state_dict(shared.layers[min(k, 1)].state_dict())
-    own.output.load_state_dict(shared.output.state_dict())
-    x = torch.randn(4, 12, dtype=torch.float64)
-    torch.testing.assert_close(shared(x), own(x), rtol=0, atol=0)
+                if {i for part in slices for i in part} == set(range(in_features)):
+                    build(in_features, splits, layers)
+                    continue
+                with pytest.raises(ValueError) as refused:
+                    build(in_features, splits, layers)
+                key, number = re.search(r"use (layers|splits)=(\d+)", str(refused.value)).groups()
+                named = {"splits": splits, "layers": 99} | {key: int(number)}
+                build(in_features, **named)
+                worse = named[key] - 1 if key == "layers" else 2 * named[key]
+                with pytest.raises(ValueError):
+                    build(in_features, **(named | {key: worse}))
 
 
 @pytest.mark.parametrize("norm", [False, True])
@@ -274,143 +162,244 @@ def test_shared_weights_are_the_unshared_head_with_one_layer_copied():
     [(160, 8, 6, 10), (160, 10, 6, 10), (128, 128, 4, 62), (128, 128, 4, 10), (5, 3, 2, 1)],
 )
 def test_closed_forms_of_the_halves(half, width, layers, classes, norm):
-    """Parameters, multiplications and activations of recipes.md, 1.1."""
+    """Parameters, multiplications and activations (recipes 1.1)."""
     head = SpinalHead(2 * half, classes, width=width, layers=layers, norm=norm)
     h, w, n, c = half, width, layers, classes
-    expected = h * w + w + (n - 1) * ((h + w) * w + w) + n * w * c + c + (2 * n * w if norm else 0)
-    assert parameters(head) == expected
-    assert multiplications(head, 2 * h) == h * w + (n - 1) * (h + w) * w + n * w * c
+    products = h * w + (n - 1) * (h + w) * w + n * w * c
+    assert parameters(head) == products + n * w + c + (2 * n * w if norm else 0)
+    assert multiplications(head, 2 * h) == products
     assert head.num_activations == n * w
 
 
 @pytest.mark.parametrize(
     "inputs, splits, width, layers, classes, published",
-    [  # parameters shared, unshared, and multiplications: the table of recipes.md, section 6
+    [  # parameters shared, unshared, and multiplications (recipes 6)
         (2048, 8, 20, 8, 10, (12_290, 45_530, 45_360)),
-        (1024, 8, 10, 8, 10, (3_490, 11_830, 11_740)),
         (1024, 8, 100, 8, 10, (43_810, 181_210, 180_400)),
-        (11, 4, 3, 7, 2, None),
-        (6, 1, 3, 1, 2, None),
+        (6, 1, 3, 1, 2, (6 * 3 + 3 + 3 * 2 + 2,) * 2 + (6 * 3 + 3 * 2,)),
     ],
 )
-def test_closed_forms_with_and_without_shared_weights(
-    inputs, splits, width, layers, classes, published
-):
-    s, w, k, o = round(inputs / splits), width, layers, classes
-    one, later, output = s * w + w, (s + w) * w + w, k * w * o + o
-    options = {"width": w, "layers": k, "splits": splits}
-    tied, own = (SpinalHead(inputs, o, **options, shared=flag) for flag in (True, False))
-    assert parameters(tied) == one + (later if k > 1 else 0) + output
-    assert parameters(own) == one + (k - 1) * later + output
-    expected = s * w + (k - 1) * (s + w) * w + k * w * o
-    assert multiplications(tied, inputs) == multiplications(own, inputs) == expected
-    if published is not None:
-        assert (parameters(tied), parameters(own), expected) == published
+def test_sizes_with_and_without_shared_weights(inputs, splits, width, layers, classes, published):
+    options = {"width": width, "layers": layers, "splits": splits}
+    shared, own = (SpinalHead(inputs, classes, **options, shared=flag) for flag in (True, False))
+    assert (parameters(shared), parameters(own), multiplications(own, inputs)) == published
+    assert multiplications(shared, inputs) == published[-1]
 
 
-def fc_reference(name: str) -> tuple[dict, nn.Sequential]:
-    """Options of an FC head and the same written out."""
-    if name == "cnn":
-        options = {"hidden": (50,), "dropout": (0.0, 0.5)}
-        layers = [nn.Linear(320, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 10)]
-    elif name == "vgg5":
-        options = {"hidden": (512,), "dropout": (0.5, 0.5), "norm": True}
-        layers = [nn.Dropout(0.5), nn.Linear(320, 512), nn.BatchNorm1d(512), nn.ReLU()]
-        layers += [nn.Dropout(0.5), nn.Linear(512, 10)]
-    elif name == "two hidden":
-        options = {"hidden": [7, 5], "activation": "tanh"}
-        layers = [nn.Linear(320, 7), nn.Tanh(), nn.Linear(7, 5), nn.Tanh(), nn.Linear(5, 10)]
-    else:
-        options = {"hidden": ()}
-        layers = [nn.Linear(320, 10)]
-    return options, nn.Sequential(*layers)
-
-
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("name", ["cnn", "vgg5", "two hidden", "linear"])
-def test_fc_head_layouts(name, training):
-    options, twin = fc_reference(name)
+@pytest.mark.parametrize(
+    ("options", "layers"),
+    [
+        (
+            {"hidden": (50,), "dropout": (0.0, 0.5)},
+            [nn.Linear(320, 50), nn.ReLU(), nn.Dropout(0.5), nn.Linear(50, 10)],
+        ),
+        (
+            {"hidden": [7, 5], "dropout": (0.5, 0.2, 0.1), "norm": True, "activation": "tanh"},
+            [
+                nn.Dropout(0.5), nn.Linear(320, 7), nn.BatchNorm1d(7), nn.Tanh(),
+                nn.Dropout(0.2), nn.Linear(7, 5), nn.BatchNorm1d(5), nn.Tanh(),
+                nn.Dropout(0.1), nn.Linear(5, 10),
+            ],
+        ),
+        ({"hidden": ()}, [nn.Linear(320, 10)]),
+    ],
+)  # fmt: skip
+def test_fc_head_layouts(options, layers):
     head = FCHead(320, 10, **options)
-    assert parameters(head) == parameters(twin)
-    for ours, theirs in zip(head.parameters(), twin.parameters(), strict=True):
-        theirs.data.copy_(ours.data)
-    x = torch.randn(6, 320)
-    head.train(training)
-    twin.train(training)
-    torch.manual_seed(3)
-    logits = head(x)
-    torch.manual_seed(3)
-    torch.testing.assert_close(logits, twin(x), rtol=0, atol=0)
+    assert list(map(repr, head.layers)) == list(map(repr, layers))
     assert head.num_activations == sum(options["hidden"])
 
 
-@pytest.mark.parametrize("value", [0, -1])
-@pytest.mark.parametrize("name", ["in_features", "num_classes", "width", "layers", "splits"])
-def test_spinal_counts_below_one_are_refused(name, value):
-    given = {"in_features": 8, "num_classes": 2, "width": 3, "layers": 2, "splits": 2, name: value}
-    with pytest.raises(
-        ValueError, match=f"{name} must (be 1 or more|lie between 1 and 1000), got {value}"
-    ):
-        SpinalHead(given.pop("in_features"), given.pop("num_classes"), **given)
+IMPOSSIBLE = [
+    (SpinalHead, {"in_features": 0}), (SpinalHead, {"num_classes": 0}), (SpinalHead, {"width": 0}),
+    (SpinalHead, {"layers": 0}), (SpinalHead, {"splits": -1}), (SpinalHead, {"splits": 9}),
+    (SpinalHead, {"dropout": 1.0}), (SpinalHead, {"dropout": float("nan")}),
+    (SpinalHead, {"output_dropout": -0.1}), (SpinalHead, {"activation": "relo"}),
+    (SpinalHead, {"order": (1, 2, 3)}), (SpinalHead, {"order": (2, 2, 3, 4)}),
+    (SpinalHead, {"order": (1, 1, 3, 4)}), (SpinalHead, {"order": (1, 2, 3, 5)}),
+    (SpinalHead, {"order": (1, 2, 3, 4), "shared": True}),
+    (FCHead, {"hidden": (0,)}), (FCHead, {"hidden": (5,), "dropout": (0.5,)}),
+    (FCHead, {"dropout": (1.5,)}), (FCHead, {"activation": "relo"}),
+    (ProgressiveSpinalHead, {"layer_dropout": 1.0}), (Arch2Head, {"taps": (4, 4)}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("value", [0, -1])
-def test_fc_counts_below_one_are_refused(value):
-    with pytest.raises(ValueError, match=f"in_features must be 1 or more, got {value}"):
-        FCHead(value, 2)
-    with pytest.raises(ValueError, match=f"num_classes must be 1 or more, got {value}"):
-        FCHead(8, value)
-    with pytest.raises(ValueError, match=f"hidden must be 1 or more, got {value}"):
-        FCHead(8, 2, hidden=(4, value))
+@pytest.mark.parametrize(("kind", "options"), IMPOSSIBLE)
+def test_impossible_arguments_are_refused(kind, options):
+    with pytest.raises(ValueError):
+        kind(**({"in_features": 8, "num_classes": 3} | options))
 
 
-@pytest.mark.parametrize("p", [-0.1, 1.0, 1.5, float("nan")])
-def test_probabilities_out_of_range_are_refused(p):
-    with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\)"):
-        SpinalHead(8, 2, dropout=p)
-    with pytest.raises(ValueError, match=r"dropout must lie in \[0, 1\)"):
-        FCHead(8, 2, hidden=(4,), dropout=(0.5, p))
+def test_the_output_layer_may_have_its_own_dropout():
+    head = SpinalHead(8, 3, width=4, layers=2, dropout=0.2, output_dropout=0.5)
+    assert [m.p for m in head.modules() if isinstance(m, nn.Dropout)] == [0.2, 0.2, 0.5]
 
 
-@pytest.mark.parametrize("dropout", [(0.5,), (0.5, 0.5, 0.5)])
-def test_fc_head_needs_one_probability_before_each_linear(dropout):
-    with pytest.raises(ValueError, match="before each of the 2 Linear layers"):
-        FCHead(8, 2, hidden=(4,), dropout=dropout)
+@pytest.mark.parametrize(
+    ("features", "width", "classes", "norm", "expected"),
+    [
+        (784, 128, 10, True, (514_218, 512_672)),
+        (256, 128, 62, False, (277_566, 276_992)),
+        (2048, 1024, 250, False, (16_220_410, 16_216_064)),
+        (2048, 200, 101, False, (2_166_949, 2_166_048)),
+    ],
+)
+def test_progressive_has_the_sizes_of_its_scripts(features, width, classes, norm, expected):
+    with torch.device("meta"):
+        head = ProgressiveSpinalHead(features, classes, width=width, norm=norm)
+    assert (parameters(head), multiplications(head, features)) == expected
+    assert head.num_activations == 4 * width
 
 
-def test_unknown_activation_names_the_nearest():
-    for build in (
-        lambda: SpinalHead(8, 2, activation="rellu"),
-        lambda: FCHead(8, 2, activation="rellu"),
-        lambda: FCHead(8, 2, hidden=(), activation="rellu"),
-    ):
-        with pytest.raises(UserError, match=r"no activation 'rellu'; did you mean 'relu'\?"):
-            build()
+@pytest.mark.parametrize(("layers", "norm"), [(1, False), (4, False), (6, True)])
+def test_progressive_computes_the_definition(layers, norm):
+    torch.manual_seed(0)
+    head = with_real_norms(ProgressiveSpinalHead(7, 3, width=5, layers=layers, norm=norm)).eval()
+    x = read = torch.randn(4, 7, dtype=torch.float64)
+    for layer in head.layers:
+        z = F.linear(read, layer[0].weight, layer[0].bias)
+        z = batch_norm(layer[1], z) if norm else z
+        read = torch.cat([read, z.clamp(min=0)], dim=1)
+    torch.testing.assert_close(head(x), F.linear(read, *head.output[-1].parameters()))
+    torch.testing.assert_close(head(x, pre_logits=True), read[:, 7:])
 
 
-def test_no_dropout_draws_no_random_numbers():
-    for head in (SpinalHead(8, 2), FCHead(8, 2, hidden=(4,), dropout=(0.0, 0.0))):
-        before = torch.get_rng_state()
-        head.train()(torch.zeros(3, 8))
-        assert torch.equal(torch.get_rng_state(), before)
+def test_progressive_shares_one_dropout_mask_from_the_second_layer_on():
+    torch.manual_seed(0)
+    head = ProgressiveSpinalHead(40, 3, width=5, dropout=0.5)
+    inputs = []
+    for linear in linears(head):
+        linear.register_forward_hook(lambda module, args, out: inputs.append(args[0]))
+    x = torch.randn(6, 40)
+    head(x)
+    assert torch.equal(inputs[0], x) and len(inputs) == 5
+    dropped = inputs[1][:, :40]
+    kept = dropped != 0
+    assert 0.3 < kept.float().mean() < 0.7
+    torch.testing.assert_close(dropped[kept], 2 * x[kept])
+    assert all(torch.equal(read[:, :40], dropped) for read in inputs[2:])
 
 
-def test_heads_are_registered_under_their_names():
-    assert isinstance(HEADS.build("spinal", {"layers": 2}, 8, 3), SpinalHead)
-    assert isinstance(HEADS.build("fc", {"hidden": [4]}, 8, 3), FCHead)
-    with pytest.raises(UserError, match=r"no head 'spinall'; did you mean 'spinal'\?"):
-        HEADS.build("spinall", {}, 8, 3)
-    with pytest.raises(UserError, match="head 'spinal': 1 layers read"):
-        HEADS.build("spinal", {"layers": 1}, 8, 3)
+def test_reused_layers_share_weights_and_the_last_two_are_never_used():
+    """Q2: the regression script's six layers."""
+    torch.manual_seed(0)
+    head = SpinalHead(8, 1, width=50, layers=6, order=(1, 2, 3, 4, 3, 4))
+    x, outputs, z = torch.randn(5, 8), [], torch.empty(5, 0)
+    for k, index in enumerate([0, 1, 2, 3, 2, 3]):
+        part = x[:, :4] if k % 2 == 0 else x[:, 4:]
+        z = F.relu(head.layers[index][0](torch.cat([part, z], dim=1)))
+        outputs.append(z)
+    torch.testing.assert_close(head(x), head.output(torch.cat(outputs, dim=1)))
+    head(x).sum().backward()
+    unused = {name for name, p in head.named_parameters() if p.grad is None}
+    assert unused == {f"layers.{k}.0.{kind}" for k in (4, 5) for kind in ("weight", "bias")}
+    assert (parameters(head), multiplications(head, 8)) == (14_301, 14_000)
 
 
-def test_the_output_layer_of_a_spinal_head_may_have_a_dropout_of_its_own():
-    head = SpinalHead(8, 3, width=4, layers=2, output_dropout=0.5)
-    assert [m.p for m in head.modules() if isinstance(m, nn.Dropout)] == [0.5]
-    assert isinstance(head.output[0], nn.Dropout)
-    none = SpinalHead(8, 3, width=4, layers=2, dropout=0.5, output_dropout=0.0)
-    assert len(none.output) == 1 and isinstance(none.layers[0][0], nn.Dropout)
-    same = SpinalHead(8, 3, width=4, layers=2, dropout=0.5)
-    assert [m.p for m in same.modules() if isinstance(m, nn.Dropout)] == [0.5] * 3
-    with pytest.raises(ValueError, match="output_dropout"):
-        SpinalHead(8, 3, output_dropout=1.0)
+GROWING = [
+    (SpinalHead, {"splits": 2, "layers": 2}),
+    (SpinalHead, {"splits": 3, "layers": 4, "norm": True, "dropout": 0.3}),
+    (SpinalHead, {"splits": 1, "layers": 1, "shared": True}),
+    (SpinalHead, {"splits": 4, "layers": 5, "shared": True}),
+    (ProgressiveSpinalHead, {"layers": 2, "norm": True}),
+]
+
+
+@pytest.mark.parametrize(("kind", "options"), GROWING)
+def test_added_layers_keep_the_function_and_learn(kind, options):
+    torch.manual_seed(0)
+    head = kind(12, 3, width=5, **options).double().eval()
+    x = torch.randn(64, 12, dtype=torch.float64)
+    before, old, total = head(x), dict(head.named_parameters()), options["layers"] + 3
+    head.add_layers(3)
+    torch.testing.assert_close(head(x), before, rtol=0, atol=1e-12)
+    new = dict(head.named_parameters())
+    replaced = [name for name in old if new[name] is not old[name]]
+    assert replaced == [name for name in old if name.startswith("output") and "weight" in name]
+    built = kind(12, 3, width=5, **(options | {"layers": total})).double().eval()
+    built.load_state_dict(head.state_dict())  # the same names and shapes, and the same slices
+    assert torch.equal(built(x), head(x))
+    outputs = head(x, pre_logits=True)
+    assert head.num_activations == built.num_activations == outputs.shape[1] == 5 * total
+    read = torch.cat([x, outputs], dim=1) if kind is ProgressiveSpinalHead else outputs
+    torch.testing.assert_close(head.output(read), head(x))
+
+    optimizer = torch.optim.SGD(head.train().parameters(), lr=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        F.cross_entropy(head(x), torch.arange(64) % 3).backward()
+        optimizer.step()
+    weights = {name: p for name, p in head.named_parameters() if name not in old and p.dim() == 2}
+    assert all(p.grad.abs().max() > 0 for p in [*weights.values(), head.output[-1].weight])
+
+
+@pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
+def test_hidden_is_a_stack_that_keeps_leading_dimensions(shape):
+    torch.manual_seed(0)
+    layer, stack = SpinalHidden(10, 12, layers=3), SpinalStack(10, width=4, layers=3)
+    stack.load_state_dict(layer.state_dict())
+    x = torch.randn(*shape, 10)
+    out = layer(x)
+    assert out.shape == (*shape, 12)
+    torch.testing.assert_close(out.reshape(-1, 12), stack(x.reshape(-1, 10)))
+
+
+@pytest.mark.parametrize(("layers", "near"), [(5, "layers=4 or layers=6"), (100, "layers=12")])
+def test_hidden_refuses_uneven_layers_and_names_near_ones(layers, near):
+    with pytest.raises(ValueError, match=near):
+        SpinalHidden(20, 12, layers=layers)
+
+
+@pytest.mark.parametrize("width", [30, 50, 300])
+def test_arch2_sizes(width):
+    with torch.device("meta"):
+        head = Arch2Head(784 + 1440 + 320, 10, width=width)
+    w, taps = width, ((392, 10), (720, 8), (160, 8))
+    stacks = sum(h * w + (n - 1) * (h + w) * w for h, n in taps)
+    assert multiplications(head, 2544) == stacks + 26 * w * 50 + 50 * 10
+    assert parameters(head) == stacks + 26 * w + 26 * w * 50 + 50 + 510
+    assert head.num_activations == 26 * w + 50
+
+
+def test_arch2_reads_each_tap_with_its_own_stack_in_order():
+    torch.manual_seed(0)
+    head = Arch2Head(14, 3, width=4, taps=(6, 2, 6), layers=(3, 2, 4), hidden=5)
+    x = torch.randn(2, 14)
+    taps = (x[:, :6], x[:, 6:8], x[:, 8:])
+    outputs = [stack(tap) for stack, tap in zip(head.stacks, taps, strict=True)]
+    torch.testing.assert_close(head(x), head.output(torch.cat(outputs, dim=1)))
+
+
+EXPORTED = {
+    "slices that wrap": lambda: SpinalHead(11, 3, width=5, layers=7, splits=4, norm=True),
+    "shared": lambda: SpinalHead(12, 3, width=5, layers=6, splits=3, shared=True, dropout=0.1),
+    "order": lambda: SpinalHead(8, 1, width=5, layers=6, order=(1, 2, 3, 4, 3, 4)),
+    "progressive": lambda: ProgressiveSpinalHead(12, 3, width=5),
+    "arch2": lambda: Arch2Head(12, 3, width=5, taps=(6, 2, 4), layers=(3, 2, 2)),
+    "hidden": lambda: SpinalHidden(12, 8, layers=4),
+}
+
+
+@pytest.mark.parametrize("name", EXPORTED)
+def test_heads_compile_into_one_graph_and_export_with_any_batch_size(name):
+    head = EXPORTED[name]()
+    x = torch.randn(7, getattr(head, "in_features", 12))
+    compiled = torch.compile(head, fullgraph=True, backend="eager")
+    torch.manual_seed(0)
+    expected = head(x)
+    torch.manual_seed(0)
+    torch.testing.assert_close(compiled(x), expected)
+    batch = torch.export.Dim("batch", min=2)
+    program = torch.export.export(head.eval(), (x[:4],), dynamic_shapes=({0: batch},))
+    torch.testing.assert_close(program.module()(x), head(x))
+
+
+def test_public_names_come_without_hydra_and_torchvision():
+    code = (
+        "import sys, spinal_repro; assert 'torch' not in sys.modules\n"
+        "from spinal_repro import SpinalHead, ProgressiveSpinalHead, SpinalHidden, to_spinal\n"
+        "to_spinal; SpinalHead(8, 2), ProgressiveSpinalHead(8, 2), SpinalHidden(8, 8)\n"
+        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('hydra', 'torchvision')))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

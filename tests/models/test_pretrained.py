@@ -1,16 +1,22 @@
-"""Loading weights: what fits is loaded and counted, all else is refused."""
+"""Loading weights: what fits is loaded and counted, everything else is refused."""
 
+import dataclasses
+import hashlib
+import io
 import os
 import pickle
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from torchvision import models
 
 from spinal_repro.config.schema import Component, DatasetConfig, RecipeConfig
 from spinal_repro.errors import UserError
 from spinal_repro.models.backbones import load_backbones
-from spinal_repro.models.backbones.library import Published
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_pretrained, read_tensors
 from spinal_repro.training.setup import normalisation
@@ -21,85 +27,78 @@ DATASET = DatasetConfig(
     test_size=1,
 )  # fmt: skip
 HEAD = Component("spinal", {"width": 8})
+NAME = "shufflenet_v2_x0_5"
 
 
-def resnet18():
-    return load_backbones().build("torchvision", {"name": "resnet18"}, 3, 32)
+def backbone(name=NAME):
+    return load_backbones().build("torchvision", {"name": name}, 3, 32)
+
+
+def build(model: Component, **options):
+    return build_model(DATASET, model, HEAD, image_size=64, **options)
+
+
+def pretrained(source: str, name=NAME, **options):
+    return build(Component(name, {"pretrained": source}, "torchvision"), **options)
 
 
 @pytest.fixture(scope="module")
-def whole():
+def whole() -> dict[str, torch.Tensor]:
     """The tensors of a whole network, classifier included, as its publisher would save them."""
-    from torchvision import models
-
     with torch.random.fork_rng():
         torch.manual_seed(5)
-        return models.resnet18().state_dict()
+        return models.get_model(NAME).state_dict()
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
 def test_a_file_is_loaded_and_counted(whole, tmp_path, suffix):
-    path = tmp_path / f"resnet18{suffix}"
+    path = tmp_path / f"weights{suffix}"
     if suffix == ".pth":
         torch.save({"state_dict": whole, "epoch": 3}, path)
     else:
         save_file(whole, path)
-    model = build_model(
-        DATASET, Component("resnet18", {"pretrained": str(path)}, "torchvision"), HEAD
-    )
+    model = pretrained(str(path))
     report = model.weights
     assert (report.matched, report.missing) == (len(whole) - 2, [])
-    assert sorted(report.unexpected) == ["fc.bias", "fc.weight"] and len(report.sha256) == 64
-    assert "120 tensors matched, 0 missing, 2 unexpected" in str(report)
-    for name, tensor in model.backbone.net.state_dict().items():
-        assert torch.equal(tensor, whole[name]), name
+    assert sorted(report.unexpected) == ["fc.bias", "fc.weight"]
+    assert report.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    loaded = model.backbone.net.state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in loaded.items())
 
 
 def test_a_file_that_is_not_here_is_looked_for_in_the_data_folder(whole, tmp_path, monkeypatch):
     (tmp_path / "data" / "weights").mkdir(parents=True)
     save_file(whole, tmp_path / "data" / "weights" / "w.safetensors")
     monkeypatch.chdir(tmp_path)
-
-    def build(name: str):
-        component = Component("resnet18", {"pretrained": name}, "torchvision")
-        return build_model(DATASET, component, HEAD, data_root="data").weights
-
-    assert build("weights/w.safetensors").source == "weights/w.safetensors"
-    with pytest.raises(UserError, match=r"neither here nor in the data folder data .*SPINAL_DATA"):
-        build("weights/v.safetensors")
+    loaded = pretrained("weights/w.safetensors", data_root="data").weights
+    assert loaded.source == "weights/w.safetensors"
+    with pytest.raises(UserError, match="SPINAL_DATA"):
+        pretrained("weights/v.safetensors", data_root="data")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "w.safetensors").write_bytes(b"broken")
-    with pytest.raises(UserError, match=r"w\.safetensors"):
-        build("weights/w.safetensors")  # what is here comes first
-
-
-def test_old_files_without_counters_are_taken(whole, tmp_path):
-    old = {name: t for name, t in whole.items() if not name.endswith("num_batches_tracked")}
-    torch.save(old, tmp_path / "old.pth")
-    report = load_pretrained(resnet18(), str(tmp_path / "old.pth"))
-    assert (report.matched, len(report.missing)) == (100, 20)
+    with pytest.raises(UserError):
+        pretrained("weights/w.safetensors", data_root="data")  # the one here is tried first
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.pop("layer1.0.conv1.weight"), "Missing .*layer1.0.conv1.weight"),
-        (lambda t: t.update(strange=torch.ones(1)), "Unexpected .*strange"),
-        (lambda t: t.update({"bn1.bias": torch.ones(3)}), "size mismatch for bn1.bias"),
         (lambda t: t.pop("fc.weight"), None),
+        (lambda t: [t.pop(n) for n in list(t) if n.endswith("num_batches_tracked")], None),
+        (lambda t: t.pop("conv1.0.weight"), "conv1.0.weight"),
+        (lambda t: t.update(strange=torch.ones(1)), "strange"),
+        (lambda t: t.update({"conv1.1.bias": torch.ones(3)}), "conv1.1.bias"),
     ],
 )
-def test_only_the_classifier_may_differ(whole, tmp_path, change, message):
-    tensors = dict(whole)
+def test_only_the_classifier_and_counters_may_differ(whole, tmp_path, change, message):
+    tensors, path = dict(whole), tmp_path / "changed.pth"
     change(tensors)
-    path = tmp_path / "changed.pth"
     torch.save(tensors, path)
-    body = resnet18()
     if message is None:
-        load_pretrained(body, str(path))
+        load_pretrained(backbone(), str(path))
     else:
         with pytest.raises(UserError, match=message):
-            load_pretrained(body, str(path))
+            load_pretrained(backbone(), str(path))
 
 
 class Attack:
@@ -119,36 +118,127 @@ def test_a_crafted_pickle_is_refused_and_not_run(tmp_path, write):
     assert not target.exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("none.pth", None, "there is no file"),
-        ("text.pth", b"hello", r"text\.pth"),
-        ("text.safetensors", b"hello", r"text\.safetensors: "),
-        ("empty.pth", b"", r"empty\.pth: "),
-    ],
-)
-def test_damaged_files(tmp_path, name, content, message):
-    path = tmp_path / name
+@pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"hello"])
+def test_damaged_files_are_named(tmp_path, name, content):
     if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(UserError, match=message):
-        read_tensors(path)
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        read_tensors(tmp_path / name)
 
 
-def test_a_list_of_tensors_is_no_table(tmp_path):
+def test_a_list_of_tensors_is_refused(tmp_path):
     torch.save([torch.ones(1)], tmp_path / "list.pth")
     with pytest.raises(UserError, match="state_dict"):
         read_tensors(tmp_path / "list.pth")
 
 
-def test_published_weights_bring_their_normalisation(whole):
-    body = resnet18()
-    body.fetch = lambda name: Published(dict(whole), [0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    assert load_pretrained(body, "IMAGENET1K_V1").sha256 is None
-    recipe = RecipeConfig(mean=None, std=None)
-    assert normalisation(recipe, body) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    assert normalisation(RecipeConfig(mean=[0.5], std=[0.2]), body) == ([0.5], [0.2])
+def test_own_backbones_take_only_files():
+    body = load_backbones().build("cifar_cnn", {}, 3, 32)
+    with pytest.raises(UserError, match=r"model\.pretrained"):
+        load_pretrained(body, "IMAGENET1K_V1")
+    with pytest.raises(UserError, match=r"recipe\.mean"):
+        normalisation(RecipeConfig(mean=None, std=None), body)
+
+
+def test_the_weights_of_a_run_are_taken(tmp_path):
+    first, path = build(Component("cifar_cnn", {})), tmp_path / "best.safetensors"
+    save_file(first.state_dict(), path)
+    second = build(Component("cifar_cnn", {"pretrained": str(path)}), seed=1)
+    for a, b in zip(first.backbone.parameters(), second.backbone.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_googlenet_computes_the_same_when_a_run_is_loaded_again(tmp_path):
+    """With pretrained weights it converts its inputs; so it must without loading them."""
+    path = tmp_path / "googlenet.pth"
+    torch.save(models.googlenet(init_weights=False).state_dict(), path)
+    trained = pretrained(str(path), "googlenet").eval()
+    again = pretrained(str(path), "googlenet", load_weights=False).eval()
+    scratch = build(Component("googlenet", {}, "torchvision")).eval()
+    images = torch.rand(2, 3, 64, 64)
+    assert again.weights is None and not torch.equal(again(images), trained(images))
+    for model in (again, scratch):
+        model.load_state_dict(trained.state_dict())
+    assert torch.equal(again(images), trained(images))
+    assert not torch.equal(scratch(images), trained(images))
+
+
+def test_real_weights(real_data):
+    path = real_data / "weights" / "tf_efficientnet_lite0.pth"
+    if not path.is_file():
+        pytest.skip(f"there is no {path}")
+    body = load_backbones().build("timm", {"name": "tf_efficientnet_lite0"}, 3, 32)
+    report = load_pretrained(body, str(path))
+    assert (report.matched, report.missing) == (294, [])
+    assert report.unexpected == ["classifier.weight", "classifier.bias"]
+    assert body.mean == [0.5, 0.5, 0.5]
+
+
+class Server:
+    """Serves one file; counts requests, and may fail."""
+
+    def __init__(self, content: bytes) -> None:
+        self.content, self.status, self.requests = content, 200, 0
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.requests += 1
+                self.send_response(server.status)
+                self.send_header("Content-Length", str(len(server.content)))
+                self.end_headers()
+                if server.status == 200:
+                    self.wfile.write(server.content)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("localhost", 0), Handler)
+        threading.Thread(target=self.http.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server(whole, tmp_path, monkeypatch) -> Iterator[Server]:
+    """The weights behind the name IMAGENET1K_V1, with the checksum that torchvision verifies."""
+    buffer = io.BytesIO()
+    torch.save(whole, buffer)
+    made = Server(buffer.getvalue())
+    digest = hashlib.sha256(made.content).hexdigest()[:8]
+    url = f"http://localhost:{made.http.server_port}/{NAME}-{digest}.pth"
+    entry = models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
+    monkeypatch.setattr(entry, "_value_", dataclasses.replace(entry.value, url=url))
+    before = torch.hub.get_dir()
+    torch.hub.set_dir(tmp_path / "torch")
+    yield made
+    torch.hub.set_dir(before)
+    made.http.shutdown()
+
+
+def test_named_weights_are_downloaded_once_and_bring_their_normalisation(server, whole):
+    built = pretrained("IMAGENET1K_V1")
+    assert (built.weights.source, built.weights.sha256) == ("IMAGENET1K_V1", None)
+    loaded = built.backbone.net.state_dict()
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in loaded.items())
+    expected = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    assert normalisation(RecipeConfig(mean=None, std=None), built.backbone) == expected
+    assert normalisation(RecipeConfig(mean=[0.5], std=[0.2]), built.backbone) == ([0.5], [0.2])
+    pretrained("IMAGENET1K_V1")
+    assert server.requests == 1  # the second time from torch's cache
+
+
+def test_a_download_with_a_wrong_checksum_is_refused_and_not_kept(server):
+    good, server.content = server.content, server.content[:-1] + b"x"
+    with pytest.raises(UserError):
+        pretrained("IMAGENET1K_V1")
+    server.content = good
+    assert pretrained("IMAGENET1K_V1").weights is not None
+
+
+def test_a_download_that_fails_points_to_a_file(server):
+    server.status = 503
+    with pytest.raises(UserError, match=r"503.*model\.pretrained"):
+        pretrained("IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(
@@ -164,45 +254,3 @@ def test_names_of_weights_are_exact(kind, name, tag, near):
         body = load_backbones().build(kind, {"name": name}, 3, 32)
     with pytest.raises(UserError, match=near):
         load_pretrained(body, tag)
-
-
-def test_own_backbones_take_files_alone(tmp_path):
-    body = load_backbones().build("cifar_cnn", {}, 3, 32)
-    with pytest.raises(UserError, match="give a file"):
-        load_pretrained(body, "IMAGENET1K_V1")
-    with pytest.raises(UserError, match=r"recipe\.mean"):
-        normalisation(RecipeConfig(mean=None, std=None), body)
-
-
-def test_the_weights_of_a_run_are_taken(tmp_path):
-    first = build_model(DATASET, Component("cifar_cnn", {}), HEAD, seed=1)
-    path = tmp_path / "best.safetensors"
-    save_file(first.state_dict(), path)
-    second = build_model(DATASET, Component("cifar_cnn", {"pretrained": str(path)}), HEAD)
-    for a, b in zip(first.backbone.parameters(), second.backbone.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_a_frozen_backbone_stays_as_it_is():
-    model = build_model(DATASET, Component("cifar_cnn", {"freeze": "backbone"}), HEAD)
-    before = {name: tensor.clone() for name, tensor in model.backbone.state_dict().items()}
-    model.train()
-    assert model.head.training and not any(m.training for m in model.backbone.modules())
-    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1.0)
-    model(torch.rand(4, 3, 32, 32)).square().sum().backward()
-    optimizer.step()
-    assert all(torch.equal(t, before[n]) for n, t in model.backbone.state_dict().items())
-    assert all(p.grad is not None for p in model.head.parameters())
-    with pytest.raises(UserError, match="did you mean 'backbone'"):
-        build_model(DATASET, Component("cifar_cnn", {"freeze": "backbones"}), HEAD)
-
-
-def test_real_weights(real_data):
-    path = real_data / "weights" / "tf_efficientnet_lite0.pth"
-    if not path.is_file():
-        pytest.skip(f"there is no {path}")
-    body = load_backbones().build("timm", {"name": "tf_efficientnet_lite0"}, 3, 32)
-    report = load_pretrained(body, str(path))
-    assert (report.matched, report.missing) == (294, [])
-    assert report.unexpected == ["classifier.weight", "classifier.bias"]
-    assert body.mean == [0.5, 0.5, 0.5]

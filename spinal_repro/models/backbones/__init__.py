@@ -1,9 +1,9 @@
 """Backbones: images ``[N, C, H, W]`` to features ``[N, D]``. They know nothing of heads.
 
 A backbone is a module with ``num_features`` (D), built as
-``constructor(channels, image_size, **options)`` and registered under a name. Every file of this
-folder is imported the first time a backbone is asked for, so a new file is all that a new
-family needs.
+``constructor(channels, image_size, **options)`` with the side of the images in pixels, and
+registered under a name. All files of this folder are imported when the first backbone is built,
+so a new family needs no more than a file.
 """
 
 import importlib
@@ -19,7 +19,13 @@ BACKBONES: Registry[nn.Module] = Registry("model")
 
 @cache
 def load_backbones() -> Registry[nn.Module]:
-    """The registry with every family of this folder in it."""
+    """Import every family of this folder and return the registry."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
     return BACKBONES
+
+
+def check_image_size(image_size: int, least: int) -> None:
+    """Refuse images smaller than ``least`` px."""
+    if image_size < least:
+        raise ValueError(f"images of {image_size} px are too small; {least} px or more are needed")

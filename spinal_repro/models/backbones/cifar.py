@@ -1,10 +1,20 @@
-"""The convolutional network of the CIFAR "CNN dropout" scripts."""
+"""The "CNN dropout" network and the VGG networks of the CIFAR scripts."""
+
+from functools import partial
 
 from torch import Tensor, nn
 
-from spinal_repro.models.backbones import BACKBONES
+from spinal_repro.models.backbones import BACKBONES, check_image_size
 
-BLOCKS = ((32, 64), (128, 128), (256, 256))
+CNN_BLOCKS = ((32, 64), (128, 128), (256, 256))
+VGG_WIDTHS = (64, 128, 256, 512, 512)
+# number of convolutions in each of the five blocks
+VGG_DEPTHS = {
+    "vgg11_bn": (1, 1, 2, 2, 2),
+    "vgg13_bn": (2, 2, 2, 2, 2),
+    "vgg16_bn": (2, 2, 3, 3, 3),
+    "vgg19_bn": (2, 2, 4, 4, 4),
+}
 
 
 @BACKBONES.register("cifar_cnn")
@@ -17,11 +27,9 @@ class CifarCNN(nn.Module):
 
     def __init__(self, channels: int, image_size: int) -> None:
         super().__init__()
-        side = image_size // 2 ** len(BLOCKS)
-        if side < 1:
-            raise ValueError(f"images of {image_size} px are too small; 8 px or more are needed")
+        check_image_size(image_size, 8)
         layers: list[nn.Module] = []
-        for number, (first, second) in enumerate(BLOCKS):
+        for number, (first, second) in enumerate(CNN_BLOCKS):
             layers += [
                 nn.Conv2d(channels, first, 3, padding=1),
                 nn.BatchNorm2d(first),
@@ -34,9 +42,37 @@ class CifarCNN(nn.Module):
                 layers.append(nn.Dropout2d(0.05))
             channels = second
         self.layers = nn.Sequential(*layers)
-        self.num_features = channels * side * side
+        self.num_features = channels * (image_size // 8) ** 2
 
     def forward(self, images: Tensor) -> Tensor:
         """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        features: Tensor = self.layers(images)
-        return features.flatten(1)
+        return self.layers(images).flatten(1)
+
+
+class CifarVGG(nn.Module):
+    """VGG-11, 13, 16 or 19 for small images (``VGG_*_CIFAR*.py``; recipes 2.5).
+
+    Each convolution is 3x3 with bias, followed by batch norm and ReLU; default initialisation.
+    32x32 images give 512 features.
+    """
+
+    def __init__(self, depths: tuple[int, ...], channels: int, image_size: int) -> None:
+        super().__init__()
+        check_image_size(image_size, 32)
+        layers: list[nn.Module] = []
+        for width, depth in zip(VGG_WIDTHS, depths, strict=True):
+            for _ in range(depth):
+                conv = nn.Conv2d(channels, width, 3, padding=1)
+                layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.layers = nn.Sequential(*layers)
+        self.num_features = channels * (image_size // 32) ** 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
+        return self.layers(images).flatten(1)
+
+
+for _name, _depths in VGG_DEPTHS.items():
+    BACKBONES.register(_name)(partial(CifarVGG, _depths))

@@ -1,6 +1,6 @@
 """DenseNet for 32 px images.
 
-The original had DenseNet scripts until 2020-07-02 and deleted them (recipes 4.4), so this is
+The original repository deleted its DenseNet scripts on 2020-07-02 (recipes 4.4), so this is
 inferred: the smallest bottleneck-compression network of the DenseNet paper (arXiv 1608.06993).
 """
 
@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spinal_repro.models.backbones import BACKBONES
+from spinal_repro.models.backbones import BACKBONES, check_image_size
 
-BOTTLENECK = 4  # a 1x1 convolution narrows to this many times the growth
+BOTTLENECK = 4  # a 1x1 convolution has this many times the growth as channels
 COMPRESSION = 2  # a transition divides the channels by this
 
 
 class _Dense(nn.Module):
-    """BN, ReLU, 1x1, BN, ReLU, 3x3; its ``growth`` channels are joined to its input."""
+    """BN, ReLU, 1x1, BN, ReLU, 3x3; its ``growth`` channels are appended to its input."""
 
     def __init__(self, width: int, growth: int) -> None:
         super().__init__()
@@ -30,21 +30,18 @@ class _Dense(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[N, width, H, W]`` to ``[N, width + growth, H, W]``."""
         return torch.cat([x, self.layers(x)], dim=1)
 
 
 @BACKBONES.register("densenet")
 class DenseNet(nn.Module):
-    """DenseNet-BC with three dense blocks; L = 100 and k = 12 unless said otherwise.
+    """DenseNet-BC with three dense blocks, by default L = 100 and k = 12.
 
     32x32 images give 342 features, averaged over the last 8x8 map. Kaiming normal convolutions.
 
     Args:
-        channels: Channels of the images.
-        image_size: Their side in pixels.
-        depth: L: convolutions and the classifier; 6 n + 4.
-        growth: k: channels that a layer adds.
+        depth: L, the number of convolutions plus the classifier; 6 n + 4.
+        growth: k, the channels that a layer adds.
     """
 
     def __init__(
@@ -55,8 +52,7 @@ class DenseNet(nn.Module):
             raise ValueError(f"depth must be 6 n + 4 (10, 16, ..., 100), got {depth}")
         if growth < 1:
             raise ValueError(f"growth must be 1 or more, got {growth}")
-        if image_size < 4:
-            raise ValueError(f"images of {image_size} px are too small; 4 px or more are needed")
+        check_image_size(image_size, 4)
         width = 2 * growth
         layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
         for block in range(3):

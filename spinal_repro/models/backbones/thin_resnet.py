@@ -17,7 +17,7 @@ def _conv(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; no activation after the addition (Q13)."""
+    """Two 3x3 convolutions and a shortcut; no activation after the addition (Q13)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
@@ -33,24 +33,20 @@ class _Block(nn.Module):
             self.shortcut = nn.Sequential(_conv(width_in, width, stride), nn.BatchNorm2d(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Maps ``[N, width_in, H, W]`` to ``[N, width, H / stride, W / stride]``."""
-        total: Tensor = self.body(x) + self.shortcut(x)
-        return total
+        return self.body(x) + self.shortcut(x)
 
 
 class ThinResNet(nn.Module):
     """Stem and four stages of 32 to 256 channels (``ResNet_*_CIFAR*.py``; recipes 2.6).
 
-    32x32 images give maps of 256 x 4 x 4, max-pooled ``pool`` x ``pool``. With 4 there is one
-    vector of 256 features, what the original's FC head sees. With 2 the four cells of a 2x2 map
-    follow each other, each with all its channels: (0,0), (0,1), (1,0), (1,1), 1024 features, so
-    that a Spinal head of four splits sees one cell with each layer (Q12). Convolutions start
-    Kaiming normal (fan out), batch norm at 1 and 0.
+    32x32 images give maps of 256 x 4 x 4, max-pooled ``pool`` x ``pool``. With ``pool=4`` there
+    is one vector of 256 features, as for the original's FC head. With ``pool=2`` the four cells
+    of a 2x2 map follow each other, each with all its channels: (0,0), (0,1), (1,0), (1,1), 1024
+    features, so that a Spinal head with four splits reads one cell per layer (Q12). Convolutions
+    start Kaiming normal (fan out), batch norm at 1 and 0.
 
     Args:
-        blocks: Blocks of each stage.
-        channels: Channels of the images.
-        image_size: Their side in pixels.
+        blocks: Number of blocks in each stage.
         pool: Side of the max-pooling window: 1, 2 or 4.
     """
 
@@ -85,7 +81,7 @@ class ThinResNet(nn.Module):
         self.num_features = WIDTHS[-1] * (side // pool) ** 2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``, position by position."""
+        """Images ``[N, C, H, W]`` to features ``[N, D]``, cell by cell."""
         cells = F.max_pool2d(self.stages(self.stem(images)), self.pool)
         return cells.permute(0, 2, 3, 1).flatten(1)
 

@@ -12,22 +12,17 @@ from spinal_repro.models.heads.spinal import SpinalStack
 
 @HEADS.register("arch2")
 class Arch2Head(nn.Module):
-    """One Spinal stack for each tap of a backbone, read together (recipes 2.2).
+    """One Spinal stack for each tap of a backbone (recipes 2.2).
 
-    The features are the taps' features side by side: for the paper's network the raw image
-    (784), the first convolution block (1440) and the second (320). Each tap has a stack of its
-    own with two splits and ReLU. All layer outputs, tap by tap, feed Linear, ReLU, Linear.
+    The features are those of the taps, concatenated: in the paper's network the raw image (784),
+    the first convolution block (1440) and the second (320). Each tap has its own stack with two
+    splits and ReLU. All layer outputs, tap by tap, feed Linear, ReLU, Linear.
 
     Args:
-        in_features: Number of features D, the sum of ``taps``.
-        num_classes: Number of logits C.
         width: Outputs of one layer of any stack, w: 30 for MNIST, 50 or 300 for other sets.
         taps: Number of features of each tap.
         layers: Number of layers of each tap's stack.
         hidden: Width of the hidden layer that reads all stacks.
-
-    Raises:
-        ValueError: where the taps do not add up to the features, or for counts below 1.
     """
 
     def __init__(
@@ -44,9 +39,9 @@ class Arch2Head(nn.Module):
         check_counts(in_features=in_features, num_classes=num_classes, hidden=hidden)
         if len(taps) != len(layers) or sum(taps) != in_features:
             raise ValueError(
-                f"taps must add up to the {in_features} features of the backbone and have a number "
-                f"of layers each, got taps={list(taps)} (sum {sum(taps)}), layers={list(layers)}; "
-                "model=arch2 has such taps"
+                f"taps must add up to the {in_features} features of the backbone, with one number "
+                f"of layers for each; got taps={list(taps)} (sum {sum(taps)}), "
+                f"layers={list(layers)}. The backbone with these taps is model=arch2"
             )
         self.taps = list(taps)
         self.stacks = nn.ModuleList(
@@ -59,5 +54,4 @@ class Arch2Head(nn.Module):
         """Features ``[N, D]``, tap after tap, to logits ``[N, C]``."""
         parts = features.split(self.taps, dim=1)
         outputs = [stack(part) for stack, part in zip(self.stacks, parts, strict=True)]
-        logits: Tensor = self.output(torch.cat(outputs, dim=1))
-        return logits
+        return self.output(torch.cat(outputs, dim=1))

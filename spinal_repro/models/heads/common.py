@@ -1,12 +1,13 @@
-"""What all heads share: the registry, activations, checks of arguments."""
+"""Shared by all heads: the registry, activations, one hidden layer, checks of arguments."""
 
-import torch
+from typing import Any
+
+import torch.nn.functional as F
 from torch import nn
 
 from spinal_repro.errors import unknown
 from spinal_repro.registry import Registry
 
-MAX_LAYERS = 1000
 HEADS: Registry[nn.Module] = Registry("head")
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
@@ -20,11 +21,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 
 
 def make_activation(name: str) -> nn.Module:
-    """The activation of a name.
-
-    Raises:
-        UserError: for a name that is not in `ACTIVATIONS`.
-    """
+    """Build an activation by its name in `ACTIVATIONS`."""
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
@@ -37,22 +34,17 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
-def check_layers(layers: int, least: int = 1) -> None:
-    """Refuse numbers of layers that are too small, or that nobody waits for."""
-    if not least <= layers <= MAX_LAYERS:
-        raise ValueError(f"layers must lie between {least} and {MAX_LAYERS}, got {layers}")
-
-
-def check_probability(name: str, value: float) -> None:
-    """Refuse what is no dropout probability."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must lie in [0, 1), got {value}")
+def check_probabilities(**probabilities: float) -> None:
+    """Refuse dropout probabilities outside [0, 1)."""
+    for name, value in probabilities.items():
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
 
 
 def make_layer(
     in_features: int, out_features: int, dropout: float, norm: bool, activation: str
 ) -> nn.Sequential:
-    """One hidden layer: Dropout, Linear, BatchNorm1d (if ``norm``), activation (recipes 1.2)."""
+    """Build one hidden layer: Dropout, Linear, BatchNorm1d, activation (recipes 1.2)."""
     parts = [*make_dropout(dropout), nn.Linear(in_features, out_features)]
     if norm:
         parts.append(nn.BatchNorm1d(out_features))
@@ -60,28 +52,23 @@ def make_layer(
 
 
 def make_dropout(p: float) -> list[nn.Module]:
-    """No module for p = 0, so that no random number is drawn for it."""
+    """Build a Dropout, or nothing for p = 0, so that it draws no random numbers."""
     return [nn.Dropout(p)] if p > 0 else []
 
 
-def pad_linear_inputs(linear: nn.Linear, extra: int) -> nn.Linear:
-    """A copy of a Linear that reads ``extra`` more inputs, at the end, with weight zero.
+def append_layers(head: Any, layers: int) -> None:
+    """Append layers to a Spinal head; see `SpinalHead.add_layers`."""
+    check_counts(layers=layers)
+    for _ in range(layers):
+        head._append()
+    output = head.output[-1]
+    head.layers.to(output.weight.device, output.weight.dtype).train(head.training)
+    pad_linear_inputs(output, layers * head.width)
 
-    It computes what the old one did, whatever the new inputs are. The bias stays the same
-    parameter.
-    """
+
+def pad_linear_inputs(linear: nn.Linear, extra: int) -> None:
+    """Give a Linear more inputs, at the end, with weight zero; the bias stays as it is."""
     weight = linear.weight
-    wider = nn.utils.skip_init(
-        nn.Linear,
-        linear.in_features + extra,
-        linear.out_features,
-        bias=linear.bias is not None,
-        device=weight.device,
-        dtype=weight.dtype,
-    )
-    with torch.no_grad():
-        wider.weight[:, : linear.in_features] = weight
-        wider.weight[:, linear.in_features :] = 0
-    wider.weight.requires_grad_(weight.requires_grad)
-    wider.bias = linear.bias
-    return wider.train(linear.training)
+    padded = F.pad(weight.detach(), (0, extra))
+    linear.weight = nn.Parameter(padded, requires_grad=weight.requires_grad)
+    linear.in_features += extra

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from spinal_repro.models.heads.common import (
     HEADS,
     check_counts,
-    check_layers,
-    check_probability,
+    check_probabilities,
     make_activation,
     make_dropout,
     make_layer,
@@ -23,15 +22,8 @@ class FCHead(nn.Module):
     and the output Linear. ``hidden=()`` is a plain linear classifier.
 
     Args:
-        in_features: Number of features D.
-        num_classes: Number of logits C.
         hidden: Widths of the hidden layers.
-        dropout: One probability before each Linear, ``len(hidden) + 1`` of them; empty is none.
-        norm: Batch norm between each hidden Linear and its activation.
-        activation: A name in `ACTIVATIONS`.
-
-    Raises:
-        ValueError: for counts below 1, probabilities outside [0, 1) or a wrong number of them.
+        dropout: One probability before each Linear, ``len(hidden) + 1`` of them; empty for none.
     """
 
     def __init__(
@@ -46,17 +38,16 @@ class FCHead(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(in_features=in_features, num_classes=num_classes)
-        check_layers(len(hidden), least=0)
         for width in hidden:
             check_counts(hidden=width)
         if len(dropout) not in (0, len(hidden) + 1):
             raise ValueError(
-                f"dropout needs one probability before each of the {len(hidden) + 1} Linear "
-                f"layers, or none at all, got {list(dropout)}"
+                f"dropout needs {len(hidden) + 1} probabilities, one before each Linear, or none; "
+                f"got {list(dropout)}"
             )
         for p in dropout:
-            check_probability("dropout", p)
-        make_activation(activation)  # refuses an unknown name where there is no hidden layer too
+            check_probabilities(dropout=p)
+        make_activation(activation)  # refuses an unknown name without hidden layers too
         before = list(dropout) or [0.0] * (len(hidden) + 1)
         layers: list[nn.Module] = []
         width_in = in_features
@@ -69,5 +60,4 @@ class FCHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Features ``[N, D]`` to logits ``[N, C]``."""
-        logits: Tensor = self.layers(features)
-        return logits
+        return self.layers(features)

@@ -5,38 +5,30 @@ from torch import Tensor, nn
 
 from spinal_repro.models.heads.common import (
     HEADS,
+    append_layers,
     check_counts,
-    check_layers,
-    check_probability,
+    check_probabilities,
     make_dropout,
     make_layer,
-    pad_linear_inputs,
 )
 
 
 @HEADS.register("progressive")
 class ProgressiveSpinalHead(nn.Module):
-    """Progressive Spinal head: every layer sees all features and all earlier outputs.
+    """Progressive Spinal head: every layer reads all features and all earlier outputs.
 
     Layer 1 reads the features x, layer k > 1 reads ``[D(x), z1, ..., z(k-1)]`` and the output
-    Linear ``[D(x), z1, ..., zn]``, where D is one dropout of the features, drawn once a forward
-    pass and used by them all (recipes 7.1). So there is a direct linear path from the features
-    to the logits. A layer is Linear, BatchNorm1d (if ``norm``), activation, with a Dropout of
-    its own before the Linear if ``layer_dropout`` is given.
+    Linear ``[D(x), z1, ..., zn]``. D is one dropout of the features, drawn once per forward pass
+    and shared by all of them (recipes 7.1), so a direct linear path leads from the features to
+    the logits. A layer is Dropout (if ``layer_dropout``), Linear, BatchNorm1d (if ``norm``),
+    activation.
 
     Args:
-        in_features: Number of features D.
-        num_classes: Number of logits C.
-        width: Outputs of one layer, w.
-        layers: Number of layers, n; the paper has 4.
+        width: Outputs of one layer.
+        layers: Number of layers n; the paper has 4.
         dropout: Probability of the one dropout of the features.
         layer_dropout: Probability before every Linear, the output one included; 0.5 in the
-            QMNIST script, which has ``norm`` as well.
-        norm: Batch norm between each layer's Linear and its activation.
-        activation: A name in `ACTIVATIONS`.
-
-    Raises:
-        ValueError: for counts below 1 and probabilities outside [0, 1).
+            QMNIST script, which also has ``norm``.
     """
 
     def __init__(
@@ -52,10 +44,8 @@ class ProgressiveSpinalHead(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
-        check_counts(in_features=in_features, num_classes=num_classes, width=width)
-        check_layers(layers)
-        check_probability("dropout", dropout)
-        check_probability("layer_dropout", layer_dropout)
+        check_counts(in_features=in_features, num_classes=num_classes, width=width, layers=layers)
+        check_probabilities(dropout=dropout, layer_dropout=layer_dropout)
         self.in_features, self.width = in_features, width
         self._style = (layer_dropout, norm, activation)
         self.dropout = nn.Sequential(*make_dropout(dropout))
@@ -67,36 +57,21 @@ class ProgressiveSpinalHead(nn.Module):
         )
 
     def _append(self) -> None:
-        seen = self.in_features + len(self.layers) * self.width
-        self.layers.append(make_layer(seen, self.width, *self._style))
+        inputs = self.in_features + len(self.layers) * self.width
+        self.layers.append(make_layer(inputs, self.width, *self._style))
         self.num_activations = len(self.layers) * self.width
 
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[N, D]`` to logits ``[N, C]``.
 
-        Args:
-            features: ``[N, D]``.
-            pre_logits: Return the outputs of all layers, ``[N, layers * width]``, instead. The
-                features themselves, which the output layer reads too, are not among them.
+        With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``, without
+        the features that the output layer reads as well.
         """
-        seen = [self.dropout(features)]
+        read = [self.dropout(features)]
         for k, layer in enumerate(self.layers):
-            seen.append(layer(torch.cat(seen, dim=1) if k else features))
-        if pre_logits:
-            return torch.cat(seen[1:], dim=1)
-        logits: Tensor = self.output(torch.cat(seen, dim=1))
-        return logits
+            read.append(layer(torch.cat(read, dim=1) if k else features))
+        return torch.cat(read[1:], dim=1) if pre_logits else self.output(torch.cat(read, dim=1))
 
     def add_layers(self, layers: int = 1) -> None:
-        """Add layers without changing the function; see `SpinalHead.add_layers`.
-
-        Raises:
-            ValueError: for fewer layers than 1.
-        """
-        check_layers(layers)
-        linear = self.output[-1]
-        assert isinstance(linear, nn.Linear)
-        for _ in range(layers):
-            self._append()
-        self.layers.to(linear.weight.device, linear.weight.dtype).train(self.training)
-        self.output[-1] = pad_linear_inputs(linear, layers * self.width)
+        """Add layers without changing the function; see `SpinalHead.add_layers`."""
+        append_layers(self, layers)

@@ -1,45 +1,39 @@
-"""The Spinal head and the stack of layers that makes it."""
+"""The Spinal head, the stack of layers that it is made of, and the Spinal hidden layer."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from spinal_repro.models.heads.common import (
     HEADS,
+    append_layers,
     check_counts,
-    check_layers,
-    check_probability,
+    check_probabilities,
     make_dropout,
     make_layer,
-    pad_linear_inputs,
 )
 
 
 class SpinalStack(nn.Module):
-    """Layers through which features enter gradually, a slice with each layer (recipes 1.1, 5).
+    """Layers that read the features gradually, one slice per layer (recipes 1.1, recipes 5).
 
     With slice length ``s = round(D / splits)``, layer k reads the k-th consecutive slice of the
     features, starting again from the front when they are used up, followed by the output of
     layer k-1 ("part first, previous output second"). Each layer is Dropout, Linear, BatchNorm1d
-    (if ``norm``), activation. The outputs of all layers, in order, are the output of the stack.
+    (if ``norm``), activation. The stack returns the outputs of all layers, in order.
 
     Args:
-        in_features: Number of features D.
-        width: Outputs of one layer, w.
-        layers: Number of layers, n.
-        splits: Number of slices the features are cut into; 2 gives the two halves of the paper.
+        width: Outputs of one layer.
+        layers: Number of layers n.
+        splits: Number of slices of the features; 2 gives the two halves of the paper.
         dropout: Probability before every Linear.
-        norm: Batch norm between each layer's Linear and its activation.
-        activation: A name in `ACTIVATIONS`; ``identity`` makes the stack an affine map (Q14).
-        shared: Layers 2..n use one set of weights (SpinalNet SW; recipes 6).
-        order: Which layer's weights each step uses, counted from 1. Empty is every step its own.
-            ``(1, 2, 3, 4, 3, 4)`` is the scripts' reading of six layers (Q2), in which the
-            weights of layers 5 and 6 exist and are never used.
-
-    Raises:
-        ValueError: for counts below 1, splits and layers with which inputs would never be read
-            or slices would be empty, or an order that does not fit the layers.
+        activation: ``identity`` makes the stack an affine map (Q14).
+        shared: Layers 2..n share one set of weights (SpinalNet SW; recipes 6).
+        order: The layer whose weights each step uses, counted from 1; empty for 1..n.
+            ``(1, 2, 3, 4, 3, 4)`` is what the regression script computes (Q2): the weights of
+            layers 5 and 6 exist and are never used.
     """
 
     def __init__(
@@ -56,15 +50,14 @@ class SpinalStack(nn.Module):
         order: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        check_counts(in_features=in_features, width=width, splits=splits)
-        check_layers(layers)
-        check_probability("dropout", dropout)
+        check_counts(in_features=in_features, width=width, layers=layers, splits=splits)
+        check_probabilities(dropout=dropout)
         _check_order(order, layers, shared)
         self.in_features, self.width, self.num_layers = in_features, width, 0
         self.slice_size = _slice_size(in_features, layers, splits)
         self.shared = shared
         self._style = (dropout, norm, activation)
-        self.order: list[int] = []  # for each step, which of self.layers it uses
+        self.order: list[int] = []  # for each step, its index in self.layers
         self.layers = nn.ModuleList()
         for _ in range(layers):
             self._append()
@@ -72,7 +65,7 @@ class SpinalStack(nn.Module):
             self.order = [number - 1 for number in order]
 
     def _append(self) -> None:
-        """One more step, with weights of its own unless they are shared."""
+        """Append one step, with its own weights unless they are shared."""
         if not (self.shared and len(self.layers) == 2):
             previous = self.width if self.num_layers else 0
             self.layers.append(make_layer(self.slice_size + previous, self.width, *self._style))
@@ -94,7 +87,7 @@ class SpinalStack(nn.Module):
 
 
 def _slice_size(in_features: int, layers: int, splits: int) -> int:
-    """Length of a slice; refused where the original would silently drop inputs (recipes 5)."""
+    """Length of a slice; refused where the original silently ignores inputs (recipes 5)."""
     size = round(in_features / splits)  # halves to even, as NumPy does in the original
     if size < 1:
         raise ValueError(
@@ -104,7 +97,7 @@ def _slice_size(in_features: int, layers: int, splits: int) -> int:
     if layers * size < in_features:
         needed = -(-in_features // size)
         raise ValueError(
-            f"{layers} layers read slices of {size} and never reach the last "
+            f"{layers} layers with slices of {size} never reach the last "
             f"{in_features - layers * size} of {in_features} features; use layers={needed} "
             f"or more, or fewer splits than {splits}"
         )
@@ -112,41 +105,25 @@ def _slice_size(in_features: int, layers: int, splits: int) -> int:
 
 
 def _check_order(order: Sequence[int], layers: int, shared: bool) -> None:
-    """Refuse an order of layers that the weights do not fit."""
-    if not order:
-        return
-    if shared:
-        raise ValueError("shared=true is an order already; give one of shared and order")
-    rest = order[1:]
-    if len(order) != layers or order[0] != 1 or not all(2 <= number <= layers for number in rest):
+    if order and shared:
+        raise ValueError("shared=true already sets the order; give only one of shared and order")
+    fits = all(2 <= number <= layers for number in order[1:])
+    if order and not (len(order) == layers and order[0] == 1 and fits):
         raise ValueError(
-            f"order needs {layers} numbers, one for each layer: first 1, which alone reads no "
-            f"previous output, then numbers from 2 to {layers}, got {list(order)}"
+            f"order needs {layers} numbers, one for each layer: first 1 (the only layer without a "
+            f"previous output), then numbers from 2 to {layers}; got {list(order)}"
         )
 
 
 @HEADS.register("spinal")
 class SpinalHead(SpinalStack):
-    """Spinal head: a `SpinalStack`, whose outputs feed one output Linear.
+    """Spinal head: a `SpinalStack` and an output Linear that reads all layer outputs.
 
-    Dropout stands before the output Linear too, and no activation after it. There is no direct
-    path from the features to the output.
+    The output Linear has Dropout before it and no activation after it. There is no direct path
+    from the features to the output. Arguments that are not listed are those of `SpinalStack`.
 
     Args:
-        in_features: Number of features D.
-        num_classes: Number of logits C.
-        width: See `SpinalStack`, as for all that follow.
-        layers: Number of layers, n.
-        splits: Number of slices.
-        dropout: Probability before every Linear.
-        norm: Batch norm in every layer.
-        activation: A name in `ACTIVATIONS`.
-        shared: Layers 2..n use one set of weights.
-        order: Which layer's weights each step uses.
-        output_dropout: Probability before the output Linear; None is that of the layers.
-
-    Raises:
-        ValueError: as `SpinalStack`.
+        output_dropout: Probability before the output Linear; None for that of the layers.
     """
 
     def __init__(
@@ -166,7 +143,7 @@ class SpinalHead(SpinalStack):
     ) -> None:
         check_counts(num_classes=num_classes)
         before = dropout if output_dropout is None else output_dropout
-        check_probability("output_dropout", before)
+        check_probabilities(output_dropout=before)
         super().__init__(
             in_features,
             width=width,
@@ -183,31 +160,47 @@ class SpinalHead(SpinalStack):
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Features ``[N, D]`` to logits ``[N, C]``.
 
-        Args:
-            features: ``[N, D]``.
-            pre_logits: Stop before the output layer and return the outputs of all layers,
-                ``[N, layers * width]``: the head as a reduction of dimensions.
+        With ``pre_logits`` return the outputs of all layers instead, ``[N, layers * width]``.
         """
         outputs = super().forward(features)
-        if pre_logits:
-            return outputs
-        logits: Tensor = self.output(outputs)
-        return logits
+        return outputs if pre_logits else self.output(outputs)
 
     def add_layers(self, layers: int = 1) -> None:
         """Add layers without changing the function: the output reads them with weight zero.
 
-        The new layers go on through the slices where the last one stopped. All parameters stay
-        as they are but the output weight, which is replaced by a wider one: give an optimizer
-        that holds the old one the new parameters. In training mode dropout draws other masks.
-
-        Raises:
-            ValueError: for fewer layers than 1.
+        The new layers read the slices that follow the last one read. Only the output weight is
+        replaced, by a wider one: pass the new parameters to an optimizer that holds the old one.
+        In training mode dropout draws other masks.
         """
-        check_layers(layers)
-        linear = self.output[-1]
-        assert isinstance(linear, nn.Linear)
-        for _ in range(layers):
-            self._append()
-        self.layers.to(linear.weight.device, linear.weight.dtype).train(self.training)
-        self.output[-1] = pad_linear_inputs(linear, layers * self.width)
+        append_layers(self, layers)
+
+
+class SpinalHidden(SpinalStack):
+    """Spinal hidden layer: replaces a Linear and the activation after it.
+
+    The outputs of all layers are concatenated, so each layer has ``out_features / layers``
+    units. Like a Linear it keeps leading dimensions.
+
+    Args:
+        out_features: Number of outputs, divisible by ``layers``.
+        **options: As `SpinalStack`: splits, dropout, norm, activation, shared, order.
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, *, layers: int = 4, **options: Any
+    ) -> None:
+        check_counts(out_features=out_features, layers=layers)
+        if out_features % layers:
+            divisors = [n for n in range(1, out_features + 1) if out_features % n == 0]
+            near = sorted(sorted(divisors, key=lambda n: abs(n - layers))[:2])
+            raise ValueError(
+                f"{out_features} outputs cannot be divided evenly among {layers} layers; "
+                f"use layers={' or layers='.join(map(str, near))}"
+            )
+        super().__init__(in_features, width=out_features // layers, layers=layers, **options)
+        self.out_features = out_features
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Features ``[..., D]`` to ``[..., out_features]``."""
+        outputs = super().forward(features.reshape(-1, self.in_features))
+        return outputs.reshape(*features.shape[:-1], self.out_features)

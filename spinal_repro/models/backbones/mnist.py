@@ -1,0 +1,98 @@
+"""The networks of the MNIST and EMNIST scripts, and the pixels themselves."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spinal_repro.models.backbones import BACKBONES, check_image_size
+
+VGG5_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (256, 256, 256))
+
+
+@BACKBONES.register("flatten")
+class Flatten(nn.Module):
+    """No backbone: the pixels, row by row, are the features."""
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__()
+        self.num_features = channels * image_size * image_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to features ``[N, C * H * W]``."""
+        return images.flatten(1)
+
+
+@BACKBONES.register("cnn")
+class SmallCNN(nn.Module):
+    """Two 5x5 convolutions, 10 and 20 channels (``default_pytorch_MNIST.py``; recipes 2.1).
+
+    28x28 images give 20 x 4 x 4 = 320 features. PyTorch's default initialisation.
+    """
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__()
+        check_image_size(image_size, 16)
+        side = ((image_size - 4) // 2 - 4) // 2
+        self.conv1 = nn.Conv2d(channels, 10, 5)
+        self.conv2 = nn.Conv2d(10, 20, 5)
+        self.dropout = nn.Dropout2d(0.5)
+        self.num_features = 20 * side * side
+
+    def blocks(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps after the first and the second convolution, pooled."""
+        first = F.relu(F.max_pool2d(self.conv1(images), 2))
+        return first, F.relu(F.max_pool2d(self.dropout(self.conv2(first)), 2))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
+        return self.blocks(images)[1].flatten(1)
+
+
+@BACKBONES.register("arch2")
+class Arch2(SmallCNN):
+    """`SmallCNN` with three taps (``MNIST/Arch2_*.py``; recipes 2.2).
+
+    28x28 images give [pixels 784, first convolution 10 x 12 x 12 = 1440, second convolution
+    20 x 4 x 4 = 320] = 2544 features, concatenated in this order. ``taps`` holds the three
+    lengths; the original gives each tap its own Spinal stack.
+    """
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__(channels, image_size)
+        side = (image_size - 4) // 2
+        self.taps = (channels * image_size * image_size, 10 * side * side, self.num_features)
+        self.num_features = sum(self.taps)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
+        first, second = self.blocks(images)
+        return torch.cat([images.flatten(1), first.flatten(1), second.flatten(1)], dim=1)
+
+
+@BACKBONES.register("vgg5")
+class VGG5(nn.Module):
+    """Ten 3x3 convolutions with batch norm in four pooled blocks (``MNIST_VGG/``; recipes 2.3).
+
+    28x28 images give 256 features. Convolution weights start as Normal(0, sqrt(2 / (9 * out)));
+    biases keep PyTorch's default. The authors call it VGG-5.
+    """
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__()
+        check_image_size(image_size, 16)
+        layers: list[nn.Module] = []
+        for block in VGG5_BLOCKS:
+            for width in block:
+                conv = nn.Conv2d(channels, width, 3, padding=1)
+                nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * width)))
+                layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+                channels = width
+            layers.append(nn.MaxPool2d(2))
+        self.layers = nn.Sequential(*layers)
+        self.num_features = channels * (image_size // 16) ** 2
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
+        return self.layers(images).flatten(1)

@@ -1,0 +1,221 @@
+"""Backbones: sizes against closed forms, layouts against the recipes, every model trains."""
+
+import math
+from itertools import pairwise
+
+import pytest
+import torch
+from helpers.composing import composed
+from torch import nn
+
+from spinal_repro.config.compose import config_dir
+from spinal_repro.data.augment import build_augmentations
+from spinal_repro.errors import UserError
+from spinal_repro.models.backbones import load_backbones
+from spinal_repro.models.backbones.history import CONNECTIONS
+from spinal_repro.models.classifier import build_model
+from spinal_repro.models.heads import HEADS
+from spinal_repro.training.engine import training_loss
+from spinal_repro.training.optim import LR_RULES
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+BACKBONES = load_backbones()
+OWN = [name for name in BACKBONES.names() if name not in ("torchvision", "timm")]
+SHIPPED = sorted(path.stem for path in (config_dir() / "model").glob("*.yaml"))
+LARGE = ("vgg_a_lrn", "vgg_c")  # written here, but too large to compute
+GREY = ("arch2", "cnn", "flatten", "lenet5", "vgg5")
+# smallest images that show a model of a library; 32 px for the others
+SIZES = {
+    "alexnet": 64, "googlenet": 64, "inception_v3": 299, "inception_v4": 96,
+    "inception_resnet_v2": 96,
+}  # fmt: skip
+
+
+def build(name, channels=3, image_size=32, **options):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return BACKBONES.build(name, options, channels, image_size)
+
+
+def num_parameters(module):
+    return sum(p.numel() for p in module.parameters())
+
+
+def conv(width_in, width, kernel=3, bias=True):
+    return width_in * width * kernel**2 + (width if bias else 0)
+
+
+def chain(widths, norm=0):
+    return sum(conv(a, b) + norm * b for a, b in pairwise(widths))
+
+
+def thin(blocks):
+    total, width_in = conv(3, 32, bias=False) + 2 * 32, 32
+    for width, count in zip((32, 64, 128, 256), blocks, strict=True):
+        for position in range(count):
+            total += conv(width_in, width, bias=False) + conv(width, width, bias=False) + 4 * width
+            if position == 0 and width != width_in:
+                total += conv(width_in, width, bias=False) + 2 * width
+            width_in = width
+    return total
+
+
+VGG = {
+    "vgg11_bn": [3, 64, 128, 256, 256, 512, 512, 512, 512],
+    "vgg13_bn": [3, 64, 64, 128, 128, 256, 256, 512, 512, 512, 512],
+    "vgg16_bn": [3, 64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512],
+    "vgg19_bn": [3, 64, 64, 128, 128, *[256] * 4, *[512] * 8],
+}
+CLOSED = {
+    "flatten": (0, 3072),
+    "cnn": (conv(3, 10, 5) + conv(10, 20, 5), 500),
+    "arch2": (conv(3, 10, 5) + conv(10, 20, 5), 3072 + 1960 + 500),
+    "vgg5": (chain([3, 64, 64, 128, 128, *[256] * 6], norm=2), 1024),
+    "cifar_cnn": (chain([3, 32, 64, 128, 128, 256, 256]) + 2 * (32 + 128 + 256), 4096),
+    **{name: (chain(w, norm=2), 512) for name, w in VGG.items()},
+    "resnet18_thin": (thin((2, 2, 2, 2)), 256),
+    "resnet34_thin": (thin((3, 4, 6, 3)), 256),
+    # published with the 10-way classifier: DenseNet-BC 0.8M (769,162)
+    "densenet": (769_162 - 343 * 10, 342),
+    # C1, S2, C3, S4, C5 of the 1998 paper, with two more input channels
+    "lenet5": (156 + 2 * 150 + 12 + 1516 + 32 + 48120, 120),
+    # published with 1000-way classifiers; 10,016 are the biases of BN-Inception's convolutions
+    "bn_inception": (11_295_240 - 1025 * 1000 - 10_016, 1024),
+    "vgg_a_lrn": (132_863_336 - 123_642_856, 25088),
+    "vgg_c": (133_047_848 + 256 * 257 + 2 * 512 * 513 - 123_642_856, 25088),
+}
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_sizes(name):
+    with torch.device("meta"):
+        model = BACKBONES.build(name, {}, 3, 32)
+    assert (num_parameters(model), model.num_features) == CLOSED[name]
+
+
+def test_features_on_mnist():
+    sizes = {name: build(name, 1, 28).num_features for name in GREY}
+    assert sizes == {"cnn": 320, "vgg5": 256, "flatten": 784, "arch2": 2544, "lenet5": 120}
+
+
+@pytest.mark.parametrize(
+    ("name", "least"),
+    [("cnn", 16), ("vgg5", 16), ("cifar_cnn", 8), ("vgg11_bn", 32), ("resnet18_thin", 25),
+     ("densenet", 4), ("lenet5", 28), ("bn_inception", 32), ("vgg_c", 32)],
+)  # fmt: skip
+def test_smallest_images(name, least):
+    with torch.device("meta"):
+        body = BACKBONES.build(name, {}, 3, least).eval()
+        assert body(torch.empty(2, 3, least, least)).shape == (2, body.num_features)
+        with pytest.raises(UserError, match=f"{least - 1} px"):
+            BACKBONES.build(name, {}, 3, least - 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"), [("resnet18_thin", {"pool": 3}), ("densenet", {"depth": 99})]
+)
+def test_impossible_options_are_refused(name, options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        build(name, **options)
+
+
+def test_flatten_reads_pixels_row_by_row():
+    image = torch.arange(2 * 3 * 3.0).view(1, 2, 3, 3)
+    assert build("flatten", 2, 3)(image).flatten().tolist() == list(range(18))
+
+
+def test_arch2_concatenates_its_taps():
+    model, images = build("arch2", 1, 28).eval(), torch.rand(2, 1, 28, 28)
+    pixels, _, last = model(images).split(model.taps, dim=1)
+    assert model.taps == (784, 1440, 320)
+    assert torch.equal(pixels, images.flatten(1))
+    assert torch.equal(last, build("cnn", 1, 28).eval()(images))
+
+
+def test_vgg5_initial_weights():
+    """Normal(0, sqrt(2 / (9 out))), within five standard errors of its moments."""
+    for module in build("vgg5", 1, 28).modules():
+        if isinstance(module, nn.Conv2d):
+            weight, std = module.weight.detach().double(), math.sqrt(2 / (9 * module.out_channels))
+            n = weight.numel()
+            assert abs(weight.mean().item()) < 5 * std / math.sqrt(n)
+            assert abs(weight.std().item() / std - 1) < 5 / math.sqrt(2 * n)
+            kurtosis = ((weight / std) ** 4).mean().item()
+            assert abs(kurtosis - 3) < 5 * math.sqrt(96 / n)  # uniform weights have 1.8
+            assert 0 < module.bias.abs().max() <= 1 / math.sqrt(9 * module.in_channels)
+
+
+def test_thin_resnet_gives_the_cells_in_order():
+    whole, cells = (build("resnet18_thin", pool=pool).eval() for pool in (4, 2))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        maps = cells.stages(cells.stem(images))
+        quadrants = [maps[:, :, r : r + 2, c : c + 2].amax((2, 3)) for r in (0, 2) for c in (0, 2)]
+        assert torch.equal(cells(images), torch.cat(quadrants, dim=1))
+        assert torch.equal(whole(images), maps.amax((2, 3)))
+        assert maps.min() < 0  # no activation after the last addition (Q13)
+
+
+def test_lenet_connections():
+    """C3 reads the maps of the 1998 paper's table: rows are maps of S2, columns maps of C3."""
+    table = [
+        "X...XXX..XXXX.XX", "XX...XXX..XXXX.X", "XXX...XXX..X.XXX",
+        ".XXX..XXXX..X.XX", "..XXX..XXXX.XX.X", "...XXX..XXXX.XXX",
+    ]  # fmt: skip
+    for row, marks in enumerate(table):
+        assert "".join("X" if row in maps else "." for maps in CONNECTIONS) == marks
+    conv3 = build("lenet5", 1, 28).layers[4]
+    x = torch.randn(1, 6, 5, 5, requires_grad=True)
+    for out, maps in enumerate(CONNECTIONS):
+        (gradient,) = torch.autograd.grad(conv3(x)[0, out].sum(), x)
+        assert gradient[0].abs().sum((1, 2)).nonzero().flatten().tolist() == sorted(maps)
+
+
+def test_response_norm_follows_only_the_first_convolution():
+    layers = build("vgg_a_lrn").layers
+    norms = [i for i, m in enumerate(layers) if isinstance(m, nn.LocalResponseNorm)]
+    assert norms == [2]
+
+
+def shipped(model, head="fc"):
+    """The composition of a shipped model; its recipe's rule and augmentations must exist."""
+    size = SIZES.get(model, 28 if model in GREY else 32)
+    channels = 1 if model in GREY else 3
+    config = composed(
+        "dataset=mnist", f"model={model}", f"head={head}", f"dataset.image_size={size}",
+        f"dataset.channels={channels}",
+    )  # fmt: skip
+    rule = dict(config.recipe.lr_rule)
+    LR_RULES.build(rule.pop("name"), rule)
+    build_augmentations(config.recipe.augment)
+    return config, torch.rand(3, channels, size, size)
+
+
+def assert_every_parameter_has_a_gradient(classifier, images):
+    _, loss = training_loss(classifier(images), torch.arange(3, device=images.device), 0.0)
+    loss.backward()
+    assert [n for n, p in classifier.named_parameters() if p.grad is None] == []
+
+
+@pytest.mark.parametrize("head", ["fc", "spinal"])
+@pytest.mark.parametrize("model", [name for name in OWN if name not in LARGE])
+def test_own_models_train_and_evaluate_deterministically(model, head):
+    config, images = shipped(model, head)
+    classifier = build_model(config.dataset, config.model, config.head)
+    assert_every_parameter_has_a_gradient(classifier, images)
+    with torch.no_grad():
+        logits = classifier.eval()(images)
+        assert logits.shape == (3, config.dataset.outputs)
+        assert torch.equal(classifier(images), logits)
+
+
+@pytest.mark.parametrize("model", [name for name in SHIPPED if name not in OWN or name in LARGE])
+def test_shipped_models_fit_both_heads(model):
+    (config, images), (spinal, _) = (shipped(model, head) for head in ("fc", "spinal"))
+    with torch.device("meta"):
+        classifier = build_model(config.dataset, config.model, config.head)
+        features = classifier.backbone.num_features
+        top = HEADS.build("spinal", spinal.head.options, features, config.dataset.outputs)
+        assert_every_parameter_has_a_gradient(classifier, images.to("meta"))
+        outputs = top(classifier.eval().backbone(images.to("meta")))
+    assert outputs.shape == (3, config.dataset.outputs)
