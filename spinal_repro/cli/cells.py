@@ -11,16 +11,12 @@ PATTERN = "*?["
 
 
 def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
-    """Replace the patterns of ``paper=`` by the names that they stand for.
+    """Replace the patterns of ``paper=`` on a command line by the names of their cells.
 
-    Cells that cannot be run are left out, and said to be.
+    Cells that cannot be run are left out with a message.
 
     Args:
-        arguments: Of the command line.
-        sweeping: Whether many runs are asked for.
-
-    Raises:
-        UserError: where nothing matches, nothing that matches can be run, or it is no sweep.
+        sweeping: Whether the command is a sweep; a pattern needs one.
     """
     expanded = []
     for argument in arguments:
@@ -38,7 +34,7 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
 
 
 def _names(part: str) -> list[str]:
-    """The cells that one pattern (or name) stands for, those that can be run."""
+    """The cells of a pattern or name that can be run."""
     if not any(character in part for character in PATTERN):
         return [part]
     found = load_cells(part)
@@ -54,11 +50,7 @@ def check_cell(name: str, folders: Iterable[Path]) -> None:
     """Refuse the name of a cell that does not exist or cannot be run.
 
     Args:
-        name: ``<table>/<cell>``.
-        folders: With configuration of the user's own, whose cells are left to Hydra.
-
-    Raises:
-        UserError: with the nearest name, the reason, or the command that runs it.
+        folders: Of the user's own configuration; Hydra reads the cells there.
     """
     if any((folder / "paper" / f"{name}.yaml").is_file() for folder in folders):
         return

@@ -121,7 +121,8 @@ def _render(columns: Sequence[Column], rows: Sequence[Row], style: str) -> str:
 
 def _overview(tables: Iterable[Table]) -> str:
     """A row a table: its cells, how many were run, and how many results have each verdict."""
-    rows, found = [], set()
+    rows: list[Row] = []
+    found: set[str] = set()
     for table in tables:
         verdicts = Counter(row["verdict"] for row in table.rows)
         cells = {row["cell"] for row in table.rows}

@@ -77,7 +77,7 @@ def _aligned(
     ]
 
 
-def _latex(titles: Sequence[str], cells: Sequence[Sequence[str]], right: Sequence[bool]) -> str:
+def _latex(titles: list[str], cells: list[list[str]], right: Sequence[bool]) -> str:
     r"""Write a plain ``tabular``, which needs no package."""
     from pandas import DataFrame
 

@@ -41,6 +41,7 @@ def test_every_figure_is_drawn(drawn):
 
 def test_svg_is_well_formed_and_names_no_date_and_no_version(drawn):
     for figure in drawn:
+        assert figure.caption.endswith(".")
         ElementTree.fromstring(figure.svg)
         text = figure.svg.decode()
         assert not re.search(r"<dc:date>|Matplotlib v", text)

@@ -200,8 +200,7 @@ def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
     for row, pair in enumerate(pairs):
         compared = pair.comparison
         rows = [row] * len(compared.differences)
-        ticks = {"linestyle": "", "marker": "|", "markersize": 11, "color": common.GREY}
-        panel.plot(compared.differences, rows, **ticks)  # type: ignore[arg-type]
+        panel.plot(compared.differences, rows, "|", markersize=11, color=common.GREY)
         interval = compared.interval or (compared.mean, compared.mean)
         kind, filled = pair.spinal.cell.head_kind, not pair.spinal.differences
         common.draw_point(panel, compared.mean, interval, row, kind=kind, filled=filled)

@@ -22,7 +22,7 @@ HEADS = {  # colour, marker, line style
     "other": (BLACK, "^", ":"),
 }
 LABELS = {"fc": "FC head", "spinal": "Spinal head", "other": "other head"}
-PUBLISHED = {"marker": "D", "color": BLACK, "markerfacecolor": "none"}
+PUBLISHED: Any = {"marker": "D", "color": BLACK, "markerfacecolor": "none"}
 ROW = 0.34  # inches a row of a list takes
 
 

@@ -21,12 +21,13 @@ def mnist_cnn_curve(index: ResultsIndex) -> "Figure | None":
     squares, solid.
     """
     figure, axes = new_figure(9.5, 4.6, 1, 2)
+    kinds = {cell.head: cell.head_kind for cell in load_cells("curve")}
     labels = {"accuracy": "Test accuracy, %", "loss": "Test loss"}
     for panel, (quantity, label) in zip(axes[0], labels.items(), strict=True):
         for head, series in published_curves(quantity).items():
-            _draw_series(panel, head, series, ours=False)
+            _draw_series(panel, f"{head}, supplement", kinds[head], series, ours=False)
         for head, series in measured_curves(index, quantity).items():
-            _draw_series(panel, head, series, ours=True)
+            _draw_series(panel, f"{head}, ours", kinds[head], series, ours=True)
         panel.set(xlabel="Epoch", ylabel=label)
         panel.set_xticks([1, 4, 8, 12, 16, 20])
     handles, names = axes[0][0].get_legend_handles_labels()
@@ -34,9 +35,8 @@ def mnist_cnn_curve(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-def _draw_series(panel: "Axes", head: str, series: Series, *, ours: bool) -> None:
-    kinds = {cell.head: cell.head_kind for cell in load_cells("curve")}
-    colour, marker, line = HEADS[kinds[head]]
+def _draw_series(panel: "Axes", name: str, kind: str, series: Series, *, ours: bool) -> None:
+    colour, marker, line = HEADS[kind]
     runs = f" (n = {series.n})" if series.n else ""
     panel.plot(
         list(series.mean),
@@ -47,7 +47,7 @@ def _draw_series(panel: "Axes", head: str, series: Series, *, ours: bool) -> Non
         marker=marker,
         markersize=6 if ours else 4.5,
         markerfacecolor=colour if ours else "white",
-        label=f"{head}, {'ours' if ours else 'supplement'}{runs}",
+        label=f"{name}{runs}",
         zorder=4 if ours else 3,
     )
     known = [epoch for epoch in series.mean if epoch in series.sd]

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from spinal_repro.paper.cells import Cell
 
-BEST = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
-REFERENCE = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
+BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
+REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
 STAR: Any = {"linestyle": "", "marker": "*", "markersize": 13, "color": BLACK}
 
 
