@@ -17,10 +17,6 @@ def check_parts(config: Config) -> None:
 
     Weights are not loaded, so a file or a name of weights that does not exist is not found out.
     Anyone's own folder of images is counted, since the classes come from there.
-
-    Raises:
-        UserError: for what is wrong with model, head, optimizer, learning-rate rule or
-            augmentation.
     """
     options = {key: value for key, value in config.model.options.items() if key != "pretrained"}
     component = dataclasses.replace(config.model, options=options)
