@@ -20,7 +20,8 @@ class Classifier(nn.Module):
     """Images ``[N, C, H, W]`` to logits ``[N, num_outputs]``.
 
     A backbone with auxiliary outputs returns, in training mode, features and a list of auxiliary
-    features; each of these has a classifier in ``aux_heads``. ``frozen``: see `freeze`.
+    features; each of these has a classifier in ``aux_heads``, and forward returns logits and a
+    list of auxiliary logits.
     """
 
     def __init__(
@@ -48,14 +49,12 @@ class Classifier(nn.Module):
         self.train(self.training)
 
     def train(self, mode: bool = True) -> "Classifier":
-        """Set training mode, except for a frozen backbone."""
         super().train(mode)
         if self.frozen:
             self.backbone.eval()
         return self
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Images to logits; in training with auxiliary outputs also a list of their logits."""
         features = self.backbone(images)
         if isinstance(features, tuple):
             features, aux = features
@@ -79,10 +78,7 @@ def build_model(
     backbone weights. The caller's random state does not change.
 
     Args:
-        dataset: Gives channels, outputs and image size.
         model: The backbone; its options may have ``pretrained`` and ``freeze``.
-        head: The head.
-        seed: The run's seed.
         image_size: Side of the images in pixels; None for that of the data set.
         data_root: Second folder in which a file of pretrained weights is looked for.
         load_weights: Load the pretrained weights; False where those of a run follow.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
@@ -19,11 +19,11 @@ PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
 
 @dataclass(frozen=True)
 class Counts:
-    """Size of a classifier for one image.
+    """Size of a classifier for one image, without auxiliary outputs.
 
     Parameters are trainable ones. Multiplications are those of linear layers and convolutions
     as executed (a layer called k times counts k times). Activations are hidden units of the
-    head, without the logits. Auxiliary outputs exist only in training and do not count.
+    head, without the logits.
     """
 
     body_parameters: int
@@ -43,29 +43,24 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
     device = next(classifier.parameters()).device
     image = torch.zeros(1, channels, image_size, image_size, device=device)
     with evaluation_mode(classifier):
-        body_multiplications, features = _multiplications(classifier.backbone, image)
-        head_multiplications, _ = _multiplications(classifier.head, features)
+        with MultiplicationCounter() as in_body:
+            features = classifier.backbone(image)
+        with MultiplicationCounter() as in_head:
+            classifier.head(features)
     body, head = _parameters(classifier.backbone), _parameters(classifier.head)
     body -= sum(_parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
     return Counts(
         body_parameters=body,
         head_parameters=head,
         total_parameters=body + head,
-        head_multiplications=head_multiplications,
-        total_multiplications=body_multiplications + head_multiplications,
+        head_multiplications=in_head.total,
+        total_multiplications=in_body.total + in_head.total,
         head_activations=int(classifier.head.num_activations),  # type: ignore[arg-type]
     )
 
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    """Run a module; return its multiplications and its output."""
-    with MultiplicationCounter() as counter:
-        output = module(x)
-    return counter.total, output
 
 
 class MultiplicationCounter(TorchDispatchMode):
@@ -90,7 +85,6 @@ class MultiplicationCounter(TorchDispatchMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """Run one operation and count it."""
         result = func(*args, **(kwargs or {}))
         operation = func.overloadpacket
         if operation in PRODUCTS:

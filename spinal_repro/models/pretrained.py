@@ -48,7 +48,6 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
     run. Published weights also set the ``mean`` and ``std`` of the backbone.
 
     Args:
-        backbone: The backbone.
         source: A path that ends in one of `SUFFIXES`, or, for a network of torchvision or timm,
             the name of published weights, such as ``IMAGENET1K_V1``.
         data_root: Second folder in which a relative path is looked for, so that a recipe can
@@ -61,8 +60,8 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     elif source.endswith(SUFFIXES):
         raise UserError(
-            f"weights file {source} not found, neither here nor in the data folder {data_root} "
-            f"(data.root, SPINAL_DATA)"
+            f"weights file {source} not found in the current folder or in the data folder "
+            f"{data_root} (data.root, SPINAL_DATA)"
         )
     else:
         tensors = _fetch(backbone, source)
@@ -86,10 +85,7 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
 
 
 def convert_inputs(backbone: nn.Module) -> None:
-    """Let torchvision's GoogLeNet and Inception v3 read images as their weights need them.
-
-    They convert from ImageNet's normalisation to mean and std 0.5.
-    """
+    """Let GoogLeNet and Inception v3 convert ImageNet's normalisation to mean and std 0.5."""
     net = getattr(backbone, "net", None)
     if hasattr(net, "transform_input"):
         net.transform_input = True  # type: ignore[union-attr]
@@ -121,10 +117,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def load_whole(
     model: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "the run's config"
 ) -> None:
-    """Load every tensor of a model; only batch norm's counters may be missing, as in old files.
-
-    The message of an error names ``source`` and ``target``.
-    """
+    """Load every tensor of a model; only batch norm's counters may be missing, as in old files."""
     counters = {n: t for n, t in model.state_dict().items() if n.endswith(COUNTER)}
     try:
         model.load_state_dict({**counters, **tensors})
@@ -146,8 +139,8 @@ def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
         raise
     except Exception as error:  # a download can fail in many ways
         raise UserError(
-            f"the weights '{name}' could not be downloaded ({_one_line(error)}); without a "
-            f"network set model.pretrained to a file"
+            f"the weights '{name}' could not be downloaded ({_one_line(error)}); without an "
+            f"internet connection set model.pretrained to a file"
         ) from error
     backbone.mean, backbone.std = list(mean), list(std)  # type: ignore[assignment]
     return dict(tensors)

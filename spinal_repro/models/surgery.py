@@ -76,7 +76,18 @@ def find_classifier(model: nn.Module, example: Tensor | None = None) -> Classifi
         raise ValueError(
             f"'{name}' reads {list(features.shape)}; a head needs one vector per image, [N, D]"
         )
-    return _expand_to_classifier(model, name)
+    linear: Any = model.get_submodule(name)
+    parent_name = name.rpartition(".")[0]
+    parent = model.get_submodule(parent_name)
+    if not isinstance(parent, nn.Sequential) or type(parent).forward is not nn.Sequential.forward:
+        return ClassifierLocation(name, linear.in_features)
+    start = max(i for i, layer in enumerate(parent) if layer is linear)
+    for i in range(start - 1, -1, -1):
+        if isinstance(parent[i], nn.Linear):
+            start, linear = i, parent[i]
+        elif not _belongs_to_classifier(parent[i]):
+            break
+    return ClassifierLocation(parent_name, linear.in_features, start)
 
 
 def replace_classifier(model: nn.Module, location: ClassifierLocation, head: nn.Module) -> None:
@@ -86,8 +97,7 @@ def replace_classifier(model: nn.Module, location: ClassifierLocation, head: nn.
         del old[location.start :]
         old.append(head)
     else:
-        parent, _, attribute = location.name.rpartition(".")
-        setattr(model.get_submodule(parent), attribute, head)
+        model.set_submodule(location.name, head)
 
 
 def _linear_calls(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Tensor, Tensor]], Any]:
@@ -125,21 +135,6 @@ def _blank(model: nn.Module) -> Tensor:
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether one tensor is the other one, reshaped."""
     return a.numel() == b.numel() and a.data_ptr() == b.data_ptr() != 0
-
-
-def _expand_to_classifier(model: nn.Module, name: str) -> ClassifierLocation:
-    """Extend the last Linear to the whole classifier if it ends a Sequential."""
-    linear: Any = model.get_submodule(name)
-    parent = model.get_submodule(name.rpartition(".")[0])
-    if not isinstance(parent, nn.Sequential) or type(parent).forward is not nn.Sequential.forward:
-        return ClassifierLocation(name, linear.in_features)
-    start = max(i for i, layer in enumerate(parent) if layer is linear)
-    for i in range(start - 1, -1, -1):
-        if isinstance(parent[i], nn.Linear):
-            start, linear = i, parent[i]
-        elif not _belongs_to_classifier(parent[i]):
-            break
-    return ClassifierLocation(name.rpartition(".")[0], linear.in_features, start)
 
 
 def _belongs_to_classifier(layer: nn.Module) -> bool:

@@ -344,10 +344,9 @@ def test_hidden_is_a_stack_that_keeps_leading_dimensions(shape):
     torch.testing.assert_close(out.reshape(-1, 12), stack(x.reshape(-1, 10)))
 
 
-@pytest.mark.parametrize(("layers", "near"), [(5, "layers=4 or layers=6"), (100, "layers=12")])
-def test_hidden_refuses_uneven_layers_and_names_near_ones(layers, near):
-    with pytest.raises(ValueError, match=near):
-        SpinalHidden(20, 12, layers=layers)
+def test_hidden_refuses_uneven_layers():
+    with pytest.raises(ValueError, match="layers=5 does not divide 12"):
+        SpinalHidden(20, 12, layers=5)
 
 
 @pytest.mark.parametrize("width", [30, 50, 300])

@@ -8,9 +8,10 @@ so a new family needs no more than a file.
 
 import importlib
 import pkgutil
+from collections.abc import Sequence
 from functools import cache
 
-from torch import nn
+from torch import Tensor, nn
 
 from spinal_repro.registry import Registry
 
@@ -29,3 +30,15 @@ def check_image_size(image_size: int, least: int) -> None:
     """Refuse images smaller than ``least`` px."""
     if image_size < least:
         raise ValueError(f"images of {image_size} px are too small; {least} px or more are needed")
+
+
+class Backbone(nn.Module):
+    """Layers one after the other, whose flattened output is the features."""
+
+    def __init__(self, layers: Sequence[nn.Module], num_features: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(*layers)
+        self.num_features = num_features
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers(images).flatten(1)

@@ -2,9 +2,9 @@
 
 from functools import partial
 
-from torch import Tensor, nn
+from torch import nn
 
-from spinal_repro.models.backbones import BACKBONES, check_image_size
+from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
 
 CNN_BLOCKS = ((32, 64), (128, 128), (256, 256))
 VGG_WIDTHS = (64, 128, 256, 512, 512)
@@ -18,61 +18,45 @@ VGG_DEPTHS = {
 
 
 @BACKBONES.register("cifar_cnn")
-class CifarCNN(nn.Module):
+def cifar_cnn(channels: int, image_size: int) -> Backbone:
     """Three blocks of two 3x3 convolutions (``CNN_dropout_*_CIFAR*.py``; recipes 2.4).
 
     32x32 images give 256 x 4 x 4 = 4096 features. Only the first convolution of a block has
     batch norm; the second block ends in Dropout2d 0.05. PyTorch's default initialisation.
     """
-
-    def __init__(self, channels: int, image_size: int) -> None:
-        super().__init__()
-        check_image_size(image_size, 8)
-        layers: list[nn.Module] = []
-        for number, (first, second) in enumerate(CNN_BLOCKS):
-            layers += [
-                nn.Conv2d(channels, first, 3, padding=1),
-                nn.BatchNorm2d(first),
-                nn.ReLU(inplace=True),
-                nn.Conv2d(first, second, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.MaxPool2d(2),
-            ]
-            if number == 1:
-                layers.append(nn.Dropout2d(0.05))
-            channels = second
-        self.layers = nn.Sequential(*layers)
-        self.num_features = channels * (image_size // 8) ** 2
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        return self.layers(images).flatten(1)
+    check_image_size(image_size, 8)
+    layers: list[nn.Module] = []
+    for number, (first, second) in enumerate(CNN_BLOCKS):
+        layers += [
+            nn.Conv2d(channels, first, 3, padding=1),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(first, second, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(2),
+        ]
+        if number == 1:
+            layers.append(nn.Dropout2d(0.05))
+        channels = second
+    return Backbone(layers, channels * (image_size // 8) ** 2)
 
 
-class CifarVGG(nn.Module):
+def cifar_vgg(depths: tuple[int, ...], channels: int, image_size: int) -> Backbone:
     """VGG-11, 13, 16 or 19 for small images (``VGG_*_CIFAR*.py``; recipes 2.5).
 
     Each convolution is 3x3 with bias, followed by batch norm and ReLU; default initialisation.
     32x32 images give 512 features.
     """
-
-    def __init__(self, depths: tuple[int, ...], channels: int, image_size: int) -> None:
-        super().__init__()
-        check_image_size(image_size, 32)
-        layers: list[nn.Module] = []
-        for width, depth in zip(VGG_WIDTHS, depths, strict=True):
-            for _ in range(depth):
-                conv = nn.Conv2d(channels, width, 3, padding=1)
-                layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-                channels = width
-            layers.append(nn.MaxPool2d(2))
-        self.layers = nn.Sequential(*layers)
-        self.num_features = channels * (image_size // 32) ** 2
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        return self.layers(images).flatten(1)
+    check_image_size(image_size, 32)
+    layers: list[nn.Module] = []
+    for width, depth in zip(VGG_WIDTHS, depths, strict=True):
+        for _ in range(depth):
+            conv = nn.Conv2d(channels, width, 3, padding=1)
+            layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return Backbone(layers, channels * (image_size // 32) ** 2)
 
 
 for _name, _depths in VGG_DEPTHS.items():
-    BACKBONES.register(_name)(partial(CifarVGG, _depths))
+    BACKBONES.register(_name)(partial(cifar_vgg, _depths))

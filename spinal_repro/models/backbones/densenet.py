@@ -5,10 +5,9 @@ inferred: the smallest bottleneck-compression network of the DenseNet paper (arX
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spinal_repro.models.backbones import BACKBONES, check_image_size
+from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
 
 BOTTLENECK = 4  # a 1x1 convolution has this many times the growth as channels
 COMPRESSION = 2  # a transition divides the channels by this
@@ -34,7 +33,7 @@ class _Dense(nn.Module):
 
 
 @BACKBONES.register("densenet")
-class DenseNet(nn.Module):
+def densenet(channels: int, image_size: int, *, depth: int = 100, growth: int = 12) -> Backbone:
     """DenseNet-BC with three dense blocks, by default L = 100 and k = 12.
 
     32x32 images give 342 features, averaged over the last 8x8 map. Kaiming normal convolutions.
@@ -43,33 +42,24 @@ class DenseNet(nn.Module):
         depth: L, the number of convolutions plus the classifier; 6 n + 4.
         growth: k, the channels that a layer adds.
     """
-
-    def __init__(
-        self, channels: int, image_size: int, *, depth: int = 100, growth: int = 12
-    ) -> None:
-        super().__init__()
-        if depth < 10 or (depth - 4) % 6:
-            raise ValueError(f"depth must be 6 n + 4 (10, 16, ..., 100), got {depth}")
-        if growth < 1:
-            raise ValueError(f"growth must be 1 or more, got {growth}")
-        check_image_size(image_size, 4)
-        width = 2 * growth
-        layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
-        for block in range(3):
-            for _ in range((depth - 4) // 6):
-                layers.append(_Dense(width, growth))
-                width += growth
-            layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            if block < 2:
-                narrow = width // COMPRESSION
-                layers += [nn.Conv2d(width, narrow, 1, bias=False), nn.AvgPool2d(2)]
-                width = narrow
-        self.layers = nn.Sequential(*layers)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-        self.num_features = width
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        return F.adaptive_avg_pool2d(self.layers(images), 1).flatten(1)
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"depth must be 6 n + 4 (10, 16, ..., 100), got {depth}")
+    if growth < 1:
+        raise ValueError(f"growth must be 1 or more, got {growth}")
+    check_image_size(image_size, 4)
+    width = 2 * growth
+    layers: list[nn.Module] = [nn.Conv2d(channels, width, 3, padding=1, bias=False)]
+    for block in range(3):
+        for _ in range((depth - 4) // 6):
+            layers.append(_Dense(width, growth))
+            width += growth
+        layers += [nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+        if block < 2:
+            narrow = width // COMPRESSION
+            layers += [nn.Conv2d(width, narrow, 1, bias=False), nn.AvgPool2d(2)]
+            width = narrow
+    backbone = Backbone([*layers, nn.AdaptiveAvgPool2d(1)], width)
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight)
+    return backbone

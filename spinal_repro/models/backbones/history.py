@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spinal_repro.models.backbones import BACKBONES, check_image_size
+from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
 
 # Maps of S2 that each of the 16 maps of C3 reads (table I of LeCun et al. 1998): all runs of three
 # and of four neighbours around the circle, three pairs of pairs, and all six.
@@ -61,36 +61,24 @@ class _TableConv(nn.Module):
 
 
 @BACKBONES.register("lenet5")
-class LeNet5(nn.Module):
+def lenet5(channels: int, image_size: int) -> Backbone:
     """Layers C1 to C5 of LeNet-5 (LeCun et al. 1998); F6 and the output layer are in the head.
 
     tanh after every layer, subsampling as a 2x2 average with a trainable coefficient and bias for
     each map, C3 with its connection table. 28x28 images are padded with zeros to 32x32, which
     give 120 features. Plain tanh, where the paper scales it (1.7159 tanh(2x/3)).
     """
-
-    def __init__(self, channels: int, image_size: int) -> None:
-        super().__init__()
-        check_image_size(image_size, 28)
-        padding = 2 if image_size < 32 else 0
-        side = (((image_size + 2 * padding - 4) // 2 - 4) // 2) - 4
-        self.layers = nn.Sequential(
-            nn.Conv2d(channels, 6, 5, padding=padding),
-            nn.Tanh(),
-            _Subsample(6),
-            nn.Tanh(),
-            _TableConv(),
-            nn.Tanh(),
-            _Subsample(16),
-            nn.Tanh(),
-            nn.Conv2d(16, 120, 5),
-            nn.Tanh(),
-        )
-        self.num_features = 120 * side * side
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        return self.layers(images).flatten(1)
+    check_image_size(image_size, 28)
+    padding = 2 if image_size < 32 else 0
+    side = (((image_size + 2 * padding - 4) // 2 - 4) // 2) - 4
+    parts = [
+        nn.Conv2d(channels, 6, 5, padding=padding),
+        _Subsample(6),
+        _TableConv(),
+        _Subsample(16),
+        nn.Conv2d(16, 120, 5),
+    ]
+    return Backbone([layer for part in parts for layer in (part, nn.Tanh())], 120 * side * side)
 
 
 # Figure 5 of the BN-Inception paper: 1x1, 3x3 (reduced, out), double 3x3 (reduced, out), pooling
@@ -142,35 +130,27 @@ class _Inception(nn.Module):
 
 
 @BACKBONES.register("bn_inception")
-class BNInception(nn.Module):
+def bn_inception(channels: int, image_size: int) -> Backbone:
     """GoogLeNet with batch norm and two 3x3 convolutions for each 5x5 (arXiv 1502.03167).
 
     224x224 images give 1024 features. The first convolution is an ordinary 7x7, as in common
     implementations, where the paper's figure has a separable one. Module 4c has 608 channels
     where the figure prints 576.
     """
-
-    def __init__(self, channels: int, image_size: int) -> None:
-        super().__init__()
-        check_image_size(image_size, 32)
-        layers: list[nn.Module] = [
-            _conv(channels, 64, 7, 2),
-            nn.MaxPool2d(3, 2, padding=1),
-            _conv(64, 64, 1),
-            _conv(64, 192, 3),
-            nn.MaxPool2d(3, 2, padding=1),
-        ]
-        width = 192
-        for sizes in MODULES.values():
-            module = _Inception(width, *sizes)
-            layers.append(module)
-            width = module.width
-        self.layers = nn.Sequential(*layers)
-        self.num_features = width
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, 1024]``."""
-        return F.adaptive_avg_pool2d(self.layers(images), 1).flatten(1)
+    check_image_size(image_size, 32)
+    layers: list[nn.Module] = [
+        _conv(channels, 64, 7, 2),
+        nn.MaxPool2d(3, 2, padding=1),
+        _conv(64, 64, 1),
+        _conv(64, 192, 3),
+        nn.MaxPool2d(3, 2, padding=1),
+    ]
+    width = 192
+    for sizes in MODULES.values():
+        module = _Inception(width, *sizes)
+        layers.append(module)
+        width = module.width
+    return Backbone([*layers, nn.AdaptiveAvgPool2d(1)], width)
 
 
 # output channels and kernel sizes of each block of table 1 of the VGG paper
@@ -180,39 +160,30 @@ VGG_BLOCKS = {
 }
 
 
-class PlainVGG(nn.Module):
+def plain_vgg(name: str, channels: int, image_size: int) -> Backbone:
     """Column A-LRN or C of the VGG paper, without batch norm (arXiv 1409.1556).
 
     224x224 images give 512 x 7 x 7 = 25088 features; maps of other sizes are averaged to 7x7, as
     torchvision does for the other columns. He initialisation, zero biases: without batch norm
     PyTorch's default does not train at this depth.
     """
-
-    def __init__(self, name: str, channels: int, image_size: int) -> None:
-        super().__init__()
-        check_image_size(image_size, 32)
-        layers: list[nn.Module] = []
-        for width, kernels in VGG_BLOCKS[name]:
-            for kernel in kernels:
-                conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
-                layers += [conv, nn.ReLU(inplace=True)]
-                channels = width
-            if name == "vgg_a_lrn" and width == 64:
-                # AlexNet's constants; torch divides alpha by the window, the papers do not
-                layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
-            layers.append(nn.MaxPool2d(2))
-        self.layers = nn.Sequential(*layers)
-        for module in self.layers:
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                nn.init.zeros_(module.bias)  # type: ignore[arg-type]
-        self.pool = nn.AdaptiveAvgPool2d(7)
-        self.num_features = channels * 7 * 7
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, 25088]``."""
-        return self.pool(self.layers(images)).flatten(1)
+    check_image_size(image_size, 32)
+    layers: list[nn.Module] = []
+    for width, kernels in VGG_BLOCKS[name]:
+        for kernel in kernels:
+            conv = nn.Conv2d(channels, width, kernel, padding=kernel // 2)
+            layers += [conv, nn.ReLU(inplace=True)]
+            channels = width
+        if name == "vgg_a_lrn" and width == 64:
+            # AlexNet's constants; torch divides alpha by the window, the papers do not
+            layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+        layers.append(nn.MaxPool2d(2))
+    for module in layers:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.zeros_(module.bias)  # type: ignore[arg-type]
+    return Backbone([*layers, nn.AdaptiveAvgPool2d(7)], channels * 7 * 7)
 
 
 for _name in VGG_BLOCKS:
-    BACKBONES.register(_name)(partial(PlainVGG, _name))
+    BACKBONES.register(_name)(partial(plain_vgg, _name))

@@ -26,14 +26,12 @@ Published = tuple[dict[str, Tensor], Sequence[float], Sequence[float]]
 
 
 class LibraryBackbone(nn.Module):
-    """A network without its classifier.
+    """A network without its classifier; grey images are repeated to three channels.
 
-    Grey images are repeated to three channels. In training mode a network with auxiliary outputs
-    returns ``(features, [auxiliary features, ...])``, in evaluation mode only the features.
-
-    ``aux_features`` are the lengths of the auxiliary features, ``aux_modules`` the parts of the
-    network that only they use, ``classifier_tensors`` the names of the tensors of all
-    classifiers. ``fetch`` returns published weights by their name.
+    In training mode a network with auxiliary outputs returns ``(features, [auxiliary, ...])``.
+    ``aux_features`` are their lengths, ``aux_modules`` the parts of the network that only they
+    use, ``classifier_tensors`` the names of the tensors of all classifiers. ``fetch`` returns
+    published weights by their name.
     """
 
     def __init__(
@@ -66,7 +64,6 @@ class LibraryBackbone(nn.Module):
         self.classifier_tensors = tensors - set(net.state_dict())
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        """Images ``[N, 1 or 3, H, W]`` to features ``[N, D]``."""
         if images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
         output = self.net(images)
@@ -96,7 +93,7 @@ def _remove_classifier(net: Any, image_size: int) -> int:
 
 
 def _remove_aux_classifiers(net: nn.Module) -> tuple[list[nn.Module], list[int]]:
-    """Remove those of GoogLeNet and Inception v3; return modules and features, as in forward."""
+    """Remove those of GoogLeNet and Inception v3; return their modules and features."""
     if not getattr(net, "aux_logits", False):
         return [], []
     modules, sizes = [], []
@@ -117,25 +114,24 @@ def _check_training_mode(net: nn.Module, image_size: int) -> None:
     torch.func.functional_call(net, meta, (images,))
 
 
-def _check_name(library: str, name: str, names: Iterable[str]) -> None:
+def _check_name(noun: str, name: str, names: Iterable[str]) -> None:
     if name not in set(names):
-        raise unknown(f"{library} model", name, names)
+        raise unknown(noun, name, names)
 
 
 @BACKBONES.register("torchvision")
 def torchvision_backbone(
     channels: int, image_size: int, *, name: str, aux: bool = True
 ) -> LibraryBackbone:
-    """Build a classification network of torchvision.
+    """Build a network of torchvision, e.g. ``"wide_resnet101_2"``.
 
     Args:
-        name: Its name in torchvision, e.g. ``"wide_resnet101_2"``.
         aux: Whether GoogLeNet and Inception v3 have auxiliary outputs in training.
     """
     with torch.device("cpu"):  # with PyTorch 2.7 this import fails on "meta"
         from torchvision import models
 
-    _check_name("torchvision", name, models.list_models(module=models))
+    _check_name("torchvision model", name, models.list_models(module=models))
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": aux, "init_weights": True}
@@ -146,8 +142,7 @@ def torchvision_backbone(
     def fetch(tag: str) -> Published:
         weights = models.get_model_weights(name)
         known = [entry.name for entry in weights]  # without DEFAULT, whose meaning changes (Q27)
-        if tag not in known:
-            raise unknown(f"set of torchvision weights for {name}", tag, known)
+        _check_name(f"set of torchvision weights for {name}", tag, known)
         chosen = weights[tag]
         tensors = dict(chosen.get_state_dict(progress=False, check_hash=True, weights_only=True))
         preset = chosen.transforms()
@@ -158,11 +153,11 @@ def torchvision_backbone(
 
 @BACKBONES.register("timm")
 def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbone:
-    """Build a classification network of timm by its name without a tag, e.g. ``"seresnet50"``."""
+    """Build a network of timm by its name without a tag, e.g. ``"seresnet50"``."""
     with torch.device("cpu"):  # it imports torchvision
         import timm
 
-    _check_name("timm", name, timm.list_models())
+    _check_name("timm model", name, timm.list_models())
     settings = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {}
     if settings is not None and settings.fixed_input_size:  # transformers, built for one size
@@ -173,8 +168,7 @@ def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbo
 
     def fetch(tag: str) -> Published:
         known = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
-        if tag not in known:
-            raise unknown(f"set of timm weights for {name}", tag, known)
+        _check_name(f"set of timm weights for {name}", tag, known)
         donor = timm.create_model(f"{name}.{tag}", pretrained=True)
         return donor.state_dict(), *normalisation(donor)
 

@@ -6,22 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spinal_repro.models.backbones import BACKBONES, check_image_size
+from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
 
 VGG5_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (256, 256, 256))
 
 
 @BACKBONES.register("flatten")
-class Flatten(nn.Module):
+def flatten(channels: int, image_size: int) -> Backbone:
     """No backbone: the pixels, row by row, are the features."""
-
-    def __init__(self, channels: int, image_size: int) -> None:
-        super().__init__()
-        self.num_features = channels * image_size * image_size
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, C * H * W]``."""
-        return images.flatten(1)
+    return Backbone([], channels * image_size * image_size)
 
 
 @BACKBONES.register("cnn")
@@ -46,7 +39,6 @@ class SmallCNN(nn.Module):
         return first, F.relu(F.max_pool2d(self.dropout(self.conv2(first)), 2))
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
         return self.blocks(images)[1].flatten(1)
 
 
@@ -55,44 +47,34 @@ class Arch2(SmallCNN):
     """`SmallCNN` with three taps (``MNIST/Arch2_*.py``; recipes 2.2).
 
     28x28 images give [pixels 784, first convolution 10 x 12 x 12 = 1440, second convolution
-    20 x 4 x 4 = 320] = 2544 features, concatenated in this order. ``taps`` holds the three
-    lengths; the original gives each tap its own Spinal stack.
+    20 x 4 x 4 = 320] = 2544 features, concatenated in this order. The original gives each tap its
+    own Spinal stack.
     """
 
     def __init__(self, channels: int, image_size: int) -> None:
         super().__init__(channels, image_size)
         side = (image_size - 4) // 2
-        self.taps = (channels * image_size * image_size, 10 * side * side, self.num_features)
-        self.num_features = sum(self.taps)
+        self.num_features += channels * image_size * image_size + 10 * side * side
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        first, second = self.blocks(images)
-        return torch.cat([images.flatten(1), first.flatten(1), second.flatten(1)], dim=1)
+        taps = images, *self.blocks(images)
+        return torch.cat([tap.flatten(1) for tap in taps], dim=1)
 
 
 @BACKBONES.register("vgg5")
-class VGG5(nn.Module):
+def vgg5(channels: int, image_size: int) -> Backbone:
     """Ten 3x3 convolutions with batch norm in four pooled blocks (``MNIST_VGG/``; recipes 2.3).
 
     28x28 images give 256 features. Convolution weights start as Normal(0, sqrt(2 / (9 * out)));
     biases keep PyTorch's default. The authors call it VGG-5.
     """
-
-    def __init__(self, channels: int, image_size: int) -> None:
-        super().__init__()
-        check_image_size(image_size, 16)
-        layers: list[nn.Module] = []
-        for block in VGG5_BLOCKS:
-            for width in block:
-                conv = nn.Conv2d(channels, width, 3, padding=1)
-                nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * width)))
-                layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-                channels = width
-            layers.append(nn.MaxPool2d(2))
-        self.layers = nn.Sequential(*layers)
-        self.num_features = channels * (image_size // 16) ** 2
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``."""
-        return self.layers(images).flatten(1)
+    check_image_size(image_size, 16)
+    layers: list[nn.Module] = []
+    for block in VGG5_BLOCKS:
+        for width in block:
+            conv = nn.Conv2d(channels, width, 3, padding=1)
+            nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * width)))
+            layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+        layers.append(nn.MaxPool2d(2))
+    return Backbone(layers, channels * (image_size // 16) ** 2)

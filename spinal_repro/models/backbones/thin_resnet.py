@@ -44,10 +44,6 @@ class ThinResNet(nn.Module):
     of a 2x2 map follow each other, each with all its channels: (0,0), (0,1), (1,0), (1,1), 1024
     features, so that a Spinal head with four splits reads one cell per layer (Q12). Convolutions
     start Kaiming normal (fan out), batch norm at 1 and 0.
-
-    Args:
-        blocks: Number of blocks in each stage.
-        pool: Side of the max-pooling window: 1, 2 or 4.
     """
 
     def __init__(
@@ -81,7 +77,6 @@ class ThinResNet(nn.Module):
         self.num_features = WIDTHS[-1] * (side // pool) ** 2
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images ``[N, C, H, W]`` to features ``[N, D]``, cell by cell."""
         cells = F.max_pool2d(self.stages(self.stem(images)), self.pool)
         return cells.permute(0, 2, 3, 1).flatten(1)
 

@@ -19,7 +19,7 @@ class Arch2Head(nn.Module):
     splits and ReLU. All layer outputs, tap by tap, feed Linear, ReLU, Linear.
 
     Args:
-        width: Outputs of one layer of any stack, w: 30 for MNIST, 50 or 300 for other sets.
+        width: Outputs of one layer of any stack: 30 for MNIST, 50 or 300 for other sets.
         taps: Number of features of each tap.
         layers: Number of layers of each tap's stack.
         hidden: Width of the hidden layer that reads all stacks.
@@ -51,7 +51,6 @@ class Arch2Head(nn.Module):
         self.num_activations = sum(layers) * width + hidden
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[N, D]``, tap after tap, to logits ``[N, C]``."""
         parts = features.split(self.taps, dim=1)
         outputs = [stack(part) for stack, part in zip(self.stacks, parts, strict=True)]
         return self.output(torch.cat(outputs, dim=1))

@@ -59,5 +59,4 @@ class FCHead(nn.Module):
         self.num_activations = sum(hidden)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[N, D]`` to logits ``[N, C]``."""
         return self.layers(features)

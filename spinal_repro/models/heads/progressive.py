@@ -24,8 +24,6 @@ class ProgressiveSpinalHead(nn.Module):
     activation.
 
     Args:
-        width: Outputs of one layer.
-        layers: Number of layers n; the paper has 4.
         dropout: Probability of the one dropout of the features.
         layer_dropout: Probability before every Linear, the output one included; 0.5 in the
             QMNIST script, which also has ``norm``.
@@ -62,11 +60,7 @@ class ProgressiveSpinalHead(nn.Module):
         self.num_activations = len(self.layers) * self.width
 
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features ``[N, D]`` to logits ``[N, C]``.
-
-        With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``, without
-        the features that the output layer reads as well.
-        """
+        """With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``."""
         read = [self.dropout(features)]
         for k, layer in enumerate(self.layers):
             read.append(layer(torch.cat(read, dim=1) if k else features))

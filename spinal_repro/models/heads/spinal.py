@@ -21,12 +21,11 @@ class SpinalStack(nn.Module):
 
     With slice length ``s = round(D / splits)``, layer k reads the k-th consecutive slice of the
     features, starting again from the front when they are used up, followed by the output of
-    layer k-1 ("part first, previous output second"). Each layer is Dropout, Linear, BatchNorm1d
-    (if ``norm``), activation. The stack returns the outputs of all layers, in order.
+    layer k-1. Each layer is Dropout, Linear, BatchNorm1d (if ``norm``), activation. The stack
+    returns the outputs of all layers, in order.
 
     Args:
         width: Outputs of one layer.
-        layers: Number of layers n.
         splits: Number of slices of the features; 2 gives the two halves of the paper.
         dropout: Probability before every Linear.
         activation: ``identity`` makes the stack an affine map (Q14).
@@ -65,7 +64,6 @@ class SpinalStack(nn.Module):
             self.order = [number - 1 for number in order]
 
     def _append(self) -> None:
-        """Append one step, with its own weights unless they are shared."""
         if not (self.shared and len(self.layers) == 2):
             previous = self.width if self.num_layers else 0
             self.layers.append(make_layer(self.slice_size + previous, self.width, *self._style))
@@ -74,7 +72,6 @@ class SpinalStack(nn.Module):
         self.num_activations = self.num_layers * self.width
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[N, D]`` to the outputs of all layers ``[N, layers * width]``."""
         size, end = self.slice_size, self.num_layers * self.slice_size
         repeats = -(-end // self.in_features)
         tiled = features if repeats == 1 else features.repeat(1, repeats)
@@ -158,10 +155,7 @@ class SpinalHead(SpinalStack):
         self.output = nn.Sequential(*make_dropout(before), nn.Linear(layers * width, num_classes))
 
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Features ``[N, D]`` to logits ``[N, C]``.
-
-        With ``pre_logits`` return the outputs of all layers instead, ``[N, layers * width]``.
-        """
+        """With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``."""
         outputs = super().forward(features)
         return outputs if pre_logits else self.output(outputs)
 
@@ -179,11 +173,7 @@ class SpinalHidden(SpinalStack):
     """Spinal hidden layer: replaces a Linear and the activation after it.
 
     The outputs of all layers are concatenated, so each layer has ``out_features / layers``
-    units. Like a Linear it keeps leading dimensions.
-
-    Args:
-        out_features: Number of outputs, divisible by ``layers``.
-        **options: As `SpinalStack`: splits, dropout, norm, activation, shared, order.
+    units. Like a Linear it keeps leading dimensions. Options are those of `SpinalStack`.
     """
 
     def __init__(
@@ -191,16 +181,12 @@ class SpinalHidden(SpinalStack):
     ) -> None:
         check_counts(out_features=out_features, layers=layers)
         if out_features % layers:
-            divisors = [n for n in range(1, out_features + 1) if out_features % n == 0]
-            near = sorted(sorted(divisors, key=lambda n: abs(n - layers))[:2])
             raise ValueError(
-                f"{out_features} outputs cannot be divided evenly among {layers} layers; "
-                f"use layers={' or layers='.join(map(str, near))}"
+                f"layers={layers} does not divide {out_features} outputs; use another number"
             )
         super().__init__(in_features, width=out_features // layers, layers=layers, **options)
         self.out_features = out_features
 
     def forward(self, features: Tensor) -> Tensor:
-        """Features ``[..., D]`` to ``[..., out_features]``."""
         outputs = super().forward(features.reshape(-1, self.in_features))
         return outputs.reshape(*features.shape[:-1], self.out_features)
