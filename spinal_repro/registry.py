@@ -29,7 +29,7 @@ class Registry(Generic[T]):
         self._items: dict[str, Callable[..., T]] = {}
 
     def register(self, name: str) -> Callable[[Callable[..., T]], Callable[..., T]]:
-        """Decorator that registers a constructor under ``name``."""
+        """Decorate a constructor to register it under ``name``."""
 
         def add(constructor: Callable[..., T]) -> Callable[..., T]:
             if self._items.setdefault(name, constructor) is not constructor:
@@ -50,6 +50,13 @@ class Registry(Generic[T]):
     def check(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """Convert options to the types of the constructor and fill in its defaults."""
         return merge_onto(_schema(self[name]), options, where=f"{self.noun} '{name}'")
+
+    def build_entry(self, entry: Mapping[str, Any]) -> T:
+        """Build from a mapping with a ``name`` and options, as in a recipe."""
+        if "name" not in entry:
+            raise UserError(f"each {self.noun} needs a name, got {dict(entry)}")
+        options = {key: value for key, value in entry.items() if key != "name"}
+        return self.build(str(entry["name"]), options)
 
     def build(self, name: str, options: Mapping[str, Any], *args: Any) -> T:
         """Check the options and call the constructor with ``args`` and them."""

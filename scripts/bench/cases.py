@@ -60,7 +60,6 @@ class Case:
         model = build_model(config.dataset, config.model, config.head, config.seed)
         layout = torch.channels_last if last else torch.preserve_format
         model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        rule = dict(recipe.lr_rule)
         train, test = SIZES[config.dataset.name]
         held = max(1, min(len(self.images.test), images * test // train))
 
@@ -79,7 +78,7 @@ class Case:
         return Run(
             model=model,
             optimizer=build_optimizer(recipe, model.parameters()),
-            lr_rule=LR_RULES.build(str(rule.pop("name")), rule),
+            lr_rule=LR_RULES.build_entry(recipe.lr_rule),
             recipe=recipe,
             train=batches(self.images.train, images, recipe.batch_size),
             select=batches(self.images.test, held, recipe.eval_batch_size),

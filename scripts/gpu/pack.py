@@ -61,7 +61,7 @@ def add_data(name: str, root: Path, target: Path) -> None:
                 f"{plain} is missing; get it with 'spinal data fetch {name} --root {root}' or "
                 f"choose another folder with --data (other ways: 'spinal data info {name}')"
             )
-        if (wrong := file_problem(folder, file, deep=True)) is not None:
+        if (wrong := file_problem(folder, file)) is not None:
             raise UserError(f"{entry.title} in {source}: {wrong}")
         compress(copy)
 

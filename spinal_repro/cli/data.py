@@ -148,7 +148,7 @@ def _verify(given: argparse.Namespace) -> None:
     from spinal_repro.data.verify import problems
 
     entry = _entry(given.name, given.overrides, given.config_dir)
-    wrong = problems(entry, given.root)
+    wrong = problems(entry, given.root, open_images=True)
     if wrong:
         verb = "fetch" if entry.about.state == "auto" and not entry.is_folder else "info"
         shown = "\n  ".join([*wrong[:20], *(["..."] if len(wrong) > 20 else [])])

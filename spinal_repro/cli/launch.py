@@ -66,7 +66,7 @@ def check_all(
         jobs: Each with its name.
         composed: Makes a configuration of a job.
     """
-    from spinal_repro.training.check import check_parts
+    from spinal_repro.training.setup import check_parts
 
     configs, refused, checked = [], [], set()
     for name, job in jobs:

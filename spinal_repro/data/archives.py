@@ -6,6 +6,8 @@ import shutil
 import tarfile
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spinal_repro.errors import UserError
@@ -24,52 +26,40 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(archive: Path, target: Path) -> None:
-    """Unpack a zip or tar archive into a folder.
-
-    Raises:
-        ArchiveError: if it is damaged or a member would be written outside the folder.
-        OSError: if the files cannot be written.
-    """
+    """Unpack a zip or tar archive into a folder; refuse members that would be outside it."""
     target.mkdir(parents=True, exist_ok=True)
-    try:
+    unsafe = ArchiveError(f"{archive} is unsafe: it would write files outside the target folder")
+    with _reading(archive):
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
-                for name in zipped.namelist():
-                    if Path(name).is_absolute() or ".." in Path(name).parts:
-                        raise _unsafe(archive, name)
+                members = [Path(name) for name in zipped.namelist()]
+                if any(member.is_absolute() or ".." in member.parts for member in members):
+                    raise unsafe
                 zipped.extractall(target)
         else:
             with tarfile.open(archive) as tar:
-                tar.extractall(target, filter="data")
-    except tarfile.FilterError as error:
-        raise _unsafe(archive, error.tarinfo.name) from error
-    except (*BROKEN, OSError) as error:
-        raise _damaged(archive, error) from error
+                try:
+                    tar.extractall(target, filter="data")
+                except tarfile.FilterError as error:
+                    raise unsafe from error
 
 
 def gunzip(path: Path, target: Path) -> None:
-    """Unpack one gzipped file.
-
-    Raises:
-        ArchiveError: if it is damaged.
-        OSError: if the file cannot be written.
-    """
+    """Unpack one gzipped file."""
     try:
-        with gzip.open(path) as source, target.open("wb") as out:
+        with _reading(path), gzip.open(path) as source, target.open("wb") as out:
             shutil.copyfileobj(source, out, 2**20)
-    except (*BROKEN, OSError) as error:
+    except ArchiveError:
         target.unlink(missing_ok=True)
-        raise _damaged(path, error) from error
+        raise
 
 
-def _unsafe(archive: Path, name: str) -> ArchiveError:
-    return ArchiveError(
-        f"{archive} is unsafe: its member {name!r} would be written outside the target folder"
-    )
-
-
-def _damaged(path: Path, error: Exception) -> Exception:
-    """An `ArchiveError`; errors of the disk, which have a number, stay as they are."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error
-    return ArchiveError(f"{path} is damaged or not an archive")
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of damaged archives into one; errors of the disk, with a number, stay."""
+    try:
+        yield
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ArchiveError(f"{path} is damaged or not an archive") from error

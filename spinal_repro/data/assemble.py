@@ -15,7 +15,6 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
     """Collect the files of a data set in ``work/ready``; list what is missing or wrong.
 
     Args:
-        entry: The data set.
         sources: Files, and folders that are searched at any depth.
         work: The temporary folder; files in it are moved, all others copied.
         root: The data folder; files that are complete there are left out.
@@ -32,13 +31,13 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
                 (target / entry.parts[part] / name).mkdir(parents=True)
                 for image in image_files(folder / name):
                     _take(image, target / entry.parts[part] / name / image.name, work)
-        return problems(entry, work / "ready", deep=False)
+        return problems(entry, work / "ready")
     found = [source for source in sources if source.is_file()]
     for source in sources:
         found += sorted(path for path in source.rglob("*") if path.is_file())
     wrong = []
     for file in entry.contents:
-        if file_problem(entry.path(root), file, deep=True) is None:
+        if file_problem(entry.path(root), file) is None:
             continue
         reasons = [_place(path, file, target, work) for path in _named(file.name, found)]
         if None not in reasons:
@@ -58,7 +57,7 @@ def _named(name: str, paths: Sequence[Path]) -> list[Path]:
 
 
 def _place(path: Path, file: File, target: Path, work: Path) -> str | None:
-    """Copy one file into a folder if it is the right one; else say what is wrong with it."""
+    """Copy one file into a folder; if it is the wrong one, return why."""
     place = target / file.name
     if place.exists():
         return None
@@ -70,7 +69,7 @@ def _place(path: Path, file: File, target: Path, work: Path) -> str | None:
             return str(error)
     else:
         _take(path, place, work)
-    wrong = file_problem(target, file, deep=True)
+    wrong = file_problem(target, file)
     if wrong is not None:
         place.unlink()
         return f"{wrong} ({path})"
@@ -99,25 +98,18 @@ def _mistaken(entry: Entry, folder: Path) -> list[str]:
 
 def _find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     """Find the folder of each part, which contains one folder of images per class."""
-    meanings = {part_of(Path(name)): part for part, name in entry.parts.items()}
-    hits: dict[str, list[Path]] = {part: [] for part in entry.parts}
-    for source in sources:
-        with_images = {path.parent for path in image_files(source)} - {source}
-        for folder in sorted({path.parent for path in with_images}):
-            above = [folder, *folder.parents]
-            above = above[: above.index(source) + 1]
-            meaning = next((m for each in above if (m := part_of(each))), None)
-            if meaning in meanings:
-                hits[meanings[meaning]].append(folder)
+    folders = [path for source in sources for path in (source, *source.rglob("*"))]
     found = {}
-    for part, folders in hits.items():
-        right = [f for f in folders if entry.num_classes in (None, len(class_names(f)))]
-        folders = right or folders
-        if any(class_names(folder) != class_names(folders[0]) for folder in folders):
-            names = ", ".join(map(str, folders))
+    for part, name in entry.parts.items():
+        named = [path for path in folders if part_of(path) == part_of(Path(name)) and path.is_dir()]
+        classes = {path: names for path in named if (names := class_names(path))}
+        right = {p: n for p, n in classes.items() if entry.num_classes in (None, len(n))}
+        right = right or classes
+        if len({tuple(names) for names in right.values()}) > 1:
             raise UserError(
-                f"{entry.title}: several folders could be the part {part}: {names}; give only one"
+                f"{entry.title}: several folders could be the part {part}: "
+                f"{', '.join(map(str, right))}; give only one"
             )
-        if folders:
-            found[part] = min(folders, key=lambda folder: len(folder.parts))
+        if right:
+            found[part] = min(right, key=lambda path: len(path.parts))
     return found

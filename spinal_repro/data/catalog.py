@@ -95,10 +95,8 @@ class Entry:
         """Files expected in `path`: unless listed, those of the download, without ``.gz``."""
         if self.is_folder or self.about.contents:
             return tuple(self.about.contents)
-        return tuple(
-            File(file.name.removesuffix(".gz")) if file.name.endswith(".gz") else file
-            for file in self.about.files
-        )
+        files = self.about.files
+        return tuple(File(f.name[:-3]) if f.name.endswith(".gz") else f for f in files)
 
     @property
     def download_size(self) -> str:
@@ -115,19 +113,14 @@ class Entry:
 
 def checksum(path: Path, kind: str) -> str:
     """Compute the ``md5`` or ``sha256`` of a file in hex digits."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.new(kind, usedforsecurity=False)
-        ).hexdigest()
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 @functools.cache
 def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
-    """Read every data set with an ``about``.
-
-    Args:
-        extra_dir: A configuration folder of the user's, which takes precedence.
-    """
+    """Read every data set with an ``about``; those in the user's ``extra_dir`` take precedence."""
     paths = [path for folder in _folders(extra_dir) for path in folder.glob("*.yaml")]
     entries = {path.stem: entry for path in paths if (entry := _read(path)) is not None}
     return dict(sorted(entries.items()))
@@ -164,12 +157,7 @@ def _read(path: Path) -> Entry | None:
 
 
 def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
-    """Check one data set.
-
-    Args:
-        node: The YAML file as plain containers.
-        name: The name of the file, without suffix.
-    """
+    """Check one YAML file, given as plain containers; ``name`` is that of the file."""
     where = f"dataset/{name}.yaml: about"
     plain = merge_onto(About, node["about"] or {}, where)
     for key in ("files", "contents"):

@@ -28,11 +28,7 @@ def mirrors(file: File, entry: Entry) -> list[str]:
 
 
 def download(file: File, entry: Entry, folder: Path) -> Path:
-    """Download a file into a folder; a partial file stays there and is continued next time.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
+    """Download a file into a folder; a partial file stays there and is continued next time."""
     folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / file.name, folder / f"{file.name}.partial"
     if target.is_file() and file.wrong_checksum(target) is None:

@@ -79,20 +79,17 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     base = root / str(options["folder"] or "")
     if not base.is_dir():
         raise _absent(config, base, "no such folder")
-    found: dict[str, Path] = {}
-    if any(options[part] for part in PART_NAMES):
-        found = {part: base / str(options[part]) for part in PART_NAMES if options[part]}
-        missing = [path.name for path in found.values() if not path.is_dir()]
-        if missing:
-            raise _absent(config, base, f"missing {missing[0]}/")
-    else:
-        for path in sorted(base.iterdir(), reverse=True):
-            if path.is_dir() and (part := part_of(path)):
-                found[part] = path
+    found = {part: base / str(options[part]) for part in PART_NAMES if options[part]}
+    missing = [path.name for path in found.values() if not path.is_dir()]
+    if not found:
+        inside = sorted((path for path in base.iterdir() if path.is_dir()), reverse=True)
+        found = {part: path for path in inside if (part := part_of(path))}
+    if found and "train" not in found:
+        missing.append("train")
+    if missing:
+        raise _absent(config, base, f"missing {missing[0]}/")
     if not found:
         return {"train": base}
-    if "train" not in found:
-        raise _absent(config, base, "missing train/")
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")
     return found

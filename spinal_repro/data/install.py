@@ -1,6 +1,5 @@
 """Installing data sets: fetched or imported into a temporary folder, verified, then renamed."""
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -10,7 +9,7 @@ from pathlib import Path
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.archives import ArchiveError, is_archive, unpack
 from spinal_repro.data.assemble import assemble
-from spinal_repro.data.catalog import Entry, File, entry_for, load_catalog
+from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.download import download
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
@@ -48,7 +47,7 @@ def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
     if entry is None:
         return
     if download:
-        fetch(entry, root, deep=False)
+        fetch(entry, root)
         return
     packed = [root / file.name for file in entry.about.files if is_archive(Path(file.name))]
     packed += [entry.path(root) / f"{file.name}.gz" for file in entry.contents]
@@ -57,22 +56,14 @@ def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
         import_data(entry, root, packed)
 
 
-def fetch(entry: Entry, root: Path, *, deep: bool = True) -> bool:
-    """Download the missing and damaged files of a data set; False if there are none.
-
-    Args:
-        entry: The data set.
-        root: The data folder.
-        deep: Compare the checksums of files that exist.
-    """
-    deep = deep and not entry.is_folder
-    wrong = problems(entry, root, deep=deep)
+def fetch(entry: Entry, root: Path) -> bool:
+    """Download the missing and damaged files of a data set; False if there are none."""
+    wrong = problems(entry, root)
     if not wrong:
         return False
     if entry.about.state != "auto":
         steps = (f"{number}. {text}" for number, text in enumerate(entry.about.instructions, 1))
         raise UserError(f"{entry.title} cannot be fetched ({entry.about.state}). {' '.join(steps)}")
-    _refuse_other_files(entry, root)
     if os.environ.get("SPINAL_OFFLINE", "").lower() not in ("", "0", "false", "no"):
         raise UserError(
             f"SPINAL_OFFLINE is set, and {entry.title} is not in {entry.path(root).resolve()}: "
@@ -80,17 +71,18 @@ def fetch(entry: Entry, root: Path, *, deep: bool = True) -> bool:
             f"{entry.name} PATH"
         )
     with _workspace(entry, root) as work:
-        if not problems(entry, root, deep=deep):
+        if not problems(entry, root):
             return True  # another process has just fetched it
-        files = _to_download(entry, root)
+        complete = [f.name for f in entry.contents if not file_problem(entry.path(root), f)]
+        files = [f for f in entry.about.files if f.name.removesuffix(".gz") not in complete]
         sources = [download(file, entry, work / "downloads") for file in files]
         wrong = _install(entry, root, sources, work)
         shutil.rmtree(work / "downloads", ignore_errors=True)
-        if wrong:
-            raise UserError(
-                f"the download is not {entry.title}: {'; '.join(wrong)}. It was deleted; "
-                f"another source is needed: spinal data info {entry.name}"
-            )
+    if wrong:
+        raise UserError(
+            f"the download is not {entry.title}: {'; '.join(wrong)}. It was deleted; "
+            f"another source is needed: spinal data info {entry.name}"
+        )
     return True
 
 
@@ -105,9 +97,8 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
             raise UserError(f"{path} does not exist")
     if not entry.is_folder and not entry.contents:
         raise UserError(f"{entry.title} is part of a package; there is nothing to import")
-    if not problems(entry, root, deep=not entry.is_folder):
+    if not problems(entry, root):
         return False
-    _refuse_other_files(entry, root)
     with _workspace(entry, root) as work:
         wrong = _install(entry, root, [path.resolve() for path in paths], work)
     if wrong:
@@ -126,9 +117,14 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
 @contextmanager
 def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
     """Lock and yield the temporary folder of a data set; only downloads outlive a failure."""
-    work = root / HIDDEN / entry.key
+    target, work = entry.path(root), root / HIDDEN / entry.key
+    if entry.is_folder and target.is_dir() and any(target.iterdir()):
+        raise UserError(
+            f"{target} exists but is not {entry.title} ({'; '.join(problems(entry, root))}); "
+            f"rename or delete it first"
+        )
     try:
-        (root / HIDDEN).mkdir(parents=True, exist_ok=True)
+        work.parent.mkdir(parents=True, exist_ok=True)
         lock = root / HIDDEN / f"{entry.key}.lock"
         with exclusive_lock(lock, f"writing {entry.key} to {root}"):
             try:
@@ -137,15 +133,11 @@ def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
             finally:
                 _clear(work)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(
-                f"{entry.title} cannot be written to {root.resolve()}: {error}; choose another "
-                f"folder with --root, data.root or SPINAL_DATA"
-            ) from error
         raise UserError(
-            f"the disk of {root.resolve()} is full (size of the download: "
-            f"{entry.download_size or 'unknown'}). Free some space and run the command again, it "
-            f"continues the download; or choose another folder with SPINAL_DATA"
+            f"{entry.title} cannot be written to {root.resolve()}: {error.strerror or error}. Free "
+            f"some space (the download has {entry.download_size or 'an unknown size'}) or choose "
+            f"another folder with --root, data.root or SPINAL_DATA; then run the command again, "
+            f"it continues the download"
         ) from error
 
 
@@ -154,22 +146,6 @@ def _clear(work: Path) -> None:
         shutil.rmtree(work / name, ignore_errors=True)
     if not any((work / "downloads").glob("*")):
         shutil.rmtree(work, ignore_errors=True)
-
-
-def _to_download(entry: Entry, root: Path) -> list[File]:
-    """List all files, without single ones that are complete on disk."""
-    complete = [f.name for f in entry.contents if not file_problem(entry.path(root), f, deep=True)]
-    return [file for file in entry.about.files if file.name.removesuffix(".gz") not in complete]
-
-
-def _refuse_other_files(entry: Entry, root: Path) -> None:
-    """Refuse to replace a folder of images that is not empty."""
-    target = entry.path(root)
-    if entry.is_folder and target.is_dir() and any(target.iterdir()):
-        wrong = "; ".join(problems(entry, root, deep=False))
-        raise UserError(
-            f"{target} exists but is not {entry.title} ({wrong}); rename or delete it first"
-        )
 
 
 def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> list[str]:

@@ -27,13 +27,10 @@ class Batches:
     """The batches of one part of a data set.
 
     Args:
-        images: The published part, in memory or in a cache file.
-        indices: Its images that belong to the split.
+        indices: The images of the published part that belong to the split.
         batch_size: The last batch may be smaller.
-        mean: For pixels in [0, 1], one value or one per channel.
-        std: As mean.
+        mean: For pixels in [0, 1], one value or one per channel; so is ``std``.
         device: Where batches are made; images in memory are copied there once.
-        channels_last: Memory layout of the batches.
         resize: ``(height, width)`` of images before augmentation; None for no resizing.
         crop: Side of the centre crop after resizing; None for no crop.
     """
@@ -69,22 +66,16 @@ class Batches:
         self._next: tuple[int, int, Future[_Drawn]] | None = None
 
     def __len__(self) -> int:
-        """Number of batches."""
         return -(-len(self.labels) // self.batch_size)
 
     @property
     def num_images(self) -> int:
-        """Number of images."""
         return len(self.labels)
 
     @property
     def size(self) -> int:
         """Side of the images before augmentation, in pixels."""
         return self._crop or (self._resize[0] if self._resize else self._stored_size)
-
-    def _normalise(self, pixels: Tensor) -> Tensor:
-        """Pixels in 0..255 to network input."""
-        return ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
 
     def _pinned(self, tensor: Tensor) -> Tensor:
         """Copy to pinned memory, for asynchronous copies to a GPU."""
@@ -139,9 +130,11 @@ class Batches:
     def in_order(self) -> Iterator[Batch]:
         """Yield every image once, in the order of the split, without augmentation."""
         for part, pixels in self._chunks():
-            yield from self._batches(self._normalise(pixels), self.labels[part])
+            yield from self._batches(pixels, self.labels[part])
 
-    def _batches(self, images: Tensor, labels: Tensor) -> Iterator[Batch]:
+    def _batches(self, pixels: Tensor, labels: Tensor) -> Iterator[Batch]:
+        """Normalise pixels in 0..255 and split them into batches."""
+        images = ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
         return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
 
     def epoch(
@@ -151,15 +144,10 @@ class Batches:
         augmentations: Sequence[Augmentation] = (),
         draw_next: bool = False,
     ) -> Iterator[Batch]:
-        """Yield every image once, shuffled and augmented by ``seed`` and ``epoch``.
+        """Yield every image once, shuffled and augmented by ``seed`` and ``epoch`` (from 1).
 
-        All random numbers of an epoch are drawn at its start.
-
-        Args:
-            seed: Seed of the run.
-            epoch: From 1.
-            augmentations: Applied in order.
-            draw_next: Draw the random numbers of the next epoch in a thread meanwhile.
+        All random numbers of an epoch are drawn at its start; with ``draw_next`` those of the next
+        one meanwhile, in a thread.
         """
         if self._next is not None and self._next[:2] == (seed, epoch):
             cpu_order, on_cpu = self._next[2].result()
@@ -176,7 +164,7 @@ class Batches:
         for part, pixels in self._chunks(order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            yield from self._batches(self._normalise(pixels), self.labels[order[part]])
+            yield from self._batches(pixels, self.labels[order[part]])
 
     def _draw(self, seed: int, epoch: int, augmentations: Sequence[Augmentation]) -> _Drawn:
         """Draw the order ``[N]`` and parameters ``[N, ...]`` per augmentation, on the CPU."""

@@ -74,41 +74,32 @@ class Photos:
             "channels": self.channels,
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
-        path = cache / f"{name}.npy"
         assert preprocessing.size is not None
         shape = (len(self), self.channels, preprocessing.size, preprocessing.size)
-        images = _load_cached(path, shape)
-        if images is None:
-            try:
-                images = self._decode_into(path, shape, preprocessing)
-            except OSError as error:
-                raise UserError(
-                    f"the decoded images ({math.prod(shape) / 1e9:.1f} GB) cannot be written to "
-                    f"{cache}: {error.strerror or error}; free some space, or choose another "
-                    f"folder with runs=FOLDER"
-                ) from error
-        return images
-
-    def _decode_into(
-        self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing
-    ) -> Pixels:
-        """Write the cache file, or wait for another run that is writing it."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.stem}.lock")
-        with exclusive_lock(lock, f"decoding images into {path}") as locked:
-            images = _load_cached(path, shape)
-            if images is not None:
-                return images
-            if locked:  # without locks, another process may be writing these
-                for partial in path.parent.glob(f".{path.name}.*.partial"):
-                    partial.unlink()
-            partial = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.partial")
-            try:
-                self._write(partial, shape, preprocessing)
-                partial.replace(path)
-            finally:
-                partial.unlink(missing_ok=True)
-            return np.load(path, mmap_mode="r")
+        path, lock = cache / f"{name}.npy", cache / f".{name}.lock"
+        if (images := _load_cached(path, shape)) is not None:
+            return images
+        try:
+            cache.mkdir(parents=True, exist_ok=True)
+            with exclusive_lock(lock, f"decoding images into {path}") as locked:
+                if (images := _load_cached(path, shape)) is not None:
+                    return images  # another run has just written it
+                if locked:  # without locks, another process may be writing these
+                    for partial in cache.glob(f".{path.name}.*.partial"):
+                        partial.unlink()
+                partial = cache / f".{path.name}.{platform.node()}.{os.getpid()}.partial"
+                try:
+                    self._write(partial, shape, preprocessing)
+                    partial.replace(path)
+                finally:
+                    partial.unlink(missing_ok=True)
+                return np.load(path, mmap_mode="r")
+        except OSError as error:
+            raise UserError(
+                f"the decoded images ({math.prod(shape) / 1e9:.1f} GB) cannot be written to "
+                f"{cache}: {error.strerror or error}; free some space, or choose another "
+                f"folder with runs=FOLDER"
+            ) from error
 
     def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -159,16 +150,7 @@ def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> Pixel
 
     Grey, palette, CMYK and 16-bit images are converted; transparency becomes white.
 
-    Args:
-        path: The file.
-        channels: 1 for grey, 3 for colour.
-        preprocessing: Size and crop.
-
-    Returns:
-        ``[C, H, W]`` uint8.
-
-    Raises:
-        Exception: of many types, from Pillow's decoders.
+    Returns ``[C, H, W]`` uint8. Pillow's decoders raise many types of errors.
     """
     with Image.open(path) as opened:
         image = _resized(_converted(opened, "L" if channels == 1 else "RGB"), preprocessing)

@@ -31,39 +31,9 @@ def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None 
 
 def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Photos:
     """Return the published part that the split's ``train``, ``val`` or ``test`` indexes."""
-    if part == "test":
-        return dataset.test
-    if part == "val" and split.published_val:
-        assert dataset.val is not None
+    if part == "val" and dataset.val is not None and split.published_val:
         return dataset.val
-    return dataset.train
-
-
-def preprocess(
-    source: ImageSet | Photos, preprocessing: Preprocessing, runs: Path, device: torch.device
-) -> tuple[ImageSet, tuple[int, int] | None]:
-    """Resize photographs once, in a cache file; images in memory are resized with each batch.
-
-    Args:
-        source: A part of the data set.
-        preprocessing: The target size.
-        runs: The folder of runs, which has the cache.
-        device: A GPU with enough free memory gets all decoded photographs at once.
-
-    Returns:
-        The images, and the ``(height, width)`` to resize each batch to before its centre crop;
-        None for photographs, which have their size.
-    """
-    if isinstance(source, ImageSet):
-        height, width = source.images.shape[-2:]
-        resize = preprocessing.resize
-        if isinstance(resize, list):
-            return source, (resize[0], resize[-1])
-        return source, (height, width) if resize is None else (resize, resize)
-    decoded = source.decode(preprocessing, runs / CACHE)
-    if device.type == "cuda" and decoded.nbytes < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
-        return ImageSet(torch.from_numpy(decoded[:]).to(device), source.labels), None
-    return ImageSet(decoded, source.labels), None
+    return dataset.test if part == "test" else dataset.train
 
 
 def batches_of(
@@ -76,12 +46,26 @@ def batches_of(
     device: torch.device,
     **options: Any,
 ) -> Batches:
-    """Make the `Batches` of ``train``, ``val`` or ``test``; ``options`` are its other arguments."""
+    """Make the `Batches` of ``train``, ``val`` or ``test``; ``options`` are its other arguments.
+
+    Photographs are resized once, into a cache file in the folder of runs; images in memory are
+    resized with each batch.
+    """
     source = published_part(dataset, split, part)
-    images, resize = preprocess(source, preprocessing, runs, device)
-    crop = None if resize is None else preprocessing.size
-    indices = getattr(split, part)
-    return Batches(images, indices, device=device, resize=resize, crop=crop, **options)
+    resize: tuple[int, int] | None = None
+    crop: int | None = None
+    if isinstance(source, Photos):
+        decoded: Any = source.decode(preprocessing, runs / CACHE)
+        if device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if decoded.nbytes < DEVICE_SHARE * free:
+                decoded = torch.from_numpy(decoded[:]).to(device)
+        source = ImageSet(decoded, source.labels)
+    else:
+        sides = preprocessing.resize or source.images.shape[-2:]
+        height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
+        resize, crop = (height, width), preprocessing.size
+    return Batches(source, getattr(split, part), device=device, resize=resize, crop=crop, **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

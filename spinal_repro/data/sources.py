@@ -75,11 +75,7 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set and check it against its configuration.
 
-    Args:
-        config: Its name, source and expected sizes.
-        root: The data folder.
-        download: Fetch missing files.
-        test: False replaces the test part by an empty one.
+    ``download`` fetches missing files; without ``test`` the test part is empty.
     """
     dataset = load_sources()[config.source](config, Path(root), download)
     if not test:

@@ -13,15 +13,9 @@ Indices = NDArray[np.int64]
 def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[Indices, Indices]:
     """Split indices so that the second part has a given fraction of all and of each class.
 
-    Args:
-        labels: ``[N]`` class of each image.
-        fraction: Share of the second part, in (0, 1): ``round(fraction * N)`` images, each class
-            giving its share rounded down or up. A class of two or more images gives at least
-            one to each part, though the total may then differ.
-        seed: The split is the same with every version of NumPy.
-
-    Returns:
-        Sorted indices of the first and of the second part; together each index once.
+    The second part has ``round(fraction * N)`` of the N images, each class giving its share rounded
+    down or up. A class of two or more images gives at least one to each part, though the total
+    may then differ. The indices are sorted, and the same with every version of NumPy.
     """
     everything = np.arange(len(labels), dtype=np.int64)
     _, sizes = np.unique(labels, return_counts=True)
@@ -108,25 +102,25 @@ def make_split(
     """Make the split of one run.
 
     Args:
-        train_labels: ``[N]``.
-        test_labels: ``[M]``.
+        train_labels: Classes ``[N]``, like the other labels.
+        test_labels: Of the test part.
         val_fraction: Share of train used for validation, stratified; 0 for none.
         seed: Seed of the split, independent of the run's seed.
         limit: Largest number of images in each of train, val and test.
-        val_labels: ``[L]`` of a published validation part, used if ``val_fraction`` is above 0.
+        val_labels: Of a published validation part, used if ``val_fraction`` is above 0.
     """
-    everything = np.arange(len(train_labels), dtype=np.int64)
-    test = subset(test_labels, np.arange(len(test_labels), dtype=np.int64), limit, seed)
+    published = val_fraction > 0 and val_labels is not None
+    train, val, test = np.arange(len(train_labels)), np.arange(0), np.arange(len(test_labels))
+    labels = train_labels
     if val_fraction > 0 and val_labels is not None:
-        train = subset(train_labels, everything, limit, seed)
-        val = subset(val_labels, np.arange(len(val_labels), dtype=np.int64), limit, seed)
-        return Split(train, val, test, published_val=True)
-    if val_fraction > 0:
+        labels, val = val_labels, np.arange(len(val_labels))
+    elif val_fraction > 0:
         train, val = stratified(train_labels, val_fraction, seed)
-    else:
-        train, val = everything, everything[:0]
     return Split(
-        subset(train_labels, train, limit, seed), subset(train_labels, val, limit, seed), test
+        subset(train_labels, train, limit, seed),
+        subset(labels, val, limit, seed),
+        subset(test_labels, test, limit, seed),
+        published,
     )
 
 

@@ -9,28 +9,20 @@ from spinal_repro.data.image_files import class_names, image_files
 from spinal_repro.errors import UserError
 
 
-def problems(entry: Entry, root: Path, *, deep: bool = True) -> list[str]:
-    """List everything missing or wrong; empty if the data set is as the catalog says.
-
-    Args:
-        entry: The data set.
-        root: The data folder.
-        deep: Also compare checksums, or open every image.
-    """
+def problems(entry: Entry, root: Path, *, open_images: bool = False) -> list[str]:
+    """List everything missing or wrong; empty if the data set is as the catalog says."""
     if entry.is_folder:
-        return _folder_problems(entry, root, deep)
-    return [p for file in entry.contents if (p := file_problem(entry.path(root), file, deep))]
+        return _folder_problems(entry, root, open_images)
+    return [p for file in entry.contents if (p := file_problem(entry.path(root), file))]
 
 
-def file_problem(folder: Path, file: File, deep: bool) -> str | None:
-    """Describe the problem of one file; None if there is no problem."""
+def file_problem(folder: Path, file: File) -> str | None:
+    """Describe what is wrong with one file; None if it is as published."""
     path = folder / file.name
     if not path.is_file():
         return f"missing {file.name}"
     if file.bytes is not None and path.stat().st_size != file.bytes:
         return f"{file.name} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
-    if not deep:
-        return None
     wrong = file.wrong_checksum(path)
     if wrong is not None:
         return f"{file.name} is damaged: {wrong}"
@@ -44,7 +36,7 @@ def file_problem(folder: Path, file: File, deep: bool) -> str | None:
     return None
 
 
-def _folder_problems(entry: Entry, root: Path, deep: bool) -> list[str]:
+def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
     base = entry.path(root)
     found: list[str] = []
     known: list[str] | None = None
@@ -63,7 +55,7 @@ def _folder_problems(entry: Entry, root: Path, deep: bool) -> list[str]:
         size = entry.sizes.get(part)
         if size not in (None, len(images)):
             found.append(f"{name}/ has {len(images):,} images, expected {size:,}")
-        if deep:
+        if open_images:
             found += _unreadable(images)
     return found
 

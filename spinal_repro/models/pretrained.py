@@ -4,7 +4,7 @@ import hashlib
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ class WeightReport:
     source: str  # a file, or the name of published weights
     sha256: str | None  # of the file
     matched: int  # number of tensors loaded
-    missing: list[str] = field(default_factory=list)  # only batch norm's counters (old files)
-    unexpected: list[str] = field(default_factory=list)  # only tensors of the classifier
+    missing: list[str]  # only batch norm's counters (old files)
+    unexpected: list[str]  # only tensors of the classifier
 
     def __str__(self) -> str:
         """One line for the log."""
@@ -75,13 +75,9 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
     expected = target.state_dict()
     fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
     load_whole(target, fitting, source, "this model; check model.name and dataset.image_size")
-    return WeightReport(
-        source,
-        sha256,
-        matched=len(fitting),
-        missing=[name for name in expected if name not in tensors],
-        unexpected=[name for name in tensors if name not in expected],
-    )
+    missing = [name for name in expected if name not in tensors]
+    unexpected = [name for name in tensors if name not in expected]
+    return WeightReport(source, sha256, len(fitting), missing, unexpected)
 
 
 def convert_inputs(backbone: nn.Module) -> None:

@@ -104,8 +104,8 @@ class NonFiniteHooks(Callback):
 class StopOnSignal(Callback):
     """Context in which SIGINT, SIGTERM and SIGUSR1 set ``run.stop``; a second SIGINT ends at once.
 
-    Signals that the parent process ignores stay ignored, and nothing changes outside the main
-    thread. In nested contexts the outermost handles the signals.
+    Signals that the parent process ignores stay ignored. In nested contexts the outermost handles
+    the signals.
     """
 
     def __init__(self) -> None:
@@ -130,7 +130,7 @@ class StopOnSignal(Callback):
         run.stop = run.stop or self.received
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
-        run.stop = run.stop or self.received
+        self.on_step_end(run)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.received and number == signal.SIGINT:

@@ -29,7 +29,6 @@ class Checkpoint(Callback):
     saved, else after the epoch in progress.
 
     Args:
-        folder: The run folder.
         seconds: Least time between two checkpoints; None for one after the last epoch only.
         inputs: Hashes of images, split and pretrained weights by name. A checkpoint of a run with
             other inputs is refused.
@@ -46,7 +45,12 @@ class Checkpoint(Callback):
             return
         try:
             saved = torch.load(path, map_location="cpu", weights_only=True)
-            self._check_inputs(saved["inputs"])
+            changed = [n for n, hash in self._inputs.items() if saved["inputs"].get(n) != hash]
+            if changed:
+                raise UserError(
+                    f"changed since the run in {self._folder} began: {', '.join(changed)}. "
+                    f"Restore them, or delete {path} to start the run again"
+                )
             run.model.load_state_dict(saved["model"])
             run.optimizer.load_state_dict(saved["optimizer"])
             run.state = State(**saved["state"])
@@ -59,14 +63,6 @@ class Checkpoint(Callback):
                 f"the checkpoint {path} does not load ({reason}); delete it to start the run again"
             ) from error
         self._epoch = run.state.epoch
-
-    def _check_inputs(self, saved: Mapping[str, str]) -> None:
-        changed = [name for name, of in self._inputs.items() if saved.get(name) != of]
-        if changed:
-            raise UserError(
-                f"changed since the run in {self._folder} began: {', '.join(changed)}. Restore "
-                f"them, or delete {self._folder / LAST} to start the run again"
-            )
 
     def on_step_end(self, run: Run, *_: object) -> None:
         if run.stop and self._epoch == run.state.epoch:
@@ -97,7 +93,6 @@ class Checkpoint(Callback):
         self._time, self._epoch = time.monotonic(), state.epoch
 
     def stop(self, run: Run) -> None:
-        """Raise `Interrupted`."""
         if self._epoch:
             found = f"saved after epoch {self._epoch}; the same command continues"
         else:

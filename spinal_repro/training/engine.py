@@ -20,7 +20,7 @@ from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batches
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.seeds import stream_seed
-from spinal_repro.training.device import Clock
+from spinal_repro.training.device import seconds_between, timestamp
 from spinal_repro.training.optim import EpochResult, LrRule
 
 AUX_WEIGHT = 0.3  # weight of the loss of an auxiliary output (GoogLeNet paper)
@@ -33,13 +33,10 @@ class Callback:
         """Before the first epoch."""
 
     def on_step_end(self, run: "Run", step: int, losses: Tensor, num_images: int) -> None:
-        """After a training step.
+        """After a training step, counted from 1 in each epoch, on a batch of ``num_images``.
 
-        Args:
-            step: Counts from 1 in each epoch.
-            losses: Summed loss of each step of this epoch ``[steps]``, on the device; 0 for steps
-                not yet taken. Reading it waits for the device.
-            num_images: Images in this batch.
+        ``losses`` is the summed loss of each step of this epoch ``[steps]``, on the device; 0 for
+        steps not yet taken. Reading it waits for the device.
         """
 
     def on_epoch_end(self, run: "Run", is_best: bool) -> None:
@@ -96,25 +93,24 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """In [0, 1]."""
         return self.correct / self.count
 
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Train from ``run.state`` to the recipe's last epoch."""
-    state, clock = run.state, Clock(run.train.device)
+    state, device = run.state, run.train.device
     for callback in callbacks:
         callback.on_fit_start(run)
     for epoch in range(state.epoch + 1, run.recipe.epochs + 1):
         start_stage(run, epoch)
-        began = clock.now()
+        began = timestamp(device)
         losses, correct, data_seconds = train_one_epoch(run, epoch, callbacks)
-        trained = clock.now()
+        trained = timestamp(device)
         selected = evaluate(run.model, run.select, run.autocast)
         watched = evaluate(run.model, run.watch, run.autocast) if run.watch else None
-        evaluated = clock.now()
+        evaluated = timestamp(device)
 
-        count, seconds = run.train.num_images, max(clock.seconds(began, trained), 1e-9)
+        count, seconds = run.train.num_images, max(seconds_between(began, trained), 1e-9)
         entry = {
             "epoch": epoch,
             "lr": state.lr,
@@ -126,7 +122,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         times = {
             "epoch": epoch,
             "train_seconds": seconds,
-            "eval_seconds": clock.seconds(trained, evaluated),
+            "eval_seconds": seconds_between(trained, evaluated),
             "images_per_second": count / seconds,
             "data_share": data_seconds / seconds,
         }
@@ -149,9 +145,8 @@ def train_one_epoch(
 ) -> tuple[Tensor, Tensor, float]:
     """Train on every image once.
 
-    Returns:
-        Summed loss of each step ``[steps]`` and number of correct images ``[]``, both on the
-        device, and the seconds spent on waiting for batches.
+    Returns the summed loss of each step ``[steps]`` and the number of correct images ``[]``, both
+    on the device, and the seconds spent on waiting for batches.
     """
     model, optimizer, batches = run.model, run.optimizer, run.train
     if run.recipe.head_epochs:
@@ -186,13 +181,7 @@ def train_one_epoch(
 def training_loss(
     output: Tensor | tuple[Tensor, list[Tensor]], labels: Tensor, label_smoothing: float
 ) -> tuple[Tensor, Tensor]:
-    """Logits ``[N, C]`` and cross-entropy loss; auxiliary outputs count `AUX_WEIGHT`.
-
-    Args:
-        output: Logits, or logits and those of auxiliary classifiers.
-        labels: ``[N]``.
-        label_smoothing: Share of the target that is spread over all classes.
-    """
+    """Return logits ``[N, C]`` and cross-entropy; auxiliary logits in ``output`` also count."""
     logits, auxiliary = output if isinstance(output, tuple) else (output, [])
     loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
     for aux in auxiliary:

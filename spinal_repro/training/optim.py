@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,20 +20,19 @@ def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) ->
     """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults."""
     weights = [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
+    options: Any = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
     if recipe.optimizer == "sgd":
-        return SGD(
-            weights, recipe.lr, recipe.momentum, weight_decay=recipe.weight_decay, fused=fused
-        )
-    if recipe.optimizer == "adam":
-        if recipe.momentum:
-            raise UserError("recipe.momentum is an option of sgd; use recipe.momentum=0 with adam")
-        return Adam(weights, recipe.lr, weight_decay=recipe.weight_decay, fused=fused)
-    raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
+        return SGD(weights, momentum=recipe.momentum, **options)
+    if recipe.optimizer != "adam":
+        raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
+    if recipe.momentum:
+        raise UserError("recipe.momentum is an option of sgd; use recipe.momentum=0 with adam")
+    return Adam(weights, **options)
 
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Input of a learning-rate rule after an epoch; accuracies in [0, 1]."""
+    """Input of a learning-rate rule after an epoch; accuracies are in [0, 1]."""
 
     epoch: int
     accuracy: float  # on the selecting split
@@ -84,7 +84,6 @@ class Redraw(LrRule):
     of the run's seed.
 
     Args:
-        power: Exponent of U.
         tie_is_better: Whether an accuracy equal to the best counts as an improvement.
     """
 
@@ -102,10 +101,6 @@ class Divide(LrRule):
     """Divides the rate after each epoch without improvement.
 
     The rule of the CIFAR-100 script, used for both heads of the CIFAR-10 pair as well (Q8).
-
-    Args:
-        factor: Divisor, above 1.
-        tie_is_better: Whether an accuracy equal to the best counts as an improvement.
     """
 
     def __init__(self, *, factor: float = 3.0, tie_is_better: bool = True) -> None:
@@ -124,7 +119,6 @@ class DivideAt(LrRule):
     learning has stopped at epoch 30 of 160.
 
     Args:
-        factor: Divisor, above 1.
         epochs: Epochs, from 1, after which the rate is divided.
         every_from: First of the epochs after each of which it is also divided; None for no such.
     """
@@ -142,12 +136,7 @@ class DivideAt(LrRule):
 
 @LR_RULES.register("step")
 class Step(LrRule):
-    """``StepLR``: multiplies the rate by a factor every ``step`` epochs of a stage.
-
-    Args:
-        step: Epochs, 1 or more.
-        factor: In (0, 1).
-    """
+    """``StepLR``: multiplies the rate by a factor every ``step`` epochs of a stage."""
 
     def __init__(self, *, step: int = 7, factor: float = 0.1) -> None:
         if step < 1 or not 0 < factor < 1:
@@ -167,7 +156,6 @@ class RedrawLate(LrRule):
     Args:
         start: Last epoch after which the rate stays; 100 in the MNIST script.
         factor: Largest rate as a multiple of the base.
-        power: Exponent of U, uniform in [0, 1).
     """
 
     def __init__(self, *, start: int, factor: float = 5.0, power: float = 3.0) -> None:

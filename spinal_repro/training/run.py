@@ -41,8 +41,7 @@ class Outcome:
 def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     """Train one configuration, continue it, or return its record if it is finished.
 
-    Raises:
-        Interrupted: if a signal or a callback stopped it.
+    Raises `Interrupted` if a signal or a callback stopped it.
     """
     device = resolve_device(config.runtime.device)
     config = resolved(config)
@@ -110,7 +109,7 @@ def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
 
 @contextmanager
 def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
-    """Write how a run failed into its status; raise `UserError` where a user can fix it."""
+    """Write an error into the status of the run; raise `UserError` where a user can fix it."""
     try:
         yield
     except BaseException as error:

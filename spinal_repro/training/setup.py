@@ -46,10 +46,7 @@ class Setup:
 
 
 def resolved(config: Config) -> Config:
-    """Resolve the device, the precision, the number of classes and the types of options.
-
-    The identity of a run is that of its resolved configuration.
-    """
+    """Resolve device, precision, number of classes and types of options: the identity of a run."""
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
@@ -59,6 +56,21 @@ def resolved(config: Config) -> Config:
         runtime=config.runtime.on(device.type),
         head=dataclasses.replace(config.head, options=options),
     )
+
+
+def check_parts(config: Config) -> None:
+    """Build all that trains a model, without data, weights or memory, to find errors early.
+
+    Your own folder of images is counted, since it gives the number of classes.
+    """
+    dataset, recipe = counted(config.dataset, Path(config.data.root)), config.recipe
+    with torch.device("meta"):
+        model = build_model(
+            dataset, config.model, config.head, image_size=config.input_size, load_weights=False
+        )
+    build_optimizer(recipe, model.parameters())
+    LR_RULES.build_entry(recipe.lr_rule)
+    build_augmentations(recipe.augment)
 
 
 def build_run(config: Config, device: torch.device) -> Setup:
@@ -73,8 +85,7 @@ def build_run(config: Config, device: torch.device) -> Setup:
         data_root=data.root,
     )
     counts = count(model, dataset_config.channels, config.input_size)
-    rule = dict(recipe.lr_rule)
-    lr_rule = LR_RULES.build(str(rule.pop("name", "")), rule)
+    lr_rule = LR_RULES.build_entry(recipe.lr_rule)
     augmentations = build_augmentations(recipe.augment)
     mean, std = normalisation(recipe, model.backbone)
     channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format

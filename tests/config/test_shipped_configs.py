@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from spinal_repro.config.compose import choices, compose_raw, find_choice
 from spinal_repro.config.validate import validate
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.training.check import check_parts
+from spinal_repro.training.setup import check_parts
 
 GROUPS = (
     "dataset", "model", "head", "head/for", "recipe", "recipe/on", "protocol", "runtime", "tracker",

@@ -12,7 +12,6 @@ from typing import Any
 from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation
 from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, VerticalFlip
 from spinal_repro.data.augment.warps import Affine, Perspective, ResizedCrop, Rotation, homography
-from spinal_repro.errors import UserError
 
 __all__ = [
     "AUGMENTATIONS",
@@ -32,10 +31,4 @@ __all__ = [
 
 def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:
     """Build the augmentations of a recipe, in order."""
-    built = []
-    for entry in entries:
-        if "name" not in entry:
-            raise UserError(f"an entry of recipe.augment needs a name, got {dict(entry)}")
-        options = {key: value for key, value in entry.items() if key != "name"}
-        built.append(AUGMENTATIONS.build(str(entry["name"]), options))
-    return built
+    return [AUGMENTATIONS.build_entry(entry) for entry in entries]

@@ -23,7 +23,6 @@ class _Flip(Augmentation):
         return (uniform(generator, count) < self.p).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Mirror the images with a 1."""
         return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(self.axis), images)
 
 
@@ -55,7 +54,6 @@ class _Window(Augmentation):
         return torch.randint(0, high, (count, 2), generator=generator).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Cut the windows out."""
         frame, side = self._side(images.shape[-1])
         framed = F.pad(images, [frame] * 4) if frame else images
         left, top = parameters.long().unbind(1)
@@ -96,5 +94,4 @@ class Crop(_Window):
         return 0, self.size
 
     def size_after(self, size: int) -> int:
-        """Return the configured size."""
         return self._side(size)[1]

@@ -35,7 +35,7 @@ def _inside(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
 
 @AUGMENTATIONS.register("perspective")
 class Perspective(Augmentation):
-    """torchvision's ``RandomPerspective``: corners move inwards by whole pixels.
+    """torchvision's ``RandomPerspective``: corners move inwards by whole pixels; fill 0, bilinear.
 
     Args:
         distortion: Largest move of a corner, as a share of half the side.
@@ -62,7 +62,6 @@ class Perspective(Augmentation):
         return coefficients
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Warp bilinearly, with 0 outside the image."""
         a, b, c, d, e, f, g, h = parameters.view(-1, 8, 1, 1).unbind(1)
         x, y = _pixel_centres(images)
         scale = g * x + h * y + 1
@@ -109,7 +108,6 @@ class Rotation(Augmentation):
         return (2 * uniform(generator, count) - 1) * math.radians(self.degrees)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Rotate about the centre."""
         return self._rotate(images, parameters.view(-1, 1, 1), 0.0, 0.0)
 
     @staticmethod
@@ -148,7 +146,6 @@ class Affine(Rotation):
         return torch.cat([angles.view(-1, 1), shifts], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Rotate and shift."""
         angles, right, down = parameters.view(-1, 3, 1, 1).unbind(1)
         return self._rotate(images, angles, right, down)
 
@@ -180,7 +177,6 @@ class ResizedCrop(Augmentation):
         self.scale, self.ratio, self.size = tuple(scale), tuple(ratio), size
 
     def size_after(self, size: int) -> int:
-        """Return the configured size, if any."""
         return self.size or size
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -204,7 +200,6 @@ class ResizedCrop(Augmentation):
         return torch.stack([left, top, width, height], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        """Resize each box."""
         side = self.size_after(images.shape[-1])
         left, top, width, height = parameters.view(-1, 4, 1, 1).unbind(1)
         x, y = _pixel_centres(images, side)

@@ -61,14 +61,9 @@ def append_layers(head: Any, layers: int) -> None:
     check_counts(layers=layers)
     for _ in range(layers):
         head._append()
-    output = head.output[-1]
-    head.layers.to(output.weight.device, output.weight.dtype).train(head.training)
-    pad_linear_inputs(output, layers * head.width)
-
-
-def pad_linear_inputs(linear: nn.Linear, extra: int) -> None:
-    """Give a Linear more inputs, at the end, with weight zero; the bias stays as it is."""
-    weight = linear.weight
+    output, extra = head.output[-1], layers * head.width
+    weight = output.weight
+    head.layers.to(weight.device, weight.dtype).train(head.training)
     padded = F.pad(weight.detach(), (0, extra))
-    linear.weight = nn.Parameter(padded, requires_grad=weight.requires_grad)
-    linear.in_features += extra
+    output.weight = nn.Parameter(padded, requires_grad=weight.requires_grad)
+    output.in_features += extra
