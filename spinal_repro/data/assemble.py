@@ -6,7 +6,7 @@ from pathlib import Path
 
 from spinal_repro.data.archives import ArchiveError, gunzip
 from spinal_repro.data.catalog import Entry, File, checksum, load_catalog
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, class_names, image_files, part_of
+from spinal_repro.data.image_files import IMAGE_SUFFIXES, images_by_class, part_of
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
 
@@ -27,9 +27,9 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
             looked = ", ".join(f"{name}/CLASS/" for name in entry.parts.values())
             return [f"no {looked} with images ({', '.join(IMAGE_SUFFIXES)}) at any depth"]
         for part, folder in parts.items():
-            for name in class_names(folder):
+            for name, images in images_by_class(folder).items():
                 (target / entry.parts[part] / name).mkdir(parents=True)
-                for image in image_files(folder / name):
+                for image in images:
                     _take(image, target / entry.parts[part] / name / image.name, work)
         return problems(entry, work / "ready")
     found = [source for source in sources if source.is_file()]
@@ -102,7 +102,7 @@ def _find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     found = {}
     for part, name in entry.parts.items():
         named = [path for path in folders if part_of(path) == part_of(Path(name)) and path.is_dir()]
-        classes = {path: names for path in named if (names := class_names(path))}
+        classes = {path: names for path in named if (names := list(images_by_class(path)))}
         right = {p: n for p, n in classes.items() if entry.num_classes in (None, len(n))}
         right = right or classes
         if len({tuple(names) for names in right.values()}) > 1:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, PART_NAMES, image_files, part_of
+from spinal_repro.data.image_files import PART_NAMES, images_by_class, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
@@ -32,18 +32,25 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     if download:
         ensure(config, root, download)
     folders = find_parts(config, root)
-    classes = list_classes(folders["train"], config)
-    if config.num_classes not in (None, len(classes)):
+    images = {part: images_by_class(folder) for part, folder in folders.items()}
+    classes = list(images["train"])
+    if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(
-            f"{config.title} has {len(classes)} class folders in {folders['train']}, expected "
-            f"{config.num_classes}; check dataset.num_classes"
+            f"{config.title}: {folders['train'].resolve()} has {len(classes)} class folders with "
+            f"images, expected {config.num_classes or 'two or more'}; give the folder of the data "
+            f"with data.root=FOLDER, or check dataset.num_classes"
         )
+    if config.channels not in (1, 3):
+        raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
     parts = {}
-    for part, folder in folders.items():
-        odd = sorted(set(list_classes(folder, config)) - set(classes))
+    for part, by_class in images.items():
+        odd = sorted(set(by_class) - set(classes))
         if odd:
-            raise UserError(f"{config.title}: the classes {odd} are in {folder} only")
-        parts[part] = _list_photos(folder, classes, config)
+            raise UserError(f"{config.title}: the classes {odd} are in {folders[part]} only")
+        paths = [path for files in by_class.values() for path in files]
+        counts = torch.tensor([len(by_class.get(name, ())) for name in classes])
+        labels = torch.arange(len(classes)).repeat_interleave(counts) + config.label_offset
+        parts[part] = Photos(paths, labels, config.channels)
     if len(parts) > 1:
         return Dataset(**parts, classes=classes)
     kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
@@ -70,10 +77,7 @@ def counted(config: DatasetConfig, root: Path) -> DatasetConfig:
 
 
 def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
-    """Find the folders of the parts, by the options of the data set or by their usual names.
-
-    Without parts, ``train`` is the whole folder.
-    """
+    """Find the folders of the parts; without parts, ``train`` is the whole folder."""
     check_options(config, OPTIONS)
     options: dict[str, Any] = {key: config.options.get(key) for key in OPTIONS}
     base = root / str(options["folder"] or "")
@@ -93,34 +97,6 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")
     return found
-
-
-def list_classes(folder: Path, config: DatasetConfig) -> list[str]:
-    """List the class folders, sorted as torchvision's ImageFolder sorts them."""
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
-    if len(names) < 2:
-        raise UserError(
-            f"{config.title}: {folder.resolve()} has {len(names)} folders of images, but each "
-            f"class needs one; give the folder of the data: data.root=FOLDER"
-        )
-    return names
-
-
-def _list_photos(folder: Path, classes: list[str], config: DatasetConfig) -> Photos:
-    """List the image files of a part by class and name."""
-    if config.channels not in (1, 3):
-        raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
-    paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        files = image_files(folder / name)
-        if not files and part_of(folder) == "train":
-            raise UserError(f"{folder / name} has no images ({', '.join(IMAGE_SUFFIXES)})")
-        paths += files
-        labels += [label] * len(files)
-    if not paths:
-        raise UserError(f"{folder} has no images ({', '.join(IMAGE_SUFFIXES)})")
-    return Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
 
 
 def _absent(config: DatasetConfig, base: Path, reason: str) -> UserError:

@@ -18,10 +18,10 @@ def image_files(folder: Path) -> list[Path]:
     return sorted(path for path in inside if path.name[0] != "." and path.is_file())
 
 
-def class_names(folder: Path) -> list[str]:
-    """List the sub-folders of a part that contain images, sorted."""
+def images_by_class(folder: Path) -> dict[str, list[Path]]:
+    """List the image files below each sub-folder that has any; all sorted."""
     inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    return [path.name for path in inside if image_files(path)]
+    return {path.name: files for path in inside if (files := image_files(path))}
 
 
 def part_of(folder: Path) -> str | None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from spinal_repro.data.catalog import Entry, File
-from spinal_repro.data.image_files import class_names, image_files
+from spinal_repro.data.image_files import images_by_class
 from spinal_repro.errors import UserError
 
 
@@ -44,14 +44,14 @@ def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
         if not (base / name).is_dir():
             found.append(f"missing {name}/")
             continue
-        classes = class_names(base / name)
+        by_class = images_by_class(base / name)
+        classes, images = list(by_class), [path for files in by_class.values() for path in files]
         if entry.num_classes not in (None, len(classes)):
             found.append(f"{name}/ has {len(classes)} class folders, expected {entry.num_classes}")
         elif known is not None and classes != known:
             odd = sorted(set(classes) ^ set(known))
             found.append(f"{name}/ has other classes than the part before it: {', '.join(odd[:5])}")
         known = classes
-        images = [path for cls in classes for path in image_files(base / name / cls)]
         size = entry.sizes.get(part)
         if size not in (None, len(images)):
             found.append(f"{name}/ has {len(images):,} images, expected {size:,}")

@@ -88,7 +88,7 @@ def test_a_class_may_lack_test_images(root):
     assert load_dataset(config(test_size=2), root).test.labels.tolist() == [0, 0]
     for path in (root / "own/train/bees").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match=r"bees has no images"):
+    with pytest.raises(UserError, match=r"1 class folders with images"):
         load_dataset(config(), root)
 
 
