@@ -45,7 +45,6 @@ def overrides(model, head):
 def known(model, head):
     """The composition, with its recipe's rule and augmentations known to be real."""
     config = composed(*overrides(model, head))
-    assert config.recipe.name == model
     rule = dict(config.recipe.lr_rule)
     LR_RULES.build(rule.pop("name"), rule)
     build_augmentations(config.recipe.augment)
@@ -105,24 +104,23 @@ def build_head(config, num_features):
     return HEADS.build(config.head.name, config.head.options, num_features, config.dataset.outputs)
 
 
-def test_the_head_chooses_the_pooling_of_a_thin_resnet():
-    for model in ("resnet18_thin", "resnet34_thin"):
-        fc, spinal = (composed(*overrides(model, head)) for head in ("fc", "spinal"))
+def test_the_cells_choose_the_pooling_of_a_thin_resnet():
+    for cell in ("cifar10/resnet18_thin", "cifar100/resnet34_thin"):
+        fc, spinal = (composed(f"paper={cell}_{head}") for head in ("fc", "spinal"))
         assert (fc.model.options["pool"], spinal.model.options["pool"]) == (4, 2)
         assert spinal.head.options["splits"] == spinal.head.options["layers"] == 4
-    assert composed("model=resnet18_thin", "head=spinal", "model.pool=4").model.options["pool"] == 4
 
 
 @pytest.mark.parametrize(
-    ("dataset", "model", "width"),
+    ("cell", "width"),
     [
-        ("cifar10", "cifar_cnn", 128), ("cifar100", "cifar_cnn", 256),
-        ("cifar10", "resnet18_thin", 256), ("cifar100", "resnet34_thin", 512),
-        ("cifar10", "vgg19_bn", 512), ("cifar100", "vgg19_bn", 512),
+        ("cifar10/cnn_spinal", 128), ("cifar100/cnn_spinal", 256),
+        ("cifar10/resnet18_thin_spinal", 256), ("cifar100/resnet34_thin_spinal", 512),
+        ("cifar10/vgg19_bn_spinal", 512), ("cifar100/vgg19_spinal", 512),
     ],
 )  # fmt: skip
-def test_published_widths_and_classifiers(dataset, model, width):
-    config = composed(f"dataset={dataset}", f"model={model}", "head=spinal")
+def test_published_widths_and_classifiers(cell, width):
+    config = composed(f"paper={cell}")
     assert config.head.options["width"] == width
     with torch.device("meta"):
         classifier = build_model(config.dataset, config.model, config.head)
