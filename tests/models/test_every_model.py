@@ -116,7 +116,7 @@ def test_the_cells_choose_the_pooling_of_a_thin_resnet():
     [
         ("cifar10/cnn_spinal", 128), ("cifar100/cnn_spinal", 256),
         ("cifar10/resnet18_thin_spinal", 256), ("cifar100/resnet34_thin_spinal", 512),
-        ("cifar10/vgg19_bn_spinal", 512), ("cifar100/vgg19_spinal", 512),
+        ("cifar10/vgg19_bn_spinal", 512), ("cifar100/vgg19_bn_spinal", 512),
     ],
 )  # fmt: skip
 def test_published_widths_and_classifiers(cell, width):
