@@ -59,9 +59,10 @@ def resolved(config: Config) -> Config:
 
 
 def check_parts(config: Config) -> None:
-    """Build all that trains a model, without data, weights or memory, to find errors early.
+    """Build model, optimizer, learning-rate rule and augmentations on the meta device.
 
-    Your own folder of images is counted, since it gives the number of classes.
+    Weights are not loaded: a wrong file or name of weights is found when the run starts. The
+    user's own folder of images is read for its classes.
     """
     dataset, recipe = counted(config.dataset, Path(config.data.root)), config.recipe
     with torch.device("meta"):
