@@ -101,12 +101,13 @@ def start(config: Config, point: str = "", count: int = 0, after: float = 0.0) -
 
 def results(folder: Path) -> dict[str, Any]:
     """Record, predictions and tensors of a finished run, without times."""
+    record = to_plain(read_record(folder / "record.json"))
     last = torch.load(folder / "last.pt", weights_only=True)
     tensors = {**load_file(folder / "best.safetensors"), **last["model"]}
     for index, state in last["optimizer"]["state"].items():
         tensors.update({f"{index} {key}": tensor for key, tensor in state.items()})
     return {
-        **{k: v for k, v in to_plain(read_record(folder / "record.json")).items() if k not in TIMES},
+        **{key: value for key, value in record.items() if key not in TIMES},
         "predictions.npz": (folder / "predictions.npz").read_bytes(),
         **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
     }
