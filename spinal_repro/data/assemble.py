@@ -14,10 +14,8 @@ from spinal_repro.errors import UserError
 def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> list[str]:
     """Collect the files of a data set in ``work/ready``; list what is missing or wrong.
 
-    Args:
-        sources: Files, and folders that are searched at any depth.
-        work: The temporary folder; files in it are moved, all others copied.
-        root: The data folder; files that are complete there are left out.
+    Folders are searched at any depth. Files in the temporary folder ``work`` are moved, all
+    others copied; those that are complete in the data folder ``root`` are left out.
     """
     target = entry.path(work / "ready")
     target.mkdir(parents=True, exist_ok=True)

@@ -24,13 +24,8 @@ CELL, GAP, LINE = 96, 6, 18  # pixels
 def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     """Draw training images before and after one draw of the recipe's augmentation.
 
-    Images are resized by the recipe and not normalised. EMNIST, whose images are transposed (Q17),
-    is shown upright.
-
-    Args:
-        config: Its data set and recipe are used.
-        root: The data folder.
-        seed: Selects the images and the draw.
+    Images are resized by the recipe and not normalised; EMNIST, whose images are transposed (Q17),
+    is shown upright. ``seed`` selects the images and the draw.
     """
     dataset = load_dataset(config.dataset, root, config.data.download)
     labels = dataset.train.labels.numpy() - config.dataset.label_offset

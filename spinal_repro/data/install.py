@@ -21,11 +21,7 @@ HIDDEN = ".spinal-data"  # temporary folders, in the data folder
 def require_files(
     config: DatasetConfig, root: Path, folder: Path, names: Sequence[str], download: bool
 ) -> None:
-    """Refuse a data set with missing files, after trying to get them.
-
-    Archives and gzipped files in the data folder are unpacked; nothing is downloaded unless
-    ``download``.
-    """
+    """Refuse a data set with missing files, after `ensure`."""
 
     def missing() -> list[str]:
         return [name for name in names if not (folder / name).is_file()]

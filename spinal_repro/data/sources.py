@@ -49,15 +49,12 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Dataset:
-    """The published parts of a data set.
-
-    ``classes`` are names in the order of the labels, if the data have them.
-    """
+    """The published parts of a data set."""
 
     train: ImageSet | Photos
     test: ImageSet | Photos
     val: ImageSet | Photos | None = None
-    classes: Sequence[str] = ()
+    classes: Sequence[str] = ()  # names by label, if the data have them
 
 
 SOURCES: Registry[Dataset] = Registry("data source")

@@ -84,13 +84,13 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
                 f"{folder / file.name} is damaged: {wrong}; replace it with: "
                 f"spinal data fetch {entry.name}"
             )
-    parts = []
-    for files in (kind.train, kind.test):
+    parts = {}
+    for part, files in (("train", kind.train), ("test", kind.test)):
         images, labels = kind.read([folder / name for name in files])
         pixels = torch.from_numpy(np.ascontiguousarray(images))
-        parts.append(ImageSet(pixels, torch.from_numpy(labels) + config.label_offset))
+        parts[part] = ImageSet(pixels, torch.from_numpy(labels) + config.label_offset)
     classes = _unpickled(folder / kind.names[0])[kind.names[1]] if kind.names else ()
-    return Dataset(parts[0], parts[1], classes=classes)
+    return Dataset(**parts, classes=classes)
 
 
 for _name in _KINDS:
