@@ -7,6 +7,7 @@ Nothing here imports torch, and a cell is composed only when its configuration i
 """
 
 import csv
+import difflib
 import functools
 import json
 import re
@@ -100,10 +101,12 @@ def load_cells(pattern: str = "*") -> list[Cell]:
     cells = read_cells(_shipped())
     wanted = f"{pattern}/*" if pattern in tables() else pattern
     found = [cell for cell in cells if fnmatchcase(cell.name, wanted)]
-    if not found and any(character in pattern for character in "*?["):
-        raise UserError(f"no cell matches '{pattern}'; list them all with: spinal paper list")
     if not found:
-        raise unknown("cell", pattern, [cell.name for cell in cells])
+        near = difflib.get_close_matches(
+            pattern, [*tables(), *(cell.name for cell in cells)], 1, 0.7
+        )
+        hint = f"did you mean '{near[0]}'?" if near else "list them all with: spinal paper list"
+        raise UserError(f"there is no cell or table '{pattern}'; {hint}")
     return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.composing import composed
 
-from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.overrides import check_cell, expand
 from spinal_repro.cli.spinal import main as spinal
 from spinal_repro.cli.train import _main, check_overrides
 from spinal_repro.errors import UserError
@@ -39,7 +39,7 @@ def test_cells_that_cannot_be_run_are_left_out_of_a_pattern_and_named(capsys):
     ("argument", "sweeping", "message"),
     [
         ("paper=mnist/*", False, "spinal-train -m 'paper=mnist/"),
-        ("paper=mnist/lenet*", True, "no cell matches 'mnist/lenet"),
+        ("paper=mnist/lenet*", True, "no cell or table 'mnist/lenet"),
         ("paper=regression/*", True, "16 cells .* spinal regression"),
     ],
 )
