@@ -79,7 +79,7 @@ def new_file(text: str) -> Path:
     """Type of an option: a file to write, in an existing folder."""
     path = Path(text)
     if not path.resolve().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"there is no folder {path.resolve().parent}")
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {path.resolve().parent}")
     if path.is_dir():
         raise argparse.ArgumentTypeError(f"{path} is a folder; give the name of a file")
     return path

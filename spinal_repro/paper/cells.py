@@ -93,11 +93,7 @@ class Cell:
 
 
 def load_cells(pattern: str = "*") -> list[Cell]:
-    """Return the cells whose name matches, in the order of the paper.
-
-    Args:
-        pattern: A name, a table, or a shell pattern over names: ``mnist/*``, ``*/vgg5_*``.
-    """
+    """Return cells in the order of the paper, by name, table or pattern (``*/vgg5_*``)."""
     cells = read_cells(_shipped())
     wanted = f"{pattern}/*" if pattern in tables() else pattern
     found = [cell for cell in cells if fnmatchcase(cell.name, wanted)]
@@ -123,9 +119,8 @@ def table_titles() -> dict[str, str]:
 def curve() -> list[dict[str, Any]]:
     """Return the supplement's 20-epoch curve of the MNIST CNN, digitised from its figure.
 
-    Returns:
-        Rows of ``cell``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of accuracy``,
-        ``mean loss``) and ``value``.
+    Rows have ``cell``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of accuracy``,
+    ``mean loss``) and ``value``.
     """
     with (_shipped() / "curve" / "mnist_cnn_curve.csv").open(newline="") as file:
         return [

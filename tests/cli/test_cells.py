@@ -135,8 +135,8 @@ def test_the_plan_leaves_out_what_is_done(tmp_path, capsys):
 def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(tmp_path, monkeypatch, capsys):
     hours = {"mnist/cnn_fc": 1, "mnist/cnn_spinal8": 5, "mnist/cnn_spinal10": 1}
     monkeypatch.setattr(
-        "spinal_repro.cli.paper._estimate",
-        lambda cell, *_: TimeEstimate(8, 0.1, 3600.0 * hours.get(cell.name, 1)),
+        "spinal_repro.paper.plan.estimate",
+        lambda config, _: TimeEstimate(8, 0.1, 3600.0 * hours.get(config.cell, 1)),
     )
     places = ["--runs", str(tmp_path), "--records", str(tmp_path)]
     for seeds, expected in (("1", "5.0"), ("4", "14.0")):  # of 7 and 28 hours on 2 GPUs
