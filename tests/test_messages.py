@@ -43,8 +43,7 @@ spinal-train head=spinal head.splits=640
 1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
 
 spinal-train model.pretrained=nope.pth
-1 there is no weights file nope.pth, neither here nor in the data folder data (data.root,
-SPINAL_DATA)
+1 weights file nope.pth not found, neither here nor in the data folder data (data.root, SPINAL_DATA)
 
 spinal-train dataset=mnist
 1 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
@@ -61,7 +60,8 @@ spinal data fetch mnits
 2 there is no data set 'mnits'; did you mean 'mnist'?
 
 spinal eval nowhere
-2 nowhere is no folder of a finished run (it has no record.json); `spinal status` lists those here
+2 nowhere is not the folder of a finished run: there is no record.json; list finished runs with:
+spinal status
 
 spinal predict nowhere a.jpg
 2 there is no file or folder a.jpg

@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -54,7 +54,7 @@ class _Top:
 def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     """Check a composed configuration and freeze it."""
     try:
-        plain: Any = OmegaConf.to_container(OmegaConf.create(raw), resolve=True)
+        plain: Any = OmegaConf.to_container(OmegaConf.create(cast(Any, raw)), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(format_hydra_error(error)) from None
     paper = plain.pop("paper", None)
