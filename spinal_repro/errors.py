@@ -50,7 +50,7 @@ def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
 def one_of(key: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not allowed."""
     if value not in allowed:
-        raise unknown(f"value of {key}", value, allowed)
+        raise UserError(f"{key} must be {' or '.join(allowed)}, got '{value}'")
 
 
 def check_names(names: Mapping[str, str]) -> None:

@@ -7,8 +7,8 @@ from pathlib import Path
 import hydra
 import pytest
 
-from spinal_repro.cli.cells import expand
 from spinal_repro.cli.launch import OWN, launcher_of
+from spinal_repro.cli.overrides import expand
 from spinal_repro.cli.spinal import _parser
 from spinal_repro.cli.train import check_overrides
 from spinal_repro.config.compose import compose, config_dir

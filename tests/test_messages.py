@@ -34,10 +34,10 @@ spinal-train recipe.epochs=-1
 2 recipe.epochs must be above 0, got -1
 
 spinal-train paper=mnist/vgg5_spinall
-2 there is no cell 'mnist/vgg5_spinall'; did you mean 'mnist/vgg5_spinal'?
+2 there is no cell or table 'mnist/vgg5_spinall'; did you mean 'mnist/vgg5_spinal'?
 
 spinal-train runtime.device=gpu
-2 there is no value of runtime.device 'gpu'; did you mean 'cpu'?
+2 runtime.device must be auto or cpu or cuda or mps, got 'gpu'
 
 spinal-train head=spinal head.splits=640
 1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
@@ -47,18 +47,18 @@ spinal-train model.pretrained=nope.pth
 SPINAL_DATA)
 
 spinal-train dataset=mnist
-1 MNIST is not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte, train-labels-idx1-ubyte,
-t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with: spinal-train dataset=mnist
-data.download=true; or give its folder: data.root=FOLDER or the environment variable SPINAL_DATA.
-More: spinal data info mnist
+1 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
+train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with:
+spinal-train dataset=mnist data.download=true; or give its folder: data.root=FOLDER or the
+environment variable SPINAL_DATA. More: spinal data info mnist
 
 spinal-train dataset=folder data.root=photos
-1 Your images is not in {here}/photos (no such folder). It needs one folder of image files per
-class in each part; give its folder: data.root=FOLDER or the environment variable SPINAL_DATA (how
-to get it: spinal data info folder)
+1 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
+folder of image files per class; give the folder of the parts: data.root=FOLDER or the environment
+variable SPINAL_DATA (how to get it: spinal data info folder)
 
 spinal data fetch mnits
-2 there is no data set in the catalog 'mnits'; did you mean 'mnist'?
+2 there is no data set 'mnits'; did you mean 'mnist'?
 
 spinal eval nowhere
 2 nowhere is not the folder of a finished run: there is no record.json; list finished runs with:

@@ -5,54 +5,26 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from spinal_repro.cli.commands import command, folder, new_file, option
 from spinal_repro.errors import UserError
 
 if TYPE_CHECKING:
     from spinal_repro.data.catalog import Entry
 
-ROOT = "the data folder (default: SPINAL_DATA, or ./data)"
+NAME = option("name", help="see `spinal data list`")
+PLACE = (
+    option("--root", type=Path, default=lambda: Path(os.environ.get("SPINAL_DATA", "data")),
+           help="the data folder (default: SPINAL_DATA, or ./data)"),
+    option("--config-dir", type=folder, help="a folder with a group dataset/"),
+)  # fmt: skip
+RESIZED = option("overrides", nargs="*", help="e.g. dataset.train_size=929")
 
 
-def add_parser(commands: Any) -> None:
-    """Add ``data`` to the commands of ``spinal``."""
-    parser = commands.add_parser("data", help="data sets: list, info, fetch, import, verify, show")
-    verbs = parser.add_subparsers(required=True, metavar="VERB")
-
-    def add(verb: Any, text: str, *positional: str) -> argparse.ArgumentParser:
-        name = verb.__name__.removeprefix("_")
-        command: argparse.ArgumentParser = verbs.add_parser(name, help=text, description=text)
-        root = Path(os.environ.get("SPINAL_DATA", "data"))
-        command.add_argument("--root", type=Path, default=root, help=ROOT)
-        command.add_argument("--config-dir", type=Path, help="a folder with a group dataset/")
-        command.set_defaults(command=_run, verb=verb)
-        for argument in positional:
-            command.add_argument(argument)
-        return command
-
-    add(_list, "list all data sets and whether they are in the data folder")
-    add(_info, "show origin, licence and checksums of a data set, and how to get it", "name")
-    fetch = add(_fetch, "download data sets and check them")
-    fetch.add_argument("names", nargs="+", metavar="NAME")
-    import_ = add(_import, "copy folders, archives or single files you already have", "name")
-    import_.add_argument("paths", nargs="+", metavar="PATH", help="or e.g. dataset.train_size=929")
-    verify = add(_verify, "compare every checksum, or open every image", "name")
-    verify.add_argument("overrides", nargs="*", help="e.g. dataset.train_size=929")
-    show = add(_show, "draw a sheet of images before and after augmentation", "name")
-    show.add_argument("overrides", nargs="*", help="of the configuration, e.g. model=vgg5")
-    show.add_argument("--out", type=Path, help="default: NAME.png")
-    show.add_argument("--seed", type=int, default=0, help="selects the images (default: 0)")
-
-
-def _run(given: argparse.Namespace) -> None:
-    try:
-        given.verb(given)
-    except KeyboardInterrupt:
-        raise UserError("interrupted; run the same command again to continue") from None
-
-
-def _list(given: argparse.Namespace) -> None:
+@command("data list", *PLACE)
+def print_list(given: argparse.Namespace) -> None:
+    """List all data sets, and whether they are in the data folder."""
     from spinal_repro.data.catalog import load_catalog
     from spinal_repro.results.tables import Column, render
 
@@ -82,7 +54,9 @@ def _here(entry: "Entry", root: Path) -> str:
     return "yes" if all(found) else "in part" if any(found) else "no"
 
 
-def _info(given: argparse.Namespace) -> None:
+@command("data info", NAME, *PLACE)
+def print_info(given: argparse.Namespace) -> None:
+    """Show origin, licence and checksums of a data set, and how to get it."""
     from spinal_repro.data.catalog import find_entry
     from spinal_repro.data.download import mirrors
 
@@ -115,7 +89,9 @@ def _info(given: argparse.Namespace) -> None:
         print(f"  {'' if number else 'remarks':10} - {remark}")
 
 
-def _fetch(given: argparse.Namespace) -> None:
+@command("data fetch", option("names", nargs="+", metavar="NAME"), *PLACE)
+def fetch_data(given: argparse.Namespace) -> None:
+    """Download data sets and check them."""
     from spinal_repro.data.catalog import find_entry
     from spinal_repro.data.install import fetch
 
@@ -132,7 +108,12 @@ def _fetch(given: argparse.Namespace) -> None:
         raise UserError("\n".join(failed))
 
 
-def _import(given: argparse.Namespace) -> None:
+PATHS = "files, archives or folders; also e.g. dataset.train_size=929"
+
+
+@command("data import", NAME, option("paths", nargs="+", metavar="PATH", help=PATHS), *PLACE)
+def import_files(given: argparse.Namespace) -> None:
+    """Copy folders, archives or single files that you already have."""
     from spinal_repro.data.install import import_data
 
     overrides = [text for text in given.paths if "=" in text and not Path(text).exists()]
@@ -144,7 +125,9 @@ def _import(given: argparse.Namespace) -> None:
     print(f"{entry.name}: {'imported to' if done else 'already in'} {entry.path(given.root)}")
 
 
-def _verify(given: argparse.Namespace) -> None:
+@command("data verify", NAME, RESIZED, *PLACE)
+def verify_data(given: argparse.Namespace) -> None:
+    """Compare every checksum of a data set, or open every image."""
     from spinal_repro.data.verify import problems
 
     entry = _entry(given.name, given.overrides, given.config_dir)
@@ -163,7 +146,16 @@ def _verify(given: argparse.Namespace) -> None:
     print(f"{entry.name}: {found if entry.is_folder or entry.contents else 'part of scikit-learn'}")
 
 
-def _show(given: argparse.Namespace) -> None:
+@command(
+    "data show",
+    NAME,
+    option("overrides", nargs="*", help="of the configuration, e.g. model=vgg5"),
+    option("--out", type=new_file, help="default: NAME.png"),
+    option("--seed", type=int, default=0, help="selects the images (default: 0)"),
+    *PLACE,
+)
+def show_data(given: argparse.Namespace) -> None:
+    """Draw a sheet of images before and after augmentation."""
     from spinal_repro.config.compose import compose
     from spinal_repro.data.contact_sheet import contact_sheet
 

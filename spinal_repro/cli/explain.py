@@ -7,9 +7,9 @@ from typing import Any
 from hydra import initialize_config_dir
 from hydra.core.default_element import ResultDefault
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 
+from spinal_repro.cli.overrides import parse_overrides
 from spinal_repro.config.compose import (
     GROUPS,
     compose_raw,
@@ -22,12 +22,7 @@ from spinal_repro.config.validate import validate
 
 
 def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
-    """A line for each setting: its value, and the file or override that sets it.
-
-    Args:
-        overrides: Of the command line.
-        folders: With configuration groups of the user's own.
-    """
+    """A line for each setting: its value, and the file or override that sets it."""
     values = dict(_leaves(validate(compose_raw(overrides, *folders)).to_dict()))
     origins: dict[str, str] = {}
     for entry in _defaults_list(overrides, folders):
@@ -36,7 +31,7 @@ def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
         origins |= dict.fromkeys(dict(_leaves(node, entry.package or "")), place)
     if "paper.name" in origins:
         origins["cell"] = origins["paper.name"]
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
+    for override in parse_overrides(overrides):
         if override.key_or_group not in GROUPS:
             origins[override.key_or_group] = str(override.input_line)
     width, lines, group = max(map(len, values)), [], "dataset"

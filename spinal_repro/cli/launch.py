@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from spinal_repro.cli.overrides import override_words, parse_overrides
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
@@ -22,11 +22,6 @@ Source = TypeVar("Source")
 
 class JobError(Exception):
     """A job of a sweep did not finish."""
-
-
-def override_words(arguments: Sequence[str]) -> list[str]:
-    """The overrides among the arguments of a command."""
-    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
 
 def launcher_of(arguments: Sequence[str]) -> str:
@@ -45,7 +40,7 @@ def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> lis
     words = override_words(arguments)
     settings = [word for word in words if not word.lstrip("+~").startswith("hydra")]
     choices: dict[str, list[str]] = {}
-    for override in OverridesParser.create().parse_overrides(settings):
+    for override in parse_overrides(settings):
         key = override.get_key_element()
         choices[key] = [override.input_line or key]
         if override.is_sweep_override():
@@ -60,12 +55,7 @@ def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> lis
 def check_all(
     jobs: Iterable[tuple[str, Source]], composed: Callable[[Source], Config]
 ) -> list[Config]:
-    """Check every job of a sweep, down to the shapes of its model, without data or a device.
-
-    Args:
-        jobs: Each with its name.
-        composed: Makes a configuration of a job.
-    """
+    """Check every job (with its name) down to the shapes of its model, without data or device."""
     from spinal_repro.training.setup import check_parts
 
     configs, refused, checked = [], [], set()

@@ -1,20 +1,21 @@
 """``spinal paper``: lists, plans and runs the published cells."""
 
 import argparse
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli import paper_run
-from spinal_repro.cli.tables import add_format
-from spinal_repro.errors import UserError
+from spinal_repro.cli.commands import FORMAT, RECORDS, command, count, folder, option, runs_folder
 from spinal_repro.paper.cells import Cell, load_cells
 from spinal_repro.results.tables import Column, render
 
-RECORDS = Path("results/records")
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f}"
+
+
 LIST_COLUMNS = (
     Column("cell", "Cell", "what spinal-train paper= takes"),
     Column(
@@ -37,48 +38,27 @@ PLAN_COLUMNS = (
         "Hours",
         "of all runs left: training steps and one pass an epoch over the images that select; "
         "reading and preparing data is not counted",
-        lambda seconds: _hours(seconds),
+        _hours,
     ),
 )
+PLACES = (
+    option("--runs", type=folder, default=runs_folder,
+           help="folder of run folders (default: SPINAL_RUNS, or ./runs)"),
+    option("--records", type=folder, default=RECORDS,
+           help="committed records (default: %(default)s)"),
+)  # fmt: skip
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command with its own commands ``list``, ``plan`` and ``run``."""
-    paper = commands.add_parser("paper", help="the published cells: list, plan and run them")
-    actions = paper.add_subparsers(required=True, metavar="COMMAND")
-    listing = actions.add_parser("list", help="every cell with its number and its state")
-    listing.add_argument("pattern", nargs="?", default="*", help="e.g. mnist, 'mnist/*vgg5*'")
-    listing.set_defaults(command=print_list)
-    plan = actions.add_parser(
-        "plan",
-        help="what is left to run, and how long it takes on this machine",
-        description="Times a few steps of every network on random images; reads no data.",
-    )
-    plan.add_argument("pattern", metavar="TABLE", help="a table, or a pattern of cells")
-    plan.add_argument("--seeds", type=_count, default=1, help="runs of each cell (default: 1)")
-    protocols = ("paper", "heldout")
-    plan.add_argument("--protocol", choices=protocols, help="default: that of each cell")
-    plan.add_argument("--jobs", type=_count, default=1, help="runs at a time, each on its own GPU")
-    plan.set_defaults(command=print_plan)
-    paper_run.add_parser(actions)
-    for command in (listing, plan):
-        add_format(command)
-        runs = "folder of run folders (default: SPINAL_RUNS, or ./runs)"
-        command.add_argument("--runs", type=Path, help=runs)
-        command.add_argument("--records", type=Path, help=f"committed records (default: {RECORDS})")
-
-
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
-    return value
-
-
+@command(
+    "paper list",
+    option("pattern", nargs="?", default="*", help="e.g. mnist, 'mnist/*vgg5*'"),
+    FORMAT,
+    *PLACES,
+)
 def print_list(given: argparse.Namespace) -> None:
-    """Print one row for each cell."""
+    """List the cells with their published numbers and finished runs."""
     cells = load_cells(given.pattern)
-    done = finished(cells, _folders(given))
+    done = finished(cells, [given.runs, given.records])
     rows = []
     for cell in cells:
         row: dict[str, Any] = {"cell": cell.name, "state": state(cell, done[cell.name])}
@@ -89,22 +69,13 @@ def print_list(given: argparse.Namespace) -> None:
     print(render(LIST_COLUMNS, rows, given.format))
 
 
-def _folders(given: argparse.Namespace) -> list[Path]:
-    """Folders of runs and records; the default ones may be missing."""
-    for option, folder in (("--runs", given.runs), ("--records", given.records)):
-        if folder is not None and not folder.is_dir():
-            raise UserError(f"there is no folder {folder} for {option}")
-    runs = given.runs or Path(os.environ.get("SPINAL_RUNS", "runs"))
-    return [folder for folder in (runs, given.records or RECORDS) if folder.is_dir()]
-
-
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
     """Count the seeds finished as each cell says, by its name and by protocol."""
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import group_records_by_cell
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
-    records = read_records(folders, history=False)
+    records = read_records([folder for folder in folders if folder.is_dir()], history=False)
     for result in group_records_by_cell(cells, records) if records else ():
         if result.cell.best_of:
             continue
@@ -124,12 +95,29 @@ def state(cell: Cell, done: Counter[str]) -> str:
     return f"run {', '.join(counts)}" if counts else "not run"
 
 
+@command(
+    "paper plan",
+    option("pattern", metavar="TABLE", help="a table, or a pattern of cells"),
+    option("--seeds", type=count, default=1, help="runs of each cell (default: 1)"),
+    option("--protocol", choices=("paper", "heldout"), help="default: that of each cell"),
+    option("--jobs", type=count, default=1, help="runs at a time, each on its own GPU"),
+    FORMAT,
+    *PLACES,
+)
 def print_plan(given: argparse.Namespace) -> None:
-    """Print the runs left of each cell, with an estimate of their time."""
+    """Estimate the time of the runs that are left, on this machine.
+
+    Times a few steps of every network on random images; reads no data.
+    """
+    from spinal_repro.config.compose import compose
+    from spinal_repro.paper.plan import Timings, estimate
+    from spinal_repro.records.provenance import describe_environment
+    from spinal_repro.training.device import resolve_device
+
     cells = load_cells(given.pattern)
-    done = finished(cells, _folders(given))
+    done = finished(cells, [given.runs, given.records])
     rows, refused = [], []
-    timings: Any = {}
+    timings: Timings = {}
     for cell in cells:
         if (why := cell.refusal()) is not None:
             seeds = f"spinal regression --seeds {given.seeds} trains {cell.table}/*"
@@ -140,37 +128,20 @@ def print_plan(given: argparse.Namespace) -> None:
         assert cell.config is not None
         row = {"cell": cell.name, "left": left, "epochs": cell.config["recipe"]["epochs"]}
         if left:
-            found = _estimate(cell, protocol, timings)
+            print(f"timing {cell.name}", file=sys.stderr)
+            config = compose([f"paper={cell.name}", f"protocol={protocol}"])
+            found = estimate(config, timings)
             row |= {"epochs": found.epochs, "step": found.step * 1000}
             row["seconds"] = left * found.seconds
         rows.append(row)
     if rows:
         print(render(PLAN_COLUMNS, rows, given.format))
     left, total = (sum(row.get(key, 0) for row in rows) for key in ("left", "seconds"))
-    print(f"{left} runs left, about {_hours(total)} hours on {_device()}", file=sys.stderr)
+    device = describe_environment(resolve_device("auto"))["device_name"]
+    print(f"{left} runs left, about {_hours(total)} hours on {device}", file=sys.stderr)
     if given.jobs > 1 and left:
         longest = max(row["seconds"] / row["left"] for row in rows if row["left"])
         hours = _hours(max(total / given.jobs, longest))
         print(f"{given.jobs} at a time, each on one like it: about {hours} hours", file=sys.stderr)
     for why in dict.fromkeys(refused):
         print(f"not planned: {why}", file=sys.stderr)
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f}"
-
-
-def _device() -> str:
-    from spinal_repro.records.provenance import describe_environment
-    from spinal_repro.training.device import resolve_device
-
-    return f"this machine ({describe_environment(resolve_device('auto'))['device_name']})"
-
-
-def _estimate(cell: Cell, protocol: str, timings: Any) -> Any:
-    """`plan.estimate` of a cell; its imports are heavy."""
-    from spinal_repro.config.compose import compose
-    from spinal_repro.paper.plan import estimate
-
-    print(f"timing {cell.name}", file=sys.stderr)
-    return estimate(compose([f"paper={cell.name}", f"protocol={protocol}"]), timings)

@@ -3,10 +3,10 @@
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
+from spinal_repro.cli.commands import FORMAT, command, new_file, option
 from spinal_repro.errors import UserError
 
 BASELINE = "fc"
@@ -23,42 +23,29 @@ PHOTOGRAPHS = "hymenoptera"
 IMAGE_SIZES = dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299)
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    from spinal_repro.cli.tables import add_format
-
-    params = commands.add_parser(
-        "params",
-        help="parameters, multiplications and activations, without training or data",
-        epilog="Without model=... every model is counted, without head=... every head. Every row "
-        "is compared with head=fc on the same model and data set.",
-    )
-    params.add_argument(
-        "overrides",
-        nargs="*",
-        help="a composition, as for spinal-train, e.g. dataset=mnist model=cnn,vgg5 head=spinal",
-    )
-    params.add_argument(
-        "--cells", action="store_true", help="count every published cell instead, as JSON"
-    )
-    params.add_argument(
-        "--out",
-        type=Path,
-        help="with --cells: the file to write (spinal tables reads results/counts.json); "
-        "printed without it",
-    )
-    add_format(params)
-    params.set_defaults(command=print_params)
+TITLES = {"dataset": "Data set", "model": "Model", "head": "Head"}
+OVERRIDES = "as for spinal-train, e.g. dataset=mnist model=cnn,vgg5 head=spinal"
+CELLS = "count every published cell instead, as JSON"
+OUT = "with --cells: the file to write (spinal tables reads results/counts.json)"
 
 
+@command(
+    "params",
+    option("overrides", nargs="*", help=OVERRIDES),
+    option("--cells", action="store_true", help=CELLS),
+    option("--out", type=new_file, help=OUT),
+    FORMAT,
+)
 def print_params(given: argparse.Namespace) -> None:
-    """Print the sizes of compositions, or write those of cells."""
+    """Count parameters, multiplications and activations, without training or data.
+
+    Without model=... every model is counted, without head=... every head. Every row is compared
+    with head=fc on the same model and data set.
+    """
     if given.cells and given.overrides:
         raise UserError("--cells counts every cell; leave out --cells or the overrides")
     if given.out is not None and not given.cells:
         raise UserError("--out is for the counts of the cells: spinal params --cells --out FILE")
-    if given.out is not None and not given.out.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
     if given.cells:
         from spinal_repro.io import write_json
         from spinal_repro.paper.cells import load_cells
@@ -80,9 +67,6 @@ def print_params(given: argparse.Namespace) -> None:
         print(f"not counted, {name}: {why}", file=sys.stderr)
 
 
-TITLES = {"dataset": "Data set", "model": "Model", "head": "Head"}
-
-
 def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Count compositions.
 
@@ -92,19 +76,23 @@ def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str
             model on its data set in `DATASETS`.
 
     Returns:
-        Rows, and for heads and models that do not fit the first reason.
+        Rows, and for heads with models that they do not fit the first reason.
     """
-    from spinal_repro.config.compose import compose
+    from spinal_repro.cli.overrides import check_overrides
+    from spinal_repro.config.compose import choices, compose
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.results.sizes import compare
 
+    check_overrides([o for o in overrides if o.partition("=")[0] in TITLES])
     named = {key: value for key, _, value in (o.partition("=") for o in overrides)}
+    models, heads = (
+        named[key].split(",") if key in named else choices(key) for key in ("model", "head")
+    )
     rest = [o for o in overrides if o.partition("=")[0] not in TITLES]
     plain = [o for o in rest if not o.lstrip("+~").startswith("head.")]  # for the baseline
-    heads = sorted(_names("head", named), key=lambda head: head != BASELINE)
     rows: list[dict[str, Any]] = []
     refused: dict[str, dict[str, str]] = {}
-    for model in _names("model", named):
+    for model in models:
         dataset = named.get("dataset", _dataset(model))
         given = [f"model={model}", f"dataset={dataset}"]
         if "dataset" not in named and model in IMAGE_SIZES:
@@ -114,26 +102,20 @@ def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str
         except UserError as error:
             refused.setdefault("any head", {})[model] = str(error)
             continue
-        for head in heads:
-            row = {"dataset": dataset, "model": model, "head": head}
+        for head in sorted(heads, key=lambda head: head != BASELINE):
             try:
                 counts = count_model(compose([*given, *rest, f"head={head}"]))
-                rows.append(row | compare(counts, base))
             except UserError as error:
                 refused.setdefault(head, {})[model] = str(error)
+                continue
+            row = {"dataset": dataset, "model": model, "head": head}
+            rows.append(row | compare(counts, base))
     if not rows and refused:
-        raise UserError(next(why for models in refused.values() for why in models.values()))
+        raise UserError(next(why for reasons in refused.values() for why in reasons.values()))
     return rows, {
-        f"{head} with {', '.join(models)}": next(iter(models.values()))
-        for head, models in refused.items()
+        f"{head} with {', '.join(reasons)}": next(iter(reasons.values()))
+        for head, reasons in refused.items()
     }
-
-
-def _names(group: str, named: Mapping[str, str]) -> list[str]:
-    """The names given of a group of configuration, or all."""
-    from spinal_repro.config.compose import choices
-
-    return named[group].split(",") if group in named else choices(group)
 
 
 def _dataset(model: str) -> str:

@@ -1,51 +1,43 @@
 """``spinal records add``: check records and copy them to the committed ones."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from spinal_repro.cli.commands import RECORDS, command, option
 from spinal_repro.errors import UserError
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
     from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 
-RECORDS = Path("results/records")
+FILES = "records, or folders of finished runs"
 
 
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    records = commands.add_parser("records", help="records contributed to the results")
-    verbs = records.add_subparsers(required=True, metavar="COMMAND")
-    add = verbs.add_parser(
-        "add",
-        help="check records and copy them into results/records/",
-        description="Checks every record against its configuration, its history and its model, "
-        "prints its differences from the published cell, and copies it. If one record is refused, "
-        "none is copied.",
-    )
-    add.add_argument(
-        "files", nargs="+", type=Path, metavar="FILE", help="records, or folders of finished runs"
-    )
-    add.add_argument(
-        "--out", type=Path, default=RECORDS, help=f"folder to copy to (default: {RECORDS})"
-    )
-    add.set_defaults(command=lambda given: add_records(given.files, given.out))
+@command(
+    "records add",
+    option("files", nargs="+", type=Path, metavar="FILE", help=FILES),
+    option("--out", type=Path, default=RECORDS, help=f"folder to copy to (default: {RECORDS})"),
+)
+def add_records(given: argparse.Namespace) -> None:
+    """Check records and copy them into results/records/.
 
-
-def add_records(files: Sequence[Path], out: Path) -> None:
-    """Check records and copy them below ``out``; if one is refused, none is copied."""
+    Checks every record against its configuration, its history and its model, and prints its
+    differences from the published cell. If one record is refused, none is copied.
+    """
     from spinal_repro.paper.cells import load_cells
     from spinal_repro.records.record import Record, load_record, write_record
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import cell_of
 
+    out: Path = given.out
     known = read_records([out], history=False) if out.is_dir() else []
     cells = {cell.name: cell for cell in load_cells()}
     accepted: dict[Path, AnyRecord] = {}
     refused: list[str] = []
-    for given in files:
-        path = given / "record.json" if given.is_dir() else given
+    for path in given.files:
+        path = path / "record.json" if path.is_dir() else path
         record = load_record(path)
         try:
             if isinstance(record, Record):
@@ -61,11 +53,8 @@ def add_records(files: Sequence[Path], out: Path) -> None:
     if refused:
         raise UserError("nothing was added; refused: " + "; ".join(refused))
     for target, record in accepted.items():
-        try:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            write_record(target, record)
-        except OSError as error:
-            raise UserError(f"{target} cannot be written: {error}") from error
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_record(target, record)
         print(f"added {target}")
     print("now make the tables again: spinal tables")
 
@@ -80,7 +69,7 @@ def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], pa
         raise UserError("; ".join(wrong))
     key = record.identity, record.seed
     if key in [(other.identity, other.seed) for other in others]:
-        raise UserError(f"this run (identity {key[0]}, seed {key[1]}) is there already")
+        raise UserError(f"the records already have this run (identity {key[0]}, seed {key[1]})")
     if cell is None:
         raise UserError(
             "it names no published cell; train one with spinal-train paper=CELL "

@@ -2,53 +2,27 @@
 
 import argparse
 import time
-from pathlib import Path
-from typing import Any
 
-from spinal_repro.cli.tables import add_format
-from spinal_repro.errors import UserError
+from spinal_repro.cli.commands import FORMAT, command, count, new_file, option
 from spinal_repro.sweep.slots import usable_cores
 
-
-def add_parser(commands: Any) -> None:
-    """Add the command."""
-    regression = commands.add_parser("regression", help="Table I of the paper: toy regression")
-    regression.add_argument("--seeds", type=_count, default=20, help="how many (default: 20)")
-    regression.add_argument("--epochs", type=_count, default=200, help="default: 200, as published")
-    regression.add_argument(
-        "--target",
-        choices=("column", "square"),
-        default="column",
-        help="noise for each sample (default), or the committed N x N target (Q1)",
-    )
-    regression.add_argument(
-        "--layers",
-        choices=("distinct", "reused"),
-        default="distinct",
-        help="six distinct Spinal layers (default), or layers 3 and 4 used twice (Q2)",
-    )
-    regression.add_argument(
-        "--jobs",
-        type=_count,
-        default=usable_cores(),
-        help="processes, of one thread each (default: one a core, %(default)s)",
-    )
-    regression.add_argument("--out", type=Path, help="also write every seed's numbers as JSON")
-    add_format(regression)
-    regression.set_defaults(command=print_regression)
+TARGET = "noise for each sample (default), or the committed N x N target (Q1)"
+LAYERS = "six distinct Spinal layers (default), or layers 3 and 4 used twice (Q2)"
+JOBS = "processes, of one thread each (default: one a core, %(default)s)"
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
-    return value
-
-
+@command(
+    "regression",
+    option("--seeds", type=count, default=20, help="how many (default: 20)"),
+    option("--epochs", type=count, default=200, help="default: 200, as published"),
+    option("--target", choices=("column", "square"), default="column", help=TARGET),
+    option("--layers", choices=("distinct", "reused"), default="distinct", help=LAYERS),
+    option("--jobs", type=count, default=usable_cores, help=JOBS),
+    option("--out", type=new_file, help="also write every seed's numbers as JSON"),
+    FORMAT,
+)
 def print_regression(given: argparse.Namespace) -> None:
-    """Train both nets with every seed; print their table beside the published one."""
-    if given.out is not None and not given.out.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {given.out.resolve().parent} for --out")
+    """Train the toy regressions of Table I, and print them beside the published ones."""
     from tqdm import tqdm
 
     from spinal_repro.paper.regression import NETS, regression_record, regressions

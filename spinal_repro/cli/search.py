@@ -5,38 +5,29 @@ import importlib.util
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
 
+from spinal_repro.cli.commands import command, option
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.io import echo
 
-
-def add_parser(commands: Any) -> None:
-    """Add the command to those of ``spinal``."""
-    search = commands.add_parser(
-        "search",
-        help="search options by validation accuracy; the test set is never read",
-        epilog="Processes and machines with the same --journal and --study share the trials. The "
-        "same command continues a search, with the trials that were interrupted.",
-    )
-    add = search.add_argument
-    add("overrides", nargs="*", help="of every trial, e.g. dataset=mnist model=cnn recipe.epochs=3")
-    add(
-        "--space", default="default", help="name in configs/search, or YAML file (default: default)"
-    )
-    add("--trials", type=int, default=20, help="number of trials of the study (default: 20)")
-    add("--study", help="name of the study (default: DATASET-MODEL-HEAD-SPACE)")
-    add("--journal", type=Path, help="file (default: RUNS/.search/STUDY/journal.log)")
-    add(
-        "--take-over",
-        action="store_true",
-        help="also repeat the unfinished trials of other machines, none of which may be running",
-    )
-    search.set_defaults(command=print_search)
+TAKE_OVER = "also repeat unfinished trials of other machines; none of these may be running"
 
 
+@command(
+    "search",
+    option("overrides", nargs="*", help="of all trials, e.g. dataset=mnist recipe.epochs=3"),
+    option("--space", default="default", help="name in configs/search, or YAML file"),
+    option("--trials", type=int, default=20, help="trials of the study (default: 20)"),
+    option("--study", help="name of the study (default: DATASET-MODEL-HEAD-SPACE)"),
+    option("--journal", type=Path, help="file (default: RUNS/.search/STUDY/journal.log)"),
+    option("--take-over", action="store_true", help=TAKE_OVER),
+)
 def print_search(given: argparse.Namespace) -> None:
-    """Search, then print the best options as a command."""
+    """Search options by validation accuracy; the test set is never read.
+
+    Processes and machines with the same --journal and --study share the trials. The same command
+    continues a search, with the trials that were interrupted.
+    """
     if given.trials < 0:
         raise UserError(f"--trials must be 0 or more, got {given.trials}")
     if importlib.util.find_spec("optuna") is None:

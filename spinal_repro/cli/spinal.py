@@ -1,16 +1,22 @@
 """``spinal``: everything besides training."""
 
 import argparse
-import os
+import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spinal_repro import __version__
+from spinal_repro.cli.commands import FORMAT, add_commands, command, option, runs_folder
 from spinal_repro.errors import UserError, error_message
 from spinal_repro.io import ignore_broken_pipe, printable
 from spinal_repro.results.tables import Column, render
+
+MODULES = (
+    *("data", "paper", "paper_run", "params", "regression"),
+    *("results", "records", "use", "search"),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -19,51 +25,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         given.command(given)
         sys.stdout.flush()
-    except BrokenPipeError:  # whatever reads the output has ended
+    except BrokenPipeError:  # the reader of the output has ended
         ignore_broken_pipe()
         sys.exit(141)  # 128 and the number of SIGPIPE
-    except (UserError, OSError, MemoryError) as error:
-        print(f"spinal: {printable(error_message(error), keep=chr(10))}", file=sys.stderr)
+    except (UserError, OSError, MemoryError, KeyboardInterrupt) as error:
+        message = error_message(error)
+        if isinstance(error, KeyboardInterrupt):
+            message = "interrupted; run the same command again to continue"
+        print(f"spinal: {printable(message, keep=chr(10))}", file=sys.stderr)
         sys.exit(2)
 
 
 def _parser() -> argparse.ArgumentParser:
-    from spinal_repro.cli import (
-        data,
-        export,
-        paper,
-        params,
-        records,
-        regression,
-        report,
-        search,
-        tables,
-        use,
-    )
-
+    for module in MODULES:
+        importlib.import_module(f"spinal_repro.cli.{module}")
     parser = argparse.ArgumentParser(
         prog="spinal", description="Results of SpinalNet reproductions (train with spinal-train)."
     )
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    status = commands.add_parser("status", help="a table of the runs here")
-    status.add_argument(
-        "runs",
-        nargs="?",
-        type=Path,
-        default=Path(os.environ.get("SPINAL_RUNS", "runs")),
-        help="folder of run folders (default: SPINAL_RUNS, or ./runs)",
-    )
-    tables.add_format(status)
-    status.set_defaults(command=print_status)
-    modules = (params, regression, report, tables, records, paper, export, search, data, use)
-    for module in modules:
-        module.add_parser(commands)
+    add_commands(parser)
     return parser
 
 
+RUNS_HELP = "folder of run folders (default: SPINAL_RUNS, or ./runs)"
+
+
+@command(
+    "status",
+    option("runs", nargs="?", type=Path, default=runs_folder, help=RUNS_HELP),
+    FORMAT,
+)
 def print_status(given: argparse.Namespace) -> None:
-    """Print one row for each run below a folder."""
+    """List the runs here: state, epochs and test accuracy."""
     from spinal_repro.records.store import describe, run_folders
 
     if not given.runs.is_dir():

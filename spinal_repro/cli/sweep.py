@@ -27,7 +27,7 @@ def run_jobs(
     Args:
         raws: Composed configurations.
         overrides: Those of each job.
-        options: Options of the command line, for all jobs.
+        options: Of the command line, for all jobs.
 
     Returns:
         The job of each configuration; equal configurations share one.

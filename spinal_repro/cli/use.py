@@ -1,4 +1,4 @@
-"""``spinal predict`` and ``spinal eval``: using a trained model."""
+"""``spinal predict``, ``eval`` and ``export``: using a trained model."""
 
 import argparse
 import json
@@ -7,41 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli.tables import add_format
+from spinal_repro.cli.commands import FORMAT, RUN, command, count, new_file, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
-from spinal_repro.results.tables import Column, render
+from spinal_repro.results.tables import FORMATS, Column, render
+
+EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
+DEVICE = option("--device", default="auto", help="as runtime.device (default: auto)")
+ROOT = option("--root", help="data folder (default: that of the run)")
 
 
-def add_parser(commands: Any) -> None:
-    """Add both commands."""
-    predict = commands.add_parser("predict", help="classify image files with a finished run")
-    predict.add_argument("run", type=Path, help="folder of the run, see `spinal status`")
-    predict.add_argument("images", nargs="+", type=Path, help="image files, or folders of them")
-    predict.add_argument("--top", type=int, default=5, help="classes per file (default: 5)")
-    predict.set_defaults(command=print_predictions)
-
-    evaluate = commands.add_parser("eval", help="accuracy of a finished run, by class")
-    evaluate.add_argument("run", type=Path, help="folder of the run, see `spinal status`")
-    evaluate.add_argument("--split", choices=("train", "val", "test"), default="test")
-    evaluate.add_argument("--root", help="folder of data sets (default: that of the run)")
-    evaluate.add_argument(
-        "--confusion", type=Path, metavar="PNG", help="also draw the confusion matrix"
-    )
-    evaluate.set_defaults(command=print_evaluation)
-
-    add_format(predict, "json")
-    add_format(evaluate)
-    for command in (predict, evaluate):
-        command.add_argument("--device", default="auto", help="as runtime.device (default: auto)")
-
-
+@command(
+    "predict",
+    RUN,
+    option("images", nargs="+", type=Path, help="image files, or folders of them"),
+    option("--top", type=count, default=5, help="classes per file (default: 5)"),
+    option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
+    DEVICE,
+)
 def print_predictions(given: argparse.Namespace) -> None:
-    """Print the most probable classes of images; after that, name the images with errors."""
+    """Classify image files with a finished run."""
     from spinal_repro.inference import find_images, load_run, predict
 
-    if given.top < 1:
-        raise UserError(f"--top must be 1 or more, got {given.top}")
     paths = find_images(given.images)
     trained = load_run(given.run, given.device)
     top = min(given.top, len(trained.classes))
@@ -62,6 +49,7 @@ def print_predictions(given: argparse.Namespace) -> None:
 def _predictions(rows: Sequence[dict[str, Any]], top: int, style: str) -> str:
     for row in rows:
         row["class"], row["probability"] = row["top"][0]
+        row["next"] = ", ".join(f"{name} {100 * p:.2f}" for name, p in row["top"][1:])
     if style == "json":
         keys = ("class", "probability")
         entries = [
@@ -70,41 +58,37 @@ def _predictions(rows: Sequence[dict[str, Any]], top: int, style: str) -> str:
             for row in rows
         ]
         return json.dumps(entries, indent=1)
+    softmax = "softmax of the logits, not calibrated"
     columns = [
         Column("file", "File"),
         Column("class", "Class"),
-        Column(
-            "probability",
-            "Probability %",
-            "softmax of the logits, not calibrated",
-            lambda value: f"{100 * value:.2f}",
-        ),
+        Column("probability", "Probability %", softmax, lambda value: f"{100 * value:.2f}"),
+        Column("next", "Then", "the next most probable classes"),
     ]
-    if top > 1:
-        columns.append(Column("next", "Then", "the next most probable classes"))
-    for row in rows:
-        row["next"] = ", ".join(f"{name} {100 * p:.2f}" for name, p in row["top"][1:])
-    return render(columns, rows, style)
+    return render(columns if top > 1 else columns[:-1], rows, style)
 
 
-def _check_picture(path: Path) -> None:
-    """Check that a picture can be written, before the evaluation starts."""
-    if path.suffix.lower() != ".png":
-        raise UserError(f"--confusion draws a PNG: give a name that ends in .png, not {path}")
-    if not path.resolve().parent.is_dir():
-        raise UserError(f"there is no folder {path.resolve().parent} for --confusion")
-    if path.is_dir():
-        raise UserError(f"--confusion needs the name of a file: {path} is a folder")
+def _png(text: str) -> Path:
+    if not text.lower().endswith(".png"):
+        raise argparse.ArgumentTypeError(f"give a name that ends in .png, not {text}")
+    return new_file(text)
 
 
+@command(
+    "eval",
+    RUN,
+    option("--split", choices=("train", "val", "test"), default="test"),
+    ROOT,
+    option("--confusion", type=_png, metavar="PNG", help="also draw the confusion matrix"),
+    FORMAT,
+    DEVICE,
+)
 def print_evaluation(given: argparse.Namespace) -> None:
-    """Print the accuracy of a run's model on one split, and one row per class."""
+    """Evaluate a finished run on one split: its accuracy, and one row per class."""
     from spinal_repro.inference import evaluate, load_run, part_of
     from spinal_repro.records.statistics import binomial_interval
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
 
-    if given.confusion is not None:
-        _check_picture(given.confusion)
     trained = load_run(given.run, given.device)
     batches, same = part_of(trained, given.split, given.root)
     if not same:
@@ -124,3 +108,33 @@ def print_evaluation(given: argparse.Namespace) -> None:
     if given.confusion is not None:
         draw_confusion(counts, trained.classes, line.partition(",")[0], given.confusion)
         print(f"confusion matrix: {given.confusion}", file=sys.stderr)
+
+
+@command(
+    "export",
+    RUN,
+    option("--to", choices=EXPORTS, required=True),
+    option("--out", type=Path, help="folder to write to (default: RUN/export/FORMAT)"),
+    ROOT,
+)
+def print_export(given: argparse.Namespace) -> None:
+    """Write a finished run's model for other programs, with a model card.
+
+    The file is read back and compared with the trained model on images of the test part. If they
+    differ, nothing is written.
+    """
+    from spinal_repro.export import check_libraries, export_run
+    from spinal_repro.inference import load_run
+
+    check_libraries(given.to)  # before anything is loaded
+    trained = load_run(given.run, "cpu")
+    done = export_run(trained, given.to, given.out or given.run / "export" / given.to, given.root)
+    if not done.same_data:
+        print("warning: compared on other images than those of the run", file=sys.stderr)
+    parity = done.parity
+    print(
+        f"{done.file}: {done.file.stat().st_size:,} bytes; on {parity.images} test images logits "
+        f"differ from the trained model's by at most {parity.difference:.3g}, {parity.agree} "
+        f"images get the same class"
+    )
+    print(f"model card: {done.file.with_name('model_card.md')}")

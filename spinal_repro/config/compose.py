@@ -91,8 +91,7 @@ def _add_library_network(name: str) -> None:
 def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
     """Overrides for Hydra, which also gets the choices that have no file.
 
-    Hydra takes a setting that the YAML does not have only behind a plus; here no setting of the
-    schema needs one.
+    Settings of the schema get the plus that Hydra needs where the YAML does not have them.
     """
     short_choices()
     keys, known = schema_keys(), choices("model", extra_dirs)
@@ -108,11 +107,9 @@ def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) ->
 
 
 def compose(overrides: Sequence[str] = (), *extra_dirs: Path | None) -> Config:
-    """Compose and validate a configuration as the command line would.
+    """Compose and validate a configuration, e.g. of ``["model=vgg5", "seed=1"]``.
 
-    Args:
-        overrides: Hydra overrides, e.g. ``["model=vgg5", "seed=1"]``.
-        extra_dirs: Folders with configuration groups of the user's own; None is left out.
+    ``extra_dirs`` are folders with configuration groups of the user's own; None is left out.
     """
     return validate(compose_raw(overrides, *extra_dirs))
 

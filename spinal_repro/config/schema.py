@@ -7,7 +7,6 @@ against the signature of its constructor (see `registry`).
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,13 +34,6 @@ def limit(default: Any = MISSING, **limits: Any) -> Any:
     return field(default=default, metadata=limits)
 
 
-def limited(config: Any) -> Iterator[tuple[Any, Any]]:
-    """Each field that has limits, with its value."""
-    for entry in dataclasses.fields(config):
-        if entry.metadata:
-            yield entry, getattr(config, entry.name)
-
-
 @dataclass(frozen=True)
 class Component:
     """A registered name with its options: one head, backbone, rule or augmentation.
@@ -57,30 +49,26 @@ class Component:
     @property
     def registered(self) -> str:
         """The name of the constructor in its registry."""
-        return self.name if self.kind is None else self.kind
+        return self.kind or self.name
 
     @property
     def arguments(self) -> dict[str, Any]:
         """The constructor's keyword arguments."""
-        return self.options if self.kind is None else {"name": self.name, **self.options}
+        return {"name": self.name, **self.options} if self.kind else self.options
 
     @property
     def label(self) -> str:
         """A unique name for folders and tables: torchvision's ``resnet18`` is not timm's."""
-        return self.name if self.kind is None else f"{self.kind}.{self.name}"
+        return f"{self.kind}.{self.name}" if self.kind else self.name
 
     def to_dict(self) -> dict[str, Any]:
         """The shape of the YAML."""
-        kind = {} if self.kind is None else {"kind": self.kind}
-        return {**kind, "name": self.name, **self.options}
+        return ({"kind": self.kind} if self.kind else {}) | {"name": self.name, **self.options}
 
 
 @dataclass(frozen=True)
 class DatasetConfig:
-    """A data set: its reader and the images that must be found.
-
-    Classes and sizes of the parts are None where they are counted when images are read.
-    """
+    """A data set. Numbers of classes and images are None where they are counted in the files."""
 
     name: str = MISSING
     title: str = MISSING
@@ -98,11 +86,10 @@ class DatasetConfig:
     @property
     def outputs(self) -> int:
         """Number of logits."""
-        found = self.num_classes if self.num_outputs is None else self.num_outputs
-        if found is None:
+        if (found := self.num_outputs or self.num_classes) is None:
             raise UserError(
-                f"the classes of {self.title} are counted when its images are read; without "
-                f"them, give their number: dataset.num_classes=N"
+                f"the classes of dataset={self.name} are counted when its images are read; to do "
+                f"without the images, give dataset.num_classes=N"
             )
         return found
 
@@ -164,13 +151,12 @@ class RuntimeConfig:
 
     def on(self, device: str) -> "RuntimeConfig":
         """The same on ``cpu``, ``cuda`` or ``mps``, with its precision for ``auto``."""
-        precision = self.precision
-        if precision == "auto":
-            precision = "tf32" if device == "cuda" else "fp32"
+        default = "tf32" if device == "cuda" else "fp32"
+        precision = default if self.precision == "auto" else self.precision
         if precision == "tf32" and device != "cuda":
             raise UserError(
-                f"runtime.precision=tf32 needs an NVIDIA GPU, and this run is on {device}; use "
-                f"runtime.precision=auto or fp32"
+                f"runtime.precision=tf32 needs an NVIDIA GPU; runtime.device={device} takes auto, "
+                f"fp32 or bf16"
             )
         return dataclasses.replace(self, device=device, precision=precision)
 
@@ -204,8 +190,7 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Plain containers in the shape of the YAML (`validate` accepts it again)."""
         plain = dataclasses.asdict(self)
-        plain["model"], plain["head"] = self.model.to_dict(), self.head.to_dict()
-        plain["tracker"] = self.tracker.to_dict()
+        plain |= {key: getattr(self, key).to_dict() for key in ("model", "head", "tracker")}
         if self.tracker.name == "none":  # changes nothing
             del plain["tracker"]
         return plain
@@ -213,15 +198,13 @@ class Config:
     def portable(self) -> "Config":
         """The same without folders and tracker of one machine, for records."""
         data = dataclasses.replace(self.data, root=DataConfig().root)
-        silent = Component("none", {})
-        return dataclasses.replace(self, data=data, runs="runs", tracker=silent)
+        return dataclasses.replace(self, data=data, runs="runs", tracker=Component("none", {}))
 
     def identity(self) -> str:
-        """Eight hex digits naming what is trained, the seed left out.
+        """Hash (eight hex digits) of the settings that decide a result, without the seed.
 
-        A hash of every setting that differs from its default, those of `NOT_IN_IDENTITY` left
-        out: a new setting changes no identity where it has its default. A default of a setting
-        that counts must never change.
+        Settings that have their default are left out, so that a new setting changes no identity;
+        the default of a setting that counts must never change.
         """
         text = json.dumps(_set_values(self), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -234,10 +217,7 @@ class Config:
         return size
 
     def preprocessing(self, part: str) -> Preprocessing:
-        """Preprocessing of ``train`` or ``eval``.
-
-        By default the data set's size; for photographs of any size the centre 224 px of 256.
-        """
+        """Of ``train`` or ``eval``; by default to the data set's size, or the centre 224 of 256."""
         given, size = Preprocessing.of(self.recipe.prepare, part), self.dataset.image_size
         if given.size is not None:
             return given
@@ -252,10 +232,8 @@ class Config:
     @property
     def reduced_budget(self) -> list[str]:
         """How this run is shorter than the published recipe; empty if it is not."""
-        reasons = []
-        published = self.recipe.published_epochs
-        if published is not None and self.recipe.epochs < published:
-            reasons.append(f"{self.recipe.epochs} of {published} epochs")
+        epochs, published = self.recipe.epochs, self.recipe.published_epochs or 0
+        reasons = [f"{epochs} of {published} epochs"] if epochs < published else []
         if self.data.limit is not None:
             reasons.append(f"at most {self.data.limit} images a split")
         return reasons
@@ -268,8 +246,8 @@ def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
         key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
         if dataclasses.is_dataclass(value):
             value = _set_values(value, f"{key}.")
-        fresh = entry.default_factory
-        default = entry.default if fresh is dataclasses.MISSING else fresh()
+        made = entry.default_factory
+        default = entry.default if made is dataclasses.MISSING else made()
         if key not in NOT_IN_IDENTITY and value != default and value != {}:
             found[entry.name] = value
     return found

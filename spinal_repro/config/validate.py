@@ -7,7 +7,7 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -21,7 +21,6 @@ from spinal_repro.config.schema import (
     ProtocolConfig,
     RecipeConfig,
     RuntimeConfig,
-    limited,
 )
 from spinal_repro.errors import UserError, check_names, one_of, unknown
 from spinal_repro.registry import merge_onto
@@ -55,8 +54,7 @@ class _Top:
 def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     """Check a composed configuration and freeze it."""
     try:
-        node = raw if isinstance(raw, DictConfig) else OmegaConf.create(dict(raw))
-        plain: Any = OmegaConf.to_container(node, resolve=True)
+        plain: Any = OmegaConf.to_container(OmegaConf.create(cast(Any, raw)), resolve=True)
     except OmegaConfBaseException as error:
         raise UserError(format_hydra_error(error)) from None
     paper = plain.pop("paper", None)
@@ -90,25 +88,22 @@ def _section(name: str, schema: type, node: Any) -> Any:
     if not isinstance(node, dict):
         raise UserError(f"{name} must be a group of settings, got {node!r}")
     settings = {key: value for key, value in node.items() if (name, key) != ("dataset", "about")}
-    if isinstance(settings.get("stages"), dict):  # JSON turns the epochs into text
-        stages = settings["stages"].items()
-        settings["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages}
+    if isinstance(stages := settings.get("stages"), dict):  # JSON turns the epochs into text
+        settings["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages.items()}
     return schema(**merge_onto(schema, settings, where=name))
 
 
 def _component(group: str, node: Any) -> Component:
-    if not isinstance(node, dict) or not isinstance(node.get("name"), str):
+    names = [node.get("name"), node.get("kind") or ""] if isinstance(node, dict) else [None]
+    if not all(isinstance(name, str) for name in names):
         raise UserError(f"{group} must be a group of settings with a name, got {node!r}")
-    kind = node.get("kind")
-    if kind is not None and not isinstance(kind, str):
-        raise UserError(f"{group}.kind must be a name, got {kind!r}")
     unset = {"pretrained": None, "freeze": "none", "output_dropout": None}
     options = {
         key: value
         for key, value in node.items()
         if key not in ("name", "kind") and not (key in unset and value == unset[key])
     }
-    return Component(node["name"], options, kind)
+    return Component(node["name"], options, node.get("kind"))
 
 
 def _check_numbers(value: Any, where: str = "") -> None:
@@ -125,14 +120,14 @@ def _check_numbers(value: Any, where: str = "") -> None:
 def _check_limits(config: Config) -> None:
     """Check each field against the limits that `schema` declares beside it."""
     for prefix, part in [("", config), *((f"{name}.", getattr(config, name)) for name in SECTIONS)]:
-        for entry, value in limited(part):
-            key, limits = f"{prefix}{entry.name}", entry.metadata
+        for entry in dataclasses.fields(part):
+            key, value, limits = f"{prefix}{entry.name}", getattr(part, entry.name), entry.metadata
             if "choices" in limits:
                 one_of(key, value.partition(":")[0], limits["choices"])  # device may be cuda:1
-            elif isinstance(value, str):
+            elif limits and isinstance(value, str):
                 if value != entry.default:
                     raise UserError(f"{key} must be a number or {entry.default}, got '{value}'")
-            elif value is not None:
+            elif limits and value is not None:
                 if not value > limits.get("above", -math.inf):
                     raise UserError(f"{key} must be above {limits['above']}, got {value}")
                 if value < limits.get("least", -math.inf):
@@ -143,15 +138,9 @@ def _check_limits(config: Config) -> None:
 
 def _check_names(config: Config) -> None:
     """Names are parts of the run folder's path."""
-    check_names(
-        {
-            "dataset.name": config.dataset.name,
-            "model.name": config.model.label,
-            "head.name": config.head.name,
-            "recipe.name": config.recipe.name,
-            "protocol.name": config.protocol.name,
-        }
-    )
+    groups = ("dataset", "head", "recipe", "protocol")
+    names = {f"{group}.name": getattr(config, group).name for group in groups}
+    check_names({**names, "model.name": config.model.label})
 
 
 def _check_recipe(config: Config) -> None:
@@ -192,10 +181,9 @@ def _check_protocol(protocol: ProtocolConfig, data: DataConfig) -> None:
             "protocol.val_fraction must be between 0 and 1 with protocol.select_on=val, got "
             f"{protocol.val_fraction}"
         )
-    if protocol.select_on == "test":
-        if protocol.val_fraction != 0:
-            raise UserError("protocol.val_fraction must be 0 with protocol.select_on=test")
-        if protocol.watch_test:
-            raise UserError("leave out protocol.watch_test: protocol.select_on=test includes it")
+    if protocol.select_on == "test" and protocol.val_fraction != 0:
+        raise UserError("protocol.val_fraction must be 0 with protocol.select_on=test")
+    if protocol.select_on == "test" and protocol.watch_test:
+        raise UserError("leave out protocol.watch_test: protocol.select_on=test includes it")
     if (protocol.select_on == "test" or protocol.watch_test) and not data.test:
         raise UserError("data.test=false needs protocol=heldout and protocol.watch_test=false")

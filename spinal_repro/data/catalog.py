@@ -132,7 +132,7 @@ def find_entry(name: str, extra_dir: Path | None = None) -> Entry:
         entry = _read(folder / f"{name}.yaml")
         if entry is not None:
             return entry
-    raise unknown("data set in the catalog", name, load_catalog(extra_dir))
+    raise unknown("data set", name, load_catalog(extra_dir))
 
 
 def entry_for(config: DatasetConfig) -> Entry | None:

@@ -101,7 +101,8 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
 
 def _absent(config: DatasetConfig, base: Path, reason: str) -> UserError:
     return UserError(
-        f"{config.title} is not in {base.resolve()} ({reason}). It needs one folder of image files "
-        f"per class in each part; give its folder: data.root=FOLDER or the environment variable "
-        f"SPINAL_DATA (how to get it: spinal data info {config.name})"
+        f"the images of dataset={config.name} are not in {base.resolve()} ({reason}). Each part "
+        f"needs one folder of image files per class; give the folder of the parts: "
+        f"data.root=FOLDER or the environment variable SPINAL_DATA (how to get it: spinal data "
+        f"info {config.name})"
     )

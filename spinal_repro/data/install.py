@@ -30,7 +30,8 @@ def require_files(
         ensure(config, root, download)
     if missing():
         raise UserError(
-            f"{config.title} is not in {folder.resolve()} (missing {', '.join(missing())}). "
+            f"the files of dataset={config.name} are not in {folder.resolve()} "
+            f"(missing {', '.join(missing())}). "
             f"Fetch it with: spinal-train dataset={config.name} data.download=true; or give its "
             f"folder: data.root=FOLDER or the environment variable SPINAL_DATA. More: "
             f"spinal data info {config.name}"
@@ -62,7 +63,7 @@ def fetch(entry: Entry, root: Path) -> bool:
         raise UserError(f"{entry.title} cannot be fetched ({entry.about.state}). {' '.join(steps)}")
     if os.environ.get("SPINAL_OFFLINE", "").lower() not in ("", "0", "false", "no"):
         raise UserError(
-            f"SPINAL_OFFLINE is set, and {entry.title} is not in {entry.path(root).resolve()}: "
+            f"SPINAL_OFFLINE is set, and {entry.path(root).resolve()} does not have {entry.title}: "
             f"{'; '.join(wrong)}. Copy the files from another machine and run: spinal data import "
             f"{entry.name} PATH"
         )

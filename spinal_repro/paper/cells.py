@@ -7,6 +7,7 @@ Nothing here imports torch, and a cell is composed only when its configuration i
 """
 
 import csv
+import difflib
 import functools
 import json
 import re
@@ -92,18 +93,16 @@ class Cell:
 
 
 def load_cells(pattern: str = "*") -> list[Cell]:
-    """Return the cells whose name matches, in the order of the paper.
-
-    Args:
-        pattern: A name, a table, or a shell pattern over names: ``mnist/*``, ``*/vgg5_*``.
-    """
+    """Return cells in the order of the paper, by name, table or pattern (``*/vgg5_*``)."""
     cells = read_cells(_shipped())
     wanted = f"{pattern}/*" if pattern in tables() else pattern
     found = [cell for cell in cells if fnmatchcase(cell.name, wanted)]
-    if not found and any(character in pattern for character in "*?["):
-        raise UserError(f"no cell matches '{pattern}'; list them all with: spinal paper list")
     if not found:
-        raise unknown("cell", pattern, [cell.name for cell in cells])
+        near = difflib.get_close_matches(
+            pattern, [*tables(), *(cell.name for cell in cells)], 1, 0.7
+        )
+        hint = f"did you mean '{near[0]}'?" if near else "list them all with: spinal paper list"
+        raise UserError(f"there is no cell or table '{pattern}'; {hint}")
     return found
 
 
@@ -120,9 +119,8 @@ def table_titles() -> dict[str, str]:
 def curve() -> list[dict[str, Any]]:
     """Return the supplement's 20-epoch curve of the MNIST CNN, digitised from its figure.
 
-    Returns:
-        Rows of ``cell``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of accuracy``,
-        ``mean loss``) and ``value``.
+    Rows have ``cell``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of accuracy``,
+    ``mean loss``) and ``value``.
     """
     with (_shipped() / "curve" / "mnist_cnn_curve.csv").open(newline="") as file:
         return [

@@ -33,12 +33,10 @@ class TimeEstimate:
 
 
 def estimate(config: Config, timings: Timings) -> TimeEstimate:
-    """Estimate the time of one run.
+    """Estimate the time of one run, whose data set has known sizes.
 
-    Args:
-        config: Its data set must have known sizes.
-        timings: Seconds of an image in training and in evaluation, by model and batch; measured
-            ones are added.
+    ``timings`` holds the seconds of an image in training and in evaluation, by model and batch;
+    measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
     head = json.dumps(config.head.to_dict(), sort_keys=True)

@@ -38,10 +38,9 @@ TOGETHER = 9  # seeds in one computation: enough for long products, few enough f
 
 
 def make_net(net: str, layers: str = "distinct") -> nn.Module:
-    """Build one network with PyTorch's default initial weights.
+    """Build ``normal`` (8-200-100-1) or ``spinal`` (six layers of 50), with LeakyReLU(0.01).
 
     Args:
-        net: ``normal`` (8-200-100-1) or ``spinal`` (six layers of 50), both with LeakyReLU(0.01).
         layers: ``distinct``, or ``reused`` as in the script, where layers 5 and 6 of the Spinal
             net are layers 3 and 4 again and 5,500 of its 14,301 parameters are dead (Q2).
     """
@@ -194,12 +193,10 @@ def regressions(
     on_part: Callable[[int], object] = lambda trained: None,
     **settings: Any,
 ) -> list[dict[str, Any]]:
-    """Train both nets in processes of one thread; return the rows of `regression` in order.
+    """Train both nets in ``jobs`` processes of one thread; return the rows of `regression`.
 
     Args:
-        jobs: Number of processes.
         on_part: Called with a number of nets as they are trained.
-        settings: Of `regression`.
     """
     size = min(TOGETHER, -(-len(seeds) // jobs))
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
@@ -222,12 +219,7 @@ def regression_record(
     summary: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> RegressionRecord:
-    """Build the record of `regressions`.
-
-    Args:
-        settings: ``seeds`` (how many, from 0), ``epochs``, ``target`` and ``layers``.
-        summary: See `results.regression`.
-    """
+    """Build the record of `regressions`; for the summary see `results.regression`."""
     return RegressionRecord(
         settings=RegressionSettings(**settings),
         environment=describe_environment(torch.device("cpu")),

@@ -19,11 +19,7 @@ _BACKBONES: dict[str, tuple[int, Counts]] = {}  # features and counts, by config
 
 
 def count_cells(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
-    """Count the models of published cells.
-
-    Returns:
-        Counts by name of the cell, and why the others cannot be counted.
-    """
+    """Count the models of cells; returns counts by cell, and why others cannot be counted."""
     found, refused = {}, {}
     for cell in cells:
         try:

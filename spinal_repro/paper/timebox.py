@@ -1,113 +1,104 @@
-"""Choice of the next run when time is limited: runs that are expected to finish, pairs together.
+"""Runs one after another until a deadline."""
 
-Nothing here trains, reads a clock or imports torch.
-"""
-
-from collections.abc import Mapping, Sequence
+import gc
+import time
+import traceback
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from pathlib import Path
 from statistics import median
-from typing import Generic, TypeVar
+from typing import Any
 
-PUT_OFF, DEADLINE = "put off", "stopped at the deadline"
+import torch
+from torch import Tensor
+
+from spinal_repro.config.schema import Config
+from spinal_repro.errors import UserError
+from spinal_repro.records.record import Record
+from spinal_repro.training.callbacks import StopOnSignal
+from spinal_repro.training.checkpoint import Interrupted
+from spinal_repro.training.engine import Callback
+from spinal_repro.training.engine import Run as Training
+from spinal_repro.training.run import run as train
+
+DEADLINE = "stopped at the deadline"
 
 
 @dataclass
-class Job:
-    """One run of a cell."""
+class Run:
+    """One run of a cell, and its progress."""
 
     cell: str
-    seed: int
-    epochs: int
-    done: int = 0  # epochs in its checkpoint
-    state: str = ""  # how it ended; empty while it can be started or continued
-    put_off: bool = False  # begun, but too long for the time left
+    config: Config
+    folder: Path
+    done: int  # epochs in its checkpoint
+    state: str = ""  # how it ended, e.g. done, "failed: ..."; empty while it can be started
+    record: Record | None = None
+    timing: list[dict[str, Any]] = field(default_factory=list)  # see `State.timing`
 
 
-J = TypeVar("J", bound=Job)
+class TimeBox(Callback):
+    """Trains runs until ``deadline``, in seconds of `time.monotonic`.
 
-
-def in_order(cells: Mapping[str, str | None], seeds: Sequence[int]) -> list[tuple[str, int]]:
-    """Order runs so that both cells of a pair have a seed before any has the next.
-
-    Args:
-        cells: Names, each with its counterpart.
-    """
-    groups: dict[str, list[str]] = {}
-    for cell, counterpart in cells.items():
-        name = counterpart if counterpart is not None and counterpart in cells else cell
-        groups.setdefault(name, []).append(cell)
-    return [(cell, seed) for group in groups.values() for seed in seeds for cell in group]
-
-
-@dataclass
-class TimeBox(Generic[J]):
-    """Jobs and a deadline; every ``now`` is in seconds on the deadline's clock.
-
-    The time of an epoch is measured for each cell, from the end of one epoch to the end of the
-    next: the first epoch of a run, which warms up, does not count. Until a job has trained, one is
-    started even if it cannot finish, so that the same command makes progress when repeated.
+    The time of an epoch is measured for each cell, without the first epoch of a run, which warms
+    up. At the deadline, or where another epoch does not fit, the run stops with a checkpoint.
     """
 
-    jobs: Sequence[J]
-    deadline: float
-    trained: bool = False
-    _epoch: dict[str, float] = field(default_factory=dict)  # seconds, by cell
-    _rest: dict[str, float] = field(default_factory=dict)  # of a whole run, besides its epochs
-    _ends: list[float] = field(default_factory=list)  # start of the current job, then its epochs
+    def __init__(self, runs: Sequence[Run], deadline: float) -> None:
+        self.runs, self.deadline = runs, deadline
+        self.epoch_seconds: dict[str, float] = {}  # by cell
 
-    def learn(self, cell: str, epochs: Sequence[float]) -> None:
-        """Use the epochs of a finished run, in seconds, as a measurement."""
-        self._epoch.setdefault(cell, median(epochs[1:] or epochs))
+    def needs(self, run: Run) -> float | None:
+        """Seconds that the rest of a run is expected to take; None before any measurement."""
+        seconds = self.epoch_seconds.get(run.cell)
+        return None if seconds is None else (run.config.recipe.epochs - run.done) * seconds
 
-    def needs(self, job: J) -> float | None:
-        """Return the seconds that a job is expected to take; None before any measurement."""
-        if job.cell not in self._epoch:
-            return None
-        return (job.epochs - job.done) * self._epoch[job.cell] + self._rest.get(job.cell, 0.0)
+    def next(self) -> Run | None:
+        """The first run that is expected to finish, else the first that can do an epoch."""
+        left = self.deadline - time.monotonic()
+        waiting = [run for run in self.runs if not run.state and left > 0]
+        possible = [run for run in waiting if self.epoch_seconds.get(run.cell, 0.0) <= left]
+        fitting = [run for run in possible if (self.needs(run) or 0.0) <= left]
+        return next(iter(fitting or possible), None)
 
-    def next(self, now: float) -> J | None:
-        """Return the job to train next, or None.
+    def train_all(self, signals: StopOnSignal, after_each: Callable[[], None]) -> None:
+        """Train until the deadline or a signal; ``after_each`` is called after each run."""
+        threads = torch.get_num_threads()
+        while not signals.received and (run := self.next()) is not None:
+            torch.set_num_threads(threads)  # the run before may have set its own number
+            self.train(run, signals)
+            gc.collect()  # a run that did not finish leaves its model in cycles
+            after_each()
 
-        The first one that is expected to finish, or is unknown; else one that has begun, if
-        another epoch fits.
-        """
-        waiting = [job for job in self.jobs if not job.state] if now < self.deadline else []
-        fitting = [job for job in waiting if self._may_finish(job, now)]
-        begun = [job for job in waiting if job.done and self._epoch_fits(job, now)]
-        others = [] if self.trained else waiting
-        return next(iter([*fitting, *begun, *others]), None)
+    def train(self, run: Run, signals: StopOnSignal) -> None:
+        """Train one run from its last checkpoint until it ends or has to stop."""
+        self._run = run
+        try:
+            run.record = train(run.config, [self, signals]).record
+            run.timing, run.done, run.state = run.record.timing, len(run.record.timing), "done"
+        except Interrupted:
+            run.state = f"stopped by {signals.received}" if signals.received else DEADLINE
+        except Exception as error:
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            run.state = f"failed: {str(error) or type(error).__name__}"
 
-    def begin(self, now: float) -> None:
-        """Note the start of a job."""
-        self._ends = [now]
+    def on_fit_start(self, training: Training) -> None:
+        """Start to measure."""
+        self._ends = [time.monotonic()]
 
-    def epoch_ended(self, job: J, done: int, now: float) -> str:
-        """Note the epochs that the current job has; return why to stop it, or an empty string."""
-        self.trained = True
+    def on_step_end(self, training: Training, step: int, losses: Tensor, num_images: int) -> None:
+        """Stop at the deadline."""
+        if time.monotonic() > self.deadline:
+            training.stop = DEADLINE
+
+    def on_epoch_end(self, training: Training, is_best: bool) -> None:
+        """Stop if another epoch does not fit."""
+        run, now = self._run, time.monotonic()
         self._ends.append(now)
-        job.done = done
-        if len(self._ends) > 2:
-            self._epoch[job.cell] = median(b - a for a, b in pairwise(self._ends[1:]))
-        if self.needs(job) is not None and not job.put_off and not self._may_finish(job, now):
-            rest = (other for other in self.jobs if other is not job and not other.state)
-            job.put_off = any(self._may_finish(other, now) for other in rest)
-            if job.put_off:
-                return PUT_OFF
-        return "" if self._epoch_fits(job, now) else DEADLINE
-
-    def end(self, job: J, now: float) -> None:
-        """Note the end of the current job, after its ``state`` is set."""
-        epochs = len(self._ends) - 1
-        if epochs:
-            seconds = now - self._ends[0]
-            measured = self._epoch.setdefault(job.cell, seconds / epochs)
-            if job.state == "done":
-                self._rest[job.cell] = max(0.0, seconds - epochs * measured)
-
-    def _may_finish(self, job: J, now: float) -> bool:
-        return not job.put_off and now + (self.needs(job) or 0.0) <= self.deadline
-
-    def _epoch_fits(self, job: J, now: float) -> bool:
-        last = self._ends[-1] - self._ends[-2] if len(self._ends) > 1 else 0.0
-        return now + self._epoch.get(job.cell, last) <= self.deadline
+        epochs = [end - start for start, end in pairwise(self._ends)]
+        self.epoch_seconds[run.cell] = median(epochs[1:] or epochs)
+        run.timing, run.done = training.state.timing, training.state.epoch
+        if now + self.epoch_seconds[run.cell] > self.deadline:
+            training.stop = DEADLINE

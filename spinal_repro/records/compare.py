@@ -1,7 +1,6 @@
 """Settings in which a run differs from its published cell.
 
-Configurations are compared as they are stored, with the defaults of the schema for keys that are
-younger than the record.
+Stored configurations are compared; keys younger than the record have the defaults of the schema.
 """
 
 import dataclasses
@@ -26,16 +25,12 @@ NAMES = ("dataset.name", "model.name", "head.name")
 
 @dataclass(frozen=True, order=True)
 class Difference:
-    """One setting of a run that differs from its cell's.
-
-    ``ours`` and ``theirs`` are JSON text, so that equal runs can be grouped by it; empty where the
-    setting is absent. ``kind`` is `BUDGET`, `RECIPE` or `PROTOCOL`.
-    """
+    """One setting of a run that differs from its cell's."""
 
     key: str
-    ours: str
+    ours: str  # JSON text, by which equal runs can be grouped; empty where the setting is absent
     theirs: str
-    kind: str
+    kind: str  # BUDGET, RECIPE or PROTOCOL
 
     @classmethod
     def of(cls, key: str, ours: Any, theirs: Any, kind: str = RECIPE) -> "Difference":
@@ -45,9 +40,9 @@ class Difference:
     def __str__(self) -> str:
         """The sentence shown to users, e.g. ``recipe.lr 0.01 instead of 0.005``."""
         ours, theirs = _shown(self.ours), _shown(self.theirs)
+        if self.key == LIMIT:
+            return f"at most {ours} images a split"
         if self.kind == BUDGET:
-            if self.key == LIMIT:
-                return f"at most {ours} images a split"
             start = "best of " if self.key == CELLS else ""
             return f"{start}{ours} of {theirs} {self.key.removeprefix('recipe.')}"
         if self.key == EPOCHS:
@@ -67,10 +62,7 @@ def _shown(text: str) -> str:
 
 
 def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Difference, ...]:
-    """Compare a run's configuration with its cell's: smaller budgets, recipe, protocol.
-
-    Seed and machine are not compared.
-    """
+    """Compare a run's configuration with its cell's; seed and machine are not compared."""
     found = []
     epochs, wanted = config["recipe"]["epochs"], cell["recipe"]["epochs"]
     limit = (config.get("data") or {}).get("limit")
@@ -96,10 +88,9 @@ def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator
 
 
 def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Select what decides a run's result besides epochs, seed, protocol and machine.
+    """Settings of dataset, model, head and recipe that decide a result, as dotted keys and JSON.
 
-    Returns:
-        The groups dataset, model, head and recipe, each a flat mapping of dotted key to JSON text.
+    The number of epochs is not one of them.
     """
     dataset = _with_defaults(DatasetConfig, config["dataset"])
     recipe = _with_defaults(RecipeConfig, config["recipe"])
@@ -130,13 +121,10 @@ def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """A stored group, with the default of every field that it lacks and that has one."""
     filled = {}
     for field in dataclasses.fields(schema):
-        if field.name in stored:
-            filled[field.name] = stored[field.name]
-        elif field.default is not dataclasses.MISSING:
-            filled[field.name] = field.default
-        elif field.default_factory is not dataclasses.MISSING:
-            filled[field.name] = field.default_factory()
-    return filled
+        made = field.default_factory
+        filled[field.name] = field.default if made is dataclasses.MISSING else made()
+    filled |= {key: value for key, value in stored.items() if key in filled}
+    return {key: value for key, value in filled.items() if value is not dataclasses.MISSING}
 
 
 def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:

@@ -28,7 +28,7 @@ def from_plain(kind: type[T], value: Any, where: str = "") -> T:
     Args:
         kind: A dataclass, or int, float, str, bool, Any, and list, dict, Literal, Annotated
             (with `Range`) and ``| None`` of them.
-        where: Dotted key of the value, for messages; empty for the outermost.
+        where: Dotted key of the value, for messages.
     """
     return cast(T, _convert(kind, value, where))
 

@@ -30,11 +30,7 @@ def describe_environment(device: torch.device) -> dict[str, Any]:
 
 
 def git_revision() -> dict[str, Any]:
-    """Find the commit of this package: ``SPINAL_COMMIT`` if set, else that of its checkout.
-
-    The variable holds ``<hash>`` or ``<hash>+modified``, for a package built from a checkout on
-    another machine. Without either the commit is ``unknown``.
-    """
+    """Commit of this package: ``SPINAL_COMMIT`` (HASH or HASH+modified), else of its checkout."""
     if given := os.environ.get("SPINAL_COMMIT"):
         commit, _, modified = given.partition("+")
         return {"commit": commit, "modified": modified != ""}

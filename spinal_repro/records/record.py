@@ -38,17 +38,14 @@ class Selection:
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on the test part.
-
-    ``correct_bits`` holds which images were right, see `correctness`; older records have none.
-    """
+    """Accuracy on the test part."""
 
     accuracy: Share
     correct: Natural
     count: Positive
     loss: float
     interval_95: list[float]
-    correct_bits: str | None = None
+    correct_bits: str | None = None  # which images were right, see `correctness`
 
     def __post_init__(self) -> None:
         if self.correct > self.count:
@@ -64,25 +61,21 @@ class Highest:
 
 @dataclass(frozen=True)
 class TestResult:
-    """Evaluations on the test part; ``best_on_test`` where it was read after every epoch."""
+    """Evaluations on the test part."""
 
     __test__ = False  # pytest collects by name
 
     last: Accuracy
     selected: Accuracy
-    best_on_test: Highest | None = None
+    best_on_test: Highest | None = None  # where the test part was read after every epoch
 
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run.
-
-    ``config`` is what `Config.to_dict` gives; ``history`` and ``timing`` have one entry per epoch;
-    ``test`` is None where the test part was not read (``data.test=false``).
-    """
+    """A finished run."""
 
     run: str
-    config: dict[str, Any]
+    config: dict[str, Any]  # see `Config.to_dict`
     identity: str
     seed: Natural
     streams: dict[str, int]
@@ -94,8 +87,8 @@ class Record:
     pretrained: dict[str, Any] | None
     reduced_budget: list[str]
     selection: Selection
-    test: TestResult | None
-    history: list[dict[str, float]]
+    test: TestResult | None  # None: not read (``data.test=false``)
+    history: list[dict[str, float]]  # by epoch, like timing
     timing: list[dict[str, float]]
     wall_seconds: float
     images_per_second: float
@@ -116,17 +109,17 @@ class Record:
 
     @property
     def protocol(self) -> str:
-        """Name of its protocol."""
+        """``paper`` or ``heldout``."""
         return str(self.config["protocol"]["name"])
 
     @property
     def epochs(self) -> int:
-        """Number of epochs run."""
+        """Number of epochs."""
         return int(self.config["recipe"]["epochs"])
 
     @property
     def device(self) -> str:
-        """Type of device, e.g. ``cpu``."""
+        """E.g. ``cpu``."""
         return str(self.environment["device"])
 
     @property
@@ -137,9 +130,9 @@ class Record:
 
 @dataclass(frozen=True)
 class RegressionSettings:
-    """Options of ``spinal regression``; ``seeds`` is their number, from 0."""
+    """Options of ``spinal regression``."""
 
-    seeds: Positive
+    seeds: Positive  # how many, from 0
     epochs: Positive
     target: str
     layers: str
@@ -177,8 +170,9 @@ AnyRecord = Record | RegressionRecord
 
 def load_record(path: Path) -> AnyRecord:
     """Read a record of either kind."""
+    stored = read_json(path)
     try:
-        return parse_record(read_json(path))
+        return parse_record(stored)
     except UserError as error:
         raise UserError(f"{path} is not a valid record: {error}") from None
 
@@ -187,10 +181,10 @@ def parse_record(stored: Any) -> AnyRecord:
     """Check a record as JSON stores it; one of version 1 gets the identity it has today."""
     if not isinstance(stored, dict):
         raise UserError(f"it must be a mapping, got {type(stored).__name__}")
-    version = stored.get("schema_version")
+    fields = dict(stored)
+    version, kind = fields.pop("schema_version", None), fields.pop("kind", None)
     check_version(version, 1, SCHEMA_VERSION)
-    fields = {key: item for key, item in stored.items() if key not in ("schema_version", "kind")}
-    if stored.get("kind") == REGRESSION:
+    if kind == REGRESSION:
         return from_plain(RegressionRecord, fields)
     record = from_plain(Record, fields)
     if version == SCHEMA_VERSION:
@@ -204,7 +198,7 @@ def check_version(version: Any, *known: int) -> None:
     """Refuse a file of another version of the schema."""
     if type(version) is not int or version not in known:
         raise UserError(
-            f"schema version is {version!r}, expected {known[-1]}; use the version of "
+            f"schema_version is {version!r}, expected {known[-1]}; use the version of "
             f"spinal_repro that wrote it, or a newer one"
         )
 
@@ -224,16 +218,13 @@ def write_record(path: Path, record: AnyRecord) -> None:
 
 
 def stored_config(config: dict[str, Any]) -> "Config":
-    """Validate a configuration read from a record, a run folder or a cell.
-
-    Settings younger than the file have today's defaults.
-    """
+    """Validate a stored configuration; settings younger than it have today's defaults."""
     from spinal_repro.config.validate import validate
 
     if not isinstance(config, dict):
         raise UserError(f"the configuration must be a mapping, got {type(config).__name__}")
-    check_version(config.get("schema_version", CONFIG_VERSION), CONFIG_VERSION)
-    config = {key: value for key, value in config.items() if key != "schema_version"}
+    config = dict(config)
+    check_version(config.pop("schema_version", CONFIG_VERSION), CONFIG_VERSION)
     if isinstance(runtime := config.get("runtime"), dict):
         config["runtime"] = {key: v for key, v in runtime.items() if key not in RETIRED}
     return validate(config)

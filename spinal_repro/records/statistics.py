@@ -13,10 +13,7 @@ FLIPS = 20_000  # beyond it, this many are drawn
 
 
 def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """Compute Wilson's interval, in [0, 1], of the share of right answers.
-
-    It covers the uncertainty of a finite test set alone, not that between seeds.
-    """
+    """Wilson's interval, in [0, 1], of an accuracy: for a finite test set, not between seeds."""
     assert 0 <= correct <= count and count > 0
     z = NormalDist().inv_cdf((1 + level) / 2)
     share = correct / count
@@ -29,12 +26,12 @@ def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[f
 
 
 def mean(values: Sequence[float]) -> float:
-    """Compute the mean; exact for equal values."""
+    """Mean; exact for equal values."""
     return math.fsum(values) / len(values)
 
 
 def deviation(values: Sequence[float]) -> float:
-    """Compute the sample standard deviation (n - 1) of two values or more."""
+    """Sample standard deviation (n - 1) of two values or more."""
     assert len(values) > 1
     if min(values) == max(values):
         return 0.0  # not what rounding in the mean makes of it
@@ -43,27 +40,22 @@ def deviation(values: Sequence[float]) -> float:
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Compute Student's t interval of the mean of two values or more."""
+    """Student's t interval of the mean of two values or more."""
     half = _t(len(values) - 1, level) * deviation(values) / math.sqrt(len(values))
     return mean(values) - half, mean(values) + half
 
 
 def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Compute the interval of one new run: ``mean -+ t * SD * sqrt(1 + 1/n)``.
+    """Interval of one new run, ``mean -+ t * SD * sqrt(1 + 1/n)``, for a published single run.
 
-    A published single run is compared with this. The interval of the mean shrinks to nothing with
-    the number of runs, while a single run stays as variable as it is.
+    The interval of the mean would shrink to nothing with the number of runs.
     """
     half = _t(len(values) - 1, level) * deviation(values) * math.sqrt(1 + 1 / len(values))
     return mean(values) - half, mean(values) + half
 
 
 def _t(freedom: int, level: float) -> float:
-    """Student's t that encloses a share of ``level``.
-
-    SciPy's `stdtrit` would do, but before 1.17 it has 8 to 10 digits, so that the tables would
-    depend on the version.
-    """
+    """Student's t; SciPy's `stdtrit` has only 8 to 10 digits before 1.17."""
     from scipy.special import betaincinv  # late: no run needs it, and importing it takes a while
 
     share = float(betaincinv(freedom / 2, 0.5, 1 - level))  # freedom / (freedom + t^2)
@@ -71,11 +63,9 @@ def _t(freedom: int, level: float) -> float:
 
 
 def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
-    """Compute the two-sided p-value of paired differences by flipping their signs.
+    """Two-sided p-value of paired differences: share of sign choices with a sum as far from 0.
 
-    It is the share of sign choices whose sum is at least as far from 0: of all 2^n choices up to
-    `EXACT_PAIRS` pairs, beyond that of `FLIPS` drawn ones and the observed one. It cannot fall
-    below 2 / 2^n.
+    Of all 2^n choices up to `EXACT_PAIRS` pairs, else of `FLIPS` drawn ones and the observed one.
     """
     d = np.asarray(differences, dtype=np.float64)
     observed = abs(d.sum())
@@ -99,12 +89,7 @@ def _signed_sums(values: np.ndarray) -> np.ndarray:
 
 
 def mcnemar_test(only_first: int, only_second: int) -> float:
-    """Compute the p-value of the exact two-sided McNemar test.
-
-    Args:
-        only_first: Number of images that only the first classifier gets right.
-        only_second: Number of images that only the second gets right.
-    """
+    """P-value of the exact two-sided McNemar test; images that one classifier alone has right."""
     from scipy.special import bdtr
 
     total = only_first + only_second

@@ -19,8 +19,7 @@ RECORD = "record.json"
 def record_files(folder: Path) -> Iterator[Path]:
     """Every record below a folder of runs or of records, in the order of their paths.
 
-    A run folder holds ``record.json`` among other files; other folders hold records under any
-    name. Hidden folders and folders inside a run folder are skipped.
+    Of a run folder that is ``record.json``. Hidden folders are skipped.
     """
     for place, folders, files in os.walk(folder):
         is_run = STATUS in files or RECORD in files
@@ -30,9 +29,7 @@ def record_files(folder: Path) -> Iterator[Path]:
 
 
 def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecord]:
-    """Read all records below folders, in order; of equal runs (identity and seed) the first.
-
-    Records of runs that did not read the test part are left out.
+    """Read all records below folders with a test result; of equal runs the first.
 
     Args:
         history: False drops history and timing, so that thousands of records take little memory.
@@ -41,7 +38,7 @@ def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecor
     seen = set()
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no folder {folder} of records; name one by --records DIR")
+            raise UserError(f"there is no folder {folder} of records; give one: --records DIR")
         for path in record_files(folder):
             record = load_record(path)
             if isinstance(record, Record):
@@ -56,10 +53,9 @@ def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecor
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:
-    """Write the status of a run.
+    """Write the status of a run: ``running``, ``done``, ``failed`` or ``interrupted``.
 
     Args:
-        state: ``running``, ``done``, ``failed`` or ``interrupted``.
         details: ``epochs``, ``message``, ``traceback``.
     """
     who = {"pid": os.getpid(), "host": platform.node()}
@@ -107,17 +103,3 @@ def describe(folder: Path) -> dict[str, Any]:
         "selected": record.selection.epoch,
         "reduced": "; ".join(record.reduced_budget),
     }
-
-
-def is_alive(status: Mapping[str, Any]) -> bool:
-    """Whether the process of this machine that wrote a status still runs."""
-    pid = status.get("pid")
-    if type(pid) is not int or not 0 < pid < 2**31:  # numbers below 1 are process groups
-        return False
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import UserError
-from spinal_repro.records.store import error_details, is_alive
+from spinal_repro.records.store import error_details
 from spinal_repro.search.space import Space, trial_overrides
 from spinal_repro.training.run import run
 
@@ -29,13 +29,10 @@ FAILURES = 3  # stop if the first trials of a process all fail
 
 
 class Study:
-    """A search: an Optuna study of runs.
+    """An Optuna study of runs, which share the overrides in ``fixed``.
 
     Args:
         journal: File shared by all processes; the runs are stored in its folder.
-        name: Name of the study in the journal.
-        space: Options to search.
-        fixed: Overrides of all trials.
     """
 
     def __init__(self, journal: Path, name: str, space: Space, fixed: Sequence[str]) -> None:
@@ -63,11 +60,9 @@ class Study:
         self._study.set_user_attr("search", search)
 
     def run(self, trials: int, echo: Callable[[str], None], take_over: bool = False) -> None:
-        """Run trials until the study has this many, including those of other processes.
+        """Run trials until the study has this many: running, finished and failed ones of all.
 
         Args:
-            trials: Running, finished and failed ones count.
-            echo: Prints a line.
             take_over: Also repeat the unfinished trials of other machines.
         """
         self._repeat_lost_trials(take_over)
@@ -105,12 +100,10 @@ class Study:
         """Queue the trials whose processes have ended; their runs continue from checkpoints."""
         for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             host, pid = trial.user_attrs.get("host"), trial.user_attrs.get("pid")
-            lost = not is_alive({"pid": pid}) if host == socket.gethostname() else take_over
-            if not lost:
-                continue
-            with suppress(ValueError, RuntimeError):  # another process was faster
-                self._study.tell(trial.number, state=TrialState.FAIL)
-                self._study.enqueue_trial(trial.params)
+            if take_over if host != socket.gethostname() else not _is_alive(pid):
+                with suppress(ValueError, RuntimeError):  # another process was faster
+                    self._study.tell(trial.number, state=TrialState.FAIL)
+                    self._study.enqueue_trial(trial.params)
 
     @property
     def counts(self) -> Counter[str]:
@@ -127,3 +120,13 @@ class Study:
         """
         complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:  # of another user
+        return True
+    except (OSError, TypeError):
+        return False
+    return True

@@ -17,14 +17,11 @@ class ResourceSlots(NamedTuple):
 def share(
     count: int, runtime: RuntimeConfig, *, cores: int, devices: tuple[str, ...] = ()
 ) -> ResourceSlots:
-    """Divide the machine among jobs.
+    """Divide the machine among jobs, as ``runtime.jobs`` and ``runtime.threads`` say.
 
     Args:
         count: All jobs of the sweep, also finished ones: the same command must give a job the same
             number of threads, which changes the last digits of its results.
-        runtime: Its ``jobs`` (``auto``: one per device, else one per core) and ``threads``.
-        cores: Available CPU cores.
-        devices: Available GPUs.
     """
     at_once = len(devices) or max(1, cores // (runtime.threads or 1))
     if isinstance(runtime.jobs, int):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers.composing import composed
 
-from spinal_repro.cli.cells import check_cell, expand
+from spinal_repro.cli.overrides import check_cell, expand
 from spinal_repro.cli.spinal import main as spinal
 from spinal_repro.cli.train import _main, check_overrides
 from spinal_repro.errors import UserError
@@ -39,7 +39,7 @@ def test_cells_that_cannot_be_run_are_left_out_of_a_pattern_and_named(capsys):
     ("argument", "sweeping", "message"),
     [
         ("paper=mnist/*", False, "spinal-train -m 'paper=mnist/"),
-        ("paper=mnist/lenet*", True, "no cell matches 'mnist/lenet"),
+        ("paper=mnist/lenet*", True, "no cell or table 'mnist/lenet"),
         ("paper=regression/*", True, "16 cells .* spinal regression"),
     ],
 )
@@ -135,8 +135,8 @@ def test_the_plan_leaves_out_what_is_done(tmp_path, capsys):
 def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(tmp_path, monkeypatch, capsys):
     hours = {"mnist/cnn_fc": 1, "mnist/cnn_spinal8": 5, "mnist/cnn_spinal10": 1}
     monkeypatch.setattr(
-        "spinal_repro.cli.paper._estimate",
-        lambda cell, *_: TimeEstimate(8, 0.1, 3600.0 * hours.get(cell.name, 1)),
+        "spinal_repro.paper.plan.estimate",
+        lambda config, _: TimeEstimate(8, 0.1, 3600.0 * hours.get(config.cell, 1)),
     )
     places = ["--runs", str(tmp_path), "--records", str(tmp_path)]
     for seeds, expected in (("1", "5.0"), ("4", "14.0")):  # of 7 and 28 hours on 2 GPUs

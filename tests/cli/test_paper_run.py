@@ -17,11 +17,11 @@ from spinal_repro.cli.paper_run import _planned
 from spinal_repro.cli.spinal import _parser, main
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
+from spinal_repro.paper import timebox
 from spinal_repro.paper.timebox import TimeBox
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import run_folders
 from spinal_repro.training import engine
-from spinal_repro.training import run as run_module
 
 SETTINGS = (
     "dataset.train_size=96", "dataset.test_size=40", "recipe.batch_size=32", "runtime.device=cpu",
@@ -64,7 +64,7 @@ class Clock:
         self.seconds: dict[str, float] = {}
         self.trained: list[tuple[str, int]] = []  # cell and seed of each step
         self._late, self._now = 0.0, ("", 0)
-        monotonic, train, one_run = time.monotonic, engine.training_loss, run_module.run
+        monotonic, train, one_run = time.monotonic, engine.training_loss, timebox.train
 
         def run(config: Any, *given: Any) -> Any:
             self._now = config.cell, config.seed
@@ -76,7 +76,7 @@ class Clock:
             return train(*given)
 
         monkeypatch.setattr(time, "monotonic", lambda: monotonic() + self._late)
-        monkeypatch.setattr(run_module, "run", run)
+        monkeypatch.setattr(timebox, "train", run)
         monkeypatch.setattr(engine, "training_loss", training_loss)
 
     def runs(self) -> list[tuple[str, int]]:
@@ -188,9 +188,9 @@ def test_a_signal_saves_and_ends_with_table_and_archive(
 
 
 def test_a_signal_between_two_runs_starts_no_other(command, clock, monkeypatch):
-    end = TimeBox.end
+    train = TimeBox.train
     monkeypatch.setattr(
-        TimeBox, "end", lambda *given: (signal.raise_signal(signal.SIGTERM), end(*given))
+        TimeBox, "train", lambda *given: (train(*given), signal.raise_signal(signal.SIGTERM))
     )
     ended = command(*PAIR, "recipe.epochs=2")
     assert ended.code == EXIT_INTERRUPTED and "1 of 2 runs finished" in summary()
@@ -225,7 +225,7 @@ def test_seeds_are_run_in_the_order_given():
     words = ["mnist/cnn_*", "--seeds=7,0-1", "--minutes=1"]
     runs = _planned(_parser().parse_args(["paper", "run", *words]))
     assert {run.cell for run in runs} == {*PAIR, "mnist/cnn_spinal10"}
-    assert [run.seed for run in runs] == [7] * 3 + [0] * 3 + [1] * 3
+    assert [run.config.seed for run in runs] == [7] * 3 + [0] * 3 + [1] * 3
 
 
 def test_a_time_slot_on_real_data(real_data, tmp_path):

@@ -50,8 +50,8 @@ def test_one_bad_record_keeps_all_out(tmp_path, capsys):
 
 
 def test_a_known_run_is_refused(tmp_path, capsys):
-    assert "is there already" in refused_again(tmp_path, capsys, [FC0])
-    assert "is there already" in refused(capsys, SPINAL0, SPINAL0, out=tmp_path / "other")
+    assert "already have this run" in refused_again(tmp_path, capsys, [FC0])
+    assert "already have this run" in refused(capsys, SPINAL0, SPINAL0, out=tmp_path / "other")
 
 
 def refused_again(tmp_path, capsys, files) -> str:

@@ -12,8 +12,8 @@ from helpers.composing import composed
 from PIL import Image
 from safetensors.torch import save_file
 
-from spinal_repro.cli.export import CHOICES
 from spinal_repro.cli.spinal import main
+from spinal_repro.cli.use import EXPORTS
 from spinal_repro.errors import UserError
 from spinal_repro.export import FORMATS, export_run, load_safetensors
 from spinal_repro.export import formats as formats_module
@@ -87,7 +87,7 @@ def check_code(card, folder, picture, trained, monkeypatch):
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("to", CHOICES)
+@pytest.mark.parametrize("to", EXPORTS)
 def test_an_export_computes_what_the_model_computes(trained, tmp_path, monkeypatch, capsys, to):
     for name in FORMATS[to].libraries:
         pytest.importorskip(name)
@@ -195,7 +195,7 @@ def test_refusals(trained, tmp_path, capsys):
         with pytest.raises(SystemExit, match="2"):
             main(["export", *arguments, "--to", "safetensors"])
         assert arguments[-1] in capsys.readouterr().err
-    assert tuple(FORMATS) == CHOICES
+    assert tuple(FORMATS) == EXPORTS
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(UserError, match=r"other\.safetensors was not written"):
         load_safetensors(tmp_path / "other.safetensors")

@@ -1,119 +1,46 @@
-"""Which run comes next: order, and closed forms of what fits."""
+"""Which run comes next when time is limited."""
+
+import time
+from pathlib import Path
 
 import pytest
+from helpers.composing import composed
 
-from spinal_repro.paper.timebox import DEADLINE, PUT_OFF, Job, TimeBox, in_order
+from spinal_repro.paper.timebox import DEADLINE, Run, TimeBox
 
-
-def simulated(jobs: list[Job], seconds: float, cost: dict[str, float], start: float = 0.0) -> float:
-    """Run jobs of ``start`` seconds and ``cost`` an epoch; return when the work ends."""
-    box, now = TimeBox(jobs, seconds), 0.0
-    while (job := box.next(now)) is not None:
-        box.begin(now)
-        now += start
-        job.state = "done"
-        while job.done < job.epochs:
-            if now + cost[job.cell] > seconds:
-                now, job.state = seconds, "stopped"
-                break
-            now += cost[job.cell]
-            why = box.epoch_ended(job, job.done + 1, now)
-            if why and job.done < job.epochs:
-                job.state = "" if why == PUT_OFF else "stopped"
-                break
-        box.end(job, now)
-    return now
+EPOCHS = 10
 
 
-def outcomes(jobs: list[Job]) -> list[tuple[str, int]]:
-    return [(job.state, job.done) for job in jobs]
+def planned(cell: str, done: int = 0, state: str = "") -> Run:
+    return Run(cell, composed("runtime.device=cpu", f"recipe.epochs={EPOCHS}"), Path(), done, state)
 
 
-def test_all_heads_have_one_seed_before_the_next():
-    cells = {"b/spinal": "b/fc", "a/fc": None, "b/fc": None, "a/spinal": "a/fc", "c": "not chosen"}
-    assert in_order({**cells, "b/wide": "b/fc"}, [3, 1]) == [
-        *(("b/spinal", 3), ("b/fc", 3), ("b/wide", 3)),
-        *(("b/spinal", 1), ("b/fc", 1), ("b/wide", 1)),
-        *(("a/fc", 3), ("a/spinal", 3), ("a/fc", 1), ("a/spinal", 1)),
-        *(("c", 3), ("c", 1)),
-    ]
+@pytest.fixture
+def box(monkeypatch):
+    """Make a box whose clock stands at 0: cells take 1 s or 5 s an epoch."""
+    monkeypatch.setattr(time, "monotonic", lambda: 0.0)
+
+    def make(seconds: float, *runs: Run) -> TimeBox:
+        made = TimeBox(runs, seconds)
+        made.epoch_seconds = {"quick": 1.0, "slow": 5.0}
+        return made
+
+    return make
 
 
-@pytest.mark.parametrize("seconds", [100, 130, 199, 200, 1000])
-def test_as_many_runs_are_done_as_fit_and_none_is_cut_off(seconds):
-    """Runs of 10 epochs of 2 s after 5 s of start: 25 s each, known from the first one on."""
-    jobs = [Job("a", seed, 10) for seed in range(12)]
-    simulated(jobs, seconds, {"a": 2.0}, start=5.0)
-    done = min(12, seconds // 25)
-    assert outcomes(jobs) == [("done", 10)] * done + [("", 0)] * (12 - done)
+def test_the_rest_of_a_run_is_what_it_needs(box):
+    assert box(9.0).needs(planned("slow", done=4)) == 6 * 5.0
+    assert box(9.0).needs(planned("new")) is None
 
 
-def test_a_run_needs_what_it_takes():
-    first, other = Job("a", 0, 10), Job("a", 1, 10, done=4)
-    box = TimeBox([first, other], 1000.0)
-    assert box.needs(first) is None
-    box.begin(0.0)
-    for done in range(1, 11):
-        box.epoch_ended(first, done, 5.0 + 7.0 + 2.0 * done)  # 7 s of warming up
-    first.state = "done"
-    box.end(first, 36.0)  # 4 s of testing
-    assert box.needs(first) == 36.0 - 10 * 2.0
-    assert box.needs(other) == 16.0 + 6 * 2.0
+@pytest.mark.parametrize("seconds, expected", [(50, 0), (49, 1), (10, 1), (9, 0), (4, 1), (0.5, 2)])
+def test_a_run_that_fits_comes_first_and_else_one_whose_epoch_fits(box, seconds, expected):
+    runs = [planned("slow"), planned("quick")]
+    chosen = box(seconds, *runs).next()
+    assert chosen is (runs[expected] if expected < 2 else None)
 
 
-def test_a_later_run_that_fits_is_taken():
-    jobs = [Job("long", 0, 100), Job("short", 0, 10), Job("long", 1, 100), Job("short", 1, 10)]
-    box = TimeBox(jobs, 100.0)
-    box.learn("long", [50.0, 2.0, 2.0])
-    box.learn("short", [3.0])
-    assert box.needs(jobs[0]) == 200.0 and box.next(0.0) is jobs[1]
-    jobs[1].state = "done"
-    assert box.next(70.0) is jobs[3] and box.next(70.1) is jobs[0], "better a part than nothing"
-    box.begin(60.0)
-    box.epoch_ended(jobs[3], 10, 63.0)
-    jobs[3].state = "done"
-    assert box.next(70.1) is None, "something has trained"
-
-
-def test_a_run_that_turns_out_too_long_gives_way_to_those_that_fit():
-    jobs = [Job("short", 0, 10), Job("long", 0, 100), Job("short", 1, 10), Job("long", 1, 100)]
-    assert simulated(jobs, 100.0, {"short": 1.0, "long": 5.0}) == 100.0
-    assert outcomes(jobs) == [("done", 10), ("stopped", (100 - 20) // 5), ("done", 10), ("", 0)]
-    jobs = [Job("long", 0, 100), Job("short", 0, 10)]
-    assert simulated(jobs, 100.0, {"short": 1.0, "long": 5.0}) == 100.0
-    assert outcomes(jobs) == [("stopped", (100 - 10) // 5), ("done", 10)]
-
-
-def test_no_epoch_is_begun_that_does_not_fit():
-    """A part of an epoch is lost."""
-    jobs = [Job("short", 0, 4), Job("long", 0, 100)]
-    assert simulated(jobs, 100.0, {"short": 1.0, "long": 30.0}) == 4 + 3 * 30.0
-    assert outcomes(jobs) == [("done", 4), ("stopped", 3)]
-    box = TimeBox(jobs[1:], 100.0, trained=True)
-    jobs[1].state = ""
-    assert box.next(99.0) is jobs[1], "nothing is known of its epochs"
-    box.learn("long", [40.0, 30.0])
-    assert box.next(70.0) is jobs[1] and box.next(70.1) is None
-    box.begin(0.0)
-    assert box.epoch_ended(jobs[1], 4, 70.0) == "" and box.epoch_ended(jobs[1], 5, 99.0) == DEADLINE
-
-
-def test_a_run_alone_is_not_put_off():
-    jobs = [Job("short", 0, 10, state="done"), Job("long", 0, 100), Job("long", 1, 100)]
-    box = TimeBox(jobs, 100.0)
-    box.begin(10.0)
-    assert not any(box.epoch_ended(jobs[1], done, 10 + 5.0 * done) for done in (1, 2, 3))
-    jobs[1].state = "stopped"
-    assert box.next(95.0) is None, "none is started that cannot finish"
-
-
-@pytest.mark.parametrize("seconds", [6.0, 11.0, 40.0])
-def test_repeated_often_enough_everything_is_done(seconds):
-    jobs = [Job(cell, seed, 10) for seed in range(3) for cell in ("a", "b")]
-    while any(job.state != "done" for job in jobs):
-        before = sum(job.done for job in jobs)
-        for job in jobs:
-            job.state = "done" if job.state == "done" else ""
-        simulated(jobs, seconds, {"a": 5.0, "b": 2.0})
-        assert sum(job.done for job in jobs) > before
-    assert all(job.done == 10 for job in jobs)
+def test_what_has_ended_is_not_started_and_what_is_unknown_is_tried(box):
+    runs = [planned("quick", state="done"), planned("slow", state=DEADLINE), planned("new")]
+    assert box(60, *runs).next() is runs[2]
+    assert box(60, *runs[:2]).next() is None and box(0, *runs).next() is None

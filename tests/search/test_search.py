@@ -127,7 +127,7 @@ def test_a_lost_trial_continues(tmp_path, space, monkeypatch):
             study_of(tmp_path, space, fixed).run(2, print)
     study = study_of(tmp_path, space, fixed)
     assert study.counts == {"running": 1}
-    monkeypatch.setattr(study_module, "is_alive", lambda status: False)
+    monkeypatch.setattr(study_module, "_is_alive", lambda pid: False)
     study.run(2, print)
     assert study.counts == {"complete": 2}
     logs = [(folder / "log.txt").read_text() for folder in run_folders(tmp_path / "study")]

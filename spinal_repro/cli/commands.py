@@ -1,0 +1,90 @@
+"""Declares the commands of ``spinal``: a function, its name and its options."""
+
+import argparse
+import inspect
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from spinal_repro.results.tables import FORMATS
+
+Function = Callable[[argparse.Namespace], None]
+Option = tuple[tuple[str, ...], dict[str, Any]]
+COMMANDS: dict[str, tuple[Function, tuple[Option, ...]]] = {}
+GROUPS = {
+    "data": "data sets: list, info, fetch, import, verify, show",
+    "paper": "the published cells: list, plan, run",
+    "records": "records contributed to the results: add",
+}
+
+
+def option(*names: str, **settings: Any) -> Option:
+    """An argument of argparse; a function as ``default`` or ``const`` is called for its value."""
+    return names, settings
+
+
+def command(name: str, *options: Option) -> Callable[[Function], Function]:
+    """Decorator that declares a command; the docstring of the function is its help."""
+
+    def add(function: Function) -> Function:
+        COMMANDS[name] = function, options
+        return function
+
+    return add
+
+
+def add_commands(parser: argparse.ArgumentParser) -> None:
+    """Add all declared commands; ``paper list`` is ``list`` in the group ``paper``."""
+    places = {"": parser.add_subparsers(required=True, metavar="COMMAND")}
+    for name, text in GROUPS.items():
+        group = places[""].add_parser(name, help=text, description=text)
+        places[name] = group.add_subparsers(required=True, metavar="COMMAND")
+    for name, (function, options) in COMMANDS.items():
+        group_name, _, verb = name.rpartition(" ")
+        text = inspect.cleandoc(function.__doc__ or "")
+        summary = text.partition("\n")[0].rstrip(".")
+        added = places[group_name].add_parser(
+            verb, help=summary[0].lower() + summary[1:], description=text
+        )
+        added.set_defaults(command=function)
+        for names, settings in options:
+            for key in ("default", "const"):
+                if callable(value := settings.get(key)):
+                    settings = settings | {key: value()}
+            added.add_argument(*names, **settings)
+
+
+def runs_folder() -> Path:
+    """``SPINAL_RUNS``, or ``./runs``."""
+    return Path(os.environ.get("SPINAL_RUNS", "runs"))
+
+
+def count(text: str) -> int:
+    """Type of an option: a number of things, at least 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+    return value
+
+
+def folder(text: str) -> Path:
+    """Type of an option: an existing folder."""
+    if not Path(text).is_dir():
+        raise argparse.ArgumentTypeError(f"there is no folder {text}")
+    return Path(text)
+
+
+def new_file(text: str) -> Path:
+    """Type of an option: a file to write, in an existing folder."""
+    path = Path(text)
+    if not path.resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: there is no folder {path.resolve().parent}")
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is a folder; give the name of a file")
+    return path
+
+
+RECORDS = Path("results/records")
+FORMAT = option("--format", choices=FORMATS, default="table", help="default: table")
+RUN = option("run", type=Path, help="run folder, see `spinal status`")

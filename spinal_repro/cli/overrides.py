@@ -1,0 +1,171 @@
+"""Overrides on a command line, checked: cells, patterns of cells, groups, choices and keys."""
+
+import argparse
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, ValueType
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+
+from spinal_repro.config.compose import GROUPS, choices, compose_raw, find_choice, library_networks
+from spinal_repro.config.schema import schema_keys
+from spinal_repro.config.validate import format_hydra_error
+from spinal_repro.errors import UserError, unknown
+from spinal_repro.paper.cells import load_cells, tables
+
+CELL = "paper"  # the group of published cells
+PATTERN = frozenset("*?[")
+
+
+def parse_overrides(words: Sequence[str]) -> list[Override]:
+    """Parse overrides as Hydra does."""
+    try:
+        return OverridesParser.create().parse_overrides(list(words))
+    except HydraException as error:
+        raise UserError(format_hydra_error(error)) from error
+
+
+def override_words(arguments: Sequence[str]) -> list[str]:
+    """The overrides among the arguments of a command."""
+    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+
+
+def extra_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Folders with configuration of the user's own: ``--config-dir`` and ``hydra.searchpath``."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c")  # else -c would be taken for the beginning of -cd
+    given, _ = parser.parse_known_args(arguments)
+    folders = [] if given.config_dir is None else [Path(given.config_dir)]
+    if folders and not folders[0].is_dir():
+        raise UserError(f"--config-dir {folders[0]} is not a folder")
+    words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
+    for override in parse_overrides(words):
+        value = override.value()
+        places = value if isinstance(value, list) else []
+        folders += [Path(str(place).removeprefix("file://")) for place in places]
+    return folders
+
+
+def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
+    """Replace patterns, ``paper=mnist/*``, by the names of their cells; a sweep alone has these.
+
+    Cells that cannot be run are left out with a message.
+    """
+    expanded = []
+    for argument in arguments:
+        key, _, value = argument.partition("=")
+        if key == CELL and not PATTERN.isdisjoint(value):
+            names = [name for part in value.split(",") for name in _names(part)]
+            if not sweeping:
+                raise UserError(
+                    f"{argument} names {len(names)} cells; a run of each is a sweep: "
+                    f"spinal-train -m '{argument}'"
+                )
+            argument = f"paper={','.join(dict.fromkeys(names))}"
+        expanded.append(argument)
+    return expanded
+
+
+def _names(part: str) -> list[str]:
+    """The cells of a pattern or name that can be run."""
+    if PATTERN.isdisjoint(part):
+        return [part]
+    found = load_cells(part)
+    refused = [refusal for cell in found if (refusal := cell.refusal())]
+    if len(refused) == len(found):
+        raise UserError(f"none of the {len(found)} cells of '{part}' can be run: {refused[0]}")
+    for refusal in refused:
+        print(f"left out: {refusal}", file=sys.stderr)
+    return [cell.name for cell in found if cell.refusal() is None]
+
+
+def check_cell(name: str, folders: Iterable[Path]) -> None:
+    """Refuse the name of a cell that does not exist or cannot be run; cells in folders can be."""
+    if any((folder / CELL / f"{name}.yaml").is_file() for folder in folders):
+        return
+    if name in tables():
+        raise UserError(f"{name} is a table; run one of its cells, or all: -m 'paper={name}/*'")
+    (cell,) = load_cells(name)
+    if (refusal := cell.refusal()) is not None:
+        raise UserError(refusal)
+
+
+def check_overrides(arguments: Sequence[str]) -> None:
+    """Refuse unknown groups, choices and keys on the command line, with the nearest that exists.
+
+    Hydra would accept unknown keys behind ``+``; its other messages name no alternative.
+    """
+    folders, known = extra_dirs(arguments), schema_keys()
+    chosen, keys = [], []
+    for override in parse_overrides(override_words(arguments)):
+        key = override.key_or_group
+        if key not in (CELL, *GROUPS):
+            if key not in known and "@" not in key and re.split("[./]", key)[0] != "hydra":
+                keys.append(key)
+            continue
+        if override.is_add() or override.is_force_add():
+            raise UserError(f"leave out the plus of {override.input_line}")
+        names = _chosen(override)
+        for name in names:
+            _check_choice(key, name, folders)
+        chosen += [f"{key}={name}" for name in names[:1]]
+    if keys:  # composing takes a moment
+        composed = _keys(OmegaConf.to_container(compose_raw(chosen, *folders)))
+        known |= {key for key in composed if key.partition(".")[0] != CELL}
+        for key in keys:
+            if key not in known:
+                raise _unknown_key(key, known, folders)
+
+
+def _chosen(override: Override) -> list[str]:
+    """The names an override chooses in a group; none for a glob or a deletion."""
+    if override.is_sweep_override():
+        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
+            return []
+        return [str(name) for name in override.sweep_string_iterator()]
+    if override.is_delete() or (override.key_or_group == CELL and override.value() is None):
+        return []
+    return [str(override.value())]
+
+
+def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
+    if group == CELL:
+        check_cell(name, folders)
+        return
+    known = choices(group, folders)
+    if name in known:
+        return
+    if group == "model":
+        known += difflib.get_close_matches(name, library_networks(), n=1, cutoff=0.8)
+    if name not in known:
+        raise unknown(group, name, known)
+
+
+def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> UserError:
+    """The error for a key that nothing chosen has; other choices of its group may have it."""
+    group, _, option = key.partition(".")
+    owners, others = [], set(known)
+    for name in choices(group, folders):
+        options = set(_keys(find_choice(group, name, folders)[1])) - {"defaults"}
+        others |= {f"{group}.{other}" for other in options}
+        owners += [name] * (option in options)
+    if not owners:
+        return unknown("configuration key", key, others)
+    *first, last = owners
+    names = f"{', '.join(first)} or {last}" if first else last
+    return UserError(f"{key} belongs to {group}={names}, which is not chosen")
+
+
+def _keys(node: Any, prefix: str = "") -> Iterable[str]:
+    """Every dotted key of nested mappings."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield f"{prefix}{key}"
+            yield from _keys(value, f"{prefix}{key}.")

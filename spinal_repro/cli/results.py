@@ -1,0 +1,137 @@
+"""``spinal tables``, ``report`` and ``claims``: the results, from records and cells alone."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spinal_repro.cli.commands import FORMAT, RECORDS, command, new_file, option, runs_folder
+from spinal_repro.errors import UserError
+from spinal_repro.results.tables import render
+
+if TYPE_CHECKING:
+    from spinal_repro.records.record import Record
+    from spinal_repro.results.findings import ResultsIndex
+
+RESULTS = Path("results")
+INPUTS = (
+    option("--records", type=Path, nargs="+", default=[RECORDS], metavar="DIR",
+           help=f"folders of records or runs (default: {RECORDS})"),
+    option("--counts", type=Path, default=RESULTS / "counts.json", metavar="FILE",
+           help="sizes of the cells' models, from spinal params --cells (default: %(default)s)"),
+)  # fmt: skip
+WITH_RUNS = "also the runs here (default: SPINAL_RUNS, or ./runs); needs an --out of its own"
+CHECK = "write nothing; exit with 1 unless the files are what the records give"
+PAGE = "the page (default: %(default)s); its figures also go into figures/ beside it"
+
+
+def _read_index(given: argparse.Namespace, *more: Path) -> "tuple[ResultsIndex, list[Record]]":
+    """The records, indexed, and those of them that name no cell."""
+    from spinal_repro.records.store import read_records
+    from spinal_repro.results.cells import own_runs
+    from spinal_repro.results.findings import build_index
+
+    folders = [*given.records, *more]
+    if more and given.records == [RECORDS] and not RECORDS.is_dir():
+        folders = list(more)  # outside a checkout there are no committed records
+    records = read_records(folders)
+    if not given.counts.is_file():
+        print(f"no {given.counts}: only cells with records have sizes", file=sys.stderr)
+    index = build_index(records, given.counts)
+    return index, own_runs(list(index.cells.values()), records)
+
+
+@command(
+    "tables",
+    *INPUTS,
+    option("--runs", nargs="?", type=Path, const=runs_folder, metavar="DIR", help=WITH_RUNS),
+    option("--out", type=Path, default=RESULTS, help="folder to write to (default: %(default)s)"),
+    option("--check", action="store_true", help=CHECK),
+)
+def write_tables(given: argparse.Namespace) -> None:
+    """Write all tables of the results, from records.
+
+    Writes OUT/README.md and OUT/tables/, and the tables between <!-- table: CELLS --> and
+    <!-- end --> in the README.md beside OUT. The same records always give the same bytes.
+    """
+    if given.runs is not None and given.out.resolve() == RESULTS.resolve():
+        raise UserError(
+            f"{RESULTS} shows committed records alone; write the tables of your runs to another "
+            f"folder (--out my), or add the runs to the records with 'spinal records add'"
+        )
+    wanted = _build(given)
+    stale = [path for path in _generated(given.out / "tables") if path not in wanted]
+    changed = [path for path, text in wanted.items() if _read(path) != text.encode()]
+    if given.check:
+        if changed or stale:
+            paths = ", ".join(map(str, [*changed, *stale]))
+            fix = "rewrite them: the same command without --check"
+            print(f"spinal: not what the records give: {paths}; {fix}", file=sys.stderr)
+            sys.exit(1)
+        print(f"{len(wanted)} files are what the records give")
+        return
+    from spinal_repro.io import write_atomic
+
+    (given.out / "tables").mkdir(parents=True, exist_ok=True)
+    for path in changed:
+        write_atomic(path, wanted[path])
+    for path in stale:
+        path.unlink()
+    print(f"{given.out / 'README.md'} and {len(wanted) - 1} other files")
+
+
+def _build(given: argparse.Namespace) -> dict[Path, str]:
+    """Every file and its text: those below OUT, and the README.md beside it."""
+    from spinal_repro.results.pages import MARKER, files, fill
+
+    index, own = _read_index(given, *([] if given.runs is None else [given.runs]))
+    wanted = {given.out / name: text for name, text in files(index, own).items()}
+    front = given.out.parent / "README.md"
+    if given.runs is None and front.is_file():
+        text = front.read_text(encoding="utf-8")
+        if MARKER.search(text):
+            wanted[front] = fill(text, index)
+    return wanted
+
+
+def _generated(folder: Path) -> Sequence[Path]:
+    """The tables in a folder that this command wrote, in every format."""
+    from spinal_repro.results.pages import GENERATED, KINDS
+
+    pages = [p for p in sorted(folder.glob("*.md")) if GENERATED in p.read_text(encoding="utf-8")]
+    found = [page.with_suffix(f".{suffix}") for page in pages for suffix in KINDS]
+    return [path for path in found if path.is_file()]
+
+
+def _read(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+@command(
+    "report", option("--out", type=new_file, default=f"{RESULTS}/index.html", help=PAGE), *INPUTS
+)
+def write_report(given: argparse.Namespace) -> None:
+    """Write claims, tables and figures as one HTML file, from the records alone."""
+    from spinal_repro.io import write_atomic
+    from spinal_repro.results import figures
+    from spinal_repro.results.claims import judge, load_claims
+    from spinal_repro.results.report import render as render_page
+
+    out: Path = given.out
+    index, _ = _read_index(given)
+    judged = judge(load_claims(), index)
+    drawn = list(figures.draw(index))
+    page = render_page(index, judged, drawn)
+    figures.write(drawn, out.parent / "figures")
+    write_atomic(out, page)
+    print(f"{out}: {len(judged)} claims, {len(index.cells)} cells, {len(drawn)} figures")
+
+
+@command("claims", FORMAT, *INPUTS)
+def print_claims(given: argparse.Namespace) -> None:
+    """List the paper's claims, each with its verdict."""
+    from spinal_repro.results.claims import COLUMNS, judge, load_claims, rows
+
+    index, _ = _read_index(given)
+    print(render(COLUMNS, rows(judge(load_claims(), index)), given.format))
