@@ -1,27 +1,18 @@
 """Grouping records by published cell: a record belongs to the cell that it names."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.records.compare import (
-    BUDGET,
-    CELLS,
-    EPOCHS,
-    Difference,
-    differences,
-)
+from spinal_repro.records.compare import BUDGET, CELLS, EPOCHS, Difference, differences
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
 
-COMPARED = ("dataset", "model", "head", "recipe", "protocol", "data")
 REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells that name no others
-Known = dict[str, tuple[Difference, ...]]
 
 
 def group_records_by_cell(
@@ -35,13 +26,12 @@ def group_records_by_cell(
     """
     by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
-    known: Known = {}
     for record in records:
         if isinstance(record, RegressionRecord):
             for cell in cells:
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
         elif (named := cell_of(record, by_name)) is not None:
-            runs[named.name].append((record.protocol, _run(named, record, known)))
+            runs[named.name].append((record.protocol, _run(named, record)))
     results = {cell.name: _groups(cell, runs[cell.name]) for cell in cells}
     for cell in cells:
         if cell.best_of and not runs[cell.name]:
@@ -63,8 +53,9 @@ def own_runs(cells: Sequence["Cell"], records: Iterable[AnyRecord]) -> list[Reco
     return [record for record in runs if cell_of(record, by_name) is None]
 
 
-def _run(cell: "Cell", record: Record, known: Known) -> Run:
+def _run(cell: "Cell", record: Record) -> Run:
     test, selection = record.test, record.selection
+    assert cell.config is not None
     if test is None:
         raise UserError(f"the run {record.run} has no test accuracy (data.test=false)")
     best = test.best_on_test
@@ -78,18 +69,8 @@ def _run(cell: "Cell", record: Record, known: Known) -> Run:
         last=100 * test.last.correct / test.last.count,
         best_on_test=None if best is None else round(100 * best.accuracy, 10),
         validation=round(100 * selection.accuracy, 10) if selection.on == "val" else None,
-        differences=_differences(cell, record.config, known),
+        differences=differences(record.config, cell.config),
     )
-
-
-def _differences(cell: "Cell", config: dict[str, Any], known: Known) -> tuple[Difference, ...]:
-    """Differences from the cell, which are the same for all seeds."""
-    settings = json.dumps([config.get(group) for group in COMPARED], sort_keys=True)
-    key = f"{cell.name} {settings}"
-    if key not in known:
-        assert cell.config is not None
-        known[key] = differences(config, cell.config)
-    return known[key]
 
 
 def _regression_runs(cell: "Cell", record: RegressionRecord) -> list[Run]:

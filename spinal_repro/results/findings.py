@@ -56,6 +56,11 @@ class ResultsIndex:
             found.setdefault(result.cell.name, []).append(result)
         return found
 
+    def by_table(self) -> dict[str, list[ResultGroup]]:
+        """Results by table; tables without any are left out."""
+        found = {name: [r for r in self.results if r.cell.table == name] for name in self.titles}
+        return {name: results for name, results in found.items() if results}
+
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
         """A cell beside its counterpart, or another cell, once per protocol, the paper's first.
 

@@ -74,11 +74,14 @@ def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
     Returns:
         Text by path.
     """
-    results = accuracy.by_table(index.results)
     paper = [
-        Table(name, title, accuracy.columns(name, mine[0].unit), list(map(accuracy.row, mine)))
-        for name, title in index.titles.items()
-        if (mine := results.get(name))
+        Table(
+            name,
+            index.titles[name],
+            accuracy.columns(name, mine[0].unit),
+            list(map(accuracy.row, mine)),
+        )
+        for name, mine in index.by_table().items()
     ]
     counted = sizes.rows(index.cells.values(), index.counts)
     paired = [pairs.row(pair) for pair in index.pairs]

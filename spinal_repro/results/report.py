@@ -7,20 +7,26 @@ itself any connection.
 import base64
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spinal_repro.io import printable
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
-from spinal_repro.results.cell_details import describe_cell
 from spinal_repro.results.claims import Judged, tally
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
+if TYPE_CHECKING:
+    from spinal_repro.paper.cells import Published
+
+LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
@@ -52,7 +58,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tone=tone, symbol=lambda word: SYMBOLS[tone(word)])
+    environment.globals.update(tone=tone, symbols=SYMBOLS, published=_published)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
     return environment.get_template("report.html").render(
@@ -108,25 +114,25 @@ def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
 def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
     """The tables of the paper, with a row for each result."""
     tables = []
-    results = accuracy.by_table(index.results)
-    for key in (key for key in index.titles if key in results):
-        columns = _pick(accuracy.columns(key, results[key][0].unit), SHOWN)
+    for key, results in index.by_table().items():
+        columns = _pick(accuracy.columns(key, results[0].unit), SHOWN)
         rows: list[dict[str, Any]] = []
         seen: set[str] = set()
-        for result in results[key]:
+        for result in results:
             name = result.cell.name
-            setting = {"protocol": result.setting} if result.runs else {}
             again = f"-{len(rows)}" if name in seen else ""
             seen.add(name)
-            rows.append(
-                {
-                    "id": f"cell-{name.replace('/', '-')}{again}",
-                    "title": result.cell.title,
-                    "values": accuracy.row(result) | setting,
-                    "detail": describe_cell(result, index),
-                }
-            )
-        ran = len({result.cell.name for result in results[key] if result.runs})
+            setting = {"protocol": result.setting} if result.runs else {}
+            row = {
+                "id": f"cell-{name.replace('/', '-')}{again}",
+                "result": result,
+                "values": accuracy.row(result) | setting,
+                "number": accuracy.number(result.unit),
+                "size": _size(index.counts[name][0]) if name in index.counts else None,
+                "config": _config(result),
+            }
+            rows.append(row)
+        ran = len({result.cell.name for result in results if result.runs})
         tables.append(
             {
                 "key": key,
@@ -137,6 +143,33 @@ def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
             }
         )
     return tables
+
+
+def _size(counts: Mapping[str, int]) -> str:
+    return (
+        f"head {counts['head_parameters']:,} parameters, {counts['head_multiplications']:,} "
+        f"multiplications; whole network {counts['total_parameters']:,} and "
+        f"{counts['total_multiplications']:,}"
+    )
+
+
+def _published(entry: "Published") -> str:
+    value = "number not found" if entry.value is None else f"{entry.value:g} {entry.unit}"
+    epochs = "" if entry.epochs is None else f", {entry.epochs} epochs"
+    source = f"; {entry.source}" if entry.source else ""
+    return f"{value} ({entry.metric}, {entry.selection}{epochs}; {entry.confidence}{source})"
+
+
+def _config(result: ResultGroup) -> str:
+    """The configuration of the runs as YAML; that of a regression cell also without runs."""
+    record = result.runs[0].record if result.runs else None
+    if isinstance(record, Record):
+        config = {key: v for key, v in record.config.items() if key not in LEFT_OUT}
+    elif result.cell.regression is not None:
+        config = {"regression": result.cell.regression}
+    else:
+        return ""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
 
 
 def _pick(columns: Sequence[Column], shown: Sequence[str]) -> list[Column]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.records.record import Record
-from spinal_repro.results.accuracy import WHO
+from spinal_repro.results.accuracy import WHO, who
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
 
@@ -45,8 +45,7 @@ def rows(cells: Iterable["Cell"], counts: Mapping[str, tuple[Counts, str]]) -> l
         if cell.name in counts:
             mine, source = counts[cell.name]
             base, _ = counts.get(cell.counterpart or "", (None, ""))
-            row = {key: getattr(cell, key) for key in ("dataset", "backbone", "head")}
-            found.append({"cell": cell.name, **row, **compare(mine, base), "source": source})
+            found.append(who(cell) | compare(mine, base) | {"source": source})
     return found
 
 

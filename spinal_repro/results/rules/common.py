@@ -1,15 +1,14 @@
-"""Shared by all rules: verdicts, comparing two cells, and the text of evidence."""
+"""Shared by all rules: verdicts, verdicts by an interval, comparing two cells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
-from spinal_repro.results import verdicts
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.pairs import FEW, SPINAL_HIGHER, SPINAL_LOWER
+from spinal_repro.results.verdicts import MIN_RUNS
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
@@ -20,6 +19,7 @@ SUPPORTED, CONTRADICTED = "supported", "contradicted"
 INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
 VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN)
 OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -33,68 +33,33 @@ class Judgement:
 
     @property
     def label(self) -> str:
-        """The verdict, and how the runs differ from their cells."""
         return f"{self.verdict} ({self.changed})" if self.changed else self.verdict
 
 
+# A rule is a function of the index; its keyword-only parameters are its options.
 RULES: Registry[Judgement] = Registry("rule")
 
 
-def rule(name: str) -> Callable[[Callable[..., Judgement]], Callable[..., Judgement]]:
-    """Register a rule: a function of the index whose keyword-only parameters are its options."""
-    return RULES.register(name)
+def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0.0) -> str:
+    """Verdict on "more than ``above``", a number that is known to within ``unsure``."""
+    if interval is None:
+        return INCONCLUSIVE
+    low, high = interval
+    if low > above + unsure:
+        return SUPPORTED
+    return CONTRADICTED if high < above - unsure else INCONCLUSIVE
 
 
-def lower_is_better(cell: "Cell") -> bool:
-    """Whether a cell's number is an error, not an accuracy."""
-    return cell.regression is not None
-
-
-def changed(result: "ResultGroup") -> str:
-    """``reduced budget``, ``changed recipe``, or empty where the runs do not differ."""
-    if not result.differences:
-        return ""
-    return verdicts.REDUCED if result.reduced else verdicts.CHANGED
-
-
-def has_verdict(pair: "Pair") -> bool:
-    """Whether there are enough pairs of runs that do not differ from their cells."""
-    return not pair.spinal.differences and pair.verdict not in (FEW, verdicts.REDUCED)
+def decisive(pair: "Pair") -> Interval | None:
+    """Interval of the mean difference; None with too few runs or runs that differ from the cell."""
+    enough = len(pair.seeds) >= MIN_RUNS and not pair.spinal.differences
+    return pair.comparison.interval if enough else None
 
 
 def better(pair: "Pair") -> bool:
     """Whether the cell's mean is better than its counterpart's, by any amount."""
     difference = pair.comparison.mean
-    return difference < 0 if lower_is_better(pair.spinal.cell) else difference > 0
-
-
-def direction(pair: "Pair") -> str:
-    """Verdict on "the cell is better" by the interval of the mean difference."""
-    if not has_verdict(pair):
-        return INCONCLUSIVE
-    found = {SPINAL_HIGHER: SUPPORTED, SPINAL_LOWER: CONTRADICTED}.get(pair.verdict, INCONCLUSIVE)
-    return OPPOSITE.get(found, found) if lower_is_better(pair.spinal.cell) else found
-
-
-def describe(pair: "Pair") -> str:
-    """Figures of a pair as text."""
-    digits = decimals(pair.spinal.unit)
-    bounds = "no interval from one pair"
-    if pair.comparison.interval is not None:
-        low, high = pair.comparison.interval
-        bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
-    n = len(pair.seeds)
-    return (
-        f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
-        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
-        f"{pair.comparison.mean:+.{digits}f}, {bounds}{describe_change(pair.spinal)}"
-    )
-
-
-def describe_change(result: "ResultGroup") -> str:
-    """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
-    how = changed(result)
-    return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
+    return difference < 0 if pair.lower_is_better else difference > 0
 
 
 def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -> Judgement:
@@ -104,36 +69,56 @@ def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -
     """
     found = findings.compared(cell.name, None if other is None else other.name)
     if not found:
-        why = missing(findings, cell) if other is None else "not run"
+        why = _missing(findings, cell) if other is None else "not run"
         return Judgement(NOT_RUN, f"{cell.title}: {why}")
     first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
-    verdict = direction(first)
-    if any(direction(other) == OPPOSITE.get(verdict) for other in rest):
+    verdict = _direction(first)
+    if any(_direction(other) == OPPOSITE.get(verdict) for other in rest):
         verdict = INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
-    text = f"{cell.title}{beside}: " + "; ".join(describe(pair) for pair in (first, *rest))
-    return Judgement(verdict, text, len(first.seeds), changed(first.spinal))
+    text = f"{cell.title}{beside}: " + "; ".join(_describe(pair) for pair in (first, *rest))
+    return Judgement(verdict, text, len(first.seeds), first.spinal.change)
 
 
-def missing(findings: ResultsIndex, cell: "Cell") -> str:
-    """Why a cell and its counterpart cannot be compared."""
+def _direction(pair: "Pair") -> str:
+    """Verdict on "the cell is better"."""
+    found = by_interval(decisive(pair))
+    return OPPOSITE.get(found, found) if pair.lower_is_better else found
+
+
+def _describe(pair: "Pair") -> str:
+    digits, n = decimals(pair.spinal.unit), len(pair.seeds)
+    bounds = "no interval from one pair"
+    if pair.comparison.interval is not None:
+        low, high = pair.comparison.interval
+        bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
+    return (
+        f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
+        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
+        f"{pair.comparison.mean:+.{digits}f}, {bounds}{describe_change(pair.spinal)}"
+    )
+
+
+def describe_change(result: "ResultGroup") -> str:
+    """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
+    how = result.change
+    return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
+
+
+def _missing(findings: ResultsIndex, cell: "Cell") -> str:
+    """Why a cell and its counterpart cannot be compared, with their published numbers."""
     assert cell.counterpart is not None
-    for side in (cell, findings.cell(cell.counterpart)):
+    sides = cell, findings.cell(cell.counterpart)
+    for side in sides:
         if side.not_runnable:
             return f"cannot be run here ({side.not_runnable})"
-    ran = [
-        findings.cell(name).title for name in (cell.name, cell.counterpart) if findings.runs(name)
-    ]
-    return f"only {ran[0]} was run" if len(ran) == 1 else "not run" + published_pair(findings, cell)
-
-
-def published_pair(findings: ResultsIndex, cell: "Cell") -> str:
-    """Published numbers of a cell and its counterpart in brackets, where both are known."""
-    assert cell.counterpart is not None
-    values = [published(side) for side in (cell, findings.cell(cell.counterpart))]
-    if any(value is None for value in values):
-        return ""
-    return " (published: {} against {})".format(*values)
+    ran = [side.title for side in sides if findings.runs(side.name)]
+    if len(ran) == 1:
+        return f"only {ran[0]} was run"
+    ours, theirs = map(published, sides)
+    if ours is None or theirs is None:
+        return "not run"
+    return f"not run (published: {ours} against {theirs})"
 
 
 def published(cell: "Cell") -> float | None:
@@ -146,16 +131,13 @@ def all_of(parts: Sequence[Judgement]) -> Judgement:
     found = {part.verdict for part in parts}
     if CONTRADICTED in found:
         verdict = CONTRADICTED
-    elif found == {SUPPORTED}:
-        verdict = SUPPORTED
     else:
-        verdict = NOT_RUN if found == {NOT_RUN} else INCONCLUSIVE
+        verdict = found.pop() if len(found) == 1 else INCONCLUSIVE
     return together(verdict, "; ".join(part.evidence for part in parts), parts)
 
 
 def together(verdict: str, evidence: str, parts: Sequence[Judgement]) -> Judgement:
     """Judge several parts together: n is the smallest."""
-    counts = [part.n for part in parts if part.n is not None]
+    n = min((part.n for part in parts if part.n is not None), default=None)
     how = next((part.changed for part in parts if part.changed), "")
-    n = min(counts, default=None)
     return Judgement(verdict, evidence, n, how if verdict == INCONCLUSIVE else "")
