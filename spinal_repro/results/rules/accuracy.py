@@ -17,6 +17,7 @@ from spinal_repro.results.rules.common import (
     all_of,
     better,
     by_interval,
+    combine,
     compare,
     decisive,
     describe_change,
@@ -135,15 +136,12 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
     if not names:
         raise UserError(f"none of the cells of {cell} matches '{only}'")
     parts = [_against(findings, name, reference, unsure) for name in names]
-    found = {part.verdict for part in parts}
-    verdict = found.pop() if len(found) == 1 else INCONCLUSIVE
-    if SUPPORTED in found:
-        verdict = SUPPORTED
     spread = f" ± {unsure:g}, read off a chart" if unsure else ""
     theirs = published(row)
     claimed = "" if theirs is None else f"; published best of SpinalNet {theirs:.2f}"
     evidence = f"reference {reference:.2f}{spread}{claimed}; "
-    return together(verdict, evidence + "; ".join(part.evidence for part in parts), parts)
+    evidence += "; ".join(part.evidence for part in parts)
+    return together(combine(parts, SUPPORTED), evidence, parts)
 
 
 def _against(findings: ResultsIndex, name: str, reference: float, unsure: float) -> Judgement:

@@ -126,13 +126,17 @@ def published(cell: "Cell") -> float | None:
     return cell.published[0].value if cell.published else None
 
 
-def all_of(parts: Sequence[Judgement]) -> Judgement:
-    """Combine verdicts: supported where every part is, contradicted where one is."""
+def combine(parts: Sequence[Judgement], decides: str) -> str:
+    """Verdict on several parts: ``decides`` where one has it, else the one of all of them."""
     found = {part.verdict for part in parts}
-    if CONTRADICTED in found:
-        verdict = CONTRADICTED
-    else:
-        verdict = found.pop() if len(found) == 1 else INCONCLUSIVE
+    if decides in found:
+        return decides
+    return found.pop() if len(found) == 1 else INCONCLUSIVE
+
+
+def all_of(parts: Sequence[Judgement]) -> Judgement:
+    """Judge parts: supported where every part is, contradicted where one is."""
+    verdict = combine(parts, CONTRADICTED)
     return together(verdict, "; ".join(part.evidence for part in parts), parts)
 
 

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.results.figures import common
+from spinal_repro.results.figures.common import BLACK
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
-from spinal_repro.results.plots import common
-from spinal_repro.results.plots.common import BLACK
 from spinal_repro.results.rules.common import published
 
 if TYPE_CHECKING:
