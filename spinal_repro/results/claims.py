@@ -15,15 +15,14 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.records.convert import from_plain
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules import RULES, VERDICTS, Judgement
-from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
+from spinal_repro.results.rules import RULES, Judgement, Verdict
 from spinal_repro.results.tables import Column, render
 
 HEADINGS = {
-    SUPPORTED: "What holds",
-    CONTRADICTED: "What does not hold",
-    INCONCLUSIVE: "What the runs so far leave open",
-    NOT_RUN: "What is not known: not run",
+    Verdict.SUPPORTED: "What holds",
+    Verdict.CONTRADICTED: "What does not hold",
+    Verdict.INCONCLUSIVE: "What the runs so far leave open",
+    Verdict.NOT_RUN: "What is not known: not run",
 }
 
 
@@ -95,7 +94,7 @@ def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
     """Decide claims."""
     judged = []
     for claim in claims:
-        judgement = Judgement(claim.verdict, claim.evidence)
+        judgement = Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
         try:
             if claim.rule:
                 judgement = RULES.build(claim.rule, claim.parameters, findings)
@@ -108,7 +107,7 @@ def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
 def tally(judged: Sequence[Judged]) -> dict[str, int]:
     """Count the claims with each verdict; all verdicts, in their order."""
     found = Counter(item.judgement.verdict for item in judged)
-    return {verdict: found[verdict] for verdict in VERDICTS}
+    return {verdict: found[verdict] for verdict in Verdict}
 
 
 def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
@@ -157,7 +156,7 @@ def claims_markdown(index: ResultsIndex) -> str:
     for verdict, heading in HEADINGS.items():
         mine = [item for item in judged if item.judgement.verdict == verdict]
         if mine:
-            columns = UNRUN if verdict == NOT_RUN else JUDGED
+            columns = UNRUN if verdict == Verdict.NOT_RUN else JUDGED
             parts += [f"### {heading} ({len(mine)})", render(columns, rows(mine), "markdown")]
     return "\n\n".join(parts)
 

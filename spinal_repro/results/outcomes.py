@@ -124,13 +124,9 @@ class ResultGroup:
         return f"{self.protocol}, {self.numerics}" if self.numerics else self.protocol
 
     @property
-    def reduced(self) -> bool:
-        return any(difference.kind == BUDGET for difference in self.differences)
-
-    @property
     def change(self) -> str:
         """``reduced budget`` or ``changed recipe``; empty where the runs do not differ."""
-        if self.reduced:
+        if any(difference.kind == BUDGET for difference in self.differences):
             return REDUCED
         return CHANGED if self.differences else ""
 
@@ -166,11 +162,6 @@ class ResultGroup:
     @property
     def verdict(self) -> str:
         value, unit = self.published_value, self.unit
-        return judge(
-            self.values,
-            value,
-            margin=margin(self.cell.table, unit, value or 0.0),
-            rounding=rounding(unit, self.published.confidence if self.published else ""),
-            reduced=self.reduced,
-            changed=bool(self.differences),
-        )
+        confidence = self.published.confidence if self.published else ""
+        allowed = margin(self.cell.table, unit, value or 0.0)
+        return judge(self.values, value, allowed, rounding(unit, confidence), self.change)

@@ -53,7 +53,7 @@ class Pair:
     @property
     def verdict(self) -> str:
         """A direction if the t interval of the difference leaves out 0; never equality."""
-        if self.spinal.reduced:
+        if self.spinal.change == REDUCED:
             return REDUCED
         if len(self.seeds) < MIN_RUNS or self.comparison.interval is None:
             return FEW

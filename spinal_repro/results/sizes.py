@@ -7,6 +7,7 @@ from spinal_repro.records.record import Record
 from spinal_repro.results.accuracy import WHO, who
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
+from spinal_repro.results.verdicts import CHANGED
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
@@ -30,8 +31,7 @@ def cell_counts(
         if name in found:
             continue
         record = result.runs[0].record if result.runs else None
-        as_published = result.reduced or not result.differences
-        if isinstance(record, Record) and as_published and not result.cell.best_of:
+        if isinstance(record, Record) and result.change != CHANGED and not result.cell.best_of:
             found[name] = (record.counts, "records")
         elif name in counted:
             found[name] = (counted[name], "model")

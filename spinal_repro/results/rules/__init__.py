@@ -1,6 +1,6 @@
 """Rules that decide claims: functions of a `ResultsIndex`, by name."""
 
 from spinal_repro.results.rules import accuracy, cost, epochs
-from spinal_repro.results.rules.common import RULES, VERDICTS, Judgement
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 
-__all__ = ["RULES", "VERDICTS", "Judgement", "accuracy", "cost", "epochs"]
+__all__ = ["RULES", "Judgement", "Verdict", "accuracy", "cost", "epochs"]

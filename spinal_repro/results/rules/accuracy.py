@@ -7,20 +7,18 @@ from fnmatch import fnmatchcase
 from spinal_repro.errors import UserError
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NOT_RUN,
-    OPPOSITE,
     RULES,
-    SUPPORTED,
     Judgement,
+    Verdict,
     all_of,
     better,
+    bounds,
     by_interval,
     combine,
     compare,
     decisive,
     describe_change,
+    not_run,
     published,
     together,
 )
@@ -37,7 +35,7 @@ def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False)
     """
     parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
     if below:
-        parts = [replace(part, verdict=OPPOSITE.get(part.verdict, part.verdict)) for part in parts]
+        parts = [replace(part, verdict=part.verdict.opposite) for part in parts]
     return all_of(parts)
 
 
@@ -64,9 +62,8 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
         found = findings.compared(cell.name)
         if found and (interval := decisive(found[0])) is not None:
             low, high = interval
-            within = -margin <= low and high <= margin
             outside = low > margin or high < -margin
-            verdict = SUPPORTED if within else CONTRADICTED if outside else INCONCLUSIVE
+            verdict = Verdict.of(-margin <= low and high <= margin, outside)
             text = f"{part.evidence} (the same: within {margin:g})"
             part = Judgement(verdict, text, part.n)
         parts.append(part)
@@ -86,22 +83,20 @@ def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement
     compared = findings.with_counterpart(cells)
     parts = [compare(findings, cell) for cell in compared]
     total, count = len(parts), Counter(part.verdict for part in parts)
-    if count[NOT_RUN] == total:
-        return Judgement(NOT_RUN, f"none of {total} run")
-    if count[SUPPORTED] >= wins:
-        verdict = SUPPORTED
-    else:
-        verdict = CONTRADICTED if total - count[CONTRADICTED] < wins else INCONCLUSIVE
+    if count[Verdict.NOT_RUN] == total:
+        return Judgement(Verdict.NOT_RUN, f"none of {total} run")
+    won, lost = count[Verdict.SUPPORTED], count[Verdict.CONTRADICTED]
+    verdict = Verdict.of(won >= wins, total - lost < wins)
     means = sum(better(found[0]) for cell in compared if (found := findings.compared(cell.name)))
     evidence = (
-        f"of {total}, better {count[SUPPORTED]}, worse {count[CONTRADICTED]}, "
-        f"undecided {count[INCONCLUSIVE]}, not run {count[NOT_RUN]} (95 % intervals of paired "
-        f"differences); by the mean alone better in {means}"
+        f"of {total}, better {won}, worse {lost}, undecided {count[Verdict.INCONCLUSIVE]}, "
+        f"not run {count[Verdict.NOT_RUN]} (95 % intervals of paired differences); by the mean "
+        f"alone better in {means}"
     )
-    if count[CONTRADICTED]:
+    if lost:
         each = zip(compared, parts, strict=True)
-        lost = [cell.title for cell, part in each if part.verdict == CONTRADICTED]
-        evidence += f"; worse: {', '.join(lost)}"
+        worse = [cell.title for cell, part in each if part.verdict == Verdict.CONTRADICTED]
+        evidence += f"; worse: {', '.join(worse)}"
     return together(verdict, evidence, parts)
 
 
@@ -141,26 +136,23 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
     claimed = "" if theirs is None else f"; published best of SpinalNet {theirs:.2f}"
     evidence = f"reference {reference:.2f}{spread}{claimed}; "
     evidence += "; ".join(part.evidence for part in parts)
-    return together(combine(parts, SUPPORTED), evidence, parts)
+    return together(combine(parts, Verdict.SUPPORTED), evidence, parts)
 
 
 def _against(findings: ResultsIndex, name: str, reference: float, unsure: float) -> Judgement:
     """Whether a cell's mean is above a number that is known to within ``unsure``."""
     title, runs = findings.cell(name).title, findings.runs(name)
     if not runs:
-        return Judgement(NOT_RUN, f"{title}: {_not_run(findings, name)}")
+        return Judgement(Verdict.NOT_RUN, f"{title}: {not_run(findings.cell(name))}")
     found = runs[0]
     interval = found.interval if found.n > 1 else None  # of one run: not over seeds
-    bounds = "" if interval is None else ", 95 % interval {:.2f} to {:.2f}".format(*interval)
     counts = found.n >= MIN_RUNS and not found.change
     verdict = by_interval(interval if counts else None, reference, unsure)
-    text = f"{title}: mean {found.mean:.2f} of {found.n} runs{bounds}{describe_change(found)}"
+    text = (
+        f"{title}: mean {found.mean:.2f} of {found.n} runs{bounds(interval, '.2f')}"
+        f"{describe_change(found)}"
+    )
     return Judgement(verdict, text, found.n, found.change)
-
-
-def _not_run(findings: ResultsIndex, name: str) -> str:
-    why = findings.cell(name).not_runnable
-    return f"cannot be run here ({why})" if why else "not run"
 
 
 @RULES.register("reaches")
@@ -172,9 +164,9 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
     """
     runs = findings.runs(cell)
     if not runs:
-        return Judgement(NOT_RUN, _not_run(findings, cell))
+        return Judgement(Verdict.NOT_RUN, not_run(findings.cell(cell)))
     found = runs[0]
     best = max(found.values)
     evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
-    verdict = SUPPORTED if best >= value and not found.change else INCONCLUSIVE
+    verdict = Verdict.of(best >= value and not found.change, False)
     return Judgement(verdict, evidence, found.n, found.change)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from spinal_repro.records.statistics import mean
@@ -15,18 +16,35 @@ if TYPE_CHECKING:
     from spinal_repro.results.outcomes import ResultGroup
     from spinal_repro.results.pairs import Pair
 
-SUPPORTED, CONTRADICTED = "supported", "contradicted"
-INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
-VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN)
-OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
 Interval = tuple[float, float]
+
+
+class Verdict(StrEnum):
+    """Verdict on a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not run"
+
+    @classmethod
+    def of(cls, supported: bool, contradicted: bool) -> "Verdict":
+        """Return a verdict: inconclusive where neither holds."""
+        if supported:
+            return cls.SUPPORTED
+        return cls.CONTRADICTED if contradicted else cls.INCONCLUSIVE
+
+    @property
+    def opposite(self) -> "Verdict":
+        sides = {Verdict.SUPPORTED: Verdict.CONTRADICTED, Verdict.CONTRADICTED: Verdict.SUPPORTED}
+        return sides.get(self, self)
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Verdict of a rule, and a sentence with the computed figures."""
 
-    verdict: str  # one of VERDICTS
+    verdict: Verdict
     evidence: str
     n: int | None = None  # runs of each side; None where the rule needs no runs
     changed: str = ""  # "reduced budget" or "changed recipe" if those runs differ from their cells
@@ -40,14 +58,19 @@ class Judgement:
 RULES: Registry[Judgement] = Registry("rule")
 
 
-def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0.0) -> str:
+def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0.0) -> Verdict:
     """Verdict on "more than ``above``", a number that is known to within ``unsure``."""
     if interval is None:
-        return INCONCLUSIVE
+        return Verdict.INCONCLUSIVE
     low, high = interval
-    if low > above + unsure:
-        return SUPPORTED
-    return CONTRADICTED if high < above - unsure else INCONCLUSIVE
+    return Verdict.of(low > above + unsure, high < above - unsure)
+
+
+def bounds(interval: Interval | None, form: str = "+.2f") -> str:
+    """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
+    return (
+        "" if interval is None else f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}"
+    )
 
 
 def decisive(pair: "Pair") -> Interval | None:
@@ -70,32 +93,29 @@ def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -
     found = findings.compared(cell.name, None if other is None else other.name)
     if not found:
         why = _missing(findings, cell) if other is None else "not run"
-        return Judgement(NOT_RUN, f"{cell.title}: {why}")
+        return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
     first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
     verdict = _direction(first)
-    if any(_direction(other) == OPPOSITE.get(verdict) for other in rest):
-        verdict = INCONCLUSIVE
+    if verdict.opposite != verdict and any(_direction(p) == verdict.opposite for p in rest):
+        verdict = Verdict.INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
     text = f"{cell.title}{beside}: " + "; ".join(_describe(pair) for pair in (first, *rest))
     return Judgement(verdict, text, len(first.seeds), first.spinal.change)
 
 
-def _direction(pair: "Pair") -> str:
+def _direction(pair: "Pair") -> Verdict:
     """Verdict on "the cell is better"."""
     found = by_interval(decisive(pair))
-    return OPPOSITE.get(found, found) if pair.lower_is_better else found
+    return found.opposite if pair.lower_is_better else found
 
 
 def _describe(pair: "Pair") -> str:
     digits, n = decimals(pair.spinal.unit), len(pair.seeds)
-    bounds = "no interval from one pair"
-    if pair.comparison.interval is not None:
-        low, high = pair.comparison.interval
-        bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
+    within = bounds(pair.comparison.interval, f"+.{digits}f") or ", no interval from one pair"
     return (
         f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
         f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
-        f"{pair.comparison.mean:+.{digits}f}, {bounds}{describe_change(pair.spinal)}"
+        f"{pair.comparison.mean:+.{digits}f}{within}{describe_change(pair.spinal)}"
     )
 
 
@@ -105,20 +125,24 @@ def describe_change(result: "ResultGroup") -> str:
     return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
 
 
+def not_run(*cells: "Cell") -> str:
+    """Why there are no runs of cells."""
+    why = next((cell.not_runnable for cell in cells if cell.not_runnable), None)
+    return f"cannot be run here ({why})" if why else Verdict.NOT_RUN
+
+
 def _missing(findings: ResultsIndex, cell: "Cell") -> str:
     """Why a cell and its counterpart cannot be compared, with their published numbers."""
     assert cell.counterpart is not None
     sides = cell, findings.cell(cell.counterpart)
-    for side in sides:
-        if side.not_runnable:
-            return f"cannot be run here ({side.not_runnable})"
     ran = [side.title for side in sides if findings.runs(side.name)]
+    ours, theirs = map(published, sides)
+    if (why := not_run(*sides)) != Verdict.NOT_RUN:
+        return why
     if len(ran) == 1:
         return f"only {ran[0]} was run"
-    ours, theirs = map(published, sides)
-    if ours is None or theirs is None:
-        return "not run"
-    return f"not run (published: {ours} against {theirs})"
+    known = ours is not None and theirs is not None
+    return f"{Verdict.NOT_RUN} (published: {ours} against {theirs})" if known else Verdict.NOT_RUN
 
 
 def published(cell: "Cell") -> float | None:
@@ -126,22 +150,22 @@ def published(cell: "Cell") -> float | None:
     return cell.published[0].value if cell.published else None
 
 
-def combine(parts: Sequence[Judgement], decides: str) -> str:
+def combine(parts: Sequence[Judgement], decides: Verdict) -> Verdict:
     """Verdict on several parts: ``decides`` where one has it, else the one of all of them."""
     found = {part.verdict for part in parts}
     if decides in found:
         return decides
-    return found.pop() if len(found) == 1 else INCONCLUSIVE
+    return found.pop() if len(found) == 1 else Verdict.INCONCLUSIVE
 
 
 def all_of(parts: Sequence[Judgement]) -> Judgement:
     """Judge parts: supported where every part is, contradicted where one is."""
-    verdict = combine(parts, CONTRADICTED)
+    verdict = combine(parts, Verdict.CONTRADICTED)
     return together(verdict, "; ".join(part.evidence for part in parts), parts)
 
 
-def together(verdict: str, evidence: str, parts: Sequence[Judgement]) -> Judgement:
+def together(verdict: Verdict, evidence: str, parts: Sequence[Judgement]) -> Judgement:
     """Judge several parts together: n is the smallest."""
     n = min((part.n for part in parts if part.n is not None), default=None)
     how = next((part.changed for part in parts if part.changed), "")
-    return Judgement(verdict, evidence, n, how if verdict == INCONCLUSIVE else "")
+    return Judgement(verdict, evidence, n, how if verdict == Verdict.INCONCLUSIVE else "")

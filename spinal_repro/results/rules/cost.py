@@ -3,12 +3,9 @@
 from spinal_repro.errors import unknown
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NOT_RUN,
     RULES,
-    SUPPORTED,
     Judgement,
+    Verdict,
 )
 
 QUANTITIES = {
@@ -67,7 +64,7 @@ def counts_reduction(
     for name in also or ():
         if (more := _counts(findings, against, cell, name)) is not None:
             evidence.append(_change(*more, name))
-    return Judgement(SUPPORTED if met else CONTRADICTED, "; ".join(evidence))
+    return Judgement(Verdict.of(met, not met), "; ".join(evidence))
 
 
 @RULES.register("counts_values")
@@ -92,11 +89,11 @@ def counts_values(
         return _not_counted(findings, cell)
     stated = zip(found, claimed, tolerance, strict=True)
     met = all(abs(value - claim) <= unit for value, claim, unit in stated)
-    return Judgement(SUPPORTED if met else CONTRADICTED, _change(*found, quantity))
+    return Judgement(Verdict.of(met, not met), _change(*found, quantity))
 
 
 def _not_counted(findings: ResultsIndex, cell: str) -> Judgement:
-    return Judgement(NOT_RUN, f"{findings.cell(cell).title}: not counted")
+    return Judgement(Verdict.NOT_RUN, f"{findings.cell(cell).title}: not counted")
 
 
 @RULES.register("fraction_of_networks_cheaper")
@@ -135,7 +132,7 @@ def fraction_of_networks_cheaper(
             if after >= before:
                 others.setdefault(cell.backbone, []).append(f"{before:,} → {after:,}")
     if not networks:
-        return Judgement(NOT_RUN, "not counted")
+        return Judgement(Verdict.NOT_RUN, "not counted")
     evidence = f"{cheaper} of {len(networks)} networks have fewer {QUANTITIES[quantity]}"
     if others:
         evidence += f"; not {', '.join(f'{b} ({_first(found)})' for b, found in others.items())}"
@@ -143,10 +140,7 @@ def fraction_of_networks_cheaper(
         evidence += f"; {uncounted} cells not counted"
     total = len(networks) + uncounted
     enough = total if every else total // 2 + 1
-    if cheaper >= enough:
-        return Judgement(SUPPORTED, evidence)
-    possible = cheaper + uncounted >= enough
-    return Judgement(INCONCLUSIVE if possible else CONTRADICTED, evidence)
+    return Judgement(Verdict.of(cheaper >= enough, cheaper + uncounted < enough), evidence)
 
 
 def _first(changes: list[str]) -> str:

@@ -6,18 +6,18 @@ from spinal_repro.records.statistics import mean, paired
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER
 from spinal_repro.results.rules.common import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NOT_RUN,
     RULES,
-    SUPPORTED,
     Judgement,
+    Verdict,
+    bounds,
     by_interval,
 )
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
 Curve = tuple[float, ...]
-NO_CURVES = Judgement(NOT_RUN, "not run under the paper's protocol")  # only it tests every epoch
+NO_CURVES = Judgement(
+    Verdict.NOT_RUN, "not run under the paper's protocol"
+)  # only it tests every epoch
 
 
 def _curve(record: AnyRecord, quantity: str) -> Curve:
@@ -88,16 +88,15 @@ def above_at_each_epoch(
         for a, b in zip(zip(*theirs, strict=True), zip(*ours, strict=True), strict=True)
     ]
     found = [by_interval(epoch.interval) for epoch in by_epoch]
-    worse = [epoch for epoch, word in enumerate(found, 1) if word == CONTRADICTED]
-    clear, above = found.count(SUPPORTED), sum(epoch.mean > 0 for epoch in by_epoch)
+    worse = [epoch for epoch, word in enumerate(found, 1) if word == Verdict.CONTRADICTED]
+    clear, above = found.count(Verdict.SUPPORTED), sum(epoch.mean > 0 for epoch in by_epoch)
     ran, n = len(by_epoch), len(ours)
     evidence = (
         f"{quantity} better by the mean of {n} paired runs after {above} of {ran} epochs, by the "
         f"95 % interval after {clear}; worse by the interval after {len(worse)}"
         + (f" (epochs {', '.join(map(str, worse))})" if worse else "")
     )
-    verdict = SUPPORTED if clear == ran else CONTRADICTED if worse else INCONCLUSIVE
-    return _by_curves(verdict, evidence, n, ran, epochs)
+    return _by_curves(Verdict.of(clear == ran, bool(worse)), evidence, n, ran, epochs)
 
 
 @RULES.register("sooner")
@@ -117,14 +116,9 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
     n, ran = len(ours), len(ours[0])
     first, second = ([_reached(c, level) for c in side] for side in (ours, theirs))
     found = paired(first, second)
-    bounds = (
-        ""
-        if found.interval is None
-        else ", 95 % interval {:+.2f} to {:+.2f}".format(*found.interval)
-    )
     evidence = (
         f"{level:g} % reached after {mean(first):.2f} epochs against {mean(second):.2f} "
-        f"(means of {n} paired runs): {found.mean:+.2f} epochs sooner{bounds}"
+        f"(means of {n} paired runs): {found.mean:+.2f} epochs sooner{bounds(found.interval)}"
     )
     everyone = max(*first, *second) <= ran
     return _by_curves(by_interval(found.interval), evidence, n, ran, ran if everyone else epochs)
@@ -135,10 +129,10 @@ def _reached(values: Curve, level: float) -> int:
     return next((i for i, value in enumerate(values, 1) if value >= level), len(values) + 1)
 
 
-def _by_curves(verdict: str, evidence: str, n: int, ran: int, wanted: int) -> Judgement:
+def _by_curves(verdict: Verdict, evidence: str, n: int, ran: int, wanted: int) -> Judgement:
     """Judge ``n`` pairs; inconclusive if they are too few or shorter than wanted."""
     if n < MIN_RUNS or ran < wanted:
-        verdict = INCONCLUSIVE
+        verdict = Verdict.INCONCLUSIVE
     if ran < wanted:
         return Judgement(verdict, f"{evidence}; {REDUCED}: {ran} of {wanted} epochs", n, REDUCED)
     return Judgement(verdict, evidence, n)
