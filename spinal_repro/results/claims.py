@@ -61,14 +61,9 @@ class Judged:
 
 
 def load_claims(folder: Path | None = None) -> list[Claim]:
-    """Load all claims, group by group.
-
-    Args:
-        folder: Of the groups' files; by default the shipped ones.
-    """
-    place = config_dir() / "claims" if folder is None else folder
+    """Load the claims of a folder, by default the shipped ones, group by group."""
     groups = []
-    for path in sorted(place.glob("*.yaml")):
+    for path in sorted((folder or config_dir() / "claims").glob("*.yaml")):
         try:
             groups.append(from_plain(Group, read_yaml(path)))
         except UserError as error:
@@ -80,7 +75,7 @@ def load_claims(folder: Path | None = None) -> list[Claim]:
 def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
     added = {"name": name, "group": group.title, "from_paper": group.from_paper}
     try:
-        claim = from_plain(Claim, {**given, **added})
+        claim = from_plain(Claim, given | added)
         if claim.rule:
             RULES.check(claim.rule, claim.parameters)
         elif not (claim.verdict and claim.evidence):
@@ -91,7 +86,7 @@ def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
 
 
 def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
-    """Decide claims."""
+    """Apply the rules of claims."""
     judged = []
     for claim in claims:
         judgement = Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
@@ -113,32 +108,24 @@ def tally(judged: Sequence[Judged]) -> dict[str, int]:
 def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
     """Turn claims into rows of `COLUMNS`."""
     return [
-        {
-            "claim": item.claim.name,
-            "group": item.claim.group,
-            "sentence": item.claim.sentence,
-            "verdict": item.judgement.label,
-            "n": item.judgement.n,
-            "evidence": item.judgement.evidence,
-            "source": item.claim.source,
-        }
+        vars(item.claim)
+        | vars(item.judgement)
+        | {"claim": item.claim.name, "verdict": item.judgement.label}
         for item in judged
     ]
 
 
+VERDICT = (
+    "supported, contradicted, inconclusive or not run, by the rule that the claim's file names; "
+    "with a reduced budget or a changed recipe at most inconclusive"
+)
 COLUMNS = (
     Column("claim", "Claim", "its name in configs/claims"),
     Column("sentence", "Sentence"),
-    Column(
-        "verdict",
-        "Verdict",
-        "supported, contradicted, inconclusive or not run, by the rule that the claim's file "
-        "names; with a reduced budget or a changed recipe at most inconclusive",
-    ),
+    Column("verdict", "Verdict", VERDICT),
     Column("n", "n", "runs of each side (the smallest number) that the verdict rests on"),
     Column("evidence", "Evidence", "computed from records and counts"),
 )
-
 JUDGED = tuple(Column(column.key, column.title) for column in COLUMNS[1:])
 UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 
@@ -146,12 +133,13 @@ UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 def claims_markdown(index: ResultsIndex) -> str:
     """Write the claims as a section of a Markdown page."""
     judged = judge(load_claims(), index)
-    of_paper = [item for item in judged if item.claim.from_paper]
-    own = [item for item in judged if not item.claim.from_paper]
+    ours, of_paper = (
+        [item for item in judged if item.claim.from_paper == paper] for paper in (False, True)
+    )
     parts = [
-        f"## What we found\n\nOf the paper: {_tallied(of_paper)}. "
-        f"Of our own questions: {_tallied(own)}.\n\n{COLUMNS[2].title}: {COLUMNS[2].meaning}. "
-        f"{COLUMNS[3].title}: {COLUMNS[3].meaning}."
+        f"## What we found\n\nOf the paper: {_tallied(of_paper)}. Of our own questions: "
+        f"{_tallied(ours)}.",
+        " ".join(f"{column.title}: {column.meaning}." for column in COLUMNS[2:4]),
     ]
     for verdict, heading in HEADINGS.items():
         mine = [item for item in judged if item.judgement.verdict == verdict]

@@ -58,7 +58,9 @@ class Run:
     def tested(self, metric: str) -> Accuracy | None:
         """Counts of test images at the epoch of a metric; None for the regression."""
         test = self.record.test if isinstance(self.record, Record) else None
-        return test and (test.last if metric == LAST else test.selected)
+        if test is None:
+            return None
+        return test.last if metric == LAST else test.selected
 
 
 @dataclass(frozen=True)
