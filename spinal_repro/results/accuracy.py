@@ -2,18 +2,16 @@
 
 from collections.abc import Callable, Iterable
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
 from spinal_repro.results.outcomes import BEST_ON_TEST, LOWEST, ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule
 
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
 
-
-def who(cell: "Cell") -> dict[str, Any]:
+def who(cell: Cell) -> dict[str, Any]:
     """The values of `WHO`."""
     return {
         "cell": cell.name,

@@ -2,22 +2,18 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spinal_repro.errors import UserError
+from spinal_repro.paper.cells import Cell
 from spinal_repro.records.compare import BUDGET, CELLS, EPOCHS, Difference, differences
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
-
 REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells that name no others
 
 
-def group_records_by_cell(
-    cells: Sequence["Cell"], records: Iterable[AnyRecord]
-) -> list[ResultGroup]:
+def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[ResultGroup]:
     """Group records into equal runs of each cell; records that name no cell are left out.
 
     Returns:
@@ -40,20 +36,20 @@ def group_records_by_cell(
     return [result for cell in cells for result in results[cell.name]]
 
 
-def cell_of(record: Record, cells: Mapping[str, "Cell"]) -> "Cell | None":
+def cell_of(record: Record, cells: Mapping[str, Cell]) -> Cell | None:
     """Find the cell that a record names, if it is one of these."""
     named = cells.get(record.cell or "")
     return None if named is None or named.compose is None else named
 
 
-def own_runs(cells: Sequence["Cell"], records: Iterable[AnyRecord]) -> list[Record]:
+def own_runs(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[Record]:
     """Select the records of runs that name none of the cells."""
     by_name = {cell.name: cell for cell in cells}
     runs = [record for record in records if isinstance(record, Record)]
     return [record for record in runs if cell_of(record, by_name) is None]
 
 
-def _run(cell: "Cell", record: Record) -> Run:
+def _run(cell: Cell, record: Record) -> Run:
     test, selection = record.test, record.selection
     assert cell.config is not None
     if test is None:
@@ -73,7 +69,7 @@ def _run(cell: "Cell", record: Record) -> Run:
     )
 
 
-def _regression_runs(cell: "Cell", record: RegressionRecord) -> list[Run]:
+def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     """Runs of a regression record that count for a cell, at its number of epochs or below."""
     wanted = cell.regression
     if wanted is None:
@@ -108,7 +104,7 @@ def _regression_runs(cell: "Cell", record: RegressionRecord) -> list[Run]:
     ]
 
 
-def _groups(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
+def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
     """Put equal runs together; of runs with the same seed the first counts."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
@@ -126,7 +122,7 @@ def _groups(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]
     ]
 
 
-def _best(cell: "Cell", others: Sequence[ResultGroup]) -> list[ResultGroup]:
+def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
     """The highest mean of other cells, by protocol; reduced unless all were run as published."""
     found = []
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):

@@ -2,15 +2,12 @@
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from spinal_repro.paper.cells import Cell, Published
 from spinal_repro.records import statistics
 from spinal_repro.records.compare import BUDGET, Difference
 from spinal_repro.records.record import Accuracy, AnyRecord, Record
 from spinal_repro.results.verdicts import CHANGED, REDUCED, judge, margin, rounding
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell, Published
 
 LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
@@ -75,7 +72,7 @@ class ResultGroup:
     runs: tuple[Run, ...]
 
     @property
-    def published(self) -> "Published | None":
+    def published(self) -> Published | None:
         """The published number to compare with; its value may be unknown."""
         return self.cell.published[0] if self.cell.published else None
 

@@ -7,13 +7,14 @@ itself any connection.
 import base64
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spinal_repro.io import printable
+from spinal_repro.paper.cells import Published
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import Judged, tally
@@ -22,9 +23,6 @@ from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Published
 
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
@@ -61,10 +59,11 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
     environment.globals.update(tone=tone, symbols=SYMBOLS, published=_published)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
+    groups = dict.fromkeys(item.claim.group for item in judged)
     return environment.get_template("report.html").render(
         tally=tally(judged),
         progress=_progress(index),
-        claims=_by_group(judged),
+        claims={name: [j for j in judged if j.claim.group == name] for name in groups},
         verdicts=list(verdicts.RULES),
         tables=_tables(index),
         pairs={"columns": _pick(pairs.COLUMNS, SHOWN_PAIRS), "rows": paired},
@@ -104,13 +103,6 @@ def _progress(index: ResultsIndex) -> str:
     )
 
 
-def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
-    groups: dict[str, list[Judged]] = {}
-    for item in judged:
-        groups.setdefault(item.claim.group, []).append(item)
-    return groups
-
-
 def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
     """The tables of the paper, with a row for each result."""
     tables = []
@@ -128,7 +120,7 @@ def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
                 "result": result,
                 "values": accuracy.row(result) | setting,
                 "number": accuracy.number(result.unit),
-                "size": _size(index.counts[name][0]) if name in index.counts else None,
+                "size": _size(index.counts[name]) if name in index.counts else None,
                 "config": _config(result),
             }
             rows.append(row)
@@ -153,7 +145,7 @@ def _size(counts: Mapping[str, int]) -> str:
     )
 
 
-def _published(entry: "Published") -> str:
+def _published(entry: Published) -> str:
     value = "number not found" if entry.value is None else f"{entry.value:g} {entry.unit}"
     epochs = "" if entry.epochs is None else f", {entry.epochs} epochs"
     source = f"; {entry.source}" if entry.source else ""

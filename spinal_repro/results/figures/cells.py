@@ -133,7 +133,7 @@ def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
 def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: ResultsIndex) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    sizes = [index.counts[result.cell.name][0]["head_parameters"] for result in results]
+    sizes = [index.counts[result.cell.name]["head_parameters"] for result in results]
     for size, result in zip(sizes, results, strict=True):
         _draw_mean(panel, result, size, vertical=True)
         value = published(result.cell)

@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.paper.cells import Cell
 from spinal_repro.results.figures import common
 from spinal_repro.results.figures.common import BLACK
 from spinal_repro.results.findings import ResultsIndex
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spinal_repro.paper.cells import Cell
 
 BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
 REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
@@ -49,7 +49,7 @@ def summary(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-def _draw_bars(panel: "Axes", row: int, cell: "Cell") -> None:
+def _draw_bars(panel: "Axes", row: int, cell: Cell) -> None:
     assert cell.reference is not None
     bars = ((published(cell), BEST, -0.2), (cell.reference.value, REFERENCE, 0.2))
     for value, style, shift in bars:
@@ -82,7 +82,7 @@ def _legend(figure: "Figure") -> None:
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
 
 
-def _best_of(index: ResultsIndex, cell: "Cell") -> ResultGroup | None:
+def _best_of(index: ResultsIndex, cell: Cell) -> ResultGroup | None:
     """Our best mean among the cells of a row of the summary; whole runs first."""
     found = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
     return max(found, key=lambda r: (not r.differences, r.mean or 0.0), default=None)

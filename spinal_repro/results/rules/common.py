@@ -3,18 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
+from spinal_repro.paper.cells import Cell
 from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.pairs import Pair
 from spinal_repro.results.verdicts import MIN_RUNS
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
-    from spinal_repro.results.outcomes import ResultGroup
-    from spinal_repro.results.pairs import Pair
 
 Interval = tuple[float, float]
 
@@ -73,19 +70,19 @@ def bounds(interval: Interval | None, form: str = "+.2f") -> str:
     )
 
 
-def decisive(pair: "Pair") -> Interval | None:
+def decisive(pair: Pair) -> Interval | None:
     """Interval of the mean difference; None with too few runs or runs that differ from the cell."""
     enough = len(pair.seeds) >= MIN_RUNS and not pair.spinal.differences
     return pair.comparison.interval if enough else None
 
 
-def better(pair: "Pair") -> bool:
+def better(pair: Pair) -> bool:
     """Whether the cell's mean is better than its counterpart's, by any amount."""
     difference = pair.comparison.mean
     return difference < 0 if pair.lower_is_better else difference > 0
 
 
-def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -> Judgement:
+def compare(findings: ResultsIndex, cell: Cell, other: Cell | None = None) -> Judgement:
     """Verdict on "a cell is better than its counterpart", or than another cell.
 
     The paper's protocol decides; contradicting runs under another protocol make it inconclusive.
@@ -103,13 +100,13 @@ def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -
     return Judgement(verdict, text, len(first.seeds), first.spinal.change)
 
 
-def _direction(pair: "Pair") -> Verdict:
+def _direction(pair: Pair) -> Verdict:
     """Verdict on "the cell is better"."""
     found = by_interval(decisive(pair))
     return found.opposite if pair.lower_is_better else found
 
 
-def _describe(pair: "Pair") -> str:
+def _describe(pair: Pair) -> str:
     digits, n = decimals(pair.spinal.unit), len(pair.seeds)
     within = bounds(pair.comparison.interval, f"+.{digits}f") or ", no interval from one pair"
     return (
@@ -119,19 +116,19 @@ def _describe(pair: "Pair") -> str:
     )
 
 
-def describe_change(result: "ResultGroup") -> str:
+def describe_change(result: ResultGroup) -> str:
     """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
     how = result.change
     return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
 
 
-def not_run(*cells: "Cell") -> str:
+def not_run(*cells: Cell) -> str:
     """Why there are no runs of cells."""
     why = next((cell.not_runnable for cell in cells if cell.not_runnable), None)
     return f"cannot be run here ({why})" if why else Verdict.NOT_RUN
 
 
-def _missing(findings: ResultsIndex, cell: "Cell") -> str:
+def _missing(findings: ResultsIndex, cell: Cell) -> str:
     """Why a cell and its counterpart cannot be compared, with their published numbers."""
     assert cell.counterpart is not None
     sides = cell, findings.cell(cell.counterpart)
@@ -145,7 +142,7 @@ def _missing(findings: ResultsIndex, cell: "Cell") -> str:
     return f"{Verdict.NOT_RUN} (published: {ours} against {theirs})" if known else Verdict.NOT_RUN
 
 
-def published(cell: "Cell") -> float | None:
+def published(cell: Cell) -> float | None:
     """The published number to compare with."""
     return cell.published[0].value if cell.published else None
 
