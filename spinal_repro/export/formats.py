@@ -36,8 +36,8 @@ class Format:
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch")
-    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    shapes = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(model, (example,), dynamic_shapes=shapes)
 
 
 def _write_onnx(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
@@ -63,20 +63,13 @@ def _write_program(model: nn.Module, example: Tensor, text: Mapping[str, str], p
     write_atomic(path, buffer.getvalue())
 
 
-def _load_program(path: Path) -> Compute:
-    return torch.export.load(path).module()
-
-
 def _write_tensors(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
     tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
     save_file(tensors, path, metadata=dict(text))
 
 
 def load_safetensors(path: str | Path) -> nn.Module:
-    """Build the model of an exported safetensors file, in evaluation mode.
-
-    The file was written by `spinal export --to safetensors`; its run folder is not needed.
-    """
+    """Build the model of a file of `spinal export --to safetensors`, in evaluation mode."""
     tensors = read_tensors(Path(path))
     with safe_open(path, framework="pt") as file:
         text = file.metadata() or {}
@@ -88,6 +81,8 @@ def load_safetensors(path: str | Path) -> nn.Module:
 
 FORMATS = {
     "onnx": Format("model.onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    "torch_export": Format("model.pt2", _write_program, _load_program),
+    "torch_export": Format(
+        "model.pt2", _write_program, lambda path: torch.export.load(path).module()
+    ),
     "safetensors": Format("model.safetensors", _write_tensors, load_safetensors),
 }

@@ -63,7 +63,7 @@ def row(result: ResultGroup) -> dict[str, Any]:
 def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
     """Compare epochs selected on the test set, on a validation part, and the last epoch.
 
-    Results are left out that have no runs, or did not read the test set after every epoch.
+    Only of results that read the test set after every epoch.
     """
     found = []
     for result in results:

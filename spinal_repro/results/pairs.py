@@ -69,7 +69,7 @@ def pairs(
     """Pair every result with the result of its counterpart that was run in the same way.
 
     Args:
-        counterparts: Which cell is compared with which, by name; by default as the cells say.
+        counterparts: By name of the cell; None for those that the cells name.
     """
     by_key = {_key(result.cell.name, result): result for result in results if result.runs}
     found = []
@@ -89,7 +89,7 @@ def _key(name: str | None, result: ResultGroup) -> tuple[Any, ...]:
 def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     others = {run.seed: run for run in fc.runs}
     both = [(others[run.seed], run) for run in spinal.runs if run.seed in others]
-    both = [(a, b) for a, b in both if _same_images(a, b)]
+    both = [(a, b) for a, b in both if _images(a) == _images(b)]
     if not both:
         return None
     metric = spinal.reported_metric
@@ -100,11 +100,9 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     return Pair(spinal, fc, seeds, first, second, paired(first, second), images)
 
 
-def _same_images(a: Run, b: Run) -> bool:
-    """Whether two runs read the same data in the same split; the regression always does."""
-    if not isinstance(a.record, Record) or not isinstance(b.record, Record):
-        return True
-    return all(a.record.data.get(key) == b.record.data.get(key) for key in HASHES)
+def _images(run: Run) -> list[Any]:
+    """Hashes of a run's data and split; the regression always has the same."""
+    return [run.record.data.get(k) for k in HASHES] if isinstance(run.record, Record) else []
 
 
 def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:

@@ -14,7 +14,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spinal_repro.io import printable
-from spinal_repro.paper.cells import Published
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import Judged, tally
@@ -56,7 +55,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tone=tone, symbols=SYMBOLS, published=_published)
+    environment.globals.update(tone=tone, symbols=SYMBOLS)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
     groups = dict.fromkeys(item.claim.group for item in judged)
@@ -120,7 +119,7 @@ def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
                 "result": result,
                 "values": accuracy.row(result) | setting,
                 "number": accuracy.number(result.unit),
-                "size": _size(index.counts[name]) if name in index.counts else None,
+                "counts": index.counts.get(name),
                 "config": _config(result),
             }
             rows.append(row)
@@ -135,21 +134,6 @@ def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
             }
         )
     return tables
-
-
-def _size(counts: Mapping[str, int]) -> str:
-    return (
-        f"head {counts['head_parameters']:,} parameters, {counts['head_multiplications']:,} "
-        f"multiplications; whole network {counts['total_parameters']:,} and "
-        f"{counts['total_multiplications']:,}"
-    )
-
-
-def _published(entry: Published) -> str:
-    value = "number not found" if entry.value is None else f"{entry.value:g} {entry.unit}"
-    epochs = "" if entry.epochs is None else f", {entry.epochs} epochs"
-    source = f"; {entry.source}" if entry.source else ""
-    return f"{value} ({entry.metric}, {entry.selection}{epochs}; {entry.confidence}{source})"
 
 
 def _config(result: ResultGroup) -> str:

@@ -94,8 +94,8 @@ def regression(index: ResultsIndex) -> "Figure | None":
         _draw_mean(panel, result, row)
         panel.plot(result.published_value, row, **common.PUBLISHED)
     panel.set_xscale("log")
-    for place in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
-        place(LogFormatter(minor_thresholds=(2, 0.5)))
+    for choose in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+        choose(LogFormatter(minor_thresholds=(2, 0.5)))
     common.name_rows(panel, [f"{result.cell.title}, n = {result.n}" for result in results])
     panel.set_xlabel("Lowest mean square error of a last mini-batch, in 1e-3")
     common.head_legend(figure, results, published=True)
