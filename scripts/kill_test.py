@@ -28,6 +28,7 @@ from safetensors.torch import load_file
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import EXIT_INTERRUPTED
+from spinal_repro.records.convert import to_plain
 from spinal_repro.records.store import read_record
 from spinal_repro.training import engine
 from spinal_repro.training.checkpoint import Interrupted
@@ -105,7 +106,7 @@ def results(folder: Path) -> dict[str, Any]:
     for index, state in last["optimizer"]["state"].items():
         tensors.update({f"{index} {key}": tensor for key, tensor in state.items()})
     return {
-        **{k: v for k, v in read_record(folder / "record.json").items() if k not in TIMES},
+        **{k: v for k, v in to_plain(read_record(folder / "record.json")).items() if k not in TIMES},
         "predictions.npz": (folder / "predictions.npz").read_bytes(),
         **{name: tensor.numpy().tobytes() for name, tensor in tensors.items()},
     }

@@ -34,7 +34,8 @@ class Without:
 sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 import pkgutil, spinal_repro
 for module in pkgutil.walk_packages(spinal_repro.__path__, "spinal_repro."):
-    __import__(module.name)
+    if not module.name.startswith("spinal_repro.search"):  # needs Optuna
+        __import__(module.name)
 from spinal_repro.cli.train import main
 sys.argv = ["spinal-train", "data.limit=60", "recipe.epochs=1", "runtime.device=cpu"]
 main()

@@ -137,7 +137,7 @@ def test_other_images_are_not_passed_off_as_those_of_the_run(
         (["eval", "{run}", "--confusion", "x.weird"], "ends in .png, not x.weird"),
         (["eval", "{run}", "--confusion", "folder.png"], "folder.png is a folder"),
         (["predict", "{run}", "{image}", "--top", "0"], "1 or more"),
-        (["predict", "{run}", "{image}", "--device", "tpu"], "not a device"),
+        (["predict", "{run}", "{image}", "--device", "tpu"], "unknown runtime.device"),
     ],
 )
 def test_refusals(trained_folder, tmp_path, monkeypatch, capsys, arguments, message):
@@ -188,9 +188,9 @@ def cut(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edit_record(lambda r: r.data.update(classes=["a"] * 11)), "names 11 classes"),
-        (edit_record(lambda r: r.data["normalisation"].update(std=[0.0])), "std in .* above 0"),
-        (edit_record(lambda r: r.data.pop("normalisation")), "normalisation"),
+        (edit_record(lambda r: r["data"].update(classes=["a"] * 11)), "names 11 classes"),
+        (edit_record(lambda r: r["data"]["normalisation"].update(std=[0.0])), "std in .* above 0"),
+        (edit_record(lambda r: r["data"].pop("normalisation")), "normalisation"),
         (edit_config("lr: ", "lr: 1"), "is not the configuration of"),
         (edit_config("recipe:", "recipe"), r"config\.yaml"),
         (edit_config("schema_version: 1", "schema_version: 2"), r"config\.yaml.*version"),

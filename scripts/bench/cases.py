@@ -95,9 +95,11 @@ def make_case(
     model: str, head: str, precision: str, device: torch.device, data: str | None
 ) -> Case:
     """Build a case on published images if they are there, else on noise of the same shape."""
+    quadrants = model == "resnet18_thin" and head == "spinal"
     config = compose(
         [
             *(f"dataset={MODELS[model]}", f"model={model}", f"head={head}", "protocol=paper"),
+            *(["model.pool=2"] if quadrants else []),  # as published
             *(f"runtime.precision={precision}", f"runtime.device={device.type}"),
         ]
     )

@@ -102,7 +102,7 @@ def _main(arguments: Sequence[str]) -> int:
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         _complain(format_hydra_error(error))
         return EXIT_USAGE
-    except OSError as error:  # a folder or file that was named; a run's own are caught below it
+    except OSError as error:  # of a folder or file on the command line
         _complain(error_message(error))
         return EXIT_USAGE
     except KeyboardInterrupt as error:
@@ -111,9 +111,7 @@ def _main(arguments: Sequence[str]) -> int:
     except Exception as error:
         if launcher == OWN and not isinstance(error, JobError):
             raise
-        _complain(
-            f"not all runs finished ({error_message(error)}); spinal status shows how each ended"
-        )
+        _complain(f"some runs did not finish ({error_message(error)}); see: spinal status")
         return EXIT_FAILED
     return exit_code
 

@@ -1,4 +1,4 @@
-"""Whether a configuration can be trained at all, found out without data, weights or a device."""
+"""A check of a configuration before training, without data, weights or a device."""
 
 import dataclasses
 from pathlib import Path
@@ -13,10 +13,10 @@ from spinal_repro.training.optim import LR_RULES, build_optimizer
 
 
 def check_parts(config: Config) -> None:
-    """Build everything that a run is made of, on PyTorch's device without memory.
+    """Build model, optimizer, learning-rate rule and augmentations on the meta device.
 
-    Weights are not loaded, so a file or a name of weights that does not exist is not found out.
-    Anyone's own folder of images is counted, since the classes come from there.
+    Weights are not loaded: a wrong file or name of weights is found when the run starts. The
+    user's own folder of images is read for its classes.
     """
     options = {key: value for key, value in config.model.options.items() if key != "pretrained"}
     component = dataclasses.replace(config.model, options=options)
