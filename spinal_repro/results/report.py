@@ -55,7 +55,8 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tone=tone, symbols=SYMBOLS)
+    environment.globals.update(tone=tone, symbols=SYMBOLS, number=accuracy.number)
+    environment.globals.update(columns=_columns, row=_row, config=_config)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
     groups = dict.fromkeys(item.claim.group for item in judged)
@@ -64,7 +65,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         progress=_progress(index),
         claims={name: [j for j in judged if j.claim.group == name] for name in groups},
         verdicts=list(verdicts.RULES),
-        tables=_tables(index),
+        index=index,
         pairs={"columns": _pick(pairs.COLUMNS, SHOWN_PAIRS), "rows": paired},
         sizes={"columns": _pick(sizes.COLUMNS, SHOWN_SIZES), "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
@@ -102,38 +103,12 @@ def _progress(index: ResultsIndex) -> str:
     )
 
 
-def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
-    """The tables of the paper, with a row for each result."""
-    tables = []
-    for key, results in index.by_table().items():
-        columns = _pick(accuracy.columns(key, results[0].unit), SHOWN)
-        rows: list[dict[str, Any]] = []
-        seen: set[str] = set()
-        for result in results:
-            name = result.cell.name
-            again = f"-{len(rows)}" if name in seen else ""
-            seen.add(name)
-            setting = {"protocol": result.setting} if result.runs else {}
-            row = {
-                "id": f"cell-{name.replace('/', '-')}{again}",
-                "result": result,
-                "values": accuracy.row(result) | setting,
-                "number": accuracy.number(result.unit),
-                "counts": index.counts.get(name),
-                "config": _config(result),
-            }
-            rows.append(row)
-        ran = len({result.cell.name for result in results if result.runs})
-        tables.append(
-            {
-                "key": key,
-                "title": index.titles[key],
-                "ran": f"{ran} of {len(seen)} cells run",
-                "columns": [Column("title", "Cell"), *columns],
-                "rows": rows,
-            }
-        )
-    return tables
+def _columns(table: str, unit: str) -> list[Column]:
+    return [Column("title", "Cell"), *_pick(accuracy.columns(table, unit), SHOWN)]
+
+
+def _row(result: ResultGroup) -> dict[str, Any]:
+    return accuracy.row(result) | ({"protocol": result.setting} if result.runs else {})
 
 
 def _config(result: ResultGroup) -> str:

@@ -31,11 +31,9 @@ def summary(index: ResultsIndex) -> "Figure | None":
     figure, axes = common.new_figure(9.5, 1.5 + 1.6 * common.ROW * len(rows))
     panel = axes[0][0]
     for row, cell in enumerate(rows):
-        for value, style, shift in (
-            (published(cell), BEST, -0.2),
-            (cell.reference and cell.reference.value, REFERENCE, 0.2),
-        ):
-            assert value is not None
+        best, reference = published(cell), cell.reference and cell.reference.value
+        for value, style, shift in ((best, BEST, -0.2), (reference, REFERENCE, 0.2)):
+            assert isinstance(value, float)
             panel.barh(row + shift, 100 - value, 0.38, **style)
             _label(panel, 100 - value, row + shift, f"{value:.2f}", distance=4)
         ran = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
