@@ -16,9 +16,7 @@ REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells tha
 def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[ResultGroup]:
     """Group records into equal runs of each cell; records that name no cell are left out.
 
-    Returns:
-        In the order of the cells, at least one group each: protocol ``paper`` first, then by the
-        number of differences from the cell.
+    Each cell has at least one group: protocol ``paper`` first, then by the number of differences.
     """
     by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
@@ -45,8 +43,7 @@ def cell_of(record: Record, cells: Mapping[str, Cell]) -> Cell | None:
 def own_runs(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[Record]:
     """Select the records of runs that name none of the cells."""
     by_name = {cell.name: cell for cell in cells}
-    runs = [record for record in records if isinstance(record, Record)]
-    return [record for record in runs if cell_of(record, by_name) is None]
+    return [r for r in records if isinstance(r, Record) and cell_of(r, by_name) is None]
 
 
 def _run(cell: Cell, record: Record) -> Run:

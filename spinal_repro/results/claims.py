@@ -1,7 +1,6 @@
-"""Checkable sentences of the paper, and the verdicts on them.
+"""Checkable sentences of the paper, and the verdicts on them, from records and counts alone.
 
-A file of ``configs/claims`` is a group of claims. Rules are functions of `results.rules`; what they
-return is computed from records and counts alone.
+A file of ``configs/claims`` is a group of claims.
 """
 
 from collections import Counter

@@ -38,11 +38,7 @@ class ResultsIndex:
         return self.cells[name]
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
-        """Groups of equal runs of a cell, the fewest differences first.
-
-        Args:
-            protocol: None for all, the paper's first.
-        """
+        """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
         cell = self.cell(name)
         known = [r for r in self.results if r.cell.name == cell.name and r.runs]
         return [r for r in known if protocol in (None, r.protocol)]
@@ -112,11 +108,7 @@ def index_results(
 
 
 def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
-    """Group records by cell and index them.
-
-    Args:
-        counts: File of ``spinal params --cells``; need not exist.
-    """
+    """Group records by cell and index them; ``counts`` is of ``spinal params --cells``, if any."""
     counted = {}
     if counts.is_file():
         try:

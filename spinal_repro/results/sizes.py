@@ -15,11 +15,9 @@ COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "tota
 
 
 def cell_counts(results: Sequence[ResultGroup], counted: Mapping[str, Counts]) -> dict[str, Counts]:
-    """Return the counts of each cell's model; their ``source`` is ``records`` or ``model``.
+    """Return the counts of each cell's model, from its records, else from ``counted``.
 
-    Args:
-        results: Of all cells; runs that differ in more than their length do not count.
-        counted: Counts by cell, of models built for counting.
+    Runs that differ in more than their length do not count.
     """
     found: dict[str, Counts] = {}
     for result in results:

@@ -63,13 +63,9 @@ def draw_point(
     place: float,
     vertical: bool = False,
 ) -> None:
-    """Draw a value with its interval, in the colour and marker of the head.
+    """Draw a value (along y if vertical) with its interval at a place on the other axis.
 
-    Open markers are results with a reduced budget or a changed recipe.
-
-    Args:
-        place: On the other axis.
-        vertical: Whether values are along y.
+    Colour and marker are those of the head; open markers have a reduced budget or changed recipe.
     """
     low, high = interval or (value, value)
     colour, marker, _ = HEADS[of.cell.head_kind]

@@ -30,7 +30,6 @@ def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False)
     """Every cell is better than its counterpart: the interval of the paired difference says so.
 
     Args:
-        cells: Names or patterns of cells that have a counterpart.
         below: Claim the opposite.
     """
     parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
@@ -53,7 +52,6 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
     contradicted where it lies wholly outside.
 
     Args:
-        cells: Names or patterns of cells that have a counterpart.
         margin: In the unit of the published numbers.
     """
     parts = []
@@ -76,9 +74,6 @@ def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement
 
     Supported where that many intervals of paired differences say so, contradicted where too many
     say the opposite.
-
-    Args:
-        cells: Names or patterns of cells that have a counterpart.
     """
     compared = findings.with_counterpart(cells)
     parts = [compare(findings, cell) for cell in compared]
@@ -102,11 +97,7 @@ def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement
 
 @RULES.register("most_above")
 def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
-    """More than half of the cells are better than their counterparts (as `wins_of`).
-
-    Args:
-        cells: Names or patterns; those without a counterpart are left out.
-    """
+    """More than half of the cells are better than their counterparts (as `wins_of`)."""
     found = findings.with_counterpart(cells)
     return wins_of(findings, cells=[cell.name for cell in found], wins=len(found) // 2 + 1)
 

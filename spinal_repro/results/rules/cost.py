@@ -49,7 +49,6 @@ def counts_reduction(
 
     Args:
         cell: The cheaper one.
-        quantity: One of `QUANTITIES`.
         percent: None for any reduction.
         tolerance: In percentage points; half a unit of the published figure's last digit unless
             the claim says why not.
@@ -80,7 +79,6 @@ def counts_values(
     """Both cells have the claimed numbers, within rounding.
 
     Args:
-        quantity: One of `QUANTITIES`.
         claimed: Of ``against`` and of ``cell``.
         tolerance: Half a unit of the last digit of each.
     """
@@ -110,8 +108,6 @@ def fraction_of_networks_cheaper(
     Networks with equal backbones and counts, on whatever data set, count once.
 
     Args:
-        cells: Names or patterns; those without a counterpart are left out.
-        quantity: One of `QUANTITIES`.
         every: Claim all of them, not more than half.
         against: Other counterparts, by cell.
     """

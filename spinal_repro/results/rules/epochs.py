@@ -44,12 +44,7 @@ def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]
 def _paired_curves(
     findings: ResultsIndex, cells: list[str], quantity: str
 ) -> tuple[list[Curve], list[Curve]]:
-    """Curves of a cell's runs and of its counterpart's, with the same seeds, equally long.
-
-    Args:
-        cells: Cells of the same training with different numbers of epochs; the one with the
-            longest curves is taken.
-    """
+    """Curves of a cell's runs and of its counterpart's, with the same seeds, equally long."""
     best: tuple[list[Curve], list[Curve]] = ([], [])
     longest = 0
     for cell in findings.with_counterpart(cells):
@@ -75,7 +70,6 @@ def above_at_each_epoch(
 
     Args:
         cells: Of the same training with different numbers of epochs; the longest is taken.
-        quantity: ``accuracy`` or ``loss``.
         epochs: With fewer, the verdict is at most inconclusive.
     """
     ours, theirs = _paired_curves(findings, cells, quantity)
@@ -106,7 +100,6 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
     A run that never reaches it counts as one epoch more than it had.
 
     Args:
-        cells: As in `above_at_each_epoch`.
         level: Test accuracy in percent.
         epochs: With fewer, the verdict is at most inconclusive unless every run reached the level.
     """
@@ -133,6 +126,6 @@ def _by_curves(verdict: Verdict, evidence: str, n: int, ran: int, wanted: int) -
     """Judge ``n`` pairs; inconclusive if they are too few or shorter than wanted."""
     if n < MIN_RUNS or ran < wanted:
         verdict = Verdict.INCONCLUSIVE
-    if ran < wanted:
-        return Judgement(verdict, f"{evidence}; {REDUCED}: {ran} of {wanted} epochs", n, REDUCED)
-    return Judgement(verdict, evidence, n)
+    if ran >= wanted:
+        return Judgement(verdict, evidence, n)
+    return Judgement(verdict, f"{evidence}; {REDUCED}: {ran} of {wanted} epochs", n, REDUCED)
