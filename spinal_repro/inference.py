@@ -53,11 +53,7 @@ class Trained:
 
 
 def load_run(folder: Path, device: str = "auto") -> Trained:
-    """Load a finished run from its ``config.yaml``, ``record.json`` and ``best.safetensors``.
-
-    Args:
-        device: As ``runtime.device``.
-    """
+    """Load a finished run from its ``config.yaml``, ``record.json`` and ``best.safetensors``."""
     path = folder / RECORD
     if not path.is_file():
         raise UserError(
@@ -68,12 +64,8 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     config = _config(folder, record)
     keep_freed_memory()
     place = resolve_device(device)
-    size = config.input_size
-    model = build_model(
-        config.dataset, config.model, config.head, image_size=size, load_weights=False
-    )
     weights = folder / "best.safetensors"
-    load_whole(model, read_tensors(weights), str(weights))
+    model = build_trained(config, read_tensors(weights), str(weights))
     constants = record.data.get("normalisation") or {}
     if not {"mean", "std"} <= constants.keys():
         raise UserError(f"{path} has no data.normalisation with mean and std")
@@ -83,7 +75,17 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
         raise UserError(f"{path} names {len(names)} classes, but the model has {outputs} outputs")
     names += [str(number) for number in range(len(names), outputs)]
     mean, std = constants["mean"], constants["std"]
-    return Trained(folder, config, record, model.to(place).eval(), names, mean, std, place)
+    return Trained(folder, config, record, model.to(place), names, mean, std, place)
+
+
+def build_trained(config: Config, weights: dict[str, Tensor], source: str) -> nn.Module:
+    """Build the model of a run with its weights, in evaluation mode on the CPU."""
+    size = config.input_size
+    model = build_model(
+        config.dataset, config.model, config.head, image_size=size, load_weights=False
+    )
+    load_whole(model, weights, source)
+    return model.eval()
 
 
 def _config(folder: Path, record: Record) -> Config:
@@ -164,9 +166,8 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
     dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)
     split = split_dataset(dataset, config.protocol, config.data.limit)
     if not len(getattr(split, part)):
-        why = f"protocol {config.protocol.name} holds none out"
-        if part == "test":
-            why = "it was trained with data.test=false"
+        none_out = f"protocol {config.protocol.name} holds none out"
+        why = "it was trained with data.test=false" if part == "test" else none_out
         raise UserError(f"this run has no {part} images: {why}")
     batches = batches_of(
         dataset,
@@ -186,10 +187,9 @@ def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batch
 
 
 def runs_folder(folder: Path, config: Config) -> Path:
-    """Find the folder of runs, for caches, by the place of a run folder.
+    """Find the folder of runs, for caches: here, not ``config.runs`` of another machine.
 
-    ``config.runs`` may name a folder of another machine. A run folder that was moved alone gets
-    its caches inside.
+    A run folder that was moved alone has its caches inside.
     """
     place = folder.resolve()
     return place.parents[2] if place.parts[-3:] == config.run_dir.parts[-3:] else place

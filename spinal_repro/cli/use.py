@@ -123,18 +123,19 @@ def print_export(given: argparse.Namespace) -> None:
     The file is read back and compared with the trained model on images of the test part. If they
     differ, nothing is written.
     """
-    from spinal_repro.export import check_libraries, export_run
+    from spinal_repro.export import FORMATS, check_libraries, export_run
     from spinal_repro.inference import load_run
 
     check_libraries(given.to)  # before anything is loaded
     trained = load_run(given.run, "cpu")
-    done = export_run(trained, given.to, given.out or given.run / "export" / given.to, given.root)
-    if not done.same_data:
+    out = given.out or given.run / "export" / given.to
+    parity, same_data = export_run(trained, given.to, out, given.root)
+    if not same_data:
         print("warning: compared on other images than those of the run", file=sys.stderr)
-    parity = done.parity
+    file = out / FORMATS[given.to].file
     print(
-        f"{done.file}: {done.file.stat().st_size:,} bytes; on {parity.images} test images logits "
+        f"{file}: {file.stat().st_size:,} bytes; on {parity.images} test images logits "
         f"differ from the trained model's by at most {parity.difference:.3g}, {parity.agree} "
         f"images get the same class"
     )
-    print(f"model card: {done.file.with_name('model_card.md')}")
+    print(f"model card: {out / 'model_card.md'}")

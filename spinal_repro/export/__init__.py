@@ -1,6 +1,6 @@
 """Trained models as files for other programs, checked, with a model card."""
 
 from spinal_repro.export.formats import FORMATS, load_safetensors
-from spinal_repro.export.write import Exported, check_libraries, export_run
+from spinal_repro.export.write import check_libraries, export_run
 
-__all__ = ["FORMATS", "Exported", "check_libraries", "export_run", "load_safetensors"]
+__all__ = ["FORMATS", "check_libraries", "export_run", "load_safetensors"]

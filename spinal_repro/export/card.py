@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from spinal_repro import __version__
 from spinal_repro.data.catalog import entry_for
@@ -25,12 +26,6 @@ class Parity:
     agree: int  # images with the same first class
 
 
-class Code(str):
-    """Text that the card shows without escaping."""
-
-    __slots__ = ()
-
-
 def preprocessing(trained: Trained) -> dict[str, Any]:
     """Describe what an image goes through before the model sees it."""
     config, preprocessing = trained.config, trained.config.preprocessing("eval")
@@ -41,8 +36,8 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
         "crop": preprocessing.size,
         "transpose": config.dataset.source == "emnist",  # its files hold them transposed (Q17)
         "scale": 1 / 255,
-        "mean": [float(value) for value in trained.mean],
-        "std": [float(value) for value in trained.std],
+        "mean": list(map(float, trained.mean)),
+        "std": list(map(float, trained.std)),
         "size": config.input_size,
         "channels": config.dataset.channels,
     }
@@ -82,13 +77,13 @@ def model_card(trained: Trained, to: str, parity: Parity, sums: Mapping[str, str
         to=to,
         parity=parity,
         sums=sums,
-        Code=Code,
+        Code=Markup,  # shown as it is
     )
 
 
 def _escaped(value: Any) -> Any:
-    if isinstance(value, Code):
-        return str(value)
+    if isinstance(value, Markup):
+        return value
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, int) and not isinstance(value, bool):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -16,9 +17,9 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from spinal_repro.errors import UserError
+from spinal_repro.inference import build_trained
 from spinal_repro.io import parse_json, write_atomic
-from spinal_repro.models.classifier import build_model
-from spinal_repro.models.pretrained import load_whole, read_tensors
+from spinal_repro.models.pretrained import read_tensors
 from spinal_repro.records.record import stored_config
 
 Compute = Callable[[Tensor], Tensor]
@@ -35,20 +36,15 @@ class Format:
 
 
 def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch")
-    return torch.export.export(model, (example,), dynamic_shapes=({0: batch},))
+    shapes = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(model, (example,), dynamic_shapes=shapes)
 
 
 def _write_onnx(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
+    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter about itself
-        program = torch.onnx.export(
-            _exported(model, example),
-            input_names=["images"],
-            output_names=["logits"],
-            dynamo=True,
-            verbose=False,
-        )
+        program = torch.onnx.export(_exported(model, example), **names, dynamo=True, verbose=False)
     assert program is not None
     program.model.metadata_props.update(text)
     program.save(path)
@@ -67,36 +63,26 @@ def _write_program(model: nn.Module, example: Tensor, text: Mapping[str, str], p
     write_atomic(path, buffer.getvalue())
 
 
-def _load_program(path: Path) -> Compute:
-    return torch.export.load(path).module()
-
-
 def _write_tensors(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
     tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
     save_file(tensors, path, metadata=dict(text))
 
 
 def load_safetensors(path: str | Path) -> nn.Module:
-    """Build the model of an exported safetensors file, in evaluation mode.
-
-    The file was written by `spinal export --to safetensors`; its run folder is not needed.
-    """
+    """Build the model of a file of `spinal export --to safetensors`, in evaluation mode."""
     tensors = read_tensors(Path(path))
     with safe_open(path, framework="pt") as file:
         text = file.metadata() or {}
     if "config" not in text:
         raise UserError(f"{path} was not written by `spinal export --to safetensors`")
     config = stored_config(parse_json(text["config"], str(path)))
-    size = config.input_size
-    model = build_model(
-        config.dataset, config.model, config.head, image_size=size, load_weights=False
-    )
-    load_whole(model, tensors, str(path))
-    return model.eval()
+    return build_trained(config, tensors, str(path))
 
 
 FORMATS = {
     "onnx": Format("model.onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript", "onnxruntime")),
-    "torch_export": Format("model.pt2", _write_program, _load_program),
+    "torch_export": Format(
+        "model.pt2", _write_program, lambda path: torch.export.load(path).module()
+    ),
     "safetensors": Format("model.safetensors", _write_tensors, load_safetensors),
 }

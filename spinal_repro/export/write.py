@@ -1,10 +1,9 @@
 """Writes the model of a finished run and its card, after a check that both models agree."""
 
 import contextlib
-import hashlib
 import importlib.util
 import tempfile
-from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import torch
@@ -19,15 +18,6 @@ IMAGES, BATCH = 64, 24  # images compared; the first one alone, the others in ba
 TOLERANCE = 1e-4  # relative to the largest logit, or to 1: kernels differ in rounding
 
 
-@dataclass(frozen=True)
-class Exported:
-    """Result of `export_run`."""
-
-    file: Path
-    parity: Parity
-    same_data: bool  # whether the images compared are those of the run
-
-
 def check_libraries(to: str) -> None:
     """Refuse a format whose libraries are not installed."""
     missing = [name for name in FORMATS[to].libraries if importlib.util.find_spec(name) is None]
@@ -36,7 +26,9 @@ def check_libraries(to: str) -> None:
         raise UserError(f"--to {to} needs {names}: pip install 'spinal-repro[export]'")
 
 
-def export_run(trained: Trained, to: str, out: Path, root: str | None = None) -> Exported:
+def export_run(
+    trained: Trained, to: str, out: Path, root: str | None = None
+) -> tuple[Parity, bool]:
     """Write the model of a run in another format, checked on images of its test part.
 
     If anything fails, nothing is written.
@@ -44,8 +36,10 @@ def export_run(trained: Trained, to: str, out: Path, root: str | None = None) ->
     Args:
         trained: A run, loaded on the CPU.
         to: A name in `FORMATS`.
-        out: The folder to write to; created if it does not exist.
         root: The data folder; None for that of the run.
+
+    Returns:
+        How close both models are, and whether the images compared are those of the run.
     """
     check_libraries(to)
     batches, same_data = part_of(trained, "test", root)
@@ -54,10 +48,10 @@ def export_run(trained: Trained, to: str, out: Path, root: str | None = None) ->
     form = FORMATS[to]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as folder:
-            new = Path(folder) / form.file
-            _write(trained, to, images[:2], new)
-            parity = compare(trained.model, form.load(new), images)
+        with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as name:
+            folder = Path(name)
+            _write(trained, to, images[:2], folder / form.file)
+            parity = compare(trained.model, form.load(folder / form.file), images)
             if not parity.difference <= parity.allowed:
                 raise UserError(
                     f"not exported: on {parity.images} test images the logits of the {to} model "
@@ -65,16 +59,16 @@ def export_run(trained: Trained, to: str, out: Path, root: str | None = None) ->
                     f"({parity.allowed:.3g} allowed); {parity.images - parity.agree} images get "
                     f"another class"
                 )
-            sums = {path.name: _sha256(path) for path in sorted(Path(folder).iterdir())}
-            card = Path(folder) / CARD
-            card.write_text(model_card(trained, to, parity, sums))
-            _move(Path(folder), out)
+            files = sorted(folder.iterdir())
+            sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
+            (folder / CARD).write_text(model_card(trained, to, parity, sums))
+            _move(folder, out)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error_message(error)}") from error
     finally:
         with contextlib.suppress(OSError):  # removes only an empty folder
             out.rmdir()
-    return Exported(out / form.file, parity, same_data)
+    return parity, same_data
 
 
 def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
@@ -85,9 +79,8 @@ def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
         raise
     except Exception as error:  # exporters fail in many ways
         first = (str(error).strip().splitlines() or [""])[0]
-        raise UserError(
-            f"this model cannot be written as {to} ({type(error).__name__}: {first})"
-        ) from error
+        why = f"{type(error).__name__}: {first}"
+        raise UserError(f"this model cannot be written as {to} ({why})") from error
 
 
 def compare(model: Compute, written: Compute, images: Tensor) -> Parity:
@@ -111,8 +104,3 @@ def _move(folder: Path, out: Path) -> None:
     for path in sorted(folder.iterdir(), key=lambda path: path.name == CARD):
         path.chmod(mode)
         path.replace(out / path.name)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,20 +4,27 @@ from collections.abc import Callable, Iterable
 from statistics import fmean
 from typing import Any
 
+from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
 from spinal_repro.results.outcomes import BEST_ON_TEST, LOWEST, ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule
 
 
-def identify(result: ResultGroup) -> dict[str, Any]:
-    """The values of `WHO`, `PROTOCOL`, `DEVICE`, ``n`` and `MARKS`."""
-    cell, runs = result.cell, result.runs
+def who(cell: Cell) -> dict[str, Any]:
+    """The values of `WHO`."""
     return {
         "cell": cell.name,
         "dataset": cell.dataset,
         "backbone": cell.backbone,
         "head": cell.head,
+    }
+
+
+def identify(result: ResultGroup) -> dict[str, Any]:
+    """The values of `WHO`, `PROTOCOL`, `DEVICE`, ``n`` and `MARKS`."""
+    cell, runs = result.cell, result.runs
+    return who(cell) | {
         "protocol": result.protocol if runs else None,
         "device": f"{runs[0].device} {runs[0].precision}" if runs else None,
         "n": result.n,
@@ -56,7 +63,7 @@ def row(result: ResultGroup) -> dict[str, Any]:
 def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
     """Compare epochs selected on the test set, on a validation part, and the last epoch.
 
-    Results are left out that have no runs, or did not read the test set after every epoch.
+    Only of results that read the test set after every epoch.
     """
     found = []
     for result in results:
@@ -68,35 +75,25 @@ def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
         chosen = [run.last if on_test else run.selected for run in runs]
         gains = [best - other for best, other in zip(highest, chosen, strict=True)]
         low, high = statistics.mean_interval(gains) if len(gains) > 1 else (None, None)
-        found.append(
-            identify(result)
-            | {
-                "best_on_test": fmean(highest),
-                "by_validation": None if on_test else fmean(chosen),
-                "last": fmean(run.last for run in runs),
-                "gain": fmean(gains),
-                "low": low,
-                "high": high,
-            }
-        )
-    return found
-
-
-def by_table(results: Iterable[ResultGroup]) -> dict[str, list[ResultGroup]]:
-    """Sort results into their tables."""
-    found: dict[str, list[ResultGroup]] = {}
-    for result in results:
-        found.setdefault(result.cell.table, []).append(result)
+        numbers = {
+            "best_on_test": fmean(highest),
+            "by_validation": None if on_test else fmean(chosen),
+            "last": fmean(run.last for run in runs),
+            "gain": fmean(gains),
+            "low": low,
+            "high": high,
+        }
+        found.append(identify(result) | numbers)
     return found
 
 
 def decimals(unit: str) -> int:
-    """Return how many digits are shown after the point."""
+    """Digits after the point of numbers in percent or 1e-3."""
     return 2 if unit == "%" else 3
 
 
 def number(unit: str, sign: str = "") -> Callable[[Any], str]:
-    """Return what writes numbers of a unit."""
+    """Formatter of numbers of a unit."""
     return f"{{:{sign}.{decimals(unit)}f}}".format
 
 

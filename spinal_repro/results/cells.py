@@ -1,47 +1,31 @@
 """Grouping records by published cell: a record belongs to the cell that it names."""
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.records.compare import (
-    BUDGET,
-    CELLS,
-    EPOCHS,
-    Difference,
-    differences,
-)
+from spinal_repro.paper.cells import Cell
+from spinal_repro.records.compare import BUDGET, CELLS, EPOCHS, Difference, differences
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
-
-COMPARED = ("dataset", "model", "head", "recipe", "protocol", "data")
 REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells that name no others
-Known = dict[str, tuple[Difference, ...]]
 
 
-def group_records_by_cell(
-    cells: Sequence["Cell"], records: Iterable[AnyRecord]
-) -> list[ResultGroup]:
+def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[ResultGroup]:
     """Group records into equal runs of each cell; records that name no cell are left out.
 
-    Returns:
-        In the order of the cells, at least one group each: protocol ``paper`` first, then by the
-        number of differences from the cell.
+    Each cell has at least one group: protocol ``paper`` first, then by the number of differences.
     """
     by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
-    known: Known = {}
     for record in records:
         if isinstance(record, RegressionRecord):
             for cell in cells:
                 runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
         elif (named := cell_of(record, by_name)) is not None:
-            runs[named.name].append((record.protocol, _run(named, record, known)))
+            runs[named.name].append((record.protocol, _run(named, record)))
     results = {cell.name: _groups(cell, runs[cell.name]) for cell in cells}
     for cell in cells:
         if cell.best_of and not runs[cell.name]:
@@ -50,21 +34,21 @@ def group_records_by_cell(
     return [result for cell in cells for result in results[cell.name]]
 
 
-def cell_of(record: Record, cells: Mapping[str, "Cell"]) -> "Cell | None":
+def cell_of(record: Record, cells: Mapping[str, Cell]) -> Cell | None:
     """Find the cell that a record names, if it is one of these."""
     named = cells.get(record.cell or "")
     return None if named is None or named.compose is None else named
 
 
-def own_runs(cells: Sequence["Cell"], records: Iterable[AnyRecord]) -> list[Record]:
+def own_runs(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[Record]:
     """Select the records of runs that name none of the cells."""
     by_name = {cell.name: cell for cell in cells}
-    runs = [record for record in records if isinstance(record, Record)]
-    return [record for record in runs if cell_of(record, by_name) is None]
+    return [r for r in records if isinstance(r, Record) and cell_of(r, by_name) is None]
 
 
-def _run(cell: "Cell", record: Record, known: Known) -> Run:
+def _run(cell: Cell, record: Record) -> Run:
     test, selection = record.test, record.selection
+    assert cell.config is not None
     if test is None:
         raise UserError(f"the run {record.run} has no test accuracy (data.test=false)")
     best = test.best_on_test
@@ -78,21 +62,11 @@ def _run(cell: "Cell", record: Record, known: Known) -> Run:
         last=100 * test.last.correct / test.last.count,
         best_on_test=None if best is None else round(100 * best.accuracy, 10),
         validation=round(100 * selection.accuracy, 10) if selection.on == "val" else None,
-        differences=_differences(cell, record.config, known),
+        differences=differences(record.config, cell.config),
     )
 
 
-def _differences(cell: "Cell", config: dict[str, Any], known: Known) -> tuple[Difference, ...]:
-    """Differences from the cell, which are the same for all seeds."""
-    settings = json.dumps([config.get(group) for group in COMPARED], sort_keys=True)
-    key = f"{cell.name} {settings}"
-    if key not in known:
-        assert cell.config is not None
-        known[key] = differences(config, cell.config)
-    return known[key]
-
-
-def _regression_runs(cell: "Cell", record: RegressionRecord) -> list[Run]:
+def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     """Runs of a regression record that count for a cell, at its number of epochs or below."""
     wanted = cell.regression
     if wanted is None:
@@ -127,7 +101,7 @@ def _regression_runs(cell: "Cell", record: RegressionRecord) -> list[Run]:
     ]
 
 
-def _groups(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
+def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
     """Put equal runs together; of runs with the same seed the first counts."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
@@ -145,7 +119,7 @@ def _groups(cell: "Cell", found: Iterable[tuple[str, Run]]) -> list[ResultGroup]
     ]
 
 
-def _best(cell: "Cell", others: Sequence[ResultGroup]) -> list[ResultGroup]:
+def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
     """The highest mean of other cells, by protocol; reduced unless all were run as published."""
     found = []
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):

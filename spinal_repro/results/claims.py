@@ -1,7 +1,6 @@
-"""Checkable sentences of the paper, and the verdicts on them.
+"""Checkable sentences of the paper, and the verdicts on them, from records and counts alone.
 
-A file of ``configs/claims`` is a group of claims. Rules are functions of `results.rules`; what they
-return is computed from records and counts alone.
+A file of ``configs/claims`` is a group of claims.
 """
 
 from collections import Counter
@@ -15,15 +14,14 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.records.convert import from_plain
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules import RULES, VERDICTS, Judgement
-from spinal_repro.results.rules.common import CONTRADICTED, INCONCLUSIVE, NOT_RUN, SUPPORTED
+from spinal_repro.results.rules import RULES, Judgement, Verdict
 from spinal_repro.results.tables import Column, render
 
 HEADINGS = {
-    SUPPORTED: "What holds",
-    CONTRADICTED: "What does not hold",
-    INCONCLUSIVE: "What the runs so far leave open",
-    NOT_RUN: "What is not known: not run",
+    Verdict.SUPPORTED: "What holds",
+    Verdict.CONTRADICTED: "What does not hold",
+    Verdict.INCONCLUSIVE: "What the runs so far leave open",
+    Verdict.NOT_RUN: "What is not known: not run",
 }
 
 
@@ -62,14 +60,9 @@ class Judged:
 
 
 def load_claims(folder: Path | None = None) -> list[Claim]:
-    """Load all claims, group by group.
-
-    Args:
-        folder: Of the groups' files; by default the shipped ones.
-    """
-    place = config_dir() / "claims" if folder is None else folder
+    """Load the claims of a folder, by default the shipped ones, group by group."""
     groups = []
-    for path in sorted(place.glob("*.yaml")):
+    for path in sorted((folder or config_dir() / "claims").glob("*.yaml")):
         try:
             groups.append(from_plain(Group, read_yaml(path)))
         except UserError as error:
@@ -81,7 +74,7 @@ def load_claims(folder: Path | None = None) -> list[Claim]:
 def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
     added = {"name": name, "group": group.title, "from_paper": group.from_paper}
     try:
-        claim = from_plain(Claim, {**given, **added})
+        claim = from_plain(Claim, given | added)
         if claim.rule:
             RULES.check(claim.rule, claim.parameters)
         elif not (claim.verdict and claim.evidence):
@@ -92,10 +85,10 @@ def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
 
 
 def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
-    """Decide claims."""
+    """Apply the rules of claims."""
     judged = []
     for claim in claims:
-        judgement = Judgement(claim.verdict, claim.evidence)
+        judgement = Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
         try:
             if claim.rule:
                 judgement = RULES.build(claim.rule, claim.parameters, findings)
@@ -108,38 +101,30 @@ def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
 def tally(judged: Sequence[Judged]) -> dict[str, int]:
     """Count the claims with each verdict; all verdicts, in their order."""
     found = Counter(item.judgement.verdict for item in judged)
-    return {verdict: found[verdict] for verdict in VERDICTS}
+    return {verdict: found[verdict] for verdict in Verdict}
 
 
 def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
     """Turn claims into rows of `COLUMNS`."""
     return [
-        {
-            "claim": item.claim.name,
-            "group": item.claim.group,
-            "sentence": item.claim.sentence,
-            "verdict": item.judgement.label,
-            "n": item.judgement.n,
-            "evidence": item.judgement.evidence,
-            "source": item.claim.source,
-        }
+        vars(item.claim)
+        | vars(item.judgement)
+        | {"claim": item.claim.name, "verdict": item.judgement.label}
         for item in judged
     ]
 
 
+VERDICT = (
+    "supported, contradicted, inconclusive or not run, by the rule that the claim's file names; "
+    "with a reduced budget or a changed recipe at most inconclusive"
+)
 COLUMNS = (
     Column("claim", "Claim", "its name in configs/claims"),
     Column("sentence", "Sentence"),
-    Column(
-        "verdict",
-        "Verdict",
-        "supported, contradicted, inconclusive or not run, by the rule that the claim's file "
-        "names; with a reduced budget or a changed recipe at most inconclusive",
-    ),
+    Column("verdict", "Verdict", VERDICT),
     Column("n", "n", "runs of each side (the smallest number) that the verdict rests on"),
     Column("evidence", "Evidence", "computed from records and counts"),
 )
-
 JUDGED = tuple(Column(column.key, column.title) for column in COLUMNS[1:])
 UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 
@@ -147,17 +132,18 @@ UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
 def claims_markdown(index: ResultsIndex) -> str:
     """Write the claims as a section of a Markdown page."""
     judged = judge(load_claims(), index)
-    of_paper = [item for item in judged if item.claim.from_paper]
-    own = [item for item in judged if not item.claim.from_paper]
+    ours, of_paper = (
+        [item for item in judged if item.claim.from_paper == paper] for paper in (False, True)
+    )
     parts = [
-        f"## What we found\n\nOf the paper: {_tallied(of_paper)}. "
-        f"Of our own questions: {_tallied(own)}.\n\n{COLUMNS[2].title}: {COLUMNS[2].meaning}. "
-        f"{COLUMNS[3].title}: {COLUMNS[3].meaning}."
+        f"## What we found\n\nOf the paper: {_tallied(of_paper)}. Of our own questions: "
+        f"{_tallied(ours)}.",
+        " ".join(f"{column.title}: {column.meaning}." for column in COLUMNS[2:4]),
     ]
     for verdict, heading in HEADINGS.items():
         mine = [item for item in judged if item.judgement.verdict == verdict]
         if mine:
-            columns = UNRUN if verdict == NOT_RUN else JUDGED
+            columns = UNRUN if verdict == Verdict.NOT_RUN else JUDGED
             parts += [f"### {heading} ({len(mine)})", render(columns, rows(mine), "markdown")]
     return "\n\n".join(parts)
 

@@ -60,18 +60,11 @@ def draw_confusion(
 ) -> None:
     """Write a PNG of a confusion matrix: shares of each row, counts where they fit."""
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("pictures need matplotlib: pip install 'spinal-repro[report]'") from error
-    with matplotlib.rc_context({"text.parse_math": False}):  # a folder may be called $x^$
-        _draw_confusion(counts, [printable(name) for name in classes], printable(title), path)
-
-
-def _draw_confusion(
-    counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
-) -> None:
-    from matplotlib.figure import Figure
-
+    # a dollar sign would begin a formula: a folder may be called $x^$
+    title, *classes = (printable(text).replace("$", r"\$") for text in (title, *classes))
     count = len(classes)
     side = min(3 + 0.45 * count, 16)
     figure = Figure(figsize=(side + 1, side), layout="constrained")

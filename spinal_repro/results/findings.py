@@ -5,56 +5,48 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
+from spinal_repro.paper.cells import Cell, load_cells, table_titles
 from spinal_repro.records.convert import from_plain
 from spinal_repro.records.record import AnyRecord, Natural
 from spinal_repro.results.cells import group_records_by_cell
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair, pairs
-from spinal_repro.results.sizes import cell_counts
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
+from spinal_repro.results.sizes import Counts, cell_counts
 
 
 @dataclass(frozen=True)
 class ResultsIndex:
     """Cells, groups of equal runs, pairs of FC and Spinal, and counts.
 
-    ``counts`` maps a cell's name to its counts and where they come from; some cells may be missing.
-    ``titles`` are those of the tables. All are in the paper's order.
+    ``counts`` are those of `sizes.cell_counts`; ``titles`` those of the tables. All are in the
+    paper's order.
     """
 
-    cells: Mapping[str, "Cell"]
+    cells: Mapping[str, Cell]
     results: Sequence[ResultGroup] = ()
     pairs: Sequence[Pair] = ()
-    counts: Mapping[str, tuple[Mapping[str, int], str]] = field(default_factory=dict)
+    counts: Mapping[str, Counts] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
 
-    def cell(self, name: str) -> "Cell":
+    def cell(self, name: str) -> Cell:
         """Look up a cell."""
         if name not in self.cells:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
-        """Groups of equal runs of a cell, the fewest differences first.
+        """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
+        cell = self.cell(name)
+        known = [r for r in self.results if r.cell.name == cell.name and r.runs]
+        return [r for r in known if protocol in (None, r.protocol)]
 
-        Args:
-            protocol: None for all, the paper's first.
-        """
-        known = self._by_cell.get(self.cell(name).name, ())
-        return [r for r in known if r.runs and protocol in (None, r.protocol)]
-
-    @cached_property
-    def _by_cell(self) -> dict[str, list[ResultGroup]]:
-        found: dict[str, list[ResultGroup]] = {}
-        for result in self.results:
-            found.setdefault(result.cell.name, []).append(result)
-        return found
+    def by_table(self) -> dict[str, list[ResultGroup]]:
+        """Results by table; tables without any are left out."""
+        found = {name: [r for r in self.results if r.cell.table == name] for name in self.titles}
+        return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
         """A cell beside its counterpart, or another cell, once per protocol, the paper's first.
@@ -62,12 +54,11 @@ class ResultsIndex:
         Of several pairs the one with the fewest differences from the cells, then one with the
         paper's numerics, then the one with the most seeds.
         """
+        found = self.pairs if other is None else pairs(self.results, {name: other})
         best: dict[str, Pair] = {}
-        for pair in self.pairs if other is None else pairs(self.results, {name: other}):
+        for pair in sorted(found, key=_preference, reverse=True):
             if pair.spinal.cell.name == name:
-                kept = best.setdefault(pair.spinal.protocol, pair)
-                if _preference(pair) > _preference(kept):
-                    best[pair.spinal.protocol] = pair
+                best.setdefault(pair.spinal.protocol, pair)
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
     def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
@@ -82,10 +73,9 @@ class ResultsIndex:
 
     def count(self, name: str, quantity: str) -> int | None:
         """A count of a cell's model; None where it has not been counted."""
-        counts, _ = self.counts.get(self.cell(name).name, ({}, ""))
-        return counts.get(quantity)
+        return self.counts.get(self.cell(name).name, {}).get(quantity)
 
-    def matching(self, patterns: Sequence[str]) -> list["Cell"]:
+    def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
         Another reading of a cell, e.g. as committed, matches only its full name.
@@ -100,7 +90,7 @@ class ResultsIndex:
             or (not cell.variant_of and any(fnmatchcase(name, pattern) for pattern in patterns))
         ]
 
-    def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list["Cell"]:
+    def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list[Cell]:
         """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
@@ -110,36 +100,22 @@ def _preference(pair: Pair) -> tuple[int, bool, int]:
 
 
 def index_results(
-    results: Sequence[ResultGroup],
-    counted: Mapping[str, Mapping[str, int]],
-    titles: Mapping[str, str],
+    results: Sequence[ResultGroup], counted: Mapping[str, Counts], titles: Mapping[str, str]
 ) -> ResultsIndex:
-    """Index the results of all cells.
-
-    Args:
-        counted: Counts by name of the cell; those in records have precedence.
-    """
+    """Index the results of all cells; counts in records have precedence over ``counted``."""
     cells = {result.cell.name: result.cell for result in results}
     return ResultsIndex(cells, results, pairs(results), cell_counts(results, counted), titles)
 
 
 def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
-    """Group records by cell and index them.
-
-    Args:
-        counts: See `read_counts`; need not exist.
-    """
-    from spinal_repro.paper.cells import load_cells, table_titles
-
-    results = group_records_by_cell(load_cells(), records)
-    return index_results(results, read_counts(counts) if counts.is_file() else {}, table_titles())
-
-
-def read_counts(path: Path) -> dict[str, Any]:
-    """Read counts by name of the cell, as ``spinal params --cells`` writes them."""
-    try:
-        return from_plain(dict[str, dict[str, Natural]], read_json(path))
-    except UserError as error:
-        raise UserError(
-            f"{path} cannot be used: {error}; make it again: spinal params --cells --out {path}"
-        ) from error
+    """Group records by cell and index them; ``counts`` is of ``spinal params --cells``, if any."""
+    counted = {}
+    if counts.is_file():
+        try:
+            counted = from_plain(dict[str, dict[str, Natural]], read_json(counts))
+        except UserError as error:
+            raise UserError(
+                f"{counts} cannot be used: {error}; "
+                f"make it again: spinal params --cells --out {counts}"
+            ) from error
+    return index_results(group_records_by_cell(load_cells(), records), counted, table_titles())

@@ -2,15 +2,12 @@
 
 import functools
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from spinal_repro.paper.cells import Cell, Published
 from spinal_repro.records import statistics
 from spinal_repro.records.compare import BUDGET, Difference
-from spinal_repro.records.record import AnyRecord, Record
-from spinal_repro.results.verdicts import judge, margin, rounding
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell, Published
+from spinal_repro.records.record import Accuracy, AnyRecord, Record
+from spinal_repro.results.verdicts import CHANGED, REDUCED, judge, margin, rounding
 
 LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
@@ -40,18 +37,11 @@ class Run:
     differences: tuple[Difference, ...] = ()  # from the cell
 
     @property
-    def reduced(self) -> bool:
-        """Whether the run is shorter or smaller than the cell."""
-        return any(difference.kind == BUDGET for difference in self.differences)
-
-    @property
     def identity(self) -> str | None:
-        """Identity of its configuration; None for the regression."""
         return self.record.identity if isinstance(self.record, Record) else None
 
     @property
     def selected_on_test(self) -> bool:
-        """Whether the test part selected the epoch."""
         return isinstance(self.record, Record) and self.record.selection.on == "test"
 
     def value(self, metric: str) -> float:
@@ -62,12 +52,19 @@ class Run:
             return self.validation
         return self.selected
 
+    def tested(self, metric: str) -> Accuracy | None:
+        """Counts of test images at the epoch of a metric; None for the regression."""
+        test = self.record.test if isinstance(self.record, Record) else None
+        if test is None:
+            return None
+        return test.last if metric == LAST else test.selected
+
 
 @dataclass(frozen=True)
 class ResultGroup:
     """Runs of one cell with the same protocol, device, precision and differences, by seed.
 
-    ``runs`` is empty where nothing has been run.
+    Without runs, numbers over runs are None; with a single one, so is the standard deviation.
     """
 
     cell: "Cell"
@@ -75,18 +72,16 @@ class ResultGroup:
     runs: tuple[Run, ...]
 
     @property
-    def published(self) -> "Published | None":
+    def published(self) -> Published | None:
         """The published number to compare with; its value may be unknown."""
         return self.cell.published[0] if self.cell.published else None
 
     @property
     def published_value(self) -> float | None:
-        """The published value, if it is known."""
         return None if self.published is None else self.published.value
 
     @property
     def unit(self) -> str:
-        """``%`` or ``1e-3``."""
         return "%" if self.published is None else self.published.unit
 
     @functools.cached_property
@@ -111,12 +106,10 @@ class ResultGroup:
 
     @functools.cached_property
     def values(self) -> list[float]:
-        """The reported metric of each run."""
         return [run.value(self.reported_metric) for run in self.runs]
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """Settings in which these runs differ from the cell."""
         return self.runs[0].differences if self.runs else ()
 
     @property
@@ -127,27 +120,25 @@ class ResultGroup:
 
     @property
     def setting(self) -> str:
-        """Protocol and `numerics`."""
         return f"{self.protocol}, {self.numerics}" if self.numerics else self.protocol
 
     @property
-    def reduced(self) -> bool:
-        """Whether these runs are shorter or smaller than the cell."""
-        return bool(self.runs) and self.runs[0].reduced
+    def change(self) -> str:
+        """``reduced budget`` or ``changed recipe``; empty where the runs do not differ."""
+        if any(difference.kind == BUDGET for difference in self.differences):
+            return REDUCED
+        return CHANGED if self.differences else ""
 
     @property
     def n(self) -> int:
-        """Number of runs."""
         return len(self.runs)
 
     @property
     def mean(self) -> float | None:
-        """Mean of the values; None without runs."""
         return statistics.mean(self.values) if self.runs else None
 
     @property
     def sd(self) -> float | None:
-        """Standard deviation over seeds; None below two runs."""
         return statistics.deviation(self.values) if self.n > 1 else None
 
     @property
@@ -155,35 +146,21 @@ class ResultGroup:
         """95 % interval of the mean over seeds; of one run, that of its finite test set."""
         if self.n > 1:
             return statistics.mean_interval(self.values)
-        record = self.runs[0].record if self.runs else None
-        if not isinstance(record, Record) or self.reported_metric == BEST_VALIDATION:
+        found = self.runs[0].tested(self.reported_metric) if self.runs else None
+        if found is None or self.reported_metric == BEST_VALIDATION:
             return None
-        assert record.test is not None
-        found = record.test.last if self.reported_metric == LAST else record.test.selected
         low, high = statistics.binomial_interval(found.correct, found.count)
         return 100 * low, 100 * high
 
     @property
-    def prediction(self) -> tuple[float, float] | None:
-        """95 % prediction interval of one new run; None below two runs."""
-        return statistics.prediction_interval(self.values) if self.n > 1 else None
-
-    @property
     def difference(self) -> float | None:
-        """Mean minus published value."""
         if self.mean is None or self.published_value is None:
             return None
         return self.mean - self.published_value
 
     @property
     def verdict(self) -> str:
-        """One of `verdicts.RULES`."""
         value, unit = self.published_value, self.unit
-        return judge(
-            self.values,
-            value,
-            margin=margin(self.cell.table, unit, value or 0.0),
-            rounding=rounding(unit, self.published.confidence if self.published else ""),
-            reduced=self.reduced,
-            changed=bool(self.differences) and not self.reduced,
-        )
+        confidence = self.published.confidence if self.published else ""
+        allowed = margin(self.cell.table, unit, value or 0.0)
+        return judge(self.values, value, allowed, rounding(unit, confidence), self.change)

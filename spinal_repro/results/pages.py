@@ -27,6 +27,12 @@ SHORT_PAIRS = (
     *("low", "high", "p", "verdict", "marks"),
 )
 
+SELECTION = "What selection on the test set is worth"
+IN_FULL = (
+    "The tables below have the cells that were run. These files have every cell and every column, "
+    "each defined under its table; CSV has ten digits of each number. The records are in "
+    "`records/`."
+)
 Row = Mapping[str, Any]
 
 
@@ -40,16 +46,13 @@ class Table(NamedTuple):
 
     def files(self) -> dict[str, str]:
         """Text by path: the whole table in every format."""
-        heads = {
+        head = {
             "md": f"# {escape_markdown(self.title)}\n\n{GENERATED}\n\n",
             "tex": f"% {one_line(self.title)}. {GENERATED}\n",
+            "csv": "",
         }
-        return {
-            f"tables/{self.name}.{suffix}": heads.get(suffix, "")
-            + _render(self.columns, self.rows, kind.lower())
-            + "\n"
-            for suffix, kind in KINDS.items()
-        }
+        text = {s: _render(self.columns, self.rows, kind.lower()) for s, kind in KINDS.items()}
+        return {f"tables/{self.name}.{s}": f"{head[s]}{text[s]}\n" for s in KINDS}
 
     def links(self) -> str:
         """A line of a list with links to the files."""
@@ -65,44 +68,34 @@ class Table(NamedTuple):
 
 
 def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
-    """Make all files below the folder of the results.
+    """Make all files below the folder of the results, by path.
 
     Args:
-        index: With all cells.
         own: Records of runs that name no cell.
-
-    Returns:
-        Text by path.
     """
-    results = accuracy.by_table(index.results)
-    paper = [
-        Table(name, title, accuracy.columns(name, mine[0].unit), list(map(accuracy.row, mine)))
-        for name, title in index.titles.items()
-        if (mine := results.get(name))
-    ]
+    paper = []
+    for name, results in index.by_table().items():
+        columns = accuracy.columns(name, results[0].unit)
+        paper.append(Table(name, index.titles[name], columns, list(map(accuracy.row, results))))
     counted = sizes.rows(index.cells.values(), index.counts)
-    paired = [pairs.row(pair) for pair in index.pairs]
     selected = accuracy.selection_rows(index.results)
-    worth = "What selection on the test set is worth"
-    others = [
+    paired = Table(
+        "pairs", "FC against Spinal, seed by seed", pairs.COLUMNS, list(map(pairs.row, index.pairs))
+    )
+    tables = [
+        *paper,
         Table("sizes", "Parameters and multiplications", sizes.COLUMNS, counted),
-        Table("pairs", "FC against Spinal, seed by seed", pairs.COLUMNS, paired),
-        Table("selection", worth, accuracy.SELECTION, selected),
+        paired,
+        Table("selection", SELECTION, accuracy.SELECTION, selected),
     ]
     found: dict[str, str] = {}
-    for table in (*paper, *others):
+    for table in tables:
         found |= table.files()
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]
-    parts += [
-        "## Tables in full",
-        "The tables below have the cells that were run. These files have every cell and every "
-        "column, each defined under its table; CSV has ten digits of each number. The records "
-        "are in `records/`.",
-        "\n".join(table.links() for table in (*paper, *others)),
-    ]
+    parts += ["## Tables in full", IN_FULL, "\n".join(table.links() for table in tables)]
     for table in paper:
         parts += table.section(SHORT)
-    parts += others[1].section(SHORT_PAIRS)
+    parts += paired.section(SHORT_PAIRS)
     if own:
         parts += ["## Your runs", "Runs that name no published cell."]
         parts.append(_render(OWN, list(map(_own_row, own)), "markdown"))
@@ -138,8 +131,9 @@ def _overview(tables: Iterable[Table]) -> str:
     return render(columns, rows, "markdown")
 
 
+GROUPS = ("dataset", "model", "head", "protocol")
 OWN = (
-    *(Column(group, group.capitalize()) for group in ("dataset", "model", "head", "protocol")),
+    *(Column(group, group.capitalize()) for group in GROUPS),
     Column("device", "Device"),
     Column("epochs", "Epochs"),
     Column("seed", "Seed"),
@@ -150,9 +144,8 @@ OWN = (
 
 def _own_row(record: Record) -> dict[str, Any]:
     assert record.test is not None
-    groups = ("dataset", "model", "head", "protocol")
     return {
-        **{group: record.config[group]["name"] for group in groups},
+        **{group: record.config[group]["name"] for group in GROUPS},
         "device": record.device,
         "epochs": record.epochs,
         "seed": record.seed,
@@ -162,12 +155,10 @@ def _own_row(record: Record) -> dict[str, Any]:
 
 
 def fill(text: str, index: ResultsIndex) -> str:
-    """Fill in the tables between the markers of a page.
+    """Fill in the tables between ``<!-- table: mnist/cnn_* -->`` and ``<!-- end -->``.
 
-    A marker names cells, or patterns of them: ``<!-- table: mnist/cnn_* -->``, up to
-    ``<!-- end -->``. Of each cell the row is shown that follows the paper's protocol most closely,
-    or with ``mnist/cnn_*@heldout`` the first one under that protocol. A marker that matches no
-    cell is refused.
+    A marker names cells, or patterns of them. Of each cell the row is shown that follows the
+    paper's protocol most closely, or with ``mnist/cnn_*@heldout`` the first one under it.
     """
 
     def table(found: re.Match[str]) -> str:
@@ -178,9 +169,8 @@ def fill(text: str, index: ResultsIndex) -> str:
                 if fnmatchcase(result.cell.name, name) and protocol in ("", result.protocol):
                     chosen.setdefault(result.cell.name, result)
         if not chosen:
-            raise UserError(
-                f"the marker '{found[1].strip()}' matches no cell; see spinal paper list"
-            )
+            marker = found[1].strip()
+            raise UserError(f"the marker '{marker}' matches no cell; see spinal paper list")
         rows = [_front_row(result, index) for result in chosen.values()]
         return f"{found[1]}{_render(FRONT, rows, 'markdown')}\n{found[3]}"
 
@@ -204,7 +194,7 @@ def _front_row(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
 
 
 _PLAIN, _COUNT = "{:.2f}".format, "{:,}".format
-
+_HEAD_MULT = "multiplications of the head for one image"
 FRONT = (
     Column("title", "Cell"),
     Column("published", "Paper", "the published single value", _PLAIN),
@@ -214,7 +204,5 @@ FRONT = (
     Column("interval", "95 %", "interval of the mean, Student's t over seeds"),
     Column("verdict", "Verdict", "see results/README.md for the rule of each word"),
     Column("head_parameters", "Head params", "trainable parameters of the head", _COUNT),
-    Column(
-        "head_multiplications", "Head mult", "multiplications of the head for one image", _COUNT
-    ),
+    Column("head_multiplications", "Head mult", _HEAD_MULT, _COUNT),
 )

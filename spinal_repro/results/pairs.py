@@ -1,6 +1,6 @@
 """FC against Spinal: the same data, backbone, recipe and seeds, compared seed by seed."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,8 @@ from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.record import Record
 from spinal_repro.records.statistics import Paired, mcnemar_test, paired
-from spinal_repro.results.accuracy import DEVICE, MARKS, PROTOCOL, WHO, number
-from spinal_repro.results.outcomes import LAST, ResultGroup, Run
+from spinal_repro.results.accuracy import DEVICE, MARKS, PROTOCOL, WHO, identify, number
+from spinal_repro.results.outcomes import ResultGroup, Run
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
@@ -47,9 +47,13 @@ class Pair:
     images: tuple[McNemarCounts, ...]
 
     @property
+    def lower_is_better(self) -> bool:
+        return self.spinal.cell.regression is not None
+
+    @property
     def verdict(self) -> str:
         """A direction if the t interval of the difference leaves out 0; never equality."""
-        if self.spinal.reduced:
+        if self.spinal.change == REDUCED:
             return REDUCED
         if len(self.seeds) < MIN_RUNS or self.comparison.interval is None:
             return FEW
@@ -65,23 +69,19 @@ def pairs(
     """Pair every result with the result of its counterpart that was run in the same way.
 
     Args:
-        counterparts: Which cell is compared with which, by name; by default as the cells say.
+        counterparts: By name of the cell; None for those that the cells name.
     """
     by_key = {_key(result.cell.name, result): result for result in results if result.runs}
     found = []
-    for result in results:
-        cell = result.cell
-        other = cell.counterpart if counterparts is None else counterparts.get(cell.name)
-        if not result.runs or other is None:
-            continue
+    for (name, *_), result in by_key.items():
+        other = result.cell.counterpart if counterparts is None else counterparts.get(name)
         fc = by_key.get(_key(other, result))
-        pair = None if fc is None else _pair(fc, result)
-        if pair is not None:
+        if fc is not None and (pair := _pair(fc, result)) is not None:
             found.append(pair)
     return found
 
 
-def _key(name: str, result: ResultGroup) -> tuple[Any, ...]:
+def _key(name: str | None, result: ResultGroup) -> tuple[Any, ...]:
     run = result.runs[0]
     return name, result.protocol, run.device, run.precision, run.differences
 
@@ -89,60 +89,40 @@ def _key(name: str, result: ResultGroup) -> tuple[Any, ...]:
 def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     others = {run.seed: run for run in fc.runs}
     both = [(others[run.seed], run) for run in spinal.runs if run.seed in others]
-    both = [(a, b) for a, b in both if _same_images(a, b)]
+    both = [(a, b) for a, b in both if _images(a) == _images(b)]
     if not both:
         return None
     metric = spinal.reported_metric
     first = tuple(a.value(metric) for a, _ in both)
     second = tuple(b.value(metric) for _, b in both)
-    images = [_compare_images(a, b, metric) for a, b in both]
-    return Pair(
-        spinal,
-        fc,
-        tuple(b.seed for _, b in both),
-        first,
-        second,
-        paired(first, second),
-        tuple(image for image in images if image is not None),
-    )
+    images = tuple(found for a, b in both if (found := _compare_images(a, b, metric)))
+    seeds = tuple(run.seed for _, run in both)
+    return Pair(spinal, fc, seeds, first, second, paired(first, second), images)
 
 
-def _same_images(a: Run, b: Run) -> bool:
-    """Whether two runs read the same data in the same split; the regression always does."""
-    if not isinstance(a.record, Record) or not isinstance(b.record, Record):
-        return True
-    return all(a.record.data.get(key) == b.record.data.get(key) for key in HASHES)
+def _images(run: Run) -> list[Any]:
+    """Hashes of a run's data and split; the regression always has the same."""
+    return [run.record.data.get(k) for k in HASHES] if isinstance(run.record, Record) else []
 
 
 def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
     """Compare two runs image by image, where both records hold `correct_bits`."""
-    found = []
-    for run in (fc, spinal):
-        if not isinstance(run.record, Record) or run.record.test is None:
-            return None
-        test = run.record.test.last if metric == LAST else run.record.test.selected
-        if test.correct_bits is None:
-            return None
-        found.append(unpack_correct(test.correct_bits, test.count))
-    a, b = found
+    tested = [run.tested(metric) for run in (fc, spinal)]
+    right = [unpack_correct(t.correct_bits, t.count) for t in tested if t and t.correct_bits]
+    if len(right) < len(tested):
+        return None
+    a, b = right
     only_fc, only_spinal = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     return McNemarCounts(only_fc, only_spinal, mcnemar_test(only_fc, only_spinal))
 
 
 def row(pair: Pair) -> dict[str, Any]:
     """Turn a pair into a row of the table."""
-    comparison, cell, images = pair.comparison, pair.spinal.cell, pair.images
-    run = pair.spinal.runs[0]
+    comparison, images = pair.comparison, pair.images
     low, high = comparison.interval or (None, None)
     significant = sum(image.p < ALPHA for image in images)
-    return {
-        "cell": cell.name,
-        "dataset": cell.dataset,
-        "backbone": cell.backbone,
-        "head": cell.head,
+    return identify(pair.spinal) | {
         "counterpart": pair.fc.cell.name,
-        "protocol": pair.spinal.protocol,
-        "device": f"{run.device} {run.precision}",
         "rule": pair.spinal.reported_metric,
         "unit": pair.spinal.unit,
         "n": len(pair.seeds),
@@ -152,21 +132,28 @@ def row(pair: Pair) -> dict[str, Any]:
         "low": low,
         "high": high,
         "p": comparison.p,
-        "only_fc": _mean(image.only_fc for image in images),
-        "only_spinal": _mean(image.only_spinal for image in images),
+        "only_fc": statistics.mean([i.only_fc for i in images]) if images else None,
+        "only_spinal": statistics.mean([i.only_spinal for i in images]) if images else None,
         "mcnemar": f"{significant} of {len(images)}" if images else None,
         "verdict": pair.verdict,
-        "marks": "; ".join(map(str, pair.spinal.differences)),
     }
 
 
-def _mean(values: Iterable[float]) -> float | None:
-    found = list(values)
-    return statistics.mean(found) if found else None
-
-
-_PLAIN, _SIGNED = number("1e-3"), number("1e-3", "+")
-
+_PLAIN, _SIGNED, _IMAGES = number("1e-3"), number("1e-3", "+"), "{:.1f}".format
+FLIPS = (
+    f"two-sided sign-flip test of the differences, exact up to {statistics.EXACT_PAIRS} pairs; "
+    "it cannot fall below 2 / 2^n, which for 5 pairs is 0.062"
+)
+ONLY_FC = "test images that the FC network alone gets right, mean over seeds"
+MCNEMAR = (
+    f"seeds in which those two differ by more than chance (exact test, p < {ALPHA:.2f}), of "
+    "seeds whose records keep the images; empty: none does"
+)
+VERDICT = (
+    f"{SPINAL_HIGHER} or {SPINAL_LOWER}: the t interval leaves out 0; {NONE_SHOWN}: it does "
+    f"not, which is not equality; {FEW}: below {MIN_RUNS}; {REDUCED}: the sign of Diff is a "
+    "direction and no more"
+)
 COLUMNS = (
     *WHO,
     Column("counterpart", "FC cell", "the fully connected cell that it is compared with"),
@@ -180,37 +167,10 @@ COLUMNS = (
     Column("difference", "Diff", "mean of Spinal minus FC, seed by seed", _SIGNED),
     Column("low", "95 % from", "lower end of the t interval of that mean", _SIGNED),
     Column("high", "to", "its upper end", _SIGNED),
-    Column(
-        "p",
-        "p",
-        "two-sided sign-flip test of the differences, exact up to "
-        f"{statistics.EXACT_PAIRS} pairs; it cannot fall below 2 / 2^n, which for 5 pairs is 0.062",
-        lambda value: f"{value:.4f}",
-    ),
-    Column(
-        "only_fc",
-        "FC only",
-        "test images that the FC network alone gets right, mean over seeds",
-        lambda value: f"{value:.1f}",
-    ),
-    Column(
-        "only_spinal",
-        "Spinal only",
-        "those that the Spinal network alone gets right",
-        lambda value: f"{value:.1f}",
-    ),
-    Column(
-        "mcnemar",
-        "McNemar",
-        f"seeds in which those two differ by more than chance (exact test, p < {ALPHA:.2f}), of "
-        "seeds whose records keep the images; empty: none does",
-    ),
-    Column(
-        "verdict",
-        "Verdict",
-        f"{SPINAL_HIGHER} or {SPINAL_LOWER}: the t interval leaves out 0; {NONE_SHOWN}: it does "
-        f"not, which is not equality; {FEW}: below {MIN_RUNS}; {REDUCED}: the sign of Diff is a "
-        "direction and no more",
-    ),
+    Column("p", "p", FLIPS, "{:.4f}".format),
+    Column("only_fc", "FC only", ONLY_FC, _IMAGES),
+    Column("only_spinal", "Spinal only", "those that the Spinal network alone gets right", _IMAGES),
+    Column("mcnemar", "McNemar", MCNEMAR),
+    Column("verdict", "Verdict", VERDICT),
     MARKS,
 )

@@ -9,18 +9,21 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spinal_repro.io import printable
+from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
-from spinal_repro.results.cell_details import describe_cell
 from spinal_repro.results.claims import Judged, tally
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
+LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
@@ -52,15 +55,17 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tone=tone, symbol=lambda word: SYMBOLS[tone(word)])
+    environment.globals.update(tone=tone, symbols=SYMBOLS, number=accuracy.number)
+    environment.globals.update(columns=_columns, row=_row, config=_config)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
+    groups = dict.fromkeys(item.claim.group for item in judged)
     return environment.get_template("report.html").render(
         tally=tally(judged),
         progress=_progress(index),
-        claims=_by_group(judged),
+        claims={name: [j for j in judged if j.claim.group == name] for name in groups},
         verdicts=list(verdicts.RULES),
-        tables=_tables(index),
+        index=index,
         pairs={"columns": _pick(pairs.COLUMNS, SHOWN_PAIRS), "rows": paired},
         sizes={"columns": _pick(sizes.COLUMNS, SHOWN_SIZES), "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
@@ -98,45 +103,24 @@ def _progress(index: ResultsIndex) -> str:
     )
 
 
-def _by_group(judged: Sequence[Judged]) -> dict[str, list[Judged]]:
-    groups: dict[str, list[Judged]] = {}
-    for item in judged:
-        groups.setdefault(item.claim.group, []).append(item)
-    return groups
+def _columns(table: str, unit: str) -> list[Column]:
+    return [Column("title", "Cell"), *_pick(accuracy.columns(table, unit), SHOWN)]
 
 
-def _tables(index: ResultsIndex) -> list[dict[str, Any]]:
-    """The tables of the paper, with a row for each result."""
-    tables = []
-    results = accuracy.by_table(index.results)
-    for key in (key for key in index.titles if key in results):
-        columns = _pick(accuracy.columns(key, results[key][0].unit), SHOWN)
-        rows: list[dict[str, Any]] = []
-        seen: set[str] = set()
-        for result in results[key]:
-            name = result.cell.name
-            setting = {"protocol": result.setting} if result.runs else {}
-            again = f"-{len(rows)}" if name in seen else ""
-            seen.add(name)
-            rows.append(
-                {
-                    "id": f"cell-{name.replace('/', '-')}{again}",
-                    "title": result.cell.title,
-                    "values": accuracy.row(result) | setting,
-                    "detail": describe_cell(result, index),
-                }
-            )
-        ran = len({result.cell.name for result in results[key] if result.runs})
-        tables.append(
-            {
-                "key": key,
-                "title": index.titles[key],
-                "ran": f"{ran} of {len(seen)} cells run",
-                "columns": [Column("title", "Cell"), *columns],
-                "rows": rows,
-            }
-        )
-    return tables
+def _row(result: ResultGroup) -> dict[str, Any]:
+    return accuracy.row(result) | ({"protocol": result.setting} if result.runs else {})
+
+
+def _config(result: ResultGroup) -> str:
+    """The configuration of the runs as YAML; that of a regression cell also without runs."""
+    record = result.runs[0].record if result.runs else None
+    if isinstance(record, Record):
+        config = {key: v for key, v in record.config.items() if key not in LEFT_OUT}
+    elif result.cell.regression is not None:
+        config = {"regression": result.cell.regression}
+    else:
+        return ""
+    return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
 
 
 def _pick(columns: Sequence[Column], shown: Sequence[str]) -> list[Column]:

@@ -1,53 +1,43 @@
 """The table of parameters and multiplications, each model beside its fully connected baseline."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from spinal_repro.paper.cells import Cell
 from spinal_repro.records.record import Record
-from spinal_repro.results.accuracy import WHO
+from spinal_repro.results.accuracy import WHO, who
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
+from spinal_repro.results.verdicts import CHANGED
 
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
-
-Counts = Mapping[str, int]
+Counts = Mapping[str, Any]
 COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "total_multiplications")
 
 
-def cell_counts(
-    results: Sequence[ResultGroup], counted: Mapping[str, Counts]
-) -> dict[str, tuple[Counts, str]]:
-    """Return the counts of each cell's model, and their source: ``records`` or ``model``.
+def cell_counts(results: Sequence[ResultGroup], counted: Mapping[str, Counts]) -> dict[str, Counts]:
+    """Return the counts of each cell's model, from its records, else from ``counted``.
 
-    Args:
-        results: Of all cells; runs that differ in more than their length do not count.
-        counted: Counts by cell, of models built for counting.
+    Runs that differ in more than their length do not count.
     """
-    found: dict[str, tuple[Counts, str]] = {}
+    found: dict[str, Counts] = {}
     for result in results:
-        name = result.cell.name
+        name, record = result.cell.name, result.runs[0].record if result.runs else None
         if name in found:
             continue
-        record = result.runs[0].record if result.runs else None
-        as_published = result.reduced or not result.differences
-        if isinstance(record, Record) and as_published and not result.cell.best_of:
-            found[name] = (record.counts, "records")
+        if isinstance(record, Record) and result.change != CHANGED and not result.cell.best_of:
+            found[name] = {**record.counts, "source": "records"}
         elif name in counted:
-            found[name] = (counted[name], "model")
+            found[name] = {**counted[name], "source": "model"}
     return found
 
 
-def rows(cells: Iterable["Cell"], counts: Mapping[str, tuple[Counts, str]]) -> list[dict[str, Any]]:
+def rows(cells: Iterable[Cell], counts: Mapping[str, Counts]) -> list[dict[str, Any]]:
     """One row for each cell with known counts, beside its fully connected counterpart."""
-    found = []
-    for cell in cells:
-        if cell.name in counts:
-            mine, source = counts[cell.name]
-            base, _ = counts.get(cell.counterpart or "", (None, ""))
-            row = {key: getattr(cell, key) for key in ("dataset", "backbone", "head")}
-            found.append({"cell": cell.name, **row, **compare(mine, base), "source": source})
-    return found
+    return [
+        who(cell) | compare(counts[cell.name], counts.get(cell.counterpart or ""))
+        for cell in cells
+        if cell.name in counts
+    ]
 
 
 def compare(counts: Counts, base: Counts | None) -> dict[str, Any]:

@@ -1,14 +1,13 @@
 """Tables as text, CSV, Markdown and LaTeX, with the definitions of their columns below."""
 
+import csv
+import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spinal_repro.io import csv_text, printable
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 FORMATS = ("table", "csv", "markdown", "latex")
 # An underscore inside a word is plain text to Markdown; at the edge of one it is not.
@@ -26,20 +25,15 @@ class Column:
     form: Callable[[Any], str] = str
 
 
-def to_frame(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> "DataFrame":
-    """Return a table as a DataFrame; a value that a row lacks is None."""
-    from pandas import DataFrame  # half a second, which tables of text do not need
-
-    cells = [[row.get(column.key) for column in columns] for row in rows]
-    return DataFrame(cells, columns=[column.key for column in columns], dtype=object)
-
-
 def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: str) -> str:
     """Write a table in one of `FORMATS`, without a line feed at the end; None is empty."""
     assert style in FORMATS, style
     if style == "csv":
-        safe = [{k: _csv(value) for k, value in row.items()} for row in rows]
-        return to_frame(columns, safe).to_csv(index=False, lineterminator="\n").rstrip("\n")
+        out = io.StringIO()
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow([column.key for column in columns])
+        writer.writerows([_csv(row.get(column.key)) for column in columns] for row in rows)
+        return out.getvalue().rstrip("\n")
     titles = [column.title for column in columns]
     cells = [[_text(column, row.get(column.key)) for column in columns] for row in rows]
     right = [all(not isinstance(row.get(c.key), str) for row in rows) for c in columns]

@@ -32,18 +32,12 @@ RULES = {
 
 
 def margin(table: str, unit: str, published: float) -> float:
-    """Largest half-width of a prediction interval that still says something.
-
-    Args:
-        unit: ``%`` or ``1e-3``, of ``published`` and the margin.
-    """
-    if unit != "%":
-        return MARGIN_RELATIVE * published
-    return tables()[table].margin
+    """Largest half-width of a prediction interval that still says something, in the unit."""
+    return tables()[table].margin if unit == "%" else MARGIN_RELATIVE * published
 
 
 def margin_rule(table: str, unit: str) -> str:
-    """Describe the margin of a table."""
+    """The margin of a table as text."""
     if unit != "%":
         return f"{100 * MARGIN_RELATIVE:g} % of the published value"
     return f"{margin(table, unit, 0.0):g} percentage points"
@@ -57,26 +51,22 @@ def rounding(unit: str, confidence: str) -> float:
 def judge(
     values: Sequence[float],
     published: float | None,
-    *,
     margin: float,
     rounding: float = 0.0,
-    reduced: bool = False,
-    changed: bool = False,
+    change: str = "",
 ) -> str:
     """Choose one of `RULES`: the first that applies, from the last to the first.
 
     Args:
-        values: One per run.
-        published: A single value, in the same unit.
-        reduced: Whether the runs are shorter or smaller than published.
-        changed: Whether they differ from the recipe in another way.
+        values: One per run, in the unit of ``published``.
+        change: `REDUCED` or `CHANGED`, where the runs differ from the cell.
     """
     if not values:
         return NOT_RUN
     if published is None:
         return UNPUBLISHED
-    if reduced or changed:
-        return REDUCED if reduced else CHANGED
+    if change:
+        return change
     if len(values) < MIN_RUNS:
         return FEW
     low, high = prediction_interval(values)

@@ -4,6 +4,42 @@ Off unless ``tracker=`` chooses one. A tracker only gets what the run records an
 read back, and a tracker that fails never stops a run.
 """
 
-from spinal_repro.trackers.base import TRACKERS, About, Tracker
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
 
-__all__ = ["TRACKERS", "About", "Tracker"]
+from spinal_repro.registry import Registry
+
+
+@dataclass(frozen=True)
+class About:
+    """Description of a run, for the start of its tracker."""
+
+    id: str  # 32 hex digits; the same whenever the run continues
+    name: str  # e.g. mnist-cnn-fc/heldout-0a1b2c3d/s0
+    folder: Path
+    runs: Path  # the folder of all runs
+    config: Mapping[str, Any]
+    epoch: int  # the last epoch that the tracker has; 0 for none
+
+
+class Tracker(Protocol):
+    """One run in one tracker. All methods may raise anything; see `Tracking`."""
+
+    library: ClassVar[str]  # must be installed; the extra has the tracker's name
+
+    def start(self, about: About) -> None:
+        """Open the tracker's run, or continue it."""
+
+    def log(self, epoch: int, figures: Mapping[str, float]) -> None:
+        """Write the figures of one epoch so that they survive a kill."""
+
+    def artifact(self, path: Path) -> None:
+        """Add a file: a PNG, or the record (JSON)."""
+
+    def close(self, outcome: Mapping[str, float] | None) -> None:
+        """End the tracker's run with its final figures; None if it stopped early."""
+
+
+TRACKERS: Registry[Tracker] = Registry("tracker")

@@ -7,12 +7,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
-from spinal_repro.trackers.base import TRACKERS, About
+from spinal_repro.trackers import TRACKERS, About
 
 FOLDER = ".mlflow"  # in the folder of runs
 TAG = "spinal.id"
-# limits of MLflow: characters of a parameter, parameters in one call
-MAX_CHARACTERS, MAX_PARAMETERS = 6000, 100
+MAX_CHARACTERS, MAX_PARAMETERS = 6000, 100  # MLflow's limits: of a parameter, and in one call
 
 
 @TRACKERS.register("mlflow")
@@ -21,7 +20,6 @@ class MLflow:
 
     Args:
         uri: The store; None for ``MLFLOW_TRACKING_URI``, or else a database in the folder of runs.
-        experiment: Name of the experiment that lists the runs.
     """
 
     library: ClassVar[str] = "mlflow"
@@ -30,7 +28,6 @@ class MLflow:
         self._uri, self._experiment_name = uri, experiment
 
     def start(self, about: About) -> None:
-        """Find the run by its tag, or create it."""
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         import mlflow
         from mlflow.entities import Param
@@ -57,7 +54,6 @@ class MLflow:
             self._client.log_batch(self._run, params=params[first : first + MAX_PARAMETERS])
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """One metric per figure."""
         from mlflow.entities import Metric
 
         # with the epoch as time, a metric that is logged twice is stored once
@@ -65,11 +61,9 @@ class MLflow:
         self._client.log_batch(self._run, metrics=metrics)
 
     def artifact(self, path: Path) -> None:
-        """Store a copy of the file."""
         self._client.log_artifact(self._run, str(path))
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        """Finished, or killed without an outcome."""
         for name, value in (outcome or {}).items():
             self._client.log_metric(self._run, name, value)
         self._client.set_terminated(self._run, "KILLED" if outcome is None else "FINISHED")

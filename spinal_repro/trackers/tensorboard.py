@@ -5,9 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from spinal_repro.trackers.base import TRACKERS, About
-
-FOLDER = "tensorboard"
+from spinal_repro.trackers import TRACKERS, About
 
 
 @TRACKERS.register("tensorboard")
@@ -17,25 +15,22 @@ class TensorBoard:
     library: ClassVar[str] = "tensorboard"
 
     def start(self, about: About) -> None:
-        """Open another event file; readers ignore later epochs of the earlier ones."""
         from torch.utils.tensorboard import SummaryWriter
 
-        first = about.epoch + 1 if about.epoch else 0  # before any epoch: the configuration too
         self._step = about.epoch
-        self._writer = SummaryWriter(str(about.folder / FOLDER), purge_step=first)
+        first = about.epoch + 1 if about.epoch else 0  # readers ignore later epochs of other files
+        self._writer = SummaryWriter(str(about.folder / "tensorboard"), purge_step=first)
         if first == 0:
             self._text("config", dict(about.config))
             self._writer.flush()
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """One scalar per figure."""
         self._step = epoch
         for name, value in figures.items():
             self._writer.add_scalar(name, value, epoch)
         self._writer.flush()
 
     def artifact(self, path: Path) -> None:
-        """A PNG as an image, JSON as text."""
         if path.suffix == ".png":
             import numpy as np
             from PIL import Image
@@ -47,7 +42,6 @@ class TensorBoard:
             self._text(path.stem, json.loads(path.read_text()))
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        """Write the outcome as scalars of the last epoch."""
         for name, value in (outcome or {}).items():
             self._writer.add_scalar(name, value, self._step)
         self._writer.close()

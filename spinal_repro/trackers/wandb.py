@@ -7,19 +7,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from spinal_repro.errors import one_of
-from spinal_repro.trackers.base import TRACKERS, About
+from spinal_repro.trackers import TRACKERS, About
 
+SETTINGS = {"console": "off", "silent": True, "save_code": False, "x_save_requirements": False}
 # only what `log`, `artifact` and `close` pass on is collected
-SETTINGS = {
-    "console": "off",
-    "silent": True,
-    "disable_git": True,
-    "disable_code": True,
-    "save_code": False,
-    "x_disable_stats": True,
-    "x_disable_meta": True,
-    "x_save_requirements": False,
-}
+DISABLED = ("disable_git", "disable_code", "x_disable_stats", "x_disable_meta")
 
 
 @TRACKERS.register("wandb")
@@ -31,7 +23,6 @@ class WeightsAndBiases:
 
     Args:
         mode: ``offline`` writes files into the run folder and connects to nothing; ``online``.
-        project: Name of the project that lists the runs.
         entity: The account or team; None for your own.
     """
 
@@ -45,7 +36,6 @@ class WeightsAndBiases:
         self._project, self._entity = project, entity
 
     def start(self, about: About) -> None:
-        """Open or continue the run with this id."""
         if self._mode == "offline":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would use the network
         import wandb
@@ -60,15 +50,13 @@ class WeightsAndBiases:
             dir=str(about.folder),
             config=dict(about.config),
             reinit="create_new",
-            settings=wandb.Settings(**SETTINGS),
+            settings=wandb.Settings(**SETTINGS, **dict.fromkeys(DISABLED, True)),
         )
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """One row of the history, written at once."""
         self._run.log(dict(figures), step=epoch, commit=True)
 
     def artifact(self, path: Path) -> None:
-        """A copy among the run's files; a PNG also as an image."""
         import wandb
 
         if path.suffix == ".png":
@@ -77,6 +65,5 @@ class WeightsAndBiases:
         self._run.save(str(copy), base_path=self._run.dir, policy="now")
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        """Write the outcome into the summary."""
         self._run.summary.update(dict(outcome or {}))
         self._run.finish(exit_code=1 if outcome is None else 0)

@@ -8,7 +8,7 @@ import contextlib
 import importlib
 import importlib.util
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
 from spinal_repro.records.record import Record
 from spinal_repro.registry import Registry
-from spinal_repro.trackers.base import TRACKERS, About, Tracker
-from spinal_repro.trackers.figures import draw_history
+from spinal_repro.trackers import TRACKERS, About, Tracker
 from spinal_repro.training.engine import Callback, Run
 
 NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
+COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#000000"}
 
 
 @cache
@@ -79,8 +79,7 @@ class Tracking(Callback):
     def _start(self, tracker: Tracker) -> None:
         path = self._folder / MEMORY
         self._known = read_json(path) if path.is_file() else {}
-        new = {"id": uuid.uuid4().hex, "epoch": 0}
-        self._memory = self._known.setdefault(self._name, new)
+        self._memory = self._known.setdefault(self._name, {"id": uuid.uuid4().hex, "epoch": 0})
         self._remember()
         tracker.start(
             About(
@@ -96,7 +95,7 @@ class Tracking(Callback):
         self, tracker: Tracker, history: list[dict[str, Any]], timing: list[dict[str, Any]]
     ) -> None:
         for entry, times in zip(history, timing, strict=True):
-            figures = {key: float(value) for key, value in {**entry, **times}.items()}
+            figures = {key: float(value) for key, value in (entry | times).items()}
             epoch = int(figures.pop("epoch"))
             if epoch > self._memory["epoch"]:
                 tracker.log(epoch, figures)
@@ -147,3 +146,22 @@ def outcome(record: Record) -> dict[str, float]:
         if test.best_on_test is not None:
             found["test_accuracy_best_on_test"] = test.best_on_test.accuracy
     return {key: float(value) for key, value in found.items()}
+
+
+def draw_history(history: Sequence[Mapping[str, Any]], title: str, path: Path) -> Path:
+    """Plot loss and accuracy of each epoch as a PNG; ImportError without matplotlib."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(9, 3.8), layout="constrained")
+    figure.suptitle(title.replace("$", r"\$"))
+    epochs = [entry["epoch"] for entry in history]
+    panels = zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True)
+    for axes, metric, scale in panels:
+        for part, colour in COLOURS.items():
+            if all(f"{part}_{metric}" in entry for entry in history):
+                values = [scale * entry[f"{part}_{metric}"] for entry in history]
+                axes.plot(epochs, values, "o-", color=colour, label=part)
+        axes.set(xlabel="epoch", ylabel=metric if scale == 1 else f"{metric}, %")
+        axes.legend()
+    figure.savefig(path, dpi=100)
+    return path

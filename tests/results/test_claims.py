@@ -14,7 +14,7 @@ from spinal_repro.results import claims
 from spinal_repro.results.cells import group_records_by_cell
 from spinal_repro.results.findings import ResultsIndex, index_results
 from spinal_repro.results.outcomes import ResultGroup
-from spinal_repro.results.rules import RULES, VERDICTS
+from spinal_repro.results.rules import RULES, Verdict
 from spinal_repro.results.tables import FORMATS, escape_markdown, render
 
 ROOT = Path(__file__).parents[2]
@@ -39,7 +39,7 @@ def judged(known) -> dict[str, claims.Judged]:
 
 def test_every_claim_is_decided(judged):
     assert len(judged) >= 68
-    assert {item.judgement.verdict for item in judged.values()} <= set(VERDICTS)
+    assert {item.judgement.verdict for item in judged.values()} <= set(Verdict)
     assert {item.claim.rule for item in judged.values()} == {*RULES.names(), ""}
     assert all(item.judgement.evidence for item in judged.values())
 

@@ -1,8 +1,8 @@
-"""Tables in every format, and as a DataFrame."""
+"""Tables in every format."""
 
 import pytest
 
-from spinal_repro.results.tables import Column, escape_markdown, render, to_frame
+from spinal_repro.results.tables import Column, escape_markdown, render
 
 COLUMNS = (Column("name", "Name", "a name"), Column("value", "Value, %", form="{:.1f}".format))
 ROWS = [{"name": "a_b & {c} #1 $x^2$ ~\\", "value": 1.25}, {"name": "mnist/cnn_spinal8"}]
@@ -34,9 +34,3 @@ def test_text_is_escaped_and_only_csv_has_full_precision(style, first, second):
     lines = render(COLUMNS, ROWS, style).splitlines()
     assert lines.index(second) == lines.index(first) + 1
     assert ("Name: a name" in "".join(lines)) == (style != "csv")
-
-
-def test_a_frame_keeps_integers_and_missing_values():
-    frame = to_frame(COLUMNS, [{"value": 1}, {"value": 1.5}, {}])
-    assert frame["value"].tolist() == [1, 1.5, None]
-    assert [type(value) for value in frame["value"]] == [int, float, type(None)]

@@ -1,6 +1,10 @@
-"""Rules that decide claims: functions of a `ResultsIndex`, by name."""
+"""Rules that decide claims: functions of a `ResultsIndex`, by name.
+
+Of their options, ``cells`` are names or patterns of cells, of which those with a counterpart
+count; ``quantity`` is one of `cost.QUANTITIES`, or for curves ``accuracy`` or ``loss``.
+"""
 
 from spinal_repro.results.rules import accuracy, cost, epochs
-from spinal_repro.results.rules.common import RULES, VERDICTS, Judgement
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 
-__all__ = ["RULES", "VERDICTS", "Judgement", "accuracy", "cost", "epochs"]
+__all__ = ["RULES", "Judgement", "Verdict", "accuracy", "cost", "epochs"]

@@ -1,161 +1,168 @@
-"""Shared by all rules: verdicts, comparing two cells, and the text of evidence."""
+"""Shared by all rules: verdicts, verdicts by an interval, comparing two cells."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from enum import StrEnum
 
+from spinal_repro.paper.cells import Cell
 from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
-from spinal_repro.results import verdicts
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.pairs import FEW, SPINAL_HIGHER, SPINAL_LOWER
+from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.pairs import Pair
+from spinal_repro.results.verdicts import MIN_RUNS
 
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
-    from spinal_repro.results.outcomes import ResultGroup
-    from spinal_repro.results.pairs import Pair
+Interval = tuple[float, float]
 
-SUPPORTED, CONTRADICTED = "supported", "contradicted"
-INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
-VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN)
-OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
+
+class Verdict(StrEnum):
+    """Verdict on a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    INCONCLUSIVE = "inconclusive"
+    NOT_RUN = "not run"
+
+    @classmethod
+    def of(cls, supported: bool, contradicted: bool) -> "Verdict":
+        """Return a verdict: inconclusive where neither holds."""
+        if supported:
+            return cls.SUPPORTED
+        return cls.CONTRADICTED if contradicted else cls.INCONCLUSIVE
+
+    @property
+    def opposite(self) -> "Verdict":
+        sides = {Verdict.SUPPORTED: Verdict.CONTRADICTED, Verdict.CONTRADICTED: Verdict.SUPPORTED}
+        return sides.get(self, self)
 
 
 @dataclass(frozen=True)
 class Judgement:
     """Verdict of a rule, and a sentence with the computed figures."""
 
-    verdict: str  # one of VERDICTS
+    verdict: Verdict
     evidence: str
     n: int | None = None  # runs of each side; None where the rule needs no runs
     changed: str = ""  # "reduced budget" or "changed recipe" if those runs differ from their cells
 
     @property
     def label(self) -> str:
-        """The verdict, and how the runs differ from their cells."""
         return f"{self.verdict} ({self.changed})" if self.changed else self.verdict
 
 
+# A rule is a function of the index; its keyword-only parameters are its options.
 RULES: Registry[Judgement] = Registry("rule")
 
 
-def rule(name: str) -> Callable[[Callable[..., Judgement]], Callable[..., Judgement]]:
-    """Register a rule: a function of the index whose keyword-only parameters are its options."""
-    return RULES.register(name)
+def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0.0) -> Verdict:
+    """Verdict on "more than ``above``", a number that is known to within ``unsure``."""
+    if interval is None:
+        return Verdict.INCONCLUSIVE
+    low, high = interval
+    return Verdict.of(low > above + unsure, high < above - unsure)
 
 
-def lower_is_better(cell: "Cell") -> bool:
-    """Whether a cell's number is an error, not an accuracy."""
-    return cell.regression is not None
-
-
-def changed(result: "ResultGroup") -> str:
-    """``reduced budget``, ``changed recipe``, or empty where the runs do not differ."""
-    if not result.differences:
-        return ""
-    return verdicts.REDUCED if result.reduced else verdicts.CHANGED
-
-
-def has_verdict(pair: "Pair") -> bool:
-    """Whether there are enough pairs of runs that do not differ from their cells."""
-    return not pair.spinal.differences and pair.verdict not in (FEW, verdicts.REDUCED)
-
-
-def better(pair: "Pair") -> bool:
-    """Whether the cell's mean is better than its counterpart's, by any amount."""
-    difference = pair.comparison.mean
-    return difference < 0 if lower_is_better(pair.spinal.cell) else difference > 0
-
-
-def direction(pair: "Pair") -> str:
-    """Verdict on "the cell is better" by the interval of the mean difference."""
-    if not has_verdict(pair):
-        return INCONCLUSIVE
-    found = {SPINAL_HIGHER: SUPPORTED, SPINAL_LOWER: CONTRADICTED}.get(pair.verdict, INCONCLUSIVE)
-    return OPPOSITE.get(found, found) if lower_is_better(pair.spinal.cell) else found
-
-
-def describe(pair: "Pair") -> str:
-    """Figures of a pair as text."""
-    digits = decimals(pair.spinal.unit)
-    bounds = "no interval from one pair"
-    if pair.comparison.interval is not None:
-        low, high = pair.comparison.interval
-        bounds = f"95 % interval {low:+.{digits}f} to {high:+.{digits}f}"
-    n = len(pair.seeds)
+def bounds(interval: Interval | None, form: str = "+.2f") -> str:
+    """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
     return (
-        f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
-        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
-        f"{pair.comparison.mean:+.{digits}f}, {bounds}{describe_change(pair.spinal)}"
+        "" if interval is None else f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}"
     )
 
 
-def describe_change(result: "ResultGroup") -> str:
-    """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
-    how = changed(result)
-    return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
+def decisive(pair: Pair) -> Interval | None:
+    """Interval of the mean difference; None with too few runs or runs that differ from the cell."""
+    enough = len(pair.seeds) >= MIN_RUNS and not pair.spinal.differences
+    return pair.comparison.interval if enough else None
 
 
-def compare(findings: ResultsIndex, cell: "Cell", other: "Cell | None" = None) -> Judgement:
+def better(pair: Pair) -> bool:
+    """Whether the cell's mean is better than its counterpart's, by any amount."""
+    difference = pair.comparison.mean
+    return difference < 0 if pair.lower_is_better else difference > 0
+
+
+def compare(findings: ResultsIndex, cell: Cell, other: Cell | None = None) -> Judgement:
     """Verdict on "a cell is better than its counterpart", or than another cell.
 
     The paper's protocol decides; contradicting runs under another protocol make it inconclusive.
     """
     found = findings.compared(cell.name, None if other is None else other.name)
     if not found:
-        why = missing(findings, cell) if other is None else "not run"
-        return Judgement(NOT_RUN, f"{cell.title}: {why}")
+        why = _missing(findings, cell) if other is None else "not run"
+        return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
     first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
-    verdict = direction(first)
-    if any(direction(other) == OPPOSITE.get(verdict) for other in rest):
-        verdict = INCONCLUSIVE
+    verdict = _direction(first)
+    if verdict.opposite != verdict and any(_direction(p) == verdict.opposite for p in rest):
+        verdict = Verdict.INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
-    text = f"{cell.title}{beside}: " + "; ".join(describe(pair) for pair in (first, *rest))
-    return Judgement(verdict, text, len(first.seeds), changed(first.spinal))
+    text = f"{cell.title}{beside}: " + "; ".join(_describe(pair) for pair in (first, *rest))
+    return Judgement(verdict, text, len(first.seeds), first.spinal.change)
 
 
-def missing(findings: ResultsIndex, cell: "Cell") -> str:
-    """Why a cell and its counterpart cannot be compared."""
+def _direction(pair: Pair) -> Verdict:
+    """Verdict on "the cell is better"."""
+    found = by_interval(decisive(pair))
+    return found.opposite if pair.lower_is_better else found
+
+
+def _describe(pair: Pair) -> str:
+    digits, n = decimals(pair.spinal.unit), len(pair.seeds)
+    within = bounds(pair.comparison.interval, f"+.{digits}f") or ", no interval from one pair"
+    return (
+        f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
+        f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
+        f"{pair.comparison.mean:+.{digits}f}{within}{describe_change(pair.spinal)}"
+    )
+
+
+def describe_change(result: ResultGroup) -> str:
+    """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
+    how = result.change
+    return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
+
+
+def not_run(*cells: Cell) -> str:
+    """Why there are no runs of cells."""
+    why = next((cell.not_runnable for cell in cells if cell.not_runnable), None)
+    return f"cannot be run here ({why})" if why else Verdict.NOT_RUN
+
+
+def _missing(findings: ResultsIndex, cell: Cell) -> str:
+    """Why a cell and its counterpart cannot be compared, with their published numbers."""
     assert cell.counterpart is not None
-    for side in (cell, findings.cell(cell.counterpart)):
-        if side.not_runnable:
-            return f"cannot be run here ({side.not_runnable})"
-    ran = [
-        findings.cell(name).title for name in (cell.name, cell.counterpart) if findings.runs(name)
-    ]
-    return f"only {ran[0]} was run" if len(ran) == 1 else "not run" + published_pair(findings, cell)
+    sides = cell, findings.cell(cell.counterpart)
+    ran = [side.title for side in sides if findings.runs(side.name)]
+    ours, theirs = map(published, sides)
+    if (why := not_run(*sides)) != Verdict.NOT_RUN:
+        return why
+    if len(ran) == 1:
+        return f"only {ran[0]} was run"
+    known = ours is not None and theirs is not None
+    return f"{Verdict.NOT_RUN} (published: {ours} against {theirs})" if known else Verdict.NOT_RUN
 
 
-def published_pair(findings: ResultsIndex, cell: "Cell") -> str:
-    """Published numbers of a cell and its counterpart in brackets, where both are known."""
-    assert cell.counterpart is not None
-    values = [published(side) for side in (cell, findings.cell(cell.counterpart))]
-    if any(value is None for value in values):
-        return ""
-    return " (published: {} against {})".format(*values)
-
-
-def published(cell: "Cell") -> float | None:
+def published(cell: Cell) -> float | None:
     """The published number to compare with."""
     return cell.published[0].value if cell.published else None
 
 
-def all_of(parts: Sequence[Judgement]) -> Judgement:
-    """Combine verdicts: supported where every part is, contradicted where one is."""
+def combine(parts: Sequence[Judgement], decides: Verdict) -> Verdict:
+    """Verdict on several parts: ``decides`` where one has it, else the one of all of them."""
     found = {part.verdict for part in parts}
-    if CONTRADICTED in found:
-        verdict = CONTRADICTED
-    elif found == {SUPPORTED}:
-        verdict = SUPPORTED
-    else:
-        verdict = NOT_RUN if found == {NOT_RUN} else INCONCLUSIVE
+    if decides in found:
+        return decides
+    return found.pop() if len(found) == 1 else Verdict.INCONCLUSIVE
+
+
+def all_of(parts: Sequence[Judgement]) -> Judgement:
+    """Judge parts: supported where every part is, contradicted where one is."""
+    verdict = combine(parts, Verdict.CONTRADICTED)
     return together(verdict, "; ".join(part.evidence for part in parts), parts)
 
 
-def together(verdict: str, evidence: str, parts: Sequence[Judgement]) -> Judgement:
+def together(verdict: Verdict, evidence: str, parts: Sequence[Judgement]) -> Judgement:
     """Judge several parts together: n is the smallest."""
-    counts = [part.n for part in parts if part.n is not None]
+    n = min((part.n for part in parts if part.n is not None), default=None)
     how = next((part.changed for part in parts if part.changed), "")
-    n = min(counts, default=None)
-    return Judgement(verdict, evidence, n, how if verdict == INCONCLUSIVE else "")
+    return Judgement(verdict, evidence, n, how if verdict == Verdict.INCONCLUSIVE else "")

@@ -1,20 +1,12 @@
 """Rules about parameters, multiplications and activations: decided by counting alone."""
 
-from typing import TYPE_CHECKING
-
 from spinal_repro.errors import unknown
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import (
-    CONTRADICTED,
-    INCONCLUSIVE,
-    NOT_RUN,
-    SUPPORTED,
+    RULES,
     Judgement,
-    rule,
+    Verdict,
 )
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
 
 QUANTITIES = {
     "head_parameters": "parameters of the head",
@@ -25,24 +17,24 @@ QUANTITIES = {
 }
 
 
-def counted(findings: ResultsIndex, cell: "Cell", quantity: str) -> int | None:
-    """A count of a cell; None where it has not been counted."""
+def _counts(
+    findings: ResultsIndex, against: str, cell: str, quantity: str
+) -> tuple[int, int] | None:
+    """Counts of two cells; None unless both are known."""
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
-    return findings.count(cell.name, quantity)
+    before, after = (findings.count(name, quantity) for name in (against, cell))
+    return None if before is None or after is None else (before, after)
 
 
-def _change(findings: ResultsIndex, cell: "Cell", other: "Cell", quantity: str) -> str | None:
-    """``16,500 -> 8,480 multiplications of the head, 48.61 % fewer``; None if not counted."""
-    before, after = (counted(findings, side, quantity) for side in (other, cell))
-    if before is None or after is None:
-        return None
+def _change(before: int, after: int, quantity: str) -> str:
+    """``16,500 → 8,480 multiplications of the head, 48.61 % fewer``."""
     percent = 100 * (1 - after / before) if before else 0.0
     words = f"{abs(percent):.2f} % {'fewer' if percent > 0 else 'more'}" if percent else "the same"
     return f"{before:,} → {after:,} {QUANTITIES[quantity]}, {words}"
 
 
-@rule("counts_reduction")
+@RULES.register("counts_reduction")
 def counts_reduction(
     findings: ResultsIndex,
     *,
@@ -57,24 +49,24 @@ def counts_reduction(
 
     Args:
         cell: The cheaper one.
-        quantity: One of `QUANTITIES`.
         percent: None for any reduction.
         tolerance: In percentage points; half a unit of the published figure's last digit unless
             the claim says why not.
         also: Quantities to mention, which decide nothing.
     """
-    ours, theirs = findings.cell(cell), findings.cell(against)
-    before, after = (counted(findings, side, quantity) for side in (theirs, ours))
-    if before is None or after is None:
-        return _not_counted(ours)
-    found = 100 * (1 - after / before)
-    met = found > 0 if percent is None else abs(found - percent) <= tolerance
-    changes = (_change(findings, ours, theirs, name) for name in (quantity, *(also or [])))
-    evidence = "; ".join(change for change in changes if change is not None)
-    return Judgement(SUPPORTED if met else CONTRADICTED, evidence)
+    found = _counts(findings, against, cell, quantity)
+    if found is None:
+        return _not_counted(findings, cell)
+    fewer = 100 * (1 - found[1] / found[0])
+    met = fewer > 0 if percent is None else abs(fewer - percent) <= tolerance
+    evidence = [_change(*found, quantity)]
+    for name in also or ():
+        if (more := _counts(findings, against, cell, name)) is not None:
+            evidence.append(_change(*more, name))
+    return Judgement(Verdict.of(met, not met), "; ".join(evidence))
 
 
-@rule("counts_values")
+@RULES.register("counts_values")
 def counts_values(
     findings: ResultsIndex,
     *,
@@ -87,23 +79,22 @@ def counts_values(
     """Both cells have the claimed numbers, within rounding.
 
     Args:
-        quantity: One of `QUANTITIES`.
         claimed: Of ``against`` and of ``cell``.
         tolerance: Half a unit of the last digit of each.
     """
-    ours, theirs = findings.cell(cell), findings.cell(against)
-    found = [counted(findings, side, quantity) for side in (theirs, ours)]
-    met = True
-    for value, stated, unit in zip(found, claimed, tolerance, strict=True):
-        if value is None:
-            return _not_counted(ours)
-        met &= abs(value - stated) <= unit
-    evidence = _change(findings, ours, theirs, quantity)
-    assert evidence is not None
-    return Judgement(SUPPORTED if met else CONTRADICTED, evidence)
+    found = _counts(findings, against, cell, quantity)
+    if found is None:
+        return _not_counted(findings, cell)
+    stated = zip(found, claimed, tolerance, strict=True)
+    met = all(abs(value - claim) <= unit for value, claim, unit in stated)
+    return Judgement(Verdict.of(met, not met), _change(*found, quantity))
 
 
-@rule("fraction_of_networks_cheaper")
+def _not_counted(findings: ResultsIndex, cell: str) -> Judgement:
+    return Judgement(Verdict.NOT_RUN, f"{findings.cell(cell).title}: not counted")
+
+
+@RULES.register("fraction_of_networks_cheaper")
 def fraction_of_networks_cheaper(
     findings: ResultsIndex,
     *,
@@ -117,44 +108,36 @@ def fraction_of_networks_cheaper(
     Networks with equal backbones and counts, on whatever data set, count once.
 
     Args:
-        cells: Names or patterns; those without a counterpart are left out.
-        quantity: One of `QUANTITIES`.
         every: Claim all of them, not more than half.
         against: Other counterparts, by cell.
     """
-    networks: dict[tuple[str, int, int], bool] = {}
-    uncounted = set()
+    networks: set[tuple[str, int, int]] = set()
+    others: dict[str, list[str]] = {}  # by backbone, those that do not have fewer
+    cheaper, uncounted = 0, 0
     for cell in findings.matching(cells):
         other = (against or {}).get(cell.name, cell.counterpart)
         if other is None:
             continue
-        found = [counted(findings, side, quantity) for side in (findings.cell(other), cell)]
-        if found[0] is None or found[1] is None:
-            uncounted.add(cell.name)
-        else:
-            networks[cell.backbone, found[0], found[1]] = found[1] < found[0]
+        found = _counts(findings, other, cell.name, quantity)
+        if found is None:
+            uncounted += 1
+        elif (network := (cell.backbone, *found)) not in networks:
+            networks.add(network)
+            before, after = found
+            cheaper += after < before
+            if after >= before:
+                others.setdefault(cell.backbone, []).append(f"{before:,} → {after:,}")
     if not networks:
-        return Judgement(NOT_RUN, "not counted")
-    cheaper, total = sum(networks.values()), len(networks)
-    evidence = f"{cheaper} of {total} networks have fewer {QUANTITIES[quantity]}"
-    others: dict[str, list[str]] = {}
-    for (backbone, before, after), cheap in networks.items():
-        if not cheap:
-            others.setdefault(backbone, []).append(f"{before:,} → {after:,}")
+        return Judgement(Verdict.NOT_RUN, "not counted")
+    evidence = f"{cheaper} of {len(networks)} networks have fewer {QUANTITIES[quantity]}"
     if others:
         evidence += f"; not {', '.join(f'{b} ({_first(found)})' for b, found in others.items())}"
     if uncounted:
-        evidence += f"; {len(uncounted)} cells not counted"
-    enough = total + len(uncounted) if every else (total + len(uncounted)) // 2 + 1
-    if cheaper >= enough:
-        return Judgement(SUPPORTED, evidence)
-    possible = cheaper + len(uncounted) >= enough
-    return Judgement(INCONCLUSIVE if possible else CONTRADICTED, evidence)
+        evidence += f"; {uncounted} cells not counted"
+    total = len(networks) + uncounted
+    enough = total if every else total // 2 + 1
+    return Judgement(Verdict.of(cheaper >= enough, cheaper + uncounted < enough), evidence)
 
 
 def _first(changes: list[str]) -> str:
     return changes[0] + (f"; {len(changes)} networks" if len(changes) > 1 else "")
-
-
-def _not_counted(cell: "Cell") -> Judgement:
-    return Judgement(NOT_RUN, f"{cell.title}: not counted")

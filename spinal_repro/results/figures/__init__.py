@@ -1,4 +1,7 @@
-"""Figures of the report as files; the same results give the same bytes."""
+"""Figures of the report as files; the same results give the same bytes.
+
+Nothing here touches matplotlib's global state.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
@@ -7,11 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_atomic
+from spinal_repro.results.figures import cells, curve, summary
 from spinal_repro.results.findings import ResultsIndex
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+PLOTS = (
+    curve.mnist_cnn_curve,
+    cells.against_paper,
+    cells.regression,
+    cells.paired_differences,
+    cells.accuracy_by_parameters,
+    summary.summary,
+)
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "spinal_repro",
     "svg.fonttype": "path",
@@ -29,7 +41,6 @@ STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
 }
-DPI = 150
 
 
 class Drawn(NamedTuple):
@@ -48,8 +59,6 @@ def draw(index: ResultsIndex) -> Iterator[Drawn]:
         import matplotlib
     except ImportError as error:
         raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'") from error
-    from spinal_repro.results.plots import PLOTS
-
     settings: Any = {**matplotlib.rcParamsDefault, **STYLE}
     with matplotlib.rc_context(settings):
         for plot in PLOTS:
@@ -64,7 +73,7 @@ def draw(index: ResultsIndex) -> Iterator[Drawn]:
 
 def _bytes(figure: "Figure", form: str, metadata: Mapping[str, str | None]) -> bytes:
     out = BytesIO()
-    figure.savefig(out, format=form, dpi=DPI, metadata=metadata, bbox_inches="tight")
+    figure.savefig(out, format=form, dpi=150, metadata=metadata, bbox_inches="tight")
     return out.getvalue()
 
 

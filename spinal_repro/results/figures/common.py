@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from spinal_repro.io import printable
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import ResultGroup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,21 +25,22 @@ HEADS = {  # colour, marker, line style
 LABELS = {"fc": "FC head", "spinal": "Spinal head", "other": "other head"}
 PUBLISHED: Any = {"marker": "D", "color": BLACK, "markerfacecolor": "none"}
 ROW = 0.34  # inches a row of a list takes
+Draw = Callable[[ResultsIndex], "Figure | None"]  # None where there are no results to draw
 
 
 class Plot(NamedTuple):
-    """A kind of figure: ``draw`` returns None where there are no results to draw."""
+    """A kind of figure; its name is the stem of its files."""
 
-    name: str  # stem of its files
+    name: str
     title: str
     caption: str
-    draw: Callable[[ResultsIndex], "Figure | None"]
+    draw: Draw
 
 
-def plot(title: str) -> Callable[[Callable[[ResultsIndex], "Figure | None"]], Plot]:
+def plot(title: str) -> Callable[[Draw], Plot]:
     """Make a plot of a function: its docstring is the caption of the figure."""
 
-    def make(draw: Callable[[ResultsIndex], "Figure | None"]) -> Plot:
+    def make(draw: Draw) -> Plot:
         caption = " ".join((inspect.getdoc(draw) or "").split())
         return Plot(draw.__name__, title, caption, draw)
 
@@ -55,32 +57,26 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
 
 def draw_point(
     panel: "Axes",
+    of: ResultGroup,
     value: float,
-    interval: tuple[float, float],
+    interval: tuple[float, float] | None,
     place: float,
-    *,
-    kind: str,
-    filled: bool,
     vertical: bool = False,
 ) -> None:
-    """Draw a value with its interval, in the colour and marker of a head.
+    """Draw a value (along y if vertical) with its interval at a place on the other axis.
 
-    Args:
-        place: On the other axis.
-        kind: A key of `HEADS`.
-        filled: False for a reduced budget or a changed recipe.
-        vertical: Whether values are along y.
+    Colour and marker are those of the head; open markers have a reduced budget or changed recipe.
     """
-    error = [[value - interval[0]], [interval[1] - value]]
-    colour, marker, _ = HEADS[kind]
+    low, high = interval or (value, value)
+    colour, marker, _ = HEADS[of.cell.head_kind]
     panel.errorbar(
         *((place, value) if vertical else (value, place)),
-        **{"yerr" if vertical else "xerr": error},  # type: ignore[arg-type]
+        **{"yerr" if vertical else "xerr": [[value - low], [high - value]]},  # type: ignore[arg-type]
         color=colour,
         marker=marker,
         markersize=7,
         capsize=3,
-        markerfacecolor=colour if filled else "white",
+        markerfacecolor="white" if of.differences else colour,
     )
 
 
@@ -92,14 +88,15 @@ def name_rows(panel: "Axes", names: Sequence[str]) -> None:
     panel.tick_params(axis="y", length=0)
 
 
-def head_legend(figure: "Figure", kinds: Iterable[str], published: bool = False) -> None:
+def head_legend(figure: "Figure", of: Iterable[ResultGroup], published: bool = False) -> None:
     """Draw a legend of heads, and of published numbers, below a figure."""
     from matplotlib.lines import Line2D
 
+    kinds = {result.cell.head_kind for result in of}
     entries: dict[str, Mapping[str, Any]] = {
         LABELS[kind]: {"color": colour, "marker": marker}
         for kind, (colour, marker, _) in HEADS.items()
-        if kind in set(kinds)
+        if kind in kinds
     }
     if published:
         entries["published"] = PUBLISHED

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from spinal_repro.io import printable
+from spinal_repro.results.figures import common
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair
-from spinal_repro.results.plots import common
 from spinal_repro.results.rules.common import published
 
 if TYPE_CHECKING:
@@ -34,25 +34,14 @@ def _settings(results: Sequence[ResultGroup]) -> list[str]:
     return [f" ({result.setting})" if several else "" for result in results]
 
 
-def _kinds(results: Sequence[ResultGroup]) -> set[str]:
-    return {result.cell.head_kind for result in results}
-
-
-def _draw_result(
-    panel: "Axes", result: ResultGroup, place: float, *, shift: float = 0.0, vertical: bool = False
+def _draw_mean(
+    panel: "Axes", result: ResultGroup, place: float, shift: float = 0.0, vertical: bool = False
 ) -> None:
     """Draw the mean minus ``shift`` at a place on the other axis."""
     assert result.mean is not None
     low, high = result.interval or (result.mean, result.mean)
-    common.draw_point(
-        panel,
-        result.mean - shift,
-        (low - shift, high - shift),
-        place,
-        kind=result.cell.head_kind,
-        filled=not result.differences,
-        vertical=vertical,
-    )
+    interval = low - shift, high - shift
+    common.draw_point(panel, result, result.mean - shift, interval, place, vertical)
 
 
 @common.plot("Ours against the paper")
@@ -71,7 +60,7 @@ def against_paper(index: ResultsIndex) -> "Figure | None":
     for row, result in enumerate(results):
         value = result.published_value
         assert value is not None
-        _draw_result(panel, result, row, shift=value)
+        _draw_mean(panel, result, row, shift=value)
         panel.annotate(
             f"{value:.2f} → {result.mean:.2f}, n = {result.n}, {result.verdict}",
             (1.01, row),
@@ -84,7 +73,7 @@ def against_paper(index: ResultsIndex) -> "Figure | None":
     names = zip(results, _settings(results), strict=True)
     common.name_rows(panel, [result.cell.title + setting for result, setting in names])
     panel.set_xlabel("Ours minus published, percentage points")
-    common.head_legend(figure, _kinds(results))
+    common.head_legend(figure, results)
     return figure
 
 
@@ -102,14 +91,14 @@ def regression(index: ResultsIndex) -> "Figure | None":
     figure, axes = common.new_figure(9.5, 1.6 + common.ROW * len(results))
     panel = axes[0][0]
     for row, result in enumerate(results):
-        _draw_result(panel, result, row)
+        _draw_mean(panel, result, row)
         panel.plot(result.published_value, row, **common.PUBLISHED)
     panel.set_xscale("log")
-    panel.xaxis.set_major_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
-    panel.xaxis.set_minor_formatter(LogFormatter(minor_thresholds=(2, 0.5)))
+    for choose in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
+        choose(LogFormatter(minor_thresholds=(2, 0.5)))
     common.name_rows(panel, [f"{result.cell.title}, n = {result.n}" for result in results])
     panel.set_xlabel("Lowest mean square error of a last mini-batch, in 1e-3")
-    common.head_legend(figure, _kinds(results), published=True)
+    common.head_legend(figure, results, published=True)
     return figure
 
 
@@ -137,18 +126,16 @@ def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
     for panel in axes.flat[len(panels) :]:
         panel.set_visible(False)
     figure.supylabel("Test accuracy, %")
-    common.head_legend(
-        figure, _kinds([r for results in panels.values() for r in results]), published=True
-    )
+    common.head_legend(figure, [r for rs in panels.values() for r in rs], published=True)
     return figure
 
 
 def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: ResultsIndex) -> None:
     from matplotlib.ticker import FuncFormatter, NullFormatter
 
-    sizes = [index.counts[result.cell.name][0]["head_parameters"] for result in results]
+    sizes = [index.counts[result.cell.name]["head_parameters"] for result in results]
     for size, result in zip(sizes, results, strict=True):
-        _draw_result(panel, result, size, vertical=True)
+        _draw_mean(panel, result, size, vertical=True)
         value = published(result.cell)
         if value is not None:
             panel.plot(size, value, markersize=7, **common.PUBLISHED)
@@ -191,7 +178,7 @@ def paired_differences(index: ResultsIndex) -> "Figure | None":
     for panel, (label, pairs) in zip(axes[:, 0], panels.items(), strict=True):
         _differences_panel(panel, pairs)
         panel.set_xlabel(label)
-    common.head_legend(figure, _kinds([p.spinal for pairs in panels.values() for p in pairs]))
+    common.head_legend(figure, [pair.spinal for pairs in panels.values() for pair in pairs])
     return figure
 
 
@@ -201,9 +188,7 @@ def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
         compared = pair.comparison
         rows = [row] * len(compared.differences)
         panel.plot(compared.differences, rows, "|", markersize=11, color=common.GREY)
-        interval = compared.interval or (compared.mean, compared.mean)
-        kind, filled = pair.spinal.cell.head_kind, not pair.spinal.differences
-        common.draw_point(panel, compared.mean, interval, row, kind=kind, filled=filled)
+        common.draw_point(panel, pair.spinal, compared.mean, compared.interval, row)
     panel.axvline(0, color=common.BLACK, linewidth=1)
     names = [f"{pair.spinal.cell.title}, n = {len(pair.seeds)}" for pair in pairs]
     common.name_rows(panel, [name + setting for name, setting in zip(names, settings, strict=True)])

@@ -2,17 +2,15 @@
 
 from typing import TYPE_CHECKING, Any
 
+from spinal_repro.results.figures import common
+from spinal_repro.results.figures.common import BLACK
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup
-from spinal_repro.results.plots import common
-from spinal_repro.results.plots.common import BLACK
 from spinal_repro.results.rules.common import published
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from spinal_repro.paper.cells import Cell
 
 BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
 REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
@@ -33,12 +31,16 @@ def summary(index: ResultsIndex) -> "Figure | None":
     figure, axes = common.new_figure(9.5, 1.5 + 1.6 * common.ROW * len(rows))
     panel = axes[0][0]
     for row, cell in enumerate(rows):
-        _draw_bars(panel, row, cell)
-        ours = _best_of(index, cell)
+        best, reference = published(cell), cell.reference and cell.reference.value
+        for value, style, shift in ((best, BEST, -0.2), (reference, REFERENCE, 0.2)):
+            assert isinstance(value, float)
+            panel.barh(row + shift, 100 - value, 0.38, **style)
+            _label(panel, 100 - value, row + shift, f"{value:.2f}", distance=4)
+        ran = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
+        ours = max(ran, key=lambda r: (not r.differences, r.mean or 0.0), default=None)
         if ours is not None and ours.mean is not None:
-            star: Any = STAR | {"markerfacecolor": "white" if ours.differences else BLACK}
-            error = 100 - ours.mean
-            panel.plot(error, row, **star, zorder=5)
+            error, face = 100 - ours.mean, "white" if ours.differences else BLACK
+            panel.plot(error, row, **STAR, markerfacecolor=face, zorder=5)
             parts = (f"{ours.mean:.2f}", ours.cell.backbone, ours.numerics)
             _label(panel, error, row, ", ".join(filter(None, parts)), distance=10)
     common.name_rows(panel, [cell.dataset for cell in rows])
@@ -47,15 +49,6 @@ def summary(index: ResultsIndex) -> "Figure | None":
     panel.set_xlabel("Error, % (labels: accuracy, %); shorter is better")
     _legend(figure)
     return figure
-
-
-def _draw_bars(panel: "Axes", row: int, cell: "Cell") -> None:
-    assert cell.reference is not None
-    bars = ((published(cell), BEST, -0.2), (cell.reference.value, REFERENCE, 0.2))
-    for value, style, shift in bars:
-        assert value is not None
-        panel.barh(row + shift, 100 - value, 0.38, **style)
-        _label(panel, 100 - value, row + shift, f"{value:.2f}", distance=4)
 
 
 def _label(panel: "Axes", x: float, y: float, text: str, distance: int) -> None:
@@ -80,9 +73,3 @@ def _legend(figure: "Figure") -> None:
         Line2D([], [], label="ours", **STAR),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
-
-
-def _best_of(index: ResultsIndex, cell: "Cell") -> ResultGroup | None:
-    """Our best mean among the cells of a row of the summary; whole runs first."""
-    found = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
-    return max(found, key=lambda r: (not r.differences, r.mean or 0.0), default=None)
