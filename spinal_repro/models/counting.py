@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
@@ -21,9 +22,9 @@ PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
 class Counts:
     """Size of a classifier for one image.
 
-    Parameters are trainable ones. Multiplications are those of linear layers and convolutions
-    as executed (a layer called k times counts k times). Activations are hidden units of the
-    head, without the logits. Auxiliary outputs exist only in training and do not count.
+    Parameters are trainable ones. Multiplications are those of linear layers, convolutions and
+    attention as executed (a layer called k times counts k times). Activations are hidden units of
+    the head, without the logits. Auxiliary outputs exist only in training and do not count.
     """
 
     body_parameters: int
@@ -62,9 +63,17 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    """Run a module; return its multiplications and its output."""
-    with MultiplicationCounter() as counter:
-        output = module(x)
+    """Run a module; return its multiplications and its output.
+
+    Fused attention would hide its matrix products, and on the CPU alone.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), MultiplicationCounter() as counter:
+            output = module(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return counter.total, output
 
 
