@@ -12,6 +12,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split, make_split, num_shared
+from spinal_repro.errors import UserError
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
@@ -55,6 +56,11 @@ def preprocess(
         None for photographs, which have their size.
     """
     if isinstance(source, ImageSet):
+        if preprocessing.interpolation != "bilinear":
+            raise UserError(
+                f"recipe.prepare has interpolation {preprocessing.interpolation}, which works with "
+                f"image files alone; this data set is resized with bilinear: leave it out"
+            )
         height, width = source.images.shape[-2:]
         resize = preprocessing.resize
         if isinstance(resize, list):
