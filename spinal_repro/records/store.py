@@ -32,7 +32,7 @@ def record_files(folder: Path) -> Iterator[Path]:
 def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecord]:
     """Read all records below folders, in order; of equal runs (identity and seed) the first.
 
-    Records of runs that did not read the test part are left out.
+    Records of runs that did not use the test part are left out.
 
     Args:
         history: False drops history and timing, so that thousands of records take little memory.
@@ -98,7 +98,7 @@ def describe(folder: Path) -> dict[str, Any]:
             return row
         record = read_record(folder / RECORD)
     except UserError as error:
-        return {**row, "state": "unreadable", "reduced": str(error)}
+        return {**row, "state": "unreadable", "message": str(error)}
     test = record.test
     return row | {
         "state": "done",
