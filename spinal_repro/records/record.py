@@ -78,7 +78,7 @@ class Record:
     """A finished run.
 
     ``config`` is what `Config.to_dict` gives; ``history`` and ``timing`` have one entry per epoch;
-    ``test`` is None where the test part was not read (``data.test=false``).
+    ``test`` is None where the test part was not used (``data.test=false``).
     """
 
     run: str
