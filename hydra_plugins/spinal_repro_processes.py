@@ -32,8 +32,10 @@ class ProcessLauncher(Launcher):
         sources = hydra.runtime.config_sources
         options += [f"--config-dir={s.path}" for s in sources if s.provider == "command-line"]
         jobs = run_jobs(raws, job_overrides, options)
-        done = JobStatus.COMPLETED
-        return [JobReturn(job.command, status=done, _return_value=job.accuracy) for job in jobs]
+        return [
+            JobReturn(list(own), status=JobStatus.COMPLETED, _return_value=job.accuracy)
+            for own, job in zip(job_overrides, jobs, strict=True)
+        ]
 
 
 node = {"_target_": f"{__name__}.ProcessLauncher"}

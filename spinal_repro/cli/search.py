@@ -56,7 +56,7 @@ def print_search(given: argparse.Namespace) -> None:
     print(
         f"\n{counts}; best: trial {best.number}, {100 * best.value:.2f} % of "
         f"{best.user_attrs['images']:,} validation images. Expect less on other images: it is the "
-        f"best of many. The test set was not read. Train these options on several seeds, then "
+        f"best of many. The test set was not used. Train these options on several seeds, then "
         f"look at the test accuracy once:\n"
     )
     chosen = [f"{key}={value}" for key, value in best.user_attrs["values"].items()]

@@ -22,7 +22,7 @@ class Preprocessing:
 
     resize: Any = None  # N: the shorter side in pixels; [height, width]; None: unchanged
     crop: int | None = None  # side of the centre square in pixels; None: no crop
-    interpolation: str = "bilinear"  # or bicubic
+    interpolation: str = "bilinear"  # or bicubic, for image files alone
 
     @classmethod
     def of(cls, prepare: Mapping[str, Any], part: str) -> "Preprocessing":

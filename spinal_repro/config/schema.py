@@ -168,7 +168,7 @@ class DataConfig:
     root: str = "data"
     download: bool = False
     limit: int | None = limit(None, above=0)  # at most this many images a split
-    test: bool = True  # False: the test part is not read, as in trials of a search
+    test: bool = True  # False: the test part is not used, as in trials of a search
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split, make_split, num_shared
+from spinal_repro.errors import UserError
 
 CACHE = ".cache"  # in the folder of runs
 DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
@@ -61,6 +62,11 @@ def batches_of(
             if decoded.nbytes < DEVICE_SHARE * free:
                 decoded = torch.from_numpy(decoded[:]).to(device)
         source = ImageSet(decoded, source.labels)
+    elif preprocessing.interpolation != "bilinear":
+        raise UserError(
+            f"recipe.prepare has interpolation {preprocessing.interpolation}, which works with image "
+            f"files alone; this data set is resized with bilinear: leave it out"
+        )
     else:
         sides = preprocessing.resize or source.images.shape[-2:]
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])

@@ -8,6 +8,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,8 +82,8 @@ def load_dataset(
     if config.num_classes is None:
         config = dataclasses.replace(config, num_classes=len(dataset.classes))
     if config.channels == 3:
-        train, test_part = _in_colour(dataset.train), _in_colour(dataset.test)
-        dataset = dataclasses.replace(dataset, train=train, test=test_part)
+        parts = {part: _in_colour(getattr(dataset, part)) for part in ("train", "val", "test")}
+        dataset = dataclasses.replace(dataset, **parts)
     for part in ("train", "val", "test"):
         images, size = getattr(dataset, part), getattr(config, f"{part}_size")
         if (images is not None or size is not None) and (test or part != "test"):
@@ -90,7 +91,7 @@ def load_dataset(
     return dataset
 
 
-def _in_colour(part: ImageSet | Photos) -> ImageSet | Photos:
+def _in_colour(part: ImageSet | Photos | None) -> Any:
     """Show grey images as three equal channels, which share their memory."""
     if isinstance(part, ImageSet) and isinstance(part.images, Tensor) and part.images.shape[1] == 1:
         return ImageSet(part.images.expand(-1, 3, -1, -1), part.labels)

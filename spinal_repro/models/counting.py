@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
@@ -21,9 +22,9 @@ PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
 class Counts:
     """Size of a classifier for one image, without auxiliary outputs.
 
-    Parameters are trainable ones. Multiplications are those of linear layers and convolutions
-    as executed (a layer called k times counts k times). Activations are hidden units of the
-    head, without the logits.
+    Parameters are trainable ones. Multiplications are those of linear layers, convolutions and
+    attention as executed (a layer called k times counts k times). Activations are hidden units of
+    the head, without the logits. Auxiliary outputs exist only in training and do not count.
     """
 
     body_parameters: int
@@ -43,24 +44,37 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
     device = next(classifier.parameters()).device
     image = torch.zeros(1, channels, image_size, image_size, device=device)
     with evaluation_mode(classifier):
-        with MultiplicationCounter() as in_body:
-            features = classifier.backbone(image)
-        with MultiplicationCounter() as in_head:
-            classifier.head(features)
+        in_body, features = _multiplications(classifier.backbone, image)
+        in_head, _ = _multiplications(classifier.head, features)
     body, head = _parameters(classifier.backbone), _parameters(classifier.head)
     body -= sum(_parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
     return Counts(
         body_parameters=body,
         head_parameters=head,
         total_parameters=body + head,
-        head_multiplications=in_head.total,
-        total_multiplications=in_body.total + in_head.total,
+        head_multiplications=in_head,
+        total_multiplications=in_body + in_head,
         head_activations=int(classifier.head.num_activations),  # type: ignore[arg-type]
     )
 
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
+    """Run a module; return its multiplications and its output.
+
+    Fused attention would hide its matrix products, and on the CPU alone.
+    """
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH), MultiplicationCounter() as counter:
+            output = module(x)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
+    return counter.total, output
 
 
 class MultiplicationCounter(TorchDispatchMode):

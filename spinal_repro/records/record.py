@@ -87,7 +87,7 @@ class Record:
     pretrained: dict[str, Any] | None
     reduced_budget: list[str]
     selection: Selection
-    test: TestResult | None  # None: not read (``data.test=false``)
+    test: TestResult | None  # None: not used (``data.test=false``)
     history: list[dict[str, float]]  # by epoch, like timing
     timing: list[dict[str, float]]
     wall_seconds: float

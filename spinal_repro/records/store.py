@@ -94,7 +94,7 @@ def describe(folder: Path) -> dict[str, Any]:
             return row
         record = read_record(folder / RECORD)
     except UserError as error:
-        return {**row, "state": "unreadable", "reduced": str(error)}
+        return {**row, "state": "unreadable", "message": str(error)}
     test = record.test
     return row | {
         "state": "done",

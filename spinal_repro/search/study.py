@@ -1,6 +1,6 @@
 """Trials of a search, in a journal file that several processes and machines share.
 
-A trial is a run that does not read the test set; its value is the validation accuracy of its
+A trial is a run that does not use the test set; its value is the validation accuracy of its
 selected epoch.
 """
 
@@ -25,7 +25,7 @@ from spinal_repro.training.run import run
 
 # overrides that may differ between the machines of a study
 LOCAL = ("runs", "runtime", "tracker", "data.root", "data.download")
-FAILURES = 3  # stop if the first trials of a process all fail
+FAILURES = 3  # a process stops after so many, unless a trial of the study is complete
 
 
 class Study:
@@ -74,7 +74,7 @@ class Study:
             error = self._run_trial(trial, echo)
             failures += error is not None
             if failures == FAILURES and not self.counts["complete"]:
-                raise UserError(f"the first {FAILURES} trials all failed, the last one: {error}")
+                raise UserError(f"{FAILURES} trials failed and none is complete: {error}")
 
     def _run_trial(self, trial: Trial, echo: Callable[[str], None]) -> str | None:
         """Run one trial; returns the message of its error, if it failed."""

@@ -93,11 +93,12 @@ class NonFiniteHooks(Callback):
     def _check(self, what: str, value: Any) -> None:
         if not isinstance(value, Tensor) or bool(torch.isfinite(value).all()):
             return
-        bad, epoch = value[~torch.isfinite(value)], self._run.state.epoch + 1
-        where = f"step {self._step + 1}" if self._run.model.training else "the evaluation"
+        bad, run = value[~torch.isfinite(value)], self._run
+        epoch = min(run.state.epoch + 1, run.recipe.epochs)  # the final test follows the last one
+        where = f"step {self._step + 1} of" if run.model.training else "the evaluation after"
         raise NonFiniteLossError(
             f"{what} has {len(bad):,} NaN or Inf among {value.numel():,} values, first "
-            f"{bad[0].item()}, at {where} of epoch {epoch}"
+            f"{bad[0].item()}, at {where} epoch {epoch}"
         )
 
 

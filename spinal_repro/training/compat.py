@@ -1,4 +1,4 @@
-"""All uses of private parts of other libraries; tests/training/test_compat.py names versions."""
+"""Optimizers from private parts of PyTorch; tests/training/test_compat.py names versions."""
 
 from inspect import unwrap
 

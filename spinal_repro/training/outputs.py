@@ -43,7 +43,7 @@ def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
     if protocol.select_on == "test":
         return rule
     if not test:
-        return f"{rule}; test not read"
+        return f"{rule}; test not used"
     read = "test watched each epoch, deciding nothing"
     return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
@@ -158,7 +158,8 @@ def opening(config: Config, folder: Path, setup: Setup) -> list[str]:
         lines.append(f"REDUCED BUDGET: {', '.join(config.reduced_budget)}")
     if precision == "bf16" and not has_bf16(device):
         lines.append(
-            "this CPU has no bf16 instructions: PyTorch emulates them, more slowly than fp32"
+            f"this {'GPU' if device.type == 'cuda' else 'CPU'} has no bf16 instructions: PyTorch "
+            f"emulates them, more slowly than fp32"
         )
     if epoch:
         lines.append(f"continuing after epoch {epoch} from {folder}")
@@ -169,7 +170,7 @@ def _accuracies(record: Record) -> str:
     selection, test = record.selection, record.test
     chosen = f"epoch {selection.epoch} of {len(record.history)} selected on {selection.on}"
     if test is None:
-        return f"validation accuracy {100 * selection.accuracy:.2f} %, {chosen}; test not read"
+        return f"validation accuracy {100 * selection.accuracy:.2f} %, {chosen}; test not used"
     selected = test.selected
     low, high = selected.interval_95
     paper = " (BEST ON TEST)" if selection.on == "test" else ""

@@ -19,6 +19,7 @@ from spinal_repro.data import photos as module
 from spinal_repro.data.augment import HorizontalFlip
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
+from spinal_repro.data.preprocessing import preprocess
 from spinal_repro.data.sources import ImageSet, load_dataset
 from spinal_repro.errors import UserError
 
@@ -51,6 +52,13 @@ def photos(files: list[Path]) -> Photos:
 def cached(cache: Path) -> list[Path]:
     """The files in a cache, without locks."""
     return sorted(path for path in cache.glob("*") if path.suffix != ".lock")
+
+
+def test_images_in_memory_are_not_resized_with_bicubic(cache):
+    images = load_dataset(composed().dataset, "unused").train
+    assert preprocess(images, Preprocessing(resize=32), cache, CPU) == (images, (32, 32))
+    with pytest.raises(UserError, match="interpolation bicubic"):
+        preprocess(images, Preprocessing(resize=32, interpolation="bicubic"), cache, CPU)
 
 
 @pytest.mark.parametrize("resize", [12, [12, 12], [12, 17], 40])

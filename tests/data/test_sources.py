@@ -109,6 +109,15 @@ def test_grey_images_on_three_channels(tmp_path: Path) -> None:
         load_dataset(dataclasses.replace(config, channels=2), tmp_path)
 
 
+def test_a_grey_validation_part_on_three_channels(monkeypatch) -> None:
+    part = ImageSet(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4))
+    monkeypatch.setitem(SOURCES._items, "odd", lambda *given: Dataset(part, part, part))
+    config = dataclasses.replace(
+        shipped("digits"), source="odd", channels=3, train_size=4, test_size=4, val_size=4
+    )
+    assert load_dataset(config, "unused").val.images.shape == (4, 3, 28, 28)
+
+
 def test_a_yaml_file_alone_adds_a_data_set(tmp_path: Path) -> None:
     """For a reader that exists; another source is refused."""
     write(tmp_path, "mnist")

@@ -1,5 +1,7 @@
 """Counts against PyTorch's own counter, closed forms and the paper's claims."""
 
+import dataclasses
+
 import pytest
 import torch
 from torch import nn
@@ -83,6 +85,24 @@ def test_vgg5(outputs, fc, spinal):
         assert (found.body_parameters, found.head_parameters) == (parameters, expected)
         assert found.total_multiplications - found.head_multiplications == products
         assert found.head_activations == 512
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("timm", "vit_tiny_patch16_224"), ("torchvision", "vit_b_16")]
+)
+def test_attention_counts_in_full_on_every_device(kind, name):
+    """12 blocks of 12 width^2 in Linear layers and 2 tokens x width in attention, per token."""
+    width, tokens, side = (192 if kind == "timm" else 768), 4 + 1, 32
+    dense = 12 * tokens * (12 * width**2 + 2 * tokens * width)
+    patches = (tokens - 1) * 3 * 16 * 16 * width
+    data = dataclasses.replace(dataset(), image_size=side, channels=3)
+    for device in ("cpu", "meta"):
+        with torch.device(device):
+            model = build_model(data, Component(name, {}, kind), Component("fc", {}))
+        fast = torch.backends.mha.get_fastpath_enabled()
+        found = count(model, 3, side)
+        assert found.total_multiplications - found.head_multiplications == dense + patches
+        assert torch.backends.mha.get_fastpath_enabled() == fast
 
 
 def test_shared_layers_count_once_as_parameters_and_at_each_call_as_multiplications():

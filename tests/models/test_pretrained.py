@@ -164,6 +164,16 @@ def test_googlenet_computes_the_same_when_a_run_is_loaded_again(tmp_path):
     assert not torch.equal(scratch(images), trained(images))
 
 
+@pytest.mark.parametrize("name", ["googlenet", "inception_v3"])
+def test_weights_of_auxiliary_outputs_are_left_out_without_them(tmp_path, name):
+    path, whole = tmp_path / f"{name}.pth", models.get_model(name, init_weights=False).state_dict()
+    torch.save(whole, path)
+    body = load_backbones().build("torchvision", {"name": name, "aux": False}, 3, 96)
+    report = load_pretrained(body, str(path))
+    assert report.missing == [] and report.matched == len(body.net.state_dict())
+    assert {n.lower()[:3] for n in report.unexpected} == {"aux", "fc."}
+
+
 def test_real_weights(real_data):
     path = real_data / "weights" / "tf_efficientnet_lite0.pth"
     if not path.is_file():

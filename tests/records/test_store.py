@@ -99,7 +99,7 @@ def test_unreadable_status(folder, content):
     (folder / "status.json").write_text(content)
     row = describe(folder)
     assert row["state"] == "unreadable"
-    assert row["reduced"]  # says why
+    assert row["message"]  # says why
 
 
 @pytest.mark.parametrize("content", ['{"schema_version": 2}', "{", "[]"], ids=repr)
@@ -107,7 +107,7 @@ def test_a_finished_run_with_an_unreadable_record(folder, content):
     write_status(folder, "done", epochs="8/8")
     (folder / RECORD).write_text(content)
     row = describe(folder)
-    assert row["state"] == "unreadable" and row["reduced"] and "test %" not in row
+    assert row["state"] == "unreadable" and row["message"] and "test %" not in row
 
 
 def test_records_are_found_among_runs_and_among_committed_ones(tmp_path):

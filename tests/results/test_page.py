@@ -49,6 +49,11 @@ def test_the_page_has_runs_and_what_was_not_run(page):
     assert "not run" in page and "98.45" in page and "spinal-train paper=mnist/cnn_fc" in page
 
 
+def test_each_section_has_its_own_introduction(page):
+    for text in ("This page repeats", "The same data, backbone", "Parameters, multiplications"):
+        assert page.count(text) == 1
+
+
 def test_nothing_comes_from_outside(page):
     assert not re.search(r"(?:src|href|action)=(?!\"(?:data:|#))", page)
     assert not re.search(r"@import|url\(", page)

@@ -181,7 +181,7 @@ def test_a_failed_trial_does_not_end_the_search(tmp_path, space, monkeypatch):
 
 
 def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
-    with pytest.raises(UserError, match="the first 3 trials all failed"):
+    with pytest.raises(UserError, match="3 trials failed and none is complete"):
         study_of(tmp_path, space, [*FIXED, f"data.root={tmp_path}", "dataset=mnist"]).run(9, print)
 
 

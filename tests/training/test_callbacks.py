@@ -103,6 +103,8 @@ def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch)
     monkeypatch.setattr(run_module, "build_run", spoiled)
     with pytest.raises(UserError, match="the test loss of the last weights is"):
         run(config)
+    with pytest.raises(NonFiniteLossError, match="at the evaluation after epoch 3"):
+        run(small(tmp_path, *LINEAR, "runtime.debug=nonfinite"))
     assert not (config.run_dir / "record.json").exists()
 
 

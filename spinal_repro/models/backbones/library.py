@@ -148,7 +148,12 @@ def torchvision_backbone(
         preset = chosen.transforms()
         return tensors, preset.mean, preset.std
 
-    return LibraryBackbone(net, channels, image_size, f"torchvision's {name}", fetch)
+    backbone = LibraryBackbone(net, channels, image_size, f"torchvision's {name}", fetch)
+    if options.get("aux_logits") is False:  # published weights have them all the same
+        with torch.device("meta"):
+            whole = models.get_model(name, weights=None, aux_logits=True, init_weights=False)
+        backbone.classifier_tensors |= set(whole.state_dict()) - set(net.state_dict())
+    return backbone
 
 
 @BACKBONES.register("timm")
