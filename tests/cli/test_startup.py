@@ -4,58 +4,49 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 HEAVY = ("torch", "torchvision", "timm", "pandas", "numpy", "scipy", "sklearn", "matplotlib")
-REPORT = """
-import sys
-from spinal_repro.cli.{module} import main
-sys.argv = ["spinal", *{arguments!r}]
-try:
-    main()
-except SystemExit as stop:
-    assert not stop.code, stop.code
-import json
+SPINAL_TRAIN, SPINAL = "spinal_repro.cli.train", "spinal_repro.cli.spinal"
+# Runs commands in one process; prints their exit codes and the modules that they imported.
+CALL = """
+import importlib, json, sys
+codes = []
+for module, *words in {commands!r}:
+    sys.argv = ["command", *words]
+    try:
+        importlib.import_module(module).main()
+        codes.append(0)
+    except SystemExit as stop:
+        codes.append(stop.code or 0)
 print()
-print(json.dumps(sorted(sys.modules)))
+print(json.dumps([codes, sorted(sys.modules)]))
 """
 
 
-def modules(tmp_path, module, arguments):
-    """Names of the modules that a command has imported when it ends."""
-    code = REPORT.format(module=module, arguments=arguments)
+def called(folder, *commands):
+    """Printed output, exit codes, and names of the imported modules."""
+    code = CALL.format(commands=commands)
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
     )
-    return set(json.loads(done.stdout.splitlines()[-1]))
+    codes, modules = json.loads(done.stdout.splitlines()[-1])
+    return done.stdout + done.stderr, codes, set(modules)
 
 
-@pytest.mark.parametrize(
-    "module, arguments",
-    [
-        ("train", ["--help"]),
-        ("train", ["--cfg", "job", "model=vgg5", "recipe.lr=0.1"]),
-        ("spinal", ["--help"]),
-        ("spinal", ["status", "."]),
-    ],
-    ids=str,
-)
-def test_looking_imports_nothing_heavy(module, arguments, tmp_path):
-    assert modules(tmp_path, module, arguments).isdisjoint(HEAVY)
+def test_looking_and_checking_import_nothing_heavy(tmp_path):
+    printed, codes, modules = called(
+        tmp_path,
+        (SPINAL_TRAIN, "--help"),
+        (SPINAL_TRAIN, "--cfg", "job", "head=spinal", "model=vgg5"),
+        (SPINAL_TRAIN, "recipe.epochs=-1"),
+        (SPINAL, "status", "."),
+    )
+    assert codes == [0, 0, 2, 0] and modules.isdisjoint(HEAVY)
+    for shown in ("head: arch2, fc, linear", "width: 128", "name: vgg5", "got -1", "no runs"):
+        assert shown in printed
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_training_imports_neither_the_compiler_nor_what_it_does_not_use(tmp_path):
-    found = modules(tmp_path, "train", ["data.limit=64", "recipe.epochs=1"])
-    assert "torch" in found and list(tmp_path.glob("runs/*/*/s0/record.json"))
-    assert found.isdisjoint(("torch._dynamo", "torchvision", "timm"))
-
-
-def test_help_names_every_choice_those_of_one_s_own_too(tmp_path):
-    (tmp_path / "head").mkdir()
-    (tmp_path / "head" / "mine.yaml").write_text("name: linear\n")
-    code = "from spinal_repro.cli.train import main; main()"
-    command = [sys.executable, "-c", code, "--config-dir", str(tmp_path), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    groups = dict(line.strip().split(": ", 1) for line in shown.splitlines() if ": " in line)
-    assert "vgg5" in groups["model"].split(", ") and "mnist" in groups["dataset"].split(", ")
-    assert "mine" in groups["head"].split(", ")
+    _, codes, modules = called(tmp_path, (SPINAL_TRAIN, "data.limit=64", "recipe.epochs=1"))
+    assert codes == [0] and "torch" in modules
+    assert modules.isdisjoint(("torch._dynamo", "torchvision", "timm"))

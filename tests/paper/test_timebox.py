@@ -69,10 +69,6 @@ def test_a_later_run_that_fits_is_taken():
     assert box.needs(jobs[0]) == 200.0 and box.next(0.0) is jobs[1]
     jobs[1].state = "done"
     assert box.next(70.0) is jobs[3] and box.next(70.1) is jobs[0], "better a part than nothing"
-    box.begin(60.0)
-    box.epoch_ended(jobs[3], 10, 63.0)
-    jobs[3].state = "done"
-    assert box.next(70.1) is None, "something has trained"
 
 
 def test_a_run_that_turns_out_too_long_gives_way_to_those_that_fit():
