@@ -20,9 +20,12 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import csv_text, printable, read_yaml, write_json
 from spinal_repro.records.compare import Difference
 from spinal_repro.records.record import stored_config
+from spinal_repro.results.claims import Claim, Judged
 from spinal_repro.results.confusion import draw_confusion
+from spinal_repro.results.figures import Drawn
 from spinal_repro.results.pages import files
 from spinal_repro.results.report import render as render_page
+from spinal_repro.results.rules import Judgement
 from spinal_repro.results.tables import FORMATS, Column, render
 from spinal_repro.training.check import check_parts
 
@@ -123,7 +126,8 @@ def test_pages_and_report(kind, monkeypatch):
         ),
     ]
     known = findings([fc, spinal], results, {"mnist/fc": {}, "mnist/sp": {}})
-    page = render_page(known, [], [])
+    claim = Judged(Claim(name, name, "accuracy", "", {}, name), Judgement("supported", name))
+    page = render_page(known, [claim], [Drawn("a", name, name, b"<svg/>", b"")])
     page.encode()
     assert "<img src=x" not in page and "onmouseover='" not in page and "1337" not in page
     assert page.count("<script>") == 2, "the page's own"

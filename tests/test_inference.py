@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.composing import composed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from spinal_repro.cli.spinal import main
 from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.inference import find_images, load_run, part_of, predict, runs_folder
+from spinal_repro.inference import find_images, load_run, part_of, predict
 from spinal_repro.training.engine import evaluate
 from spinal_repro.training.run import run
 
@@ -187,14 +185,6 @@ def test_files_that_do_not_belong_together(trained_folder, tmp_path, edit, messa
     with pytest.raises(UserError, match=message) as error:
         load_run(folder, "cpu")
     assert len(str(error.value).splitlines()) == 1
-
-
-def test_caches_of_a_moved_run_folder_are_beside_it(tmp_path):
-    """Its configuration may name a folder of another machine."""
-    config = composed("runs=/elsewhere")
-    cell, kind, seed = config.run_dir.parts[-3:]
-    assert runs_folder(tmp_path / "mine" / cell / kind / seed, config) == tmp_path / "mine"
-    assert runs_folder(tmp_path / "sent" / seed, config) == tmp_path / "sent" / seed
 
 
 def test_weights_may_lack_the_counters_of_batch_norm(tmp_path):

@@ -80,11 +80,6 @@ def test_fetch_names_what_failed(here, data, monkeypatch):
     assert list(here.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["info", "verify"])
-def test_unknown_names(command, here, data):
-    assert "'mnist'" in data(command, "mnsit", "--root", here, fails=True)
-
-
 def test_sheet_of_digits(here, data):
     assert "sheet.png" in data("show", "digits", "model=vgg5", "--out", "sheet.png")
     with Image.open("sheet.png") as image:

@@ -1,6 +1,5 @@
 """``spinal paper run``: the runs that fit are done, and nothing of the others is lost."""
 
-import signal
 import time
 import zipfile
 from collections.abc import Callable
@@ -13,7 +12,6 @@ from helpers.idx_files import write_dataset
 from helpers.interrupting import results, signal_in_step
 
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
-from spinal_repro.paper.timebox import TimeBox
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import run_folders
 from spinal_repro.training import engine
@@ -129,23 +127,6 @@ def test_the_run_at_the_deadline_is_saved_and_the_same_command_continues(command
     assert len(cut) == 2 and cut == whole(command, *words)
 
 
-def test_a_run_that_cannot_finish_gives_way_and_repeated_commands_finish_all(command, clock):
-    slow, quick = PAIR
-    words = (quick, slow, "recipe.epochs=6", "--seeds=0-1")
-    clock.seconds[slow] = 50.0  # 15 minutes a run
-    ended = command(*words)
-    assert ended.code == EXIT_INTERRUPTED
-    assert clock.runs() == [(quick, 0), (slow, 0), (quick, 1)]
-    assert state(ended.out, slow, 0).startswith("3/6"), "continued once nothing else fitted"
-    assert state(ended.out, slow, 1).endswith("not started: needs about 15.0 min")
-    assert state(ended.out, quick, 1).endswith("done")
-    while ended.code != 0:
-        before = len(clock.trained)
-        ended = command(*words)
-        assert len(clock.trained) > before and ended.code in (0, EXIT_INTERRUPTED)
-    assert len(clock.trained) == 4 * 6 * STEPS, "something was trained twice"
-
-
 def test_a_run_that_fails_stops_no_other(command, clock):
     ended = command("mnist/kmnist_cnn_fc", PAIR[1], "recipe.epochs=1", "--seeds=0-1")
     assert ended.code == EXIT_FAILED and "2 of 4 runs finished, 2 failed" in ended.out
@@ -168,16 +149,6 @@ def test_a_signal_saves_and_ends_with_table_and_archive(
     assert "stopped by SIGTERM" in summary() and f"{done} of 2 runs finished" in summary()
     assert command(*words).code == 0
     assert outcomes(Path("runs")) == whole(command, *words)
-
-
-def test_a_signal_between_two_runs_starts_no_other(command, clock, monkeypatch):
-    end = TimeBox.end
-    monkeypatch.setattr(
-        TimeBox, "end", lambda *given: (signal.raise_signal(signal.SIGTERM), end(*given))
-    )
-    ended = command(*PAIR, "recipe.epochs=2")
-    assert ended.code == EXIT_INTERRUPTED and "1 of 2 runs finished" in summary()
-    assert clock.runs() == [(PAIR[0], 0)] and state(ended.out, PAIR[1], 0).startswith("0/2")
 
 
 @pytest.mark.parametrize(

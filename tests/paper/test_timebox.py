@@ -48,19 +48,6 @@ def test_as_many_runs_are_done_as_fit_and_none_is_cut_off(seconds):
     assert outcomes(jobs) == [("done", 10)] * done + [("", 0)] * (12 - done)
 
 
-def test_a_run_needs_what_it_takes():
-    first, other = Job("a", 0, 10), Job("a", 1, 10, done=4)
-    box = TimeBox([first, other], 1000.0)
-    assert box.needs(first) is None
-    box.begin(0.0)
-    for done in range(1, 11):
-        box.epoch_ended(first, done, 5.0 + 7.0 + 2.0 * done)  # 7 s of warming up
-    first.state = "done"
-    box.end(first, 36.0)  # 4 s of testing
-    assert box.needs(first) == 36.0 - 10 * 2.0
-    assert box.needs(other) == 16.0 + 6 * 2.0
-
-
 def test_a_later_run_that_fits_is_taken():
     jobs = [Job("long", 0, 100), Job("short", 0, 10), Job("long", 1, 100), Job("short", 1, 10)]
     box = TimeBox(jobs, 100.0)
