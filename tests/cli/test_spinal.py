@@ -87,7 +87,7 @@ def test_usage_errors(words, call):
         "paper list --runs",
         "tables --records",
         "claims --records",
-        "report --records",
+        "report --out x.html --records",
         "report --out",
     ],
 )
@@ -98,10 +98,10 @@ def test_a_folder_that_is_named_must_be_there(words, call, here):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs POSIX pipes")
-def test_a_closed_pipe_is_no_error():
-    command = [sys.executable, "-c", "from spinal_repro.cli.spinal import main; main()"]
+def test_a_closed_pipe_is_no_error(here):
+    code = "from spinal_repro.cli.spinal import main; main(['status', '.'])"
     reader, writer = os.pipe()
     os.close(reader)
-    listing = subprocess.run([*command, "paper", "list"], stdout=writer, stderr=subprocess.PIPE)
+    listing = subprocess.run([sys.executable, "-c", code], stdout=writer, stderr=subprocess.PIPE)
     os.close(writer)
     assert (listing.stderr, listing.returncode) == (b"", 141)

@@ -120,13 +120,13 @@ def test_a_reordered_or_doubled_record_changes_nothing(checkout):
 
 
 def test_a_table_that_is_no_longer_made_is_noticed_and_removed(checkout):
-    tables = checkout / "results/tables"
+    folder = checkout / "results/tables"
     for suffix in ("md", "csv", "tex"):
-        shutil.copy(tables / f"mnist.{suffix}", tables / f"gone.{suffix}")
-    (tables / "mine.md").write_text("not generated")
+        shutil.copy(folder / f"mnist.{suffix}", folder / f"gone.{suffix}")
+    (folder / "mine.md").write_text("not generated")
     assert tables("--check") == 1
     assert tables() == 0
-    assert not list(tables.glob("gone.*")) and (tables / "mine.md").exists()
+    assert not list(folder.glob("gone.*")) and (folder / "mine.md").exists()
 
 
 def test_runs_of_this_machine_are_added_and_reduced_ones_marked(checkout):
