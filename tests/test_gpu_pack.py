@@ -53,29 +53,20 @@ def contents(root):
     return {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_data_are_packed_the_same_from_plain_and_compressed_files(pack, data, tmp_path):
+def test_published_idx_files_are_packed_the_same_whether_plain_or_compressed(pack, data, tmp_path):
     plain = contents(data)
     pack.add_data("mnist", data, tmp_path / "once")
-    for path in (data / "MNIST" / "raw").iterdir():
-        gzip_in_place(path)
+    packed = [gzip_in_place(path) for path in (data / "MNIST" / "raw").iterdir()]
     pack.add_data("mnist", data, tmp_path / "again")
     found = contents(tmp_path / "once")
     assert found == contents(tmp_path / "again") and len(found) == 4
     assert {name[:-3]: gzip.decompress(value) for name, value in found.items()} == plain
-
-
-def test_only_published_data_of_idx_files_are_packed(pack, data, tmp_path, monkeypatch):
-    path = data / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
-    right = path.read_bytes()
-    path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
-    with pytest.raises(UserError, match=path.name):
+    packed[0].write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(UserError, match=packed[0].stem):
         pack.add_data("mnist", data, tmp_path / "packed")
-    path.unlink()
+    packed[0].unlink()
     with pytest.raises(UserError, match="spinal data fetch mnist"):
         pack.add_data("mnist", data, tmp_path / "packed")
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="idx files"):
-        pack.add_data("cifar10", data, tmp_path / "packed")
 
 
 def test_a_pack_has_its_parts_and_a_limit_and_replaces_only_a_pack(
@@ -144,7 +135,6 @@ def test_all_parts_run_in_order_and_name_the_commit(node, tmp_path):
     assert "runtime.device=cpu data.limit=9 recipe.epochs=2 --seeds" in calls[-2]
     assert (tmp_path / "out" / "summary.md").read_text().startswith("1 of 9")
     assert (tmp_path / "out" / "tests.txt").read_text() == "tested\n"
-    assert done.stdout == (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_part_that_fails_or_hangs_does_not_stop_the_next(node, tmp_path):

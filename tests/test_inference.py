@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.inference import find_images, load_run, part_of, predict
+from spinal_repro.inference import load_run, part_of, predict
 from spinal_repro.training.engine import evaluate
 from spinal_repro.training.run import run
 
@@ -70,15 +70,6 @@ def test_files_are_classified_as_the_same_images_are_in_evaluation(trained_folde
     answers = list(predict(trained, dataset.test.paths))
     assert all(abs(answer.sum() - 1) < 1e-5 for answer in answers)
     assert [int(answer.argmax()) for answer in answers] == expected.tolist()
-
-
-def test_unseen_images_are_recognised(trained_folder, tmp_path):
-    for name, colour in COLOURS.items():
-        Image.new("RGB", (64, 48), colour).save(tmp_path / f"{name}.jpg")
-    trained = load_run(trained_folder)
-    files = find_images([tmp_path])
-    found = [trained.classes[int(p.argmax())] for p in predict(trained, files)]
-    assert found == [file.stem for file in files] == ["blue", "green", "red"]
 
 
 def test_predict_command(trained_folder, here, call):

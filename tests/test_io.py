@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -139,23 +138,3 @@ def test_a_run_in_training_is_locked(tmp_path):
     (folder / ".last.pt.123.partial").write_bytes(b"of a killed process")
     with run_lock(folder):
         assert [path.name for path in folder.iterdir()] == [LOCK]
-
-
-def test_asking_whether_a_run_is_locked_does_not_stop_it_from_starting(tmp_path):
-    """`is_locked` takes the lock for a moment."""
-    (tmp_path / LOCK).touch()
-    stop = threading.Event()
-
-    def ask():
-        while not stop.is_set():
-            is_locked(tmp_path)
-
-    asking = threading.Thread(target=ask)
-    asking.start()
-    try:
-        for _ in range(100):
-            with run_lock(tmp_path):
-                pass
-    finally:
-        stop.set()
-        asking.join()

@@ -76,13 +76,19 @@ def listed(call):
 
 def test_a_sweep_over_a_pattern_trains_each_cell_under_its_name(real_data, here, call, listed):
     small = ("recipe.epochs=1", "data.limit=60", "runtime.device=cpu", "runtime.progress=none")
-    words = ("-m", "paper=mnist/cnn_*", f"data.root={real_data}", "hydra/launcher=basic", *small)
+    words = (
+        "-m",
+        "paper=mnist/cnn_spinal*",
+        f"data.root={real_data}",
+        "hydra/launcher=basic",
+        *small,
+    )
     assert call("spinal-train", *words).code == 0
     records = [read_record(folder / "record.json") for folder in run_folders(here / "runs")]
-    cells = {cell.name for cell in load_cells("mnist/cnn_*")}
+    cells = {cell.name for cell in load_cells("mnist/cnn_spinal*")}
     assert {r.config["cell"] for r in records} == cells and len(records) == len(cells)
     assert {r.config["protocol"]["name"] for r in records} == {"paper"}
-    states = [row["state"] for row in listed("list", "mnist/cnn_*")]
+    states = [row["state"] for row in listed("list", "mnist/cnn_spinal*")]
     assert states == ["not run"] * len(cells)  # a reduced budget is not the cell
 
 

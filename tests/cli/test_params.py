@@ -55,7 +55,7 @@ def test_every_head_is_counted_and_parts_add_up(rows):
 
 
 def test_a_head_that_fits_no_such_backbone_is_named_apart(rows, call):
-    err, found = rows("model=cnn,arch2", "dataset=mnist")
+    err, found = rows("model=cnn,arch2", "dataset=mnist", "head=fc,arch2")
     heads = {(row["model"], row["head"]) for row in found}
     assert ("arch2", "arch2") in heads and ("cnn", "arch2") not in heads
     assert "arch2 with cnn" in err
@@ -66,9 +66,9 @@ def test_a_head_that_fits_no_such_backbone_is_named_apart(rows, call):
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ("model=cmn", "cmn"),
+        ("model=cmn head=fc", "cmn"),
         ("model=cnn head=spinl", "spinl"),
-        ("model=cnn,vgg5 head.widht=3", "widht"),
+        ("model=cnn head=spinal head.widht=3", "widht"),
         ("model=cnn a=b=c", "a"),
         ("--cells model=cnn", "--cells"),
         ("model=cnn --out x.json", "--cells"),

@@ -78,14 +78,10 @@ def test_the_numbers_are_those_of_the_records(written):
     last = [100 * record["test"]["last"]["accuracy"] for record in records]
     assert float(row["mean"]) == pytest.approx(sum(last) / 5)
     assert (row["n"], row["verdict"], row["marks"]) == ("5", "reproduced", "")
-    assert float(row["difference"]) == pytest.approx(float(row["mean"]) - float(row["published"]))
     (size,) = rows(results, "sizes", "mnist/cnn_spinal8")
     assert (size["head_parameters"], size["source"]) == ("8538", "records")
     (pair,) = rows(results, "pairs", "mnist/cnn_spinal8", "paper")
     assert pair["counterpart"] == "mnist/cnn_fc" and float(pair["p"]) == 2 / 32
-    (selection,) = rows(results, "selection", "mnist/cnn_fc", "paper")
-    assert float(selection["best_on_test"]) >= float(selection["last"])
-    assert selection["by_validation"] == ""
     (held,) = rows(results, "selection", "mnist/cnn_fc", "heldout")
     gain = float(held["best_on_test"]) - float(held["by_validation"])
     assert gain >= 0 and float(held["gain"]) == pytest.approx(gain)

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.composing import composed
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import Config
@@ -122,13 +121,6 @@ def test_another_reading_of_a_cell_has_another_configuration():
     for cell, config in composing():
         if cell.variant_of in configs():
             assert config.identity() != configs()[cell.variant_of].identity(), cell.name
-
-
-def test_a_stored_configuration_is_the_composed_one():
-    """JSON turns the epochs of stages into text."""
-    config = configs()["transfer/cinic10_wide_resnet101_2_spinal"]
-    assert config.recipe.stages == {21: 0.001}
-    assert config == composed(f"paper={config.cell}").portable()
 
 
 def test_patterns_tables_and_near_names():

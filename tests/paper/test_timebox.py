@@ -81,15 +81,6 @@ def test_no_epoch_is_begun_that_does_not_fit():
     assert box.epoch_ended(jobs[1], 4, 70.0) == "" and box.epoch_ended(jobs[1], 5, 99.0) == DEADLINE
 
 
-def test_a_run_alone_is_not_put_off():
-    jobs = [Job("short", 0, 10, state="done"), Job("long", 0, 100), Job("long", 1, 100)]
-    box = TimeBox(jobs, 100.0)
-    box.begin(10.0)
-    assert not any(box.epoch_ended(jobs[1], done, 10 + 5.0 * done) for done in (1, 2, 3))
-    jobs[1].state = "stopped"
-    assert box.next(95.0) is None, "none is started that cannot finish"
-
-
 @pytest.mark.parametrize("seconds", [6.0, 11.0, 40.0])
 def test_repeated_often_enough_everything_is_done(seconds):
     jobs = [Job(cell, seed, 10) for seed in range(3) for cell in ("a", "b")]

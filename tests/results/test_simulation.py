@@ -86,15 +86,13 @@ def test_mcnemar_is_the_binomial_test(b, c):
     assert mcnemar_test(b, c) == mcnemar_test(c, b) == pytest.approx(expected)
 
 
-def test_pairing_takes_away_what_seeds_share(generator):
+def test_pairing_takes_away_the_spread_that_seeds_share(generator):
     shared = generator.normal(0, 1, 8)
-    first = shared + generator.normal(0, 0.01, 8)
     second = shared + 0.1 + generator.normal(0, 0.01, 8)
-    found = paired(first.tolist(), second.tolist())
+    found = paired(shared.tolist(), second.tolist())
     assert found.mean == pytest.approx(0.1, abs=0.02)
     assert found.interval[0] > 0 and found.p == pytest.approx(2 / 2**8)
-    one = paired([1.0], [2.0])
-    assert (one.mean, one.interval, one.p) == (1.0, None, None)
+    assert paired([1.0], [2.0]).interval is None
 
 
 def test_a_published_run_of_the_same_kind_is_rarely_called_different(generator):
