@@ -28,9 +28,6 @@ spinal-train head=spinal head.widht=8
 spinal-train head.width=8
 2 head.width belongs to head=arch2, progressive or spinal, which is not chosen
 
-spinal-train -m seed=range(0)
-2 this sweep has no runs: one of its lists or ranges is empty
-
 spinal-train recipe.epochs=-1
 2 recipe.epochs must be above 0, got -1
 
@@ -44,7 +41,7 @@ spinal-train head=spinal head.splits=640
 1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
 
 spinal-train model.pretrained=nope.pth
-1 there is no weights file nope.pth, neither here nor in the data folder data (data.root,
+1 weights file nope.pth not found, neither here nor in the data folder data (data.root,
 SPINAL_DATA)
 
 spinal-train dataset=mnist
@@ -62,13 +59,14 @@ spinal data fetch mnits
 2 there is no data set in the catalog 'mnits'; did you mean 'mnist'?
 
 spinal eval nowhere
-2 nowhere is no folder of a finished run (it has no record.json); `spinal status` lists those here
+2 nowhere is not the folder of a finished run: there is no record.json; list finished runs with:
+spinal status
 
 spinal predict nowhere a.jpg
 2 there is no file or folder a.jpg
 
 spinal records add nowhere
-2 nowhere cannot be read: No such file or directory
+2 nowhere is not a valid record: nowhere cannot be read: No such file or directory
 """
 MESSAGES = [block.strip().split("\n", 1) for block in TABLE.split("\n\n")]
 

@@ -47,6 +47,7 @@ def test_jobs_are_the_product_of_the_choices_and_a_later_override_wins():
         (["head=spinal", "head.layers=-1"], "head"),
         (["recipe.lr_rule={name: none}"], "recipe.lr_rule"),
         (["head=glob(*)"], "head=A,B,C"),
+        (["seed=range(0)"], "no runs"),
     ):
         with pytest.raises(UserError, match=named):
             check_jobs(wrong)
@@ -69,6 +70,7 @@ def test_joblib_runs_every_job_though_one_fails(sweep, here):
     assert sorted(states) == ["done", "failed"]
 
 
+@pytest.mark.slow
 def test_a_job_that_is_stopped_is_queued_again_and_finishes(sweep, here):
     """submitit_local, pre-empted: its second process starts the run again, and finishes it."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")

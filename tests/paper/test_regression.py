@@ -110,6 +110,7 @@ def test_rows_hold_the_minimum_so_far_and_errors_at_that_epoch():
     torch.testing.assert_close(got, fresh, rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing():
     rows = regressions([0, 1], jobs=2, epochs=1)
     alone = [row for net in NETS for row in regression(net, [0, 1], epochs=1)]
