@@ -1,12 +1,19 @@
 """Fixtures for all tests."""
 
+import logging
 import os
+import shlex
 import signal
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
+
+from spinal_repro.cli import spinal, train
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +39,44 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("set SPINAL_TEST_DATA to a folder with MNIST/raw/ to test on published data")
     return Path(folder)
+
+
+class Ended(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def call(here, monkeypatch, capsys) -> Callable[..., Ended]:
+    """Run a command in this process: a line, or its words."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # the command sets it; here it must not stay
+
+    def run(*given: str) -> Ended:
+        words = shlex.split(given[0]) if len(given) == 1 else list(given)
+        monkeypatch.setattr(sys, "argv", words)
+        capsys.readouterr()
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        code = 0
+        try:
+            (train if words[0] == "spinal-train" else spinal).main()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        finally:  # Hydra sets up logging onto the captured output
+            root.handlers[:] = handlers
+            root.setLevel(level)
+        return Ended(code, *capsys.readouterr())
+
+    return run

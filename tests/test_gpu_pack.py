@@ -50,57 +50,40 @@ def data(tmp_path, pack, monkeypatch):
 
 
 def contents(root):
-    return {path.name: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+    return {path.name: path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
 
-def test_data_are_packed_the_same_from_plain_and_compressed_files(pack, data, tmp_path):
+def test_published_idx_files_are_packed_the_same_whether_plain_or_compressed(pack, data, tmp_path):
     plain = contents(data)
     pack.add_data("mnist", data, tmp_path / "once")
-    for path in (data / "MNIST" / "raw").iterdir():
-        packed = gzip_in_place(path)
-        packed.write_bytes(gzip.compress(gzip.decompress(packed.read_bytes()), 1, mtime=12345))
+    packed = [gzip_in_place(path) for path in (data / "MNIST" / "raw").iterdir()]
     pack.add_data("mnist", data, tmp_path / "again")
     found = contents(tmp_path / "once")
     assert found == contents(tmp_path / "again") and len(found) == 4
     assert {name[:-3]: gzip.decompress(value) for name, value in found.items()} == plain
-
-
-def test_only_published_data_of_idx_files_are_packed(pack, data, tmp_path, monkeypatch):
-    path = data / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
-    right = path.read_bytes()
-    path.write_bytes(right[:-1] + bytes([right[-1] ^ 1]))
-    with pytest.raises(UserError, match=path.name):
+    packed[0].write_bytes(gzip.compress(b"something else"))
+    with pytest.raises(UserError, match=packed[0].stem):
         pack.add_data("mnist", data, tmp_path / "packed")
-    path.unlink()
+    packed[0].unlink()
     with pytest.raises(UserError, match="spinal data fetch mnist"):
         pack.add_data("mnist", data, tmp_path / "packed")
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="idx files"):
-        pack.add_data("cifar10", data, tmp_path / "packed")
 
 
 def test_a_pack_has_its_parts_and_a_limit_and_replaces_only_a_pack(
     pack, data, tmp_path, monkeypatch
 ):
-    def add_wheels(folder):
-        folder.mkdir()
-        (folder / "some.whl").write_bytes(bytes(1000))
-
     out = tmp_path / "out"
-    monkeypatch.setattr(pack, "add_wheels", add_wheels)
+    monkeypatch.setattr(pack, "add_wheels", Path.mkdir)
     pack.build(out, data, ["mnist"], 60)
     assert {path.name for path in out.iterdir()} == {"COMMIT", "data", "run.sh", "source", "wheels"}
     head = pack.git("rev-parse", "HEAD").strip()
     assert (out / "COMMIT").read_text() in (f"{head}\n", f"{head}+modified\n")
     for name in ("pyproject.toml", "tests/conftest.py", "scripts/benchmark.py"):
         assert (out / "source" / name).read_bytes() == (GPU.parents[1] / name).read_bytes()
-    assert not list(out.rglob("__pycache__"))
-
     (out / "mine").write_text("kept")
-    with pytest.raises(UserError, match="--max-mib"):
-        pack.build(out, data, ["mnist"], 0.1)
-    with pytest.raises(UserError, match="not a pack"):
-        pack.build(data, data, ["mnist"], 60)
+    for folder, limit, named in ((out, 0.001, "--max-mib"), (data, 60, "not a pack")):
+        with pytest.raises(UserError, match=named):
+            pack.build(folder, data, ["mnist"], limit)
     assert (out / "mine").is_file()
     assert {path.name for path in tmp_path.iterdir()} == {"out", "data"}
 
@@ -152,7 +135,6 @@ def test_all_parts_run_in_order_and_name_the_commit(node, tmp_path):
     assert "runtime.device=cpu data.limit=9 recipe.epochs=2 --seeds" in calls[-2]
     assert (tmp_path / "out" / "summary.md").read_text().startswith("1 of 9")
     assert (tmp_path / "out" / "tests.txt").read_text() == "tested\n"
-    assert done.stdout == (tmp_path / "out" / "log.txt").read_text()
 
 
 def test_a_part_that_fails_or_hangs_does_not_stop_the_next(node, tmp_path):
@@ -162,13 +144,7 @@ def test_a_part_that_fails_or_hangs_does_not_stop_the_next(node, tmp_path):
     assert "paper run" in (tmp_path / "calls").read_text().splitlines()[-2]
 
 
-def test_a_part_without_time_is_skipped(node, tmp_path):
-    done = node("out", "--minutes", "0.2", "--device", "cpu")
-    assert done.returncode == 0 and "evidence: skipped" in done.stdout
-    assert "paper run" not in (tmp_path / "calls").read_text()
-
-
-@pytest.mark.parametrize("wrong", [["--minutes", "x"], ["--device", "gpu"], ["a", "b"], ["old"]])
+@pytest.mark.parametrize("wrong", [["--minutes", "x"], ["--device", "gpu"], ["old"]])
 def test_wrong_arguments_are_refused(node, tmp_path, wrong):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "log.txt").write_text("of an earlier call")

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.composing import composed
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from spinal_repro.cli.spinal import main
 from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.inference import find_images, load_run, part_of, predict, runs_folder
+from spinal_repro.inference import load_run, part_of, predict
 from spinal_repro.training.engine import evaluate
 from spinal_repro.training.run import run
 
@@ -74,84 +72,61 @@ def test_files_are_classified_as_the_same_images_are_in_evaluation(trained_folde
     assert [int(answer.argmax()) for answer in answers] == expected.tolist()
 
 
-def test_unseen_images_are_recognised(trained_folder, tmp_path):
-    for name, colour in COLOURS.items():
-        Image.new("RGB", (64, 48), colour).save(tmp_path / f"{name}.jpg")
-    trained = load_run(trained_folder)
-    files = find_images([tmp_path])
-    found = [trained.classes[int(p.argmax())] for p in predict(trained, files)]
-    assert found == [file.stem for file in files] == ["blue", "green", "red"]
-
-
-def test_predict_command(trained_folder, tmp_path, capsys):
-    Image.new("RGB", (40, 40), COLOURS["red"]).save(tmp_path / "one.png")
-    command = ["predict", str(trained_folder), str(tmp_path / "one.png")]
-    main([*command, "--format", "json"])
-    (entry,) = json.loads(capsys.readouterr().out)
+def test_predict_command(trained_folder, here, call):
+    Image.new("RGB", (40, 40), COLOURS["red"]).save("one.png")
+    command = f"spinal predict {trained_folder} one.png"
+    (entry,) = json.loads(call(f"{command} --format json").out)
     assert entry["class"] == "red" and len(entry["top"]) == 3
     assert sum(c["probability"] for c in entry["top"]) == pytest.approx(1, abs=1e-5)
-    main([*command, "--format", "csv", "--top", "1"])
-    assert capsys.readouterr().out.splitlines()[0] == "file,class,probability"
-    main(command)
-    assert "red" in capsys.readouterr().out
+    head, row = call(f"{command} --format csv --top 1").out.splitlines()
+    assert head == "file,class,probability" and row.startswith("one.png,red,")
 
 
-def test_an_unreadable_image_does_not_hide_the_others(trained_folder, tmp_path, capsys):
-    Image.new("RGB", (40, 40), COLOURS["green"]).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no image")
-    with pytest.raises(SystemExit, match="2"):
-        main(["predict", str(trained_folder), str(tmp_path)])
-    out, err = capsys.readouterr()
-    assert "green" in out and "1 of 2 images cannot be read" in err and "b.png" in err
+def test_an_unreadable_image_does_not_hide_the_others(trained_folder, here, call):
+    Image.new("RGB", (40, 40), COLOURS["green"]).save("a.png")
+    (here / "b.png").write_bytes(b"no image")
+    ended = call(f"spinal predict {trained_folder} .")
+    assert ended.code == 2 and "green" in ended.out and "b.png" in ended.err
 
 
-def test_eval_command(trained_folder, tmp_path, capsys):
-    picture = tmp_path / "confusion.png"
-    main(["eval", str(trained_folder), "--confusion", str(picture)])
-    out = capsys.readouterr().out
+def test_eval_command(trained_folder, here, call):
+    out = call(f"spinal eval {trained_folder} --confusion confusion.png").out
     record = json.loads((trained_folder / "record.json").read_text())
     assert f"{100 * record['test']['selected']['accuracy']:.2f} %" in out.splitlines()[0]
     assert all(name in out for name in COLOURS)
-    with Image.open(picture) as image:
+    with Image.open("confusion.png") as image:
         assert min(image.size) > 300
 
 
 def test_other_images_are_not_passed_off_as_those_of_the_run(
-    trained_folder, photographs, tmp_path, capsys
+    trained_folder, photographs, here, call
 ):
-    other = tmp_path / "colours"
-    shutil.copytree(photographs, other)
-    Image.new("RGB", (30, 30), "white").save(other / "red/0.png")
-    main(["eval", str(trained_folder), "--root", str(other)])
-    assert "not the images of the run" in capsys.readouterr().err
+    shutil.copytree(photographs, here / "colours")
+    Image.new("RGB", (30, 30), "white").save("colours/red/0.png")
+    ended = call(f"spinal eval {trained_folder} --root colours")
+    assert "not the images of the run" in ended.err
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "named"),
     [
-        (["predict", "nowhere", "."], "no images"),
-        (["predict", "nowhere", "missing.png"], "no file or folder missing.png"),
-        (["eval", "nowhere"], "not the folder of a finished run"),
-        (["eval", "{run}", "--root", "nowhere"], r"data\.root"),
-        (["eval", "{run}", "--confusion", "no/where.png"], "no folder"),
-        (["eval", "{run}", "--confusion", "x.weird"], "ends in .png, not x.weird"),
-        (["eval", "{run}", "--confusion", "folder.png"], "folder.png is a folder"),
-        (["predict", "{run}", "{image}", "--top", "0"], "1 or more"),
-        (["predict", "{run}", "{image}", "--device", "tpu"], "unknown runtime.device"),
+        ("predict nowhere empty", "no images"),
+        ("predict nowhere missing.png", "missing.png"),
+        ("eval nowhere", "finished run"),
+        ("eval {run} --root nowhere", r"data\.root"),
+        ("eval {run} --confusion no/where.png", "no folder"),
+        ("eval {run} --confusion x.weird", "x.weird"),
+        ("eval {run} --confusion empty.png", "empty.png"),
+        ("predict {run} one.png --top 0", "1 or more"),
+        ("predict {run} one.png --device tpu", "tpu"),
     ],
 )
-def test_refusals(trained_folder, tmp_path, monkeypatch, capsys, arguments, message):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "folder.png").mkdir()
-    image = tmp_path / "inside/one.png"
-    image.parent.mkdir()
-    Image.new("RGB", (40, 40)).save(image)
-    places = {"run": trained_folder, "image": image}
-    if message == "no images":
-        image.unlink()
-    with pytest.raises(SystemExit, match="2"):
-        main([argument.format(**places) for argument in arguments])
-    assert re.search(message, capsys.readouterr().err)
+def test_refusals(trained_folder, here, call, words, named):
+    for name in ("empty", "empty.png"):
+        (here / name).mkdir()
+    Image.new("RGB", (40, 40)).save("one.png")
+    ended = call(f"spinal {words.format(run=trained_folder)}")
+    assert ended.code == 2 and re.search(named, ended.err)
 
 
 def edit_record(change):
@@ -180,11 +155,6 @@ def edit_weights(change):
     return edit
 
 
-def cut(folder: Path) -> None:
-    path = folder / "best.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-
-
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
@@ -197,7 +167,6 @@ def cut(folder: Path) -> None:
         (edit_weights(lambda w: {name: t[:-1] for name, t in w.items()}), r"best\.safetensors"),
         (edit_weights(lambda w: {}), r"best\.safetensors"),
         (edit_weights(lambda w: {**w, "more": torch.ones(1)}), r"best\.safetensors"),
-        (cut, r"best\.safetensors"),
     ],
 )
 def test_files_that_do_not_belong_together(trained_folder, tmp_path, edit, message):
@@ -207,14 +176,6 @@ def test_files_that_do_not_belong_together(trained_folder, tmp_path, edit, messa
     with pytest.raises(UserError, match=message) as error:
         load_run(folder, "cpu")
     assert len(str(error.value).splitlines()) == 1
-
-
-def test_caches_of_a_moved_run_folder_are_beside_it(tmp_path):
-    """Its configuration may name a folder of another machine."""
-    config = composed("runs=/elsewhere")
-    cell, kind, seed = config.run_dir.parts[-3:]
-    assert runs_folder(tmp_path / "mine" / cell / kind / seed, config) == tmp_path / "mine"
-    assert runs_folder(tmp_path / "sent" / seed, config) == tmp_path / "sent" / seed
 
 
 def test_weights_may_lack_the_counters_of_batch_norm(tmp_path):

@@ -9,23 +9,15 @@ RECORDS = ROOT / "results" / "records"
 
 
 def test_the_table_is_made_from_whole_runs_of_the_published_recipe():
-    """What the table shows of them: see cli/test_tables.py."""
+    """Their numbers in it: see cli/test_tables.py."""
     (cells,) = re.findall(r"<!-- table: (.*) -->", (ROOT / "README.md").read_text())
     for cell in cells.split():
-        check_records(cell)
-
-
-def check_records(cell):
-    records = [json.loads(p.read_text()) for p in sorted(RECORDS.glob(f"{cell}-paper-*.json"))]
-    assert [record["seed"] for record in records] == list(range(5))
-    for record in records:
-        assert record["config"]["cell"] == cell and not record["reduced_budget"]
-        assert not record["git"]["modified"] and len(record["history"]) == 8
-        test = record["test"]["last"]
-        assert test["count"] == 10000 and test["accuracy"] == test["correct"] / test["count"]
-        assert test["correct"] == record["history"][-1]["test_correct"]
-    assert len({record["identity"] for record in records}) == 1
-    assert len({record["data"]["train_hash"] for record in records}) == 1
+        records = [json.loads(p.read_text()) for p in sorted(RECORDS.glob(f"{cell}-paper-*.json"))]
+        assert [record["seed"] for record in records] == list(range(5))
+        for record in records:
+            assert record["config"]["cell"] == cell and not record["reduced_budget"]
+            assert not record["git"]["modified"] and len(record["history"]) == 8
+            assert record["test"]["last"]["count"] == 10_000
 
 
 def test_the_code_of_the_readme_runs():

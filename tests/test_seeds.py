@@ -1,10 +1,6 @@
 """Random streams: reproducible, and all different."""
 
-import subprocess
-import sys
 from itertools import product
-
-import pytest
 
 from spinal_repro.seeds import STREAMS, stream_seed
 
@@ -16,9 +12,5 @@ def test_no_two_streams_share_a_seed():
     assert max(seeds) > 2**62
 
 
-@pytest.mark.parametrize("hash_seed", ["1", "2"])
-def test_seeds_are_the_same_in_every_process(hash_seed):
-    code = "from spinal_repro.seeds import stream_seed; print(stream_seed(7, 'augment', 3))"
-    command, settings = [sys.executable, "-c", code], {"PYTHONHASHSEED": hash_seed}
-    done = subprocess.run(command, env=settings, capture_output=True, text=True, check=True)
-    assert int(done.stdout) == stream_seed(7, "augment", 3)
+def test_seeds_are_the_same_in_every_version():
+    assert stream_seed(7, "augment", 3) == 4309875677938409490

@@ -45,6 +45,13 @@ def start(folder: Path, *command: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def ended(sweep: subprocess.Popen[str], code: int) -> str:
+    """What a sweep printed; it must end with this code."""
+    printed = "\n".join(sweep.communicate(timeout=600))
+    assert sweep.returncode == code, printed
+    return printed
+
+
 @pytest.mark.slow
 def test_a_job_that_fails_is_run_again_by_the_same_command(tmp_path):
     (tmp_path / "mine" / "dataset").mkdir(parents=True)
@@ -55,41 +62,32 @@ def test_a_job_that_fails_is_run_again_by_the_same_command(tmp_path):
         "script.py", "-m", "--config-dir", "mine", "dataset=faulty", *TINY, "recipe.epochs=1",
         "dataset.options.job=0,1",
     )  # fmt: skip
-    sweep = start(tmp_path, *command)
-    out, err = sweep.communicate(timeout=600)
-    assert sweep.returncode == EXIT_FAILED, out + err
-    assert "1 failed, 1 done" in out
-    assert "\nfailed: dataset.options.job=0: RuntimeError: out of luck" in f"\n{err}"
+    printed = ended(start(tmp_path, *command), EXIT_FAILED)
+    assert "1 failed, 1 done" in printed
+    assert "\nfailed: dataset.options.job=0: RuntimeError: out of luck" in printed
     (done,) = (tmp_path / "runs").rglob("record.json")
     written = done.stat().st_mtime_ns
 
     (tmp_path / "raise0").unlink()
-    sweep = start(tmp_path, *command)
-    out, err = sweep.communicate(timeout=600)
-    assert sweep.returncode == 0, out + err
-    assert "1 of 2 runs to do" in out and "2 done" in out
+    assert "1 of 2 runs to do" in ended(start(tmp_path, *command), 0)
     assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
     assert done.stat().st_mtime_ns == written
 
 
 def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_path):
-    settings = (*TINY, "recipe.epochs=60", "runtime.threads=1")
-    command = ("-m", "spinal_repro.cli.train", "-m", *settings, "seed=0,1", "runtime.jobs=1")
+    settings = (*TINY, "recipe.epochs=40", "runtime.threads=1")
+    command = ("-m", "spinal_repro.cli.train", "-m", *settings)
     sweep = start(tmp_path, *command)
     end = time.monotonic() + 300
     while not any("epoch 2/" in log.read_text() for log in tmp_path.glob("runs/*/*/*/log.txt")):
         assert time.monotonic() < end and sweep.poll() is None, sweep.communicate()
         time.sleep(0.05)
     os.killpg(sweep.pid, signal.SIGINT)  # as a terminal sends it
-    out, err = sweep.communicate(timeout=300)
-    assert sweep.returncode == EXIT_INTERRUPTED, out + err
-    assert "1 interrupted, 1 waiting" in out and "the same command continues" in err
+    assert "1 interrupted" in ended(sweep, EXIT_INTERRUPTED)
     (folder,) = run_folders(tmp_path / "runs")
     assert describe(folder)["state"] == "interrupted" and (folder / "last.pt").is_file()
 
-    sweep = start(tmp_path, *command)
-    out, err = sweep.communicate(timeout=300)
-    assert sweep.returncode == 0, out + err
+    ended(start(tmp_path, *command), 0)
     assert "continuing after epoch" in (folder / "log.txt").read_text()
     record = read_record(folder / "record.json")
     alone = run(compose([*settings, "runtime.progress=none", f"runs={tmp_path}/alone"])).record

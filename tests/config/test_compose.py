@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 from helpers.composing import composed
+from spinal_repro.training.check import check_parts
 
 from spinal_repro.config.compose import GROUPS, choices, compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.models.backbones import load_backbones
-from spinal_repro.models.heads import HEADS
 
 CHOICES = {group: choices(group) for group in GROUPS}
 
@@ -73,9 +72,6 @@ def test_folders_come_from_the_environment(monkeypatch):
     assert (config.data.root, config.runs) == ("/somewhere/data", "/somewhere/runs")
 
 
-# Networks without a file
-
-
 def test_any_network_of_a_library_is_a_model():
     for library, name in (("torchvision", "shufflenet_v2_x0_5"), ("timm", "resnet10t")):
         pytest.importorskip(library)
@@ -92,26 +88,17 @@ def test_sizes_of_one_network_have_the_same_recipe_and_heads():
         assert one.head != cell("cifar10", "flatten", head).head
 
 
-# Refusals
-
-
-@pytest.mark.parametrize("plus", ["", "+", "++"])
-@pytest.mark.parametrize("key", ["dataset.num_clases", "sede"])
-def test_typos_are_refused_behind_nothing_and_any_plus(plus, key):
-    with pytest.raises(UserError, match=key.rpartition(".")[2]):
-        compose([f"{plus}{key}=1"])
-
-
 @pytest.mark.parametrize(
     "override, named",
     [
-        ("+recipe.epoch=1", "did you mean 'epochs'"),
-        ("++sede=1", "did you mean 'seed'"),
+        ("dataset.num_clases=1", "num_clases"),
+        ("+recipe.epoch=1", "'epochs'"),
+        ("++sede=1", "'seed'"),
         ("head=spinall", "spinall"),
         ("recipe.lr=abc", "recipe: lr: .*'abc'"),
         ("recipe.epochs=1.5", "recipe: epochs: .*'1.5'"),
         ("recipe.mean=0.5", "recipe: mean"),
-        ("recipe.std=[[1]]", "recipe.std must be a list of numbers"),
+        ("recipe.std=[[1]]", "recipe.std"),
         ("dataset=[mnist", "mnist"),
         ("~recipe.lr", "recipe: lr: "),
         ("~head", "head must be a group of settings with a name"),
@@ -123,9 +110,6 @@ def test_what_cannot_be_composed_is_refused_in_one_line(override, named):
     with pytest.raises(UserError, match=named) as refused:
         compose([override])
     assert "\n" not in str(refused.value)
-
-
-# Configuration of the user's own
 
 
 def write_choice(folder: Path, name: str, text: str) -> None:
@@ -153,31 +137,18 @@ def test_a_model_of_ones_own_needs_no_recipe_and_may_choose_one(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name, text, message",
+    "name, text, named",
     [
         ("dataset/mine", "defaults: [mnist, _self_]\nnum_clases: 3\n", "'num_classes'"),
         ("recipe/mine", "defaults: [cnn, _self_]\nlr: fast\n", "recipe: lr: .*'fast'"),
         ("dataset/mine", "name: mine\n", "dataset: "),
         ("dataset/mine", "name: [mine\n", "mine.yaml"),
-        ("head/mine", "width: 3\n", "head must be a group of settings with a name"),
+        ("head/mine", "width: 3\n", "head"),
+        ("head/mine", "name: spinal\nwidht: 3\n", "'width'"),
+        ("model/mine", "name: vgg6\n", "'vgg5'"),
     ],
 )
-def test_mistakes_in_ones_own_yaml_are_refused(tmp_path, name, text, message):
+def test_mistakes_in_ones_own_yaml_are_refused(tmp_path, name, text, named):
     write_choice(tmp_path, name, text)
-    with pytest.raises(UserError, match=message):
-        compose([f"{name.partition('/')[0]}=mine"], tmp_path)
-
-
-@pytest.mark.parametrize(
-    "group, text, message",
-    [
-        ("head", "name: spinal\nwidht: 3\n", r"'widht'; did you mean 'width'\?"),
-        ("model", "name: vgg6\n", r"'vgg6'; did you mean 'vgg5'\?"),
-    ],
-)
-def test_components_are_checked_against_their_constructors(tmp_path, group, text, message):
-    write_choice(tmp_path, f"{group}/mine", text)
-    component = getattr(compose([f"{group}=mine", "recipe=cnn"], tmp_path), group)
-    registry = HEADS if group == "head" else load_backbones()
-    with pytest.raises(UserError, match=message):
-        registry.check(component.name, component.options)
+    with pytest.raises(UserError, match=named):
+        check_parts(compose([name.replace("/", "=")], tmp_path))

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-from helpers.composing import composed
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import Config
@@ -36,12 +35,8 @@ def composing() -> list[tuple[Cell, Config]]:
 
 
 def test_no_cell_is_composed_to_be_listed():
-    cells = read_cells(config_dir() / "paper")
-    assert len({hash(cell) for cell in cells}) == len(cells) == len(CELLS)
-    assert "FC 320-50-10" in repr(cells)
-    assert not any(
-        "config" in vars(cell) for cell in read_cells.__wrapped__(config_dir() / "paper")
-    )
+    cells = read_cells.__wrapped__(config_dir() / "paper")
+    assert len(cells) == len(CELLS) and not any("config" in vars(cell) for cell in cells)
 
 
 def test_every_cell_is_in_a_table_and_is_run_in_one_way_or_not():
@@ -59,10 +54,8 @@ def test_published_numbers_say_how_they_were_made():
     for cell in CELLS.values():
         for entry in (*cell.published, *filter(None, [cell.reference])):
             assert entry.selection in selections and entry.unit in ("%", "1e-3"), cell.name
-            confidences = (
-                ("not found",) if entry.value is None else ("quoted", "digitised", "recalled")
-            )
-            assert entry.confidence in confidences, cell.name
+            known = ("quoted", "digitised", "recalled")
+            assert entry.confidence in (("not found",) if entry.value is None else known), cell.name
 
 
 def test_sentences_of_several_cells_are_typed_once():
@@ -105,10 +98,9 @@ def test_epochs_and_protocol_are_those_published():
         assert config.recipe.published_epochs in (None, config.recipe.epochs), cell.name
         for entry in cell.published[:1]:
             assert entry.epochs in (None, config.recipe.epochs), cell.name
-            at_validation = entry.selection == "test at best validation"
-            assert entry.selection == "unknown" or (
-                config.protocol.name == ("heldout" if at_validation else "paper")
-            ), cell.name
+            heldout = entry.selection == "test at best validation"
+            wanted = "heldout" if heldout else "paper"
+            assert entry.selection == "unknown" or config.protocol.name == wanted, cell.name
 
 
 def test_every_configuration_has_parts_that_fit():
@@ -131,19 +123,6 @@ def test_another_reading_of_a_cell_has_another_configuration():
             assert config.identity() != configs()[cell.variant_of].identity(), cell.name
 
 
-def test_the_user_overrides_the_protocol_of_a_cell():
-    config = composed("paper=mnist/vgg5_spinal", "protocol=heldout", "head.width=64")
-    assert (config.protocol.name, config.cell) == ("heldout", "mnist/vgg5_spinal")
-    assert config.head.options["width"] == 64
-
-
-def test_a_stored_configuration_is_the_composed_one():
-    """JSON turns the epochs of stages into text."""
-    config = configs()["transfer/cinic10_wide_resnet101_2_spinal"]
-    assert config.recipe.stages == {21: 0.001}
-    assert config == composed(f"paper={config.cell}").portable()
-
-
 def test_patterns_tables_and_near_names():
     names = ["mnist/cnn_fc", "mnist/cnn_spinal8", "mnist/cnn_spinal10"]
     assert [cell.name for cell in load_cells("mnist/cnn_*")] == names
@@ -164,13 +143,7 @@ def test_the_curve_ends_where_its_cells_do():
 
 
 NUMBER = "mnist/x,result,accuracy %,98.1,%,last epoch,8,a page,quoted"
-ROW: dict[str, Any] = {"dataset": "d", "backbone": "b", "head": "h"}
-BROKEN = [
-    (ROW | {"titel": "t"}, NUMBER),
-    ({"dataset": "d"}, NUMBER),
-    (ROW | {"name": "mnist/z"}, NUMBER),
-    (ROW, NUMBER.replace("mnist/x", "mnist/y")),
-]
+ROW = {"dataset": "d", "backbone": "b", "head": "h"}
 
 
 def small_paper(folder: Path, row: dict[str, Any], number: str) -> tuple[Cell, ...]:
@@ -183,15 +156,20 @@ def small_paper(folder: Path, row: dict[str, Any], number: str) -> tuple[Cell, .
 
 
 def test_a_row_of_others_is_a_cell(tmp_path):
-    (cell,) = small_paper(
-        tmp_path, ROW | {"assumptions": ["constants_mnist", "One of ours."]}, NUMBER
-    )
-    assert cell.config is None and cell.published[0].value == 98.1
-    assert cell.title == "d, b, h"
-    assert cell.assumptions[0].startswith("Normalised by") and cell.assumptions[1] == "One of ours."
+    (cell,) = small_paper(tmp_path, ROW | {"assumptions": ["constants_mnist", "Ours."]}, NUMBER)
+    assert (cell.config, cell.published[0].value, cell.title) == (None, 98.1, "d, b, h")
+    assert cell.assumptions[0].startswith("Normalised by") and cell.assumptions[1] == "Ours."
 
 
-@pytest.mark.parametrize(("row", "number"), BROKEN)
+@pytest.mark.parametrize(
+    ("row", "number"),
+    [
+        (ROW | {"titel": "t"}, NUMBER),
+        ({"dataset": "d"}, NUMBER),
+        (ROW | {"name": "mnist/z"}, NUMBER),
+        (ROW, NUMBER.replace("mnist/x", "mnist/y")),
+    ],
+)
 def test_broken_cells_are_refused(tmp_path, row, number):
     with pytest.raises(UserError, match=r"mnist/[xy]"):
         small_paper(tmp_path, row, number)

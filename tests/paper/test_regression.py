@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.nn import functional
 
-from spinal_repro.cli.spinal import main
 from spinal_repro.paper.regression import (
     FUNCTIONS,
     NETS,
@@ -89,10 +88,8 @@ def test_seeds_and_parts_are_independent_and_functions_share_samples():
     noise = [one.y[i] - f(one.x[i]) for i, f in enumerate(FUNCTIONS.values())]
     torch.testing.assert_close(noise[0], noise[1], rtol=0, atol=1e-5)
     assert noise[3].min() >= -1e-6 and noise[3].max() <= 0.2 + 1e-6
-    assert draw([0], "square").extra.mean().item() == pytest.approx(
-        0.2**2 / 12, rel=0.1
-    )  # its floor
-    assert (one.extra == 0).all()
+    floor = draw([0], "square").extra.mean().item()
+    assert floor == pytest.approx(0.2**2 / 12, rel=0.1) and (one.extra == 0).all()
 
 
 def test_rows_hold_the_minimum_so_far_and_errors_at_that_epoch():
@@ -113,6 +110,7 @@ def test_rows_hold_the_minimum_so_far_and_errors_at_that_epoch():
     torch.testing.assert_close(got, fresh, rtol=1e-4, atol=0)
 
 
+@pytest.mark.slow
 def test_processes_change_nothing():
     rows = regressions([0, 1], jobs=2, epochs=1)
     alone = [row for net in NETS for row in regression(net, [0, 1], epochs=1)]
@@ -122,45 +120,33 @@ def test_processes_change_nothing():
         assert row == pytest.approx(same, rel=1e-4)
 
 
-def test_table_one_is_whole_and_spinal_wins_six_of_eight():
+def test_spinal_wins_six_of_eight_in_table_one():
     table = published()
-    assert len(table) == 16
     cells = {key[1:] for key in table}
-    assert {function for function, _ in cells} == set(FUNCTIONS)
-    wins = [cell for cell in cells if table["spinal", *cell] < table["normal", *cell]]
-    assert len(wins) == 6  # as the paper says
-    assert table["normal", "product", 200] == pytest.approx(3.875e-3)
+    assert len(table) == 16 and {function for function, _ in cells} == set(FUNCTIONS)
+    assert sum(table["spinal", *cell] < table["normal", *cell] for cell in cells) == 6
 
 
-def test_command_writes_table_and_every_seed(tmp_path, capsys, monkeypatch):
+def test_command_writes_table_and_every_seed(call, here, monkeypatch):
     in_process = lambda jobs, *settings: ThreadPoolExecutor(jobs)  # noqa: E731
     monkeypatch.setattr("spinal_repro.paper.regression.ProcessPoolExecutor", in_process)
-    out = tmp_path / "regression.json"
-    arguments = ["--seeds", "2", "--epochs", "1", "--target", "square", "--format", "csv"]
-    main(["regression", *arguments, "--out", str(out)])
-    lines = capsys.readouterr().out.splitlines()
+    words = "--seeds 2 --epochs 1 --target square --layers reused --format csv --out x.json"
+    lines = call(f"spinal regression {words}").out.splitlines()
     assert len(lines) == 1 + len(NETS) * len(FUNCTIONS)
-    document = load_record(out)  # it is a record
+    document = load_record(here / "x.json")  # it is a record
     assert check_regression(document) == []
-    assert to_plain(document.settings) == {
-        "seeds": 2,
-        "epochs": 1,
-        "target": "square",
-        "layers": "distinct",
-    }
+    settings = {"seeds": 2, "epochs": 1, "target": "square", "layers": "reused"}
+    assert to_plain(document.settings) == settings
     assert len(document.runs) == 2 * len(NETS) * len(FUNCTIONS)
     assert summarise([to_plain(run) for run in document.runs], published()) == document.summary
     first = dict(zip(lines[0].split(","), lines[1].split(","), strict=True))
     assert float(first["metric_median"]) == document.summary[0]["metric_median"]
 
 
-@pytest.mark.parametrize("arguments", [["--out", "missing/x.json"], ["--seeds", "0"]])
-def test_command_refuses_before_training(arguments, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("words", ["--out missing/x.json", "--seeds 0"])
+def test_command_refuses_before_training(words, call, monkeypatch):
     monkeypatch.setattr("spinal_repro.paper.regression.regressions", None)
-    with pytest.raises(SystemExit) as stop:
-        main(["regression", *arguments])
-    assert stop.value.code == 2
+    assert call(f"spinal regression {words}").code == 2
 
 
 def test_summary_pairs_nets_by_seed():

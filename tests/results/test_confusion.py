@@ -29,9 +29,8 @@ def test_classes_without_images_or_answers():
     assert "recall" not in rows["c"] and rows["c"]["precision"] == 0
 
 
-@pytest.mark.parametrize("classes", [2, 120])
-def test_a_picture_of_few_or_many_classes(tmp_path, classes):
+def test_a_picture_of_many_classes(tmp_path):
+    path, classes = tmp_path / "confusion.png", 60
     counts = np.eye(classes, dtype=np.int64) * 7
-    path = tmp_path / "confusion.png"
     draw_confusion(counts, [f"class {i}" for i in range(classes)], "title", path)
     assert path.read_bytes().startswith(b"\x89PNG")

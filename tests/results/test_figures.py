@@ -35,8 +35,10 @@ def drawn() -> list[figures.Drawn]:
     return list(figures.draw(findings([fc, spinal, *toy, row], runs, counts)))
 
 
-def test_every_figure_is_drawn(drawn):
+def test_every_figure_is_drawn_and_written(drawn, tmp_path):
     assert [figure.name for figure in drawn] == [plot.name for plot in PLOTS]
+    figures.write(drawn, tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 * len(drawn)
 
 
 def test_svg_is_well_formed_and_names_no_date_and_no_version(drawn):
@@ -52,11 +54,6 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_to_draw_gives_nothing
     first, second = (list(figures.draw(findings([*fc_and_spinal()]))) for _ in range(2))
     assert first == second
     assert {figure.name for figure in first} == ALWAYS
-
-
-def test_files(drawn, tmp_path):
-    figures.write(drawn, tmp_path / "figures")
-    assert len(list((tmp_path / "figures").iterdir())) == 2 * len(drawn)
 
 
 def test_the_supplements_curve_is_read_whole():

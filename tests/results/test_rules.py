@@ -40,17 +40,13 @@ def test_the_interval_of_the_paired_difference_decides(first, second, verdict, o
 
 def test_a_reduced_budget_or_another_recipe_decides_nothing():
     for difference, word in ((SHORT, "reduced budget"), (CHANGED, "changed recipe")):
-        known = both(LOW, HIGH, differences=(difference,))
-        found = decide("mean_above", known, cells=["mnist/sp"])
+        found = decide("mean_above", both(LOW, HIGH, differences=(difference,)), cells=["mnist/sp"])
         assert found.verdict == "inconclusive" and found.label == f"inconclusive ({word})"
         assert str(difference) in found.evidence
-
-
-def test_runs_as_published_come_before_shorter_ones():
     short = {"differences": (SHORT,)}
     runs = [result(FC, LOW), result(SPINAL, HIGH), result(FC, HIGH, **short)]
     known = findings([FC, SPINAL], [*runs, result(SPINAL, LOW, **short)])
-    assert decide("mean_above", known, cells=["mnist/sp"]).label == "supported"
+    assert decide("mean_above", known, cells=["mnist/sp"]).label == "supported"  # of whole runs
 
 
 def test_protocols_that_contradict_each_other_leave_it_open():
@@ -81,51 +77,44 @@ def test_not_run_and_cannot_be_run():
     assert "only mnist/fc was run" in decide("mean_above", known, cells=["mnist/sp"]).evidence
 
 
-def test_one_cell_that_is_worse_contradicts_a_claim_about_all():
-    other = cell("mnist/sp2", counterpart="mnist/fc")
-    runs = [result(FC, LOW), result(SPINAL, HIGH)]
-    known = findings([FC, SPINAL, other], runs)
-    assert decide("mean_above", known, cells=["mnist/*"]).verdict == "inconclusive"
-    known = findings([FC, SPINAL, other], [*runs, result(other, [97.0, 97.1, 97.05, 97.1])])
-    assert decide("mean_above", known, cells=["mnist/*"]).verdict == "contradicted"
-
-
-def test_wins_are_contradicted_once_too_many_are_lost():
+def test_all_cells_some_of_them_or_most():
     cells = [cell(f"mnist/sp{i}", counterpart="mnist/fc") for i in range(4)]
     lost = [result(c, [97.0, 97.1, 97.05, 97.1]) for c in cells[:2]]
-    known = findings([FC, *cells], [result(FC, LOW), *lost])
-    assert decide("wins_of", known, cells=["mnist/sp*"], wins=2).verdict == "inconclusive"
-    assert decide("wins_of", known, cells=["mnist/sp*"], wins=3).verdict == "contradicted"
-    assert decide("most_above", known, cells=["mnist/*"]).verdict == "contradicted"
+    won = [result(FC, LOW), result(cells[2], HIGH)]
+    for runs, rule, options, verdict in (
+        (won, "mean_above", {}, "inconclusive"),  # the others were not run
+        (won + lost, "mean_above", {}, "contradicted"),
+        (won + lost, "wins_of", {"wins": 2}, "inconclusive"),
+        (won + lost, "wins_of", {"wins": 3}, "contradicted"),
+        (won + lost, "most_above", {}, "contradicted"),
+    ):
+        found = decide(rule, findings([FC, *cells], runs), cells=["mnist/sp*"], **options)
+        assert found.verdict == verdict, (rule, options, found.evidence)
 
 
 def test_the_same_is_shown_and_not_assumed():
-    near = both(LOW, [98.0, 98.0, 98.1, 98.1])
-    assert decide("same_mean", near, cells=["mnist/sp"], margin=0.5).verdict == "supported"
-    assert decide("same_mean", near, cells=["mnist/sp"], margin=0.01).verdict == "inconclusive"
-    far = both(LOW, HIGH)
-    assert decide("same_mean", far, cells=["mnist/sp"], margin=0.1).verdict == "contradicted"
-
-
-def summary(reference):
-    said = Published("accuracy %", reference, "%", "unknown", None, "a chart", "digitised")
-    return cell("summary/mnist", backbone="best", best_of=("mnist/fc", "mnist/sp"), reference=said)
+    near, far = both(LOW, [98.0, 98.0, 98.1, 98.1]), both(LOW, HIGH)
+    for known, margin, verdict in (
+        (near, 0.5, "supported"), (near, 0.01, "inconclusive"), (far, 0.1, "contradicted"),
+    ):  # fmt: skip
+        found = decide("same_mean", known, cells=["mnist/sp"], margin=margin)
+        assert found.verdict == verdict
 
 
 def test_a_reference_is_passed_by_the_interval_and_its_own_uncertainty():
     runs = [result(FC, LOW), result(SPINAL, HIGH)]
-    for reference, only, verdict in (
-        (98.0, "*", "supported"),  # one cell above is enough
-        (98.0, "*/fc", "inconclusive"),
-        (99.0, "*", "contradicted"),
-        (98.36, "*/sp", "inconclusive"),  # inside the interval
+    for reference, only, of, verdict in (
+        (98.0, "*", runs, "supported"),  # one cell above is enough
+        (98.0, "*/fc", runs, "inconclusive"),
+        (99.0, "*", runs, "contradicted"),
+        (98.36, "*/sp", runs, "inconclusive"),  # inside the interval
+        (99.0, "*", runs[:1], "inconclusive"),  # the other might be above
     ):
-        known = findings([FC, SPINAL, summary(reference)], runs)
+        said = Published("accuracy %", reference, "%", "unknown", None, "a chart", "digitised")
+        row = cell("summary/mnist", best_of=("mnist/fc", "mnist/sp"), reference=said)
+        known = findings([FC, SPINAL, row], of)
         found = decide("above_reference", known, cell="summary/mnist", only=only)
         assert found.verdict == verdict, (reference, found.evidence)
-    known = findings([FC, SPINAL, summary(99.0)], runs[:1])  # the other might be above
-    found = decide("above_reference", known, cell="summary/mnist")
-    assert found.verdict == "inconclusive"
     with pytest.raises(UserError, match="matches 'x'"):
         decide("above_reference", known, cell="summary/mnist", only="x")
 
@@ -160,13 +149,13 @@ def test_every_epoch_counts(quantity):
 
 
 def test_sooner_counts_epochs():
-    options = {"cells": ["mnist/sp"], "epochs": 3}
-    found = decide("sooner", curves(3, 1, 1), level=93.0, **options)
+    options = {"cells": ["mnist/sp"], "epochs": 3, "level": 93.0}
+    found = decide("sooner", curves(3, 1, 1), **options)
     assert "+1.00 epochs sooner" in found.evidence  # after the first epoch, not the second
     assert found.verdict == "supported"
-    assert decide("sooner", curves(0, 0, 0), level=93.0, **options).verdict == "inconclusive"
-    assert decide("sooner", curves(-6, -6, 1), level=93.0, **options).verdict == "contradicted"
-    never = decide("sooner", curves(3, 1, 1), level=99.0, cells=["mnist/sp"], epochs=20)
+    assert decide("sooner", curves(0, 0, 0), **options).verdict == "inconclusive"
+    assert decide("sooner", curves(-6, -6, 1), **options).verdict == "contradicted"
+    never = decide("sooner", curves(3, 1, 1), **options | {"level": 99.0, "epochs": 20})
     assert never.label == "inconclusive (reduced budget)"
 
 

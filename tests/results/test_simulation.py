@@ -29,22 +29,16 @@ def generator() -> np.random.Generator:
     return np.random.default_rng(20200707)
 
 
-@pytest.mark.parametrize("n", [2, 3, 5, 20])
-def test_the_t_interval_holds_the_mean(generator, n):
-    held = 0
-    for values in generator.normal(98.2, 0.1, (REPEATS, n)).tolist():
-        low, high = mean_interval(values)
-        held += low <= 98.2 <= high
-    assert held / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
-
-
-@pytest.mark.parametrize("n", [3, 5, 20])
-def test_the_prediction_interval_holds_a_new_run(generator, n):
-    held = 0
+@pytest.mark.parametrize("n", [2, 5, 20])
+def test_intervals_hold_the_mean_and_a_new_run_as_often_as_they_say(generator, n):
+    held = {"mean": 0, "new run": 0}
     for *values, new in generator.normal(98.2, 0.1, (REPEATS, n + 1)).tolist():
+        low, high = mean_interval(values)
+        held["mean"] += low <= 98.2 <= high
         low, high = prediction_interval(values)
-        held += low <= new <= high
-    assert held / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
+        held["new run"] += low <= new <= high
+    for count in held.values():
+        assert count / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
 
 
 def test_intervals_agree_with_scipy(generator):
@@ -66,12 +60,6 @@ def test_sign_flips_are_those_tried_one_by_one(generator, n):
     sums = [abs(np.dot(signs, d)) for signs in itertools.product((-1, 1), repeat=n)]
     expected = np.mean(np.array(sums) >= abs(d.sum()) - 1e-12)
     assert sign_flip_test(d.tolist()) == pytest.approx(expected)
-
-
-def test_sign_flips_of_equal_differences_are_extreme_but_for_both_ends():
-    for n in (1, 5, 20):
-        assert sign_flip_test([0.1] * n) == pytest.approx(2 / 2**n)
-    assert sign_flip_test([0.0] * 5) == 1
 
 
 @pytest.mark.parametrize("n, level", [(5, 2 / 32), (8, 12 / 256)])
@@ -98,36 +86,26 @@ def test_mcnemar_is_the_binomial_test(b, c):
     assert mcnemar_test(b, c) == mcnemar_test(c, b) == pytest.approx(expected)
 
 
-def test_mcnemar_errs_no_more_often_than_it_says(generator):
-    differing = generator.poisson(60, REPEATS)
-    only_first = generator.binomial(differing, 0.5)
-    p = [mcnemar_test(int(b), int(n - b)) for b, n in zip(only_first, differing, strict=True)]
-    assert np.mean(np.array(p) < 0.05) <= 0.05 + tolerance(0.05)
-
-
-def test_pairing_takes_away_what_seeds_share(generator):
+def test_pairing_takes_away_the_spread_that_seeds_share(generator):
     shared = generator.normal(0, 1, 8)
-    first = shared + generator.normal(0, 0.01, 8)
     second = shared + 0.1 + generator.normal(0, 0.01, 8)
-    found = paired(first.tolist(), second.tolist())
+    found = paired(shared.tolist(), second.tolist())
     assert found.mean == pytest.approx(0.1, abs=0.02)
     assert found.interval[0] > 0 and found.p == pytest.approx(2 / 2**8)
-    one = paired([1.0], [2.0])
-    assert (one.mean, one.interval, one.p) == (1.0, None, None)
+    assert paired([1.0], [2.0]).interval is None
 
 
 def test_a_published_run_of_the_same_kind_is_rarely_called_different(generator):
-    words = []
-    for *values, published in generator.normal(98.2, 0.1, (REPEATS, 6)).tolist():
-        words.append(judge(values, published, margin=1.0))
-    different = sum(word in (HIGHER, LOWER) for word in words) / REPEATS
-    assert different == pytest.approx(0.05, abs=tolerance(0.05))
-    assert words.count(HIGHER) / REPEATS == pytest.approx(0.025, abs=tolerance(0.025))
+    words = [
+        judge(values, published, margin=1.0)
+        for *values, published in generator.normal(98.2, 0.1, (REPEATS, 6)).tolist()
+    ]
+    for word in (HIGHER, LOWER):
+        assert words.count(word) / REPEATS == pytest.approx(0.025, abs=tolerance(0.025))
 
 
 def test_a_lower_result_is_mostly_found_and_two_runs_never_decide(generator):
     draws = generator.normal(97.7, 0.1, (200, 5)).tolist()
     words = [judge(values, 98.4, margin=1.0) for values in draws]
-    assert words.count(LOWER) > 180 and words.count(HIGHER) == 0
+    assert words.count(LOWER) > 180 and not {HIGHER, REPRODUCED} & set(words)
     assert {judge(values[:2], 98.4, margin=1.0) for values in draws} == {FEW}
-    assert REPRODUCED not in words

@@ -2,19 +2,10 @@
 
 import pytest
 
-from spinal_repro.results.tables import Column, escape_markdown, render
+from spinal_repro.results.tables import Column, render
 
 COLUMNS = (Column("name", "Name", "a name"), Column("value", "Value, %", form="{:.1f}".format))
 ROWS = [{"name": "a_b & {c} #1 $x^2$ ~\\", "value": 1.25}, {"name": "mnist/cnn_spinal8"}]
-
-
-@pytest.mark.parametrize("text", ["a|b", "<script>", "a*b*", "`x`", "[x](y)", "_a_", "\\", "a\nb"])
-def test_markdown_shows_text_as_it_is(text):
-    escaped = escape_markdown(text)
-    assert "\n" not in escaped and "<" not in escaped
-    for position, character in enumerate(escaped):
-        if character in "|*`[]":
-            assert escaped[position - 1] == "\\"
 
 
 @pytest.mark.parametrize(
