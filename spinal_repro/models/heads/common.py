@@ -1,8 +1,5 @@
 """Shared by all heads: the registry, activations, one hidden layer, checks of arguments."""
 
-from typing import Any
-
-import torch.nn.functional as F
 from torch import nn
 
 from spinal_repro.errors import unknown
@@ -54,21 +51,3 @@ def make_layer(
 def make_dropout(p: float) -> list[nn.Module]:
     """Build a Dropout, or nothing for p = 0, so that it draws no random numbers."""
     return [nn.Dropout(p)] if p > 0 else []
-
-
-def append_layers(head: Any, layers: int) -> None:
-    """Append layers to a Spinal head; see `SpinalHead.add_layers`."""
-    check_counts(layers=layers)
-    for _ in range(layers):
-        head._append()
-    output = head.output[-1]
-    head.layers.to(output.weight.device, output.weight.dtype).train(head.training)
-    pad_linear_inputs(output, layers * head.width)
-
-
-def pad_linear_inputs(linear: nn.Linear, extra: int) -> None:
-    """Give a Linear more inputs, at the end, with weight zero; the bias stays as it is."""
-    weight = linear.weight
-    padded = F.pad(weight.detach(), (0, extra))
-    linear.weight = nn.Parameter(padded, requires_grad=weight.requires_grad)
-    linear.in_features += extra
