@@ -158,12 +158,6 @@ def test_a_run_can_start_from_the_weights_of_another(tmp_path):
     assert record.history[0] != plain.record.history[0]
 
 
-def test_a_run_folder_that_cannot_be_written(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
-        run(small(tmp_path / "file"))
-
-
 def test_a_run_keeps_the_number_of_threads_that_it_began_with(tmp_path):
     config = small(tmp_path, "recipe.epochs=1")
     folder = run(small(tmp_path, "recipe.epochs=1", "runtime.threads=2")).folder
