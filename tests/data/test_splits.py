@@ -103,12 +103,6 @@ def test_the_hash_changes_with_any_change():
     assert splits[0].hash == split_of([0, 1, 2, 3], [4, 5], [0, 1]).hash
 
 
-def test_parts_that_overlap_are_refused():
-    for parts in (([0, 1, 2], [2, 3], [0]), ([0, 1, 1], [2, 3], [0]), ([0, 1], [2, 3], [5, 5])):
-        with pytest.raises(AssertionError):
-            split_of(*parts)
-
-
 def test_the_content_hash_changes_with_any_change():
     images, labels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3), np.array([0, 1])
     changed = images.copy()

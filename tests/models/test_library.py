@@ -115,10 +115,3 @@ def test_auxiliary_outputs_train_and_vanish():
     assert model.eval()(images).shape == (2, 5)
     # published without auxiliary outputs: 6,624,904 with its 1000-way classifier
     assert count(model, 3, 64).body_parameters == 6_624_904 - 1_025_000
-
-
-def test_auxiliary_features_of_inception_v3():
-    with torch.device("meta"):
-        body = BACKBONES.build("torchvision", {"name": "inception_v3"}, 3, 299)
-        features, (aux,) = body(torch.empty(2, 3, 299, 299))
-    assert (features.shape, aux.shape, body.aux_features) == ((2, 2048), (2, 768), [768])

@@ -43,12 +43,6 @@ def test_both_heads_see_the_same_batches():
         assert all(map(torch.equal, one, other))
 
 
-def test_training_learns():
-    _, state = train("data.limit=null", "recipe.epochs=6", "recipe.optimizer=adam")
-    assert state.history[-1]["val_accuracy"] > 0.8  # ten classes: chance is 0.1
-    assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
-
-
 def test_evaluation_counts_every_image_once_in_any_batch_size():
     results = []
     for size in (1, 7, 1000):

@@ -69,18 +69,6 @@ def test_redraw_late():
 
 
 @pytest.mark.parametrize(
-    ("dataset", "lr", "rule"),
-    [
-        ("mnist", 0.01, "redraw_late"), ("fashion_mnist", 0.005, "redraw_late"),
-        ("kmnist", 0.1, "redraw"), ("qmnist", 0.1, "divide"), ("emnist_digits", 0.1, "divide"),
-    ],
-)  # fmt: skip
-def test_arch2_recipes(dataset, lr, rule):
-    recipe = composed(f"dataset={dataset}", "model=arch2").recipe
-    assert (recipe.lr, recipe.lr_rule["name"]) == (lr, rule)
-
-
-@pytest.mark.parametrize(
     ("name", "options"),
     [
         ("divide", {"factor": 1}), ("divide_at", {"factor": 0}), ("redraw_late", {"start": -1}),
