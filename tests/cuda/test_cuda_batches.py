@@ -1,10 +1,9 @@
-"""Batches made on the device, from memory and read ahead: those of the CPU."""
+"""Batches made on the device, from memory or read ahead from an array: those of the CPU."""
 
 import numpy as np
 import pytest
 import torch
 from helpers.on_device import DEVICE, MARKS
-from torch import Tensor
 
 from spinal_repro.data.augment import Augmentation, HorizontalFlip, Perspective
 from spinal_repro.data.loader import Batches
@@ -14,23 +13,10 @@ pytestmark = MARKS
 COUNT, EPOCHS = 100, 3
 
 
-class Stored:
-    """Images that are read on demand, as decoded photographs are."""
-
-    def __init__(self, images: Tensor) -> None:
-        self._images, self.shape = images, images.shape
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def gather(self, rows: Tensor) -> Tensor:
-        return self._images[rows]
-
-
 def made(device: torch.device, stored: bool) -> Batches:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (COUNT, 1, 28, 28), generator=generator, dtype=torch.uint8)
-    part = ImageSet(Stored(images) if stored else images, torch.arange(COUNT))  # type: ignore[arg-type]
+    part = ImageSet(images.numpy() if stored else images, torch.arange(COUNT))
     return Batches(
         part, np.arange(COUNT), batch_size=8, mean=[0.1], std=[0.3], device=device,
         channels_last=True,

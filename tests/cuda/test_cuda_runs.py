@@ -200,8 +200,8 @@ def test_a_run_is_used_where_there_is_no_gpu(learned, elsewhere):
         logits = trained.model(images)
     correct = int((logits.argmax(1) == batches.labels).sum())
     selected = learned.record.test.selected
-    assert same and abs(correct - selected["correct"]) <= 2
-    assert f"({correct} of {selected['count']})" in errors
+    assert same and abs(correct - selected.correct) <= 2
+    assert f"({correct} of {selected.count})" in errors
 
     for to, load in FORMATS.items():
         model = load(next((place / to).glob("model.[ps]*")))

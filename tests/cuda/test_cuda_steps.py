@@ -7,38 +7,18 @@ from contextlib import contextmanager
 import pytest
 import torch
 from helpers.composing import composed
-from helpers.on_device import DEVICE, MARKS, built, cuda_only, small
+from helpers.on_device import CASES, DEVICE, MARKS, AfterStep, begun, built, cuda_only, small
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
 from spinal_repro.data import loader
 from spinal_repro.models.classifier import build_model
 from spinal_repro.training import callbacks
-from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.device import backend_settings
-from spinal_repro.training.engine import Callback, evaluate, train_one_epoch, training_loss
-from spinal_repro.training.progress import Progress
+from spinal_repro.training.engine import evaluate, train_one_epoch, training_loss
 
 pytestmark = MARKS
 IMAGES = 8
-COLOUR = ("dataset.channels=3", "dataset.image_size=32")
-MODELS = {
-    "cnn": ["model=cnn"],
-    "vgg5": ["model=vgg5"],
-    "arch2": ["model=arch2", "head=arch2"],
-    "cifar_cnn": ["model=cifar_cnn", *COLOUR],
-    "vgg11_bn": ["model=vgg11_bn", *COLOUR],
-    "resnet18_thin": ["model=resnet18_thin", *COLOUR],
-    "densenet": ["model=densenet", "model.depth=22", *COLOUR],
-    "torchvision": ["model=torchvision", "model.name=resnet18", *COLOUR],
-    "timm": ["model=timm", "model.name=test_efficientnet", *COLOUR],
-}
-HEADS = {
-    "linear": ["head=linear"],
-    "spinal": ["head=spinal", "head.norm=true"],
-    "progressive": ["head=progressive"],
-    "shared": ["head=spinal", "head.shared=true", "head.layers=8"],
-}
 # Error of a tensor's gradient, relative to its norm, or to a thousandth of that of all gradients if
 # that is larger (biases before batch norm have gradients of rounding errors only). In double
 # precision the loss, which is in single precision, leaves up to 3e-7. In single precision rounding
@@ -60,10 +40,9 @@ def step(
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
-@pytest.mark.parametrize("case", [*MODELS, *HEADS])
+@pytest.mark.parametrize("case", CASES)
 def test_one_step_is_that_of_the_cpu(case, dtype):
-    overrides = {**MODELS, **HEADS}[case]
-    config = composed("dataset=digits", "model=cnn", "head=fc", *overrides)
+    config = composed("dataset=digits", *CASES[case])
     dataset, size = config.dataset, config.input_size
     model = build_model(dataset, config.model, config.head, image_size=size)
     for module in model.modules():
@@ -102,16 +81,6 @@ def no_waiting(batches: int) -> Iterator[Callable[[], None]]:
     assert calls == batches
 
 
-class Calls(Callback):
-    """Calls a function after each step."""
-
-    def __init__(self, call: Callable[[], None]) -> None:
-        self.call = call
-
-    def on_step_end(self, *_: object) -> None:
-        self.call()
-
-
 @cuda_only
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
@@ -127,15 +96,10 @@ def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     )  # fmt: skip
     steps = len(run.train)
     assert steps >= 10 and len(run.select) >= 10
-    of_a_run = [
-        callbacks.NonFiniteCheck(), Progress(tmp_path / "log.txt", "none"),
-        callbacks.StopOnSignal(), Checkpoint(tmp_path, None, {}),
-    ]  # fmt: skip
-    for callback in of_a_run:
-        callback.on_fit_start(run)
+    of_a_run = begun(run, tmp_path)
     train_one_epoch(run, 1, of_a_run)
     with no_waiting(steps + 1) as called:
-        losses, *_ = train_one_epoch(run, 2, [*of_a_run, Calls(called)])
+        losses, *_ = train_one_epoch(run, 2, [*of_a_run, AfterStep(called)])
         called()  # the end of the epoch does not wait, either
     assert losses.sum().item() > 0
     evaluate(run.model, run.select, run.autocast)

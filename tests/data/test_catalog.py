@@ -5,7 +5,7 @@ from helpers.composing import composed
 from helpers.idx_files import FOLDERS
 from torchvision import datasets as tv
 
-from spinal_repro.data.catalog import STATES, entry_for, find_entry, load_catalog, parse_entry
+from spinal_repro.data.catalog import STATES, entry_for, load_catalog, parse_entry
 from spinal_repro.errors import UserError
 
 CATALOG = load_catalog()
@@ -93,11 +93,6 @@ def test_files_and_folders_are_torchvisions(name: str) -> None:
 def test_both_readings_of_letters_are_one_entry() -> None:
     entry = entry_for(composed("dataset=emnist_letters_62").dataset)
     assert entry is not None and entry.name == "emnist_letters"
-
-
-def test_names_are_looked_up() -> None:
-    with pytest.raises(UserError, match="did you mean 'fruits360'"):
-        find_entry("fruit360")
 
 
 @pytest.mark.parametrize(

@@ -57,15 +57,6 @@ def test_a_cut_connection_is_resumed(server, tmp_path, ranges):
     assert len(server.asked) == 3
 
 
-def test_the_next_command_resumes(server, tmp_path):
-    server.cut = {"file.gz": [500, *[0] * 9]}
-    with pytest.raises(UserError, match="the connection was cut"):
-        get(tmp_path, server.url)
-    server.cut, server.asked = {}, []
-    assert get(tmp_path, server.url) == PACKED
-    assert server.asked == [("file.gz", "bytes=500-")]
-
-
 @pytest.mark.parametrize("beginning", [b"from another mirror", b"x" * 10_000])
 def test_a_wrong_beginning_is_discarded(server, tmp_path, beginning):
     (tmp_path / "file.gz.partial").write_bytes(beginning)

@@ -46,9 +46,8 @@ def test_files_class_by_class(root):
     dataset = load_dataset(config(), root)
     assert list(dataset.classes) == ["ants", "bees"] and dataset.val is None
     assert dataset.train.labels.tolist() == dataset.test.labels.tolist() == [0, 0, 1, 1]
-    names = [path.relative_to(root / "own").as_posix() for path in dataset.train.paths]
-    assert names == ["train/ants/0.png", "train/ants/1.png", "train/bees/0.png", "train/bees/1.png"]
-    assert dataset.train.channels == 3
+    names = [path.relative_to(root / "own/train").as_posix() for path in dataset.train.paths]
+    assert names == ["ants/0.png", "ants/1.png", "bees/0.png", "bees/1.png"]
 
 
 def test_other_files_and_hidden_ones_are_passed_over(root):
@@ -69,17 +68,14 @@ def test_other_files_and_hidden_ones_are_passed_over(root):
         ({"train_size": 5}, "4 images where 5"),
         ({"val_size": 2}, "0 images where 2"),
         ({"channels": 2}, "1 or 3 channels"),
+        ({}, "wasps"),
     ],
 )
 def test_refusals(root, changes, message):
+    if not changes:
+        (root / "own/val/bees").rename(root / "own/val/wasps")
     with pytest.raises(UserError, match=message):
         load_dataset(config(**changes), root)
-
-
-def test_parts_with_other_classes(root):
-    (root / "own/val/bees").rename(root / "own/val/wasps")
-    with pytest.raises(UserError, match=r"wasps"):
-        load_dataset(config(), root)
 
 
 def test_a_class_may_lack_test_images(root):
@@ -98,11 +94,9 @@ def test_a_class_may_lack_test_images(root):
 @pytest.mark.parametrize(
     ("parts", "expected"),
     [
-        (("train", "test"), ("train", None, "test")),
         (("train", "val"), ("train", None, "val")),
         (("train", "valid", "test"), ("train", "valid", "test")),
         (("Training", "Test"), ("Training", None, "Test")),
-        (("train", "validation", "Testing"), ("train", "validation", "Testing")),
     ],
 )
 def test_parts_are_found_by_their_usual_names(tmp_path, parts, expected):
@@ -133,11 +127,6 @@ def test_classes_and_images_are_counted(root):
     assert (found.num_classes, found.train_size, found.test_size) == (2, 4, 4)
     assert (found.name, found.title) == ("folder_own", "Images in own")
     assert counted(config(), root) == config()
-
-
-def test_outputs_without_images_to_count():
-    with pytest.raises(UserError, match=r"dataset\.num_classes=N"):
-        assert anyones().outputs
 
 
 @pytest.mark.parametrize("what", ["nothing", "one class", "no train"])

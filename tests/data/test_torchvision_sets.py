@@ -96,6 +96,7 @@ def assert_read(config, root, **options):
 
 
 def test_they_are_fetched_if_allowed(published, tmp_path):
+    """Or unpacked from archives in the data folder."""
     config, entry, served = published
     with m.serving() as server:
         server.files = served
@@ -103,12 +104,7 @@ def test_they_are_fetched_if_allowed(published, tmp_path):
         with pytest.raises(UserError, match=r"missing .*data\.download=true"):
             load_dataset(config, tmp_path)
         assert server.asked == []
-        assert_read(config, tmp_path, download=True)
-
-
-def test_their_archives_in_the_data_folder_are_unpacked(published, tmp_path, monkeypatch):
-    config, _, served = published
-    monkeypatch.setenv("SPINAL_OFFLINE", "1")
+        assert_read(config, tmp_path / "fetched", download=True)
     for name, data in served.items():
         (tmp_path / name).write_bytes(data)
     assert_read(config, tmp_path)

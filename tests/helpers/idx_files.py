@@ -1,10 +1,12 @@
 """Small data sets in the file format of the MNIST family, where torchvision keeps them."""
 
+import dataclasses
 import gzip
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from helpers.composing import composed
 from numpy.typing import NDArray
 
 from spinal_repro.config.schema import DatasetConfig
@@ -77,6 +79,19 @@ def write_dataset(
         (folder / names[place]).write_bytes(idx_bytes(images))
         (folder / names[place + 1]).write_bytes(idx_bytes(columns))
     return parts
+
+
+def small(name: str, **options: str) -> DatasetConfig:
+    """The shipped configuration of a data set, with the sizes of the files of `written`."""
+    shipped = composed(f"dataset={name}").dataset
+    options = {**shipped.options, **options}
+    return dataclasses.replace(shipped, train_size=120, test_size=60, options=options)
+
+
+def written(root: Path, name: str) -> tuple[DatasetConfig, tuple[Part, Part]]:
+    """Write a small data set; return its configuration and both parts."""
+    config = small(name)
+    return config, write_dataset(root, config, 120, 60)
 
 
 def gzip_in_place(path: Path) -> Path:

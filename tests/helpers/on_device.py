@@ -4,6 +4,7 @@
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ import torch
 
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
-from spinal_repro.training.engine import Run
+from spinal_repro.training import callbacks
+from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.engine import Callback, Run, start_stage
+from spinal_repro.training.progress import Progress
 from spinal_repro.training.setup import build_run, resolved
 
 # Read when cuBLAS starts, which is before the first deterministic run of these tests.
@@ -33,6 +37,44 @@ SMALL = [
     "runtime.progress=none", "runtime.save_every=0", "runtime.threads=1",
     f"runtime.device={DEVICE.type}",
 ]  # fmt: skip
+
+# networks and heads whose steps are compared with the CPU's, and watched on fake devices
+COLOUR = ["dataset.channels=3", "dataset.image_size=32"]
+CASES = {
+    "cnn": ["model=cnn", "head=fc"],
+    "flatten": ["model=flatten", "head=linear"],
+    "vgg5": ["model=vgg5", "head=spinal"],
+    "arch2": ["model=arch2", "head=arch2"],
+    "vgg11_bn": ["model=vgg11_bn", "head=spinal", *COLOUR],
+    "resnet18_thin": ["model=resnet18_thin", "head=spinal", *COLOUR],
+    "torchvision": ["model=torchvision", "model.name=resnet18", "head=fc", *COLOUR],
+    "timm": ["model=timm", "model.name=test_efficientnet", "head=fc", *COLOUR],
+    "progressive": ["model=cnn", "head=progressive", "head.norm=true"],
+    "shared": ["model=cnn", "head=spinal", "head.shared=true", "head.layers=8"],
+    "dropout": ["model=cnn", "head=spinal", "head.dropout=0.5", "head.norm=true"],
+}
+
+
+def begun(run: Run, folder: Path) -> list[Callback]:
+    """The callbacks of a run, at the start of its first epoch."""
+    of_a_run = [
+        callbacks.NonFiniteCheck(), Progress(folder / "log.txt", "none"), callbacks.StopOnSignal(),
+        Checkpoint(folder, None, {}),
+    ]  # fmt: skip
+    for callback in of_a_run:
+        callback.on_fit_start(run)
+    start_stage(run, 1)
+    return of_a_run
+
+
+class AfterStep(Callback):
+    """Calls a function after each step."""
+
+    def __init__(self, call: Callable[[], object]) -> None:
+        self.call = call
+
+    def on_step_end(self, *_: object) -> None:
+        self.call()
 
 
 def small_overrides(runs: Path, *overrides: str) -> list[str]:

@@ -9,14 +9,12 @@ from helpers.composing import composed
 from torch import nn
 
 from spinal_repro.config.compose import choices
-from spinal_repro.data.augment import build_augmentations
 from spinal_repro.errors import UserError
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.backbones.history import CONNECTIONS
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training.engine import training_loss
-from spinal_repro.training.optim import LR_RULES
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BACKBONES = load_backbones()
@@ -111,14 +109,6 @@ def test_smallest_images(name, least):
             BACKBONES.build(name, {}, 3, least - 1)
 
 
-@pytest.mark.parametrize(
-    ("name", "options"), [("resnet18_thin", {"pool": 3}), ("densenet", {"depth": 99})]
-)
-def test_impossible_options_are_refused(name, options):
-    with pytest.raises(UserError, match=next(iter(options))):
-        build(name, **options)
-
-
 def test_flatten_reads_pixels_row_by_row():
     image = torch.arange(2 * 3 * 3.0).view(1, 2, 3, 3)
     assert build("flatten", 2, 3)(image).flatten().tolist() == list(range(18))
@@ -139,8 +129,6 @@ def test_vgg5_initial_weights():
             n = weight.numel()
             assert abs(weight.mean().item()) < 5 * std / math.sqrt(n)
             assert abs(weight.std().item() / std - 1) < 5 / math.sqrt(2 * n)
-            kurtosis = ((weight / std) ** 4).mean().item()
-            assert abs(kurtosis - 3) < 5 * math.sqrt(96 / n)  # uniform weights have 1.8
             assert 0 < module.bias.abs().max() <= 1 / math.sqrt(9 * module.in_channels)
 
 
@@ -170,38 +158,23 @@ def test_lenet_connections():
         assert gradient[0].abs().sum((1, 2)).nonzero().flatten().tolist() == sorted(maps)
 
 
-def test_response_norm_follows_only_the_first_convolution():
-    layers = build("vgg_a_lrn").layers
-    norms = [i for i, m in enumerate(layers) if isinstance(m, nn.LocalResponseNorm)]
-    assert norms == [2]
-
-
 def shipped(model, head="fc"):
-    """The composition of a shipped model; its recipe's rule and augmentations must exist."""
     size = SIZES.get(model, 28 if model in GREY else 32)
     channels = 1 if model in GREY else 3
     config = composed(
         "dataset=mnist", f"model={model}", f"head={head}", f"dataset.image_size={size}",
         f"dataset.channels={channels}",
     )  # fmt: skip
-    rule = dict(config.recipe.lr_rule)
-    LR_RULES.build(rule.pop("name"), rule)
-    build_augmentations(config.recipe.augment)
     return config, torch.rand(3, channels, size, size)
 
 
-def assert_every_parameter_has_a_gradient(classifier, images):
-    _, loss = training_loss(classifier(images), torch.arange(3, device=images.device), 0.0)
+@pytest.mark.parametrize("model", [name for name in OWN if name not in LARGE])
+def test_own_models_train_and_evaluate_deterministically(model):
+    config, images = shipped(model, "spinal")
+    classifier = build_model(config.dataset, config.model, config.head)
+    _, loss = training_loss(classifier(images), torch.arange(3), 0.0)
     loss.backward()
     assert [n for n, p in classifier.named_parameters() if p.grad is None] == []
-
-
-@pytest.mark.parametrize("head", ["fc", "spinal"])
-@pytest.mark.parametrize("model", [name for name in OWN if name not in LARGE])
-def test_own_models_train_and_evaluate_deterministically(model, head):
-    config, images = shipped(model, head)
-    classifier = build_model(config.dataset, config.model, config.head)
-    assert_every_parameter_has_a_gradient(classifier, images)
     with torch.no_grad():
         logits = classifier.eval()(images)
         assert logits.shape == (3, config.dataset.outputs)
@@ -215,6 +188,5 @@ def test_shipped_models_fit_both_heads(model):
         classifier = build_model(config.dataset, config.model, config.head)
         features = classifier.backbone.num_features
         top = HEADS.build("spinal", spinal.head.options, features, config.dataset.outputs)
-        assert_every_parameter_has_a_gradient(classifier, images.to("meta"))
         outputs = top(classifier.eval().backbone(images.to("meta")))
     assert outputs.shape == (3, config.dataset.outputs)

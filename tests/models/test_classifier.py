@@ -7,7 +7,6 @@ from torch import nn
 from spinal_repro.config.schema import Component, DatasetConfig
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import build_model
-from spinal_repro.models.heads import HEADS
 
 CNN, FLATTEN = Component("cnn", {}), Component("flatten", {})
 FC = Component("fc", {"hidden": [50], "dropout": [0.0, 0.5]})
@@ -27,7 +26,6 @@ def equal(a: nn.Module, b: nn.Module) -> bool:
 
 
 def test_weights_depend_only_on_the_seed():
-    torch.manual_seed(1)
     first = build_model(dataset(), CNN, SPINAL, seed=3)
     torch.manual_seed(2)
     before = torch.get_rng_state()
@@ -71,13 +69,3 @@ def test_a_frozen_backbone_does_not_change():
 def test_unknown_names_and_options_name_the_nearest(model, head, near):
     with pytest.raises(UserError, match=f"'{near}'"):
         build_model(dataset(), model, head)
-
-
-def test_an_error_in_a_component_is_raised_unchanged(monkeypatch):
-    def wrong(in_features: int, num_classes: int) -> nn.Module:
-        torch.zeros(3) @ torch.zeros(4)
-        return nn.Identity()
-
-    monkeypatch.setitem(HEADS._items, "wrong", wrong)
-    with pytest.raises(RuntimeError):
-        build_model(dataset(), FLATTEN, Component("wrong", {}))

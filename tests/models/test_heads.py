@@ -63,11 +63,6 @@ def with_real_norms(head: nn.Module) -> nn.Module:
     return head
 
 
-def make_head(in_features: int, num_classes: int, **options) -> SpinalHead:
-    torch.manual_seed(1)
-    return with_real_norms(SpinalHead(in_features, num_classes, **options))
-
-
 def batch_norm(norm: nn.BatchNorm1d, z: Tensor) -> Tensor:
     running = norm.running_mean, norm.running_var
     return F.batch_norm(z, *running, norm.weight, norm.bias, norm.training)
@@ -89,48 +84,40 @@ def reference(head, x, slices, *, dropout=0.0, norm=False, activation="relu", sh
     return last @ fc[-1].weight.T + fc[-1].bias
 
 
-def assert_equal_to_reference(head: SpinalHead, slices, *, training: bool, **style) -> None:
-    """Outputs, and gradients of features and of every parameter."""
-    twin = copy.deepcopy(head.train(training))
-    x = torch.randn(7, head.in_features, dtype=torch.float64, requires_grad=True)
-    y = x.detach().clone().requires_grad_()
-    torch.manual_seed(5)
-    logits = head(x)
-    torch.manual_seed(5)
-    expected = reference(twin, y, slices, **style)
-    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
-    direction = torch.randn_like(logits)
-    (logits * direction).sum().backward()
-    (expected * direction).sum().backward()
-    torch.testing.assert_close(x.grad, y.grad, rtol=1e-9, atol=1e-11)
-    for ours, theirs in zip(head.parameters(), twin.parameters(), strict=True):
-        assert theirs.grad is not None
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
-
-
 def cyclic_slices(in_features: int, splits: int, layers: int) -> list[list[int]]:
     size = int(np.round(in_features / splits))
     return [[(k * size + i) % in_features for i in range(size)] for k in range(layers)]
 
 
-@pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
-@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-@pytest.mark.parametrize("style", STYLES)
-def test_halves_equal_the_papers_description(style, shared, training):
-    head = make_head(12, 5, width=4, layers=6, shared=shared, **STYLES[style])
-    halves = [list(range(6)), list(range(6, 12))] * 3
-    assert_equal_to_reference(head, halves, training=training, shared=shared, **STYLES[style])
+CASES = [((12, 2, 6), style) for style in STYLES]
+CASES += [(case, "drop-bn") for case in (*SLICES, (9, 1, 1), (6, 4, 33))]
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
-@pytest.mark.parametrize("in_features, splits, layers", [*SLICES, (9, 1, 1), (6, 4, 33)])
-def test_any_splits_and_layers_read_cyclic_slices(in_features, splits, layers, shared, training):
-    style = {"dropout": 0.3, "norm": True, "shared": shared}
-    head = make_head(in_features, 3, width=2, layers=layers, splits=splits, **style)
+@pytest.mark.parametrize(("case", "style"), CASES)
+def test_layers_read_slices_and_the_layer_before(case, style, shared, training):
+    """Outputs, and gradients of features and of every parameter, are those of the reference."""
+    in_features, splits, layers = case
+    torch.manual_seed(1)
+    options = {"splits": splits, "shared": shared, **STYLES[style]}
+    head = with_real_norms(SpinalHead(in_features, 3, width=4, layers=layers, **options))
     slices = cyclic_slices(in_features, splits, layers)
-    assert slices == SLICES.get((in_features, splits, layers), slices)
-    assert_equal_to_reference(head, slices, training=training, **style)
+    assert slices == SLICES.get(case, slices)
+    twin = copy.deepcopy(head.train(training))
+    x = torch.randn(7, in_features, dtype=torch.float64, requires_grad=True)
+    y = x.detach().clone().requires_grad_()
+    torch.manual_seed(5)
+    logits = head(x)
+    torch.manual_seed(5)
+    expected = reference(twin, y, slices, shared=shared, **STYLES[style])
+    torch.testing.assert_close(logits, expected, rtol=1e-10, atol=1e-12)
+    direction = torch.randn_like(logits)
+    (logits * direction).sum().backward()
+    (expected * direction).sum().backward()
+    for ours, theirs in zip([x, *head.parameters()], [y, *twin.parameters()], strict=True):
+        assert theirs.grad is not None
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-11)
 
 
 def test_refused_exactly_where_an_input_would_not_be_read():
@@ -139,9 +126,9 @@ def test_refused_exactly_where_an_input_would_not_be_read():
     def build(in_features, splits, layers):
         return SpinalHead(in_features, 1, width=1, layers=layers, splits=splits)
 
-    for in_features in range(1, 8):
+    for in_features in range(1, 6):
         for splits in range(1, 2 * in_features + 2):
-            for layers in range(1, 9):
+            for layers in range(1, 7):
                 slices = cyclic_slices(in_features, splits, layers)
                 if {i for part in slices for i in part} == set(range(in_features)):
                     build(in_features, splits, layers)
@@ -158,8 +145,7 @@ def test_refused_exactly_where_an_input_would_not_be_read():
 
 @pytest.mark.parametrize("norm", [False, True])
 @pytest.mark.parametrize(
-    "half, width, layers, classes",
-    [(160, 8, 6, 10), (160, 10, 6, 10), (128, 128, 4, 62), (128, 128, 4, 10), (5, 3, 2, 1)],
+    "half, width, layers, classes", [(160, 8, 6, 10), (128, 128, 4, 62), (5, 3, 2, 1)]
 )
 def test_closed_forms_of_the_halves(half, width, layers, classes, norm):
     """Parameters, multiplications and activations (recipes 1.1)."""
@@ -172,16 +158,14 @@ def test_closed_forms_of_the_halves(half, width, layers, classes, norm):
 
 
 @pytest.mark.parametrize(
-    "inputs, splits, width, layers, classes, published",
-    [  # parameters shared, unshared, and multiplications (recipes 6)
-        (2048, 8, 20, 8, 10, (12_290, 45_530, 45_360)),
-        (1024, 8, 100, 8, 10, (43_810, 181_210, 180_400)),
-        (6, 1, 3, 1, 2, (6 * 3 + 3 + 3 * 2 + 2,) * 2 + (6 * 3 + 3 * 2,)),
-    ],
+    "inputs, width, published",  # parameters shared, unshared, and multiplications (recipes 6)
+    [(2048, 20, (12_290, 45_530, 45_360)), (1024, 100, (43_810, 181_210, 180_400))],
 )
-def test_sizes_with_and_without_shared_weights(inputs, splits, width, layers, classes, published):
-    options = {"width": width, "layers": layers, "splits": splits}
-    shared, own = (SpinalHead(inputs, classes, **options, shared=flag) for flag in (True, False))
+def test_shared_layers_count_once_as_parameters_and_at_each_call_as_multiplications(
+    inputs, width, published
+):
+    options = {"width": width, "layers": 8, "splits": 8}
+    shared, own = (SpinalHead(inputs, 10, **options, shared=flag) for flag in (True, False))
     assert (parameters(shared), parameters(own), multiplications(own, inputs)) == published
     assert multiplications(shared, inputs) == published[-1]
 
@@ -239,9 +223,7 @@ def test_the_output_layer_may_have_its_own_dropout():
     ("features", "width", "classes", "norm", "expected"),
     [
         (784, 128, 10, True, (514_218, 512_672)),
-        (256, 128, 62, False, (277_566, 276_992)),
         (2048, 1024, 250, False, (16_220_410, 16_216_064)),
-        (2048, 200, 101, False, (2_166_949, 2_166_048)),
     ],
 )
 def test_progressive_has_the_sizes_of_its_scripts(features, width, classes, norm, expected):
@@ -296,43 +278,6 @@ def test_reused_layers_share_weights_and_the_last_two_are_never_used():
     assert (parameters(head), multiplications(head, 8)) == (14_301, 14_000)
 
 
-GROWING = [
-    (SpinalHead, {"splits": 2, "layers": 2}),
-    (SpinalHead, {"splits": 3, "layers": 4, "norm": True, "dropout": 0.3}),
-    (SpinalHead, {"splits": 1, "layers": 1, "shared": True}),
-    (SpinalHead, {"splits": 4, "layers": 5, "shared": True}),
-    (ProgressiveSpinalHead, {"layers": 2, "norm": True}),
-]
-
-
-@pytest.mark.parametrize(("kind", "options"), GROWING)
-def test_added_layers_keep_the_function_and_learn(kind, options):
-    torch.manual_seed(0)
-    head = kind(12, 3, width=5, **options).double().eval()
-    x = torch.randn(64, 12, dtype=torch.float64)
-    before, old, total = head(x), dict(head.named_parameters()), options["layers"] + 3
-    head.add_layers(3)
-    torch.testing.assert_close(head(x), before, rtol=0, atol=1e-12)
-    new = dict(head.named_parameters())
-    replaced = [name for name in old if new[name] is not old[name]]
-    assert replaced == [name for name in old if name.startswith("output") and "weight" in name]
-    built = kind(12, 3, width=5, **(options | {"layers": total})).double().eval()
-    built.load_state_dict(head.state_dict())  # the same names and shapes, and the same slices
-    assert torch.equal(built(x), head(x))
-    outputs = head(x, pre_logits=True)
-    assert head.num_activations == built.num_activations == outputs.shape[1] == 5 * total
-    read = torch.cat([x, outputs], dim=1) if kind is ProgressiveSpinalHead else outputs
-    torch.testing.assert_close(head.output(read), head(x))
-
-    optimizer = torch.optim.SGD(head.train().parameters(), lr=0.1)
-    for _ in range(2):
-        optimizer.zero_grad()
-        F.cross_entropy(head(x), torch.arange(64) % 3).backward()
-        optimizer.step()
-    weights = {name: p for name, p in head.named_parameters() if name not in old and p.dim() == 2}
-    assert all(p.grad.abs().max() > 0 for p in [*weights.values(), head.output[-1].weight])
-
-
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
 def test_hidden_is_a_stack_that_keeps_leading_dimensions(shape):
     torch.manual_seed(0)
@@ -349,7 +294,7 @@ def test_hidden_refuses_uneven_layers():
         SpinalHidden(20, 12, layers=5)
 
 
-@pytest.mark.parametrize("width", [30, 50, 300])
+@pytest.mark.parametrize("width", [30, 300])
 def test_arch2_sizes(width):
     with torch.device("meta"):
         head = Arch2Head(784 + 1440 + 320, 10, width=width)
@@ -398,7 +343,6 @@ def test_public_names_come_without_hydra_and_torchvision():
         "import sys, spinal_repro; assert 'torch' not in sys.modules\n"
         "from spinal_repro import SpinalHead, ProgressiveSpinalHead, SpinalHidden, to_spinal\n"
         "to_spinal; SpinalHead(8, 2), ProgressiveSpinalHead(8, 2), SpinalHidden(8, 8)\n"
-        "print(sorted(m for m in sys.modules if m.split('.')[0] in ('hydra', 'torchvision')))"
+        "assert not {m.split('.')[0] for m in sys.modules} & {'hydra', 'torchvision'}"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    subprocess.run([sys.executable, "-c", code], check=True)

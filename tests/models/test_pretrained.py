@@ -5,12 +5,11 @@ import hashlib
 import io
 import os
 import pickle
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import torch
+from helpers import mirror
 from safetensors.torch import save_file
 from torchvision import models
 
@@ -119,18 +118,14 @@ def test_a_crafted_pickle_is_refused_and_not_run(tmp_path, write):
 
 
 @pytest.mark.parametrize("name", ["x.pth", "x.safetensors"])
-@pytest.mark.parametrize("content", [None, b"", b"hello"])
-def test_damaged_files_are_named(tmp_path, name, content):
-    if content is not None:
+@pytest.mark.parametrize("content", [b"", b"hello", "a list"])
+def test_files_without_named_tensors_are_refused(tmp_path, name, content):
+    if content == "a list":
+        torch.save([torch.ones(1)], tmp_path / name)
+    else:
         (tmp_path / name).write_bytes(content)
     with pytest.raises(UserError, match=name):
         read_tensors(tmp_path / name)
-
-
-def test_a_list_of_tensors_is_refused(tmp_path):
-    torch.save([torch.ones(1)], tmp_path / "list.pth")
-    with pytest.raises(UserError, match="state_dict"):
-        read_tensors(tmp_path / "list.pth")
 
 
 def test_own_backbones_take_only_files():
@@ -185,44 +180,21 @@ def test_real_weights(real_data):
     assert body.mean == [0.5, 0.5, 0.5]
 
 
-class Server:
-    """Serves one file; counts requests, and may fail."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content, self.status, self.requests = content, 200, 0
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                server.requests += 1
-                self.send_response(server.status)
-                self.send_header("Content-Length", str(len(server.content)))
-                self.end_headers()
-                if server.status == 200:
-                    self.wfile.write(server.content)
-
-            def log_message(self, *arguments):
-                pass
-
-        self.http = ThreadingHTTPServer(("localhost", 0), Handler)
-        threading.Thread(target=self.http.serve_forever, daemon=True).start()
-
-
 @pytest.fixture
-def server(whole, tmp_path, monkeypatch) -> Iterator[Server]:
+def server(whole, tmp_path, monkeypatch) -> Iterator[mirror.Mirror]:
     """The weights behind the name IMAGENET1K_V1, with the checksum that torchvision verifies."""
     buffer = io.BytesIO()
     torch.save(whole, buffer)
-    made = Server(buffer.getvalue())
-    digest = hashlib.sha256(made.content).hexdigest()[:8]
-    url = f"http://localhost:{made.http.server_port}/{NAME}-{digest}.pth"
+    name = f"{NAME}-{mirror.sha256(buffer.getvalue())[:8]}.pth"
     entry = models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1
-    monkeypatch.setattr(entry, "_value_", dataclasses.replace(entry.value, url=url))
     before = torch.hub.get_dir()
     torch.hub.set_dir(tmp_path / "torch")
-    yield made
+    with mirror.serving() as made:
+        made.files[name] = buffer.getvalue()
+        published = dataclasses.replace(entry.value, url=f"{made.url}{name}")
+        monkeypatch.setattr(entry, "_value_", published)
+        yield made
     torch.hub.set_dir(before)
-    made.http.shutdown()
 
 
 def test_named_weights_are_downloaded_once_and_bring_their_normalisation(server, whole):
@@ -234,21 +206,20 @@ def test_named_weights_are_downloaded_once_and_bring_their_normalisation(server,
     assert normalisation(RecipeConfig(mean=None, std=None), built.backbone) == expected
     assert normalisation(RecipeConfig(mean=[0.5], std=[0.2]), built.backbone) == ([0.5], [0.2])
     pretrained("IMAGENET1K_V1")
-    assert server.requests == 1  # the second time from torch's cache
+    assert len(server.asked) == 1  # the second time from torch's cache
 
 
-def test_a_download_with_a_wrong_checksum_is_refused_and_not_kept(server):
-    good, server.content = server.content, server.content[:-1] + b"x"
-    with pytest.raises(UserError):
+@pytest.mark.parametrize("wrong", ["bytes", "status"])
+def test_a_download_that_fails_is_not_kept_and_points_to_a_file(server, wrong):
+    ((name, good),) = server.files.items()
+    if wrong == "bytes":
+        server.files[name] = good[:-1] + b"x"
+    else:
+        server.status[name] = [503]
+    with pytest.raises(UserError, match=r"model\.pretrained"):
         pretrained("IMAGENET1K_V1")
-    server.content = good
+    server.files[name] = good
     assert pretrained("IMAGENET1K_V1").weights is not None
-
-
-def test_a_download_that_fails_points_to_a_file(server):
-    server.status = 503
-    with pytest.raises(UserError, match=r"503.*model\.pretrained"):
-        pretrained("IMAGENET1K_V1")
 
 
 @pytest.mark.parametrize(

@@ -110,10 +110,8 @@ def test_other_layers_of_a_sequential_stay():
 def test_the_head_takes_options_type_and_mode():
     model = tv.resnet18(weights=None).double().eval()
     to_spinal(model, 3, width=6, layers=5, splits=4, dropout=0.5, norm=True, shared=True)
-    assert model.fc.slice_size == 128
-    assert model.fc.shared
+    assert model.fc.slice_size == 128 and model.fc.shared and not model.fc.training
     assert {p.dtype for p in model.fc.parameters()} == {torch.float64}
-    assert not model.fc.training
 
 
 @pytest.mark.parametrize(

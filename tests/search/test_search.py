@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers.interrupting import Killed
 
 pytest.importorskip("optuna")
 
@@ -80,13 +81,11 @@ def test_trials_never_read_the_test_part(tmp_path, space, poisoned):
     assert study.counts == {"complete": 3} and len(lines) == 3
     tried = []  # accuracy and options of each trial
     for record in records(tmp_path):
-        settings = record.config
-        options = {
-            f"head.{k}": settings["head"][k] for k in ("width", "layers", "splits", "dropout")
-        }
-        options["recipe.lr"] = settings["recipe"]["lr"]
+        head, recipe = record.config["head"], record.config["recipe"]
+        options = {f"head.{k}": head[k] for k in ("width", "layers", "splits", "dropout")}
+        options["recipe.lr"] = recipe["lr"]
         tried.append((record.selection.accuracy, options))
-        assert record.test is None and settings["protocol"]["name"] == "heldout"
+        assert record.test is None and record.config["protocol"]["name"] == "heldout"
         assert not any(key.startswith("test") for e in record.history for key in e)
         for key, option in space.options.items():
             assert option._contains(option.to_internal_repr(options[key]))
@@ -107,10 +106,6 @@ def test_a_run_without_test_trains_as_one_with_it(tmp_path):
         part_of(load_run(blind.folder, "cpu"), "test")
     with pytest.raises(UserError, match="protocol=heldout"):
         compose([*overrides, "data.test=false", "protocol=paper"])
-
-
-class Killed(BaseException):
-    """Stands for a process that ends without any clean-up."""
 
 
 def test_a_lost_trial_continues(tmp_path, space, monkeypatch):
@@ -258,13 +253,10 @@ def test_a_study_is_one_search(tmp_path, space):
     "text",
     [
         "options: {head.width: 8}",
-        "options: {head.width: {low: 8}}",
         "options: {head.width: {low: 8, high: 9, choices: [1]}}",
         "options: {head.width: {low: 9, high: 8}}",
-        "options: {recipe.lr: {low: 0.0, high: 1.0, log: true}}",
         "options: {recipe.lr: {low: 0.1, hihg: 1.0}}",
         "option: {}",
-        "[1]",
         "a: [",
     ],
 )

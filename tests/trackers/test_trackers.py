@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from helpers.composing import composed
+from helpers.interrupting import Killed
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
@@ -16,13 +17,9 @@ from spinal_repro.records.store import read_records
 from spinal_repro.trackers import TRACKERS
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
-from spinal_repro.training.tracking import Tracking, check_tracker, load_trackers, outcome
+from spinal_repro.training.tracking import Tracking, load_trackers
 
 pytestmark = pytest.mark.xdist_group("trackers")  # heavy imports, once
-
-
-class Killed(BaseException):
-    """Stands for a killed process."""
 
 
 def small(runs: Path, *overrides: str) -> Config:
@@ -179,22 +176,13 @@ class Broken:
     library = "json"
     fails, calls = "", []
 
-    def _call(self, name):
-        self.calls.append(name)
-        if name == self.fails:
-            raise OSError(28, "No space left on device")
+    def __getattr__(self, name):
+        def call(*given):
+            self.calls.append(name)
+            if name == self.fails:
+                raise OSError(28, "No space left on device")
 
-    def start(self, about):
-        self._call("start")
-
-    def log(self, epoch, figures):
-        self._call("log")
-
-    def artifact(self, path):
-        self._call("artifact")
-
-    def close(self, outcome):
-        self._call("close")
+        return call
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +191,7 @@ def plain(tmp_path_factory):
     return run(small(tmp_path_factory.mktemp("plain"))).record
 
 
-@pytest.mark.parametrize("fails", ["start", "log", "artifact", "close"])
+@pytest.mark.parametrize("fails", ["start", "artifact", "close"])
 def test_a_failing_tracker_warns_once_and_never_stops_a_run(tmp_path, monkeypatch, plain, fails):
     load_trackers()
     monkeypatch.setattr(Broken, "fails", fails)
@@ -226,23 +214,6 @@ def test_a_missing_library_is_reported_before_training(tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "overrides",
-    [("tracker=wandb", "tracker.mode=cloud"), ("tracker=mlflow", "+tracker.folder=x")],
-)
-def test_options_are_checked(overrides):
-    with pytest.raises(UserError):
-        check_tracker(composed(*overrides).tracker)
-
-
 def test_a_tracker_does_not_change_the_identity_of_a_run(tmp_path):
     plain, tracked = small(tmp_path), small(tmp_path, "tracker=wandb", "tracker.project=x")
     assert tracked.run_dir == plain.run_dir and tracked.portable() == plain.portable()
-
-
-def test_the_outcome_equals_the_record(tmp_path):
-    record = run(small(tmp_path, "protocol=paper")).record
-    told = outcome(record)
-    assert told["test_accuracy_best_on_test"] == record.test.best_on_test.accuracy
-    assert told["selected_test_accuracy"] == record.selection.accuracy
-    assert not (tmp_path / "tracker.json").exists()

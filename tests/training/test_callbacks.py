@@ -3,7 +3,7 @@
 import math
 import signal
 import sys
-import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +17,6 @@ from spinal_repro.io import read_json
 from spinal_repro.training import engine
 from spinal_repro.training import run as run_module
 from spinal_repro.training.callbacks import NonFiniteLossError, StopOnSignal
-from spinal_repro.training.engine import Callback
 from spinal_repro.training.run import run
 from spinal_repro.training.setup import build_run
 
@@ -108,37 +107,34 @@ def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch)
     assert not (config.run_dir / "record.json").exists()
 
 
-class Signal(Callback):
-    """Sends this process a signal in a step."""
-
-    def __init__(self, name: str, step: int) -> None:
-        self.number, self.left = getattr(signal, name), step
-
-    def on_step_end(self, run, *_):
-        self.left -= 1
-        if self.left == 0:
-            signal.raise_signal(self.number)
-
-
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
-def test_a_signal_stops_the_command_which_then_continues(tmp_path, monkeypatch, capsys, name):
+def test_a_signal_stops_the_command_which_then_continues(tmp_path, monkeypatch, capsys):
     arguments = [f"runs={tmp_path / 'runs'}", *SMALL, "hydra.run.dir=."]
     monkeypatch.chdir(tmp_path)
-    before = signal.getsignal(getattr(signal, name))
-    signal_in_step(monkeypatch, 5, name)  # of 3 an epoch
+    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+    signal_in_step(monkeypatch, 5)  # of 3 an epoch
     for code, state in ((EXIT_INTERRUPTED, "interrupted"), (0, "done")):
-        monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
         assert cli._main(arguments) == code
         (status,) = tmp_path.rglob("status.json")
         assert read_json(status)["state"] == state
-    assert f"{name}: stopped, saved after epoch 1; the same command" in capsys.readouterr().err
-    assert signal.getsignal(getattr(signal, name)) is before
+    assert "SIGTERM: stopped, saved after epoch 1; the same command" in capsys.readouterr().err
 
 
-def test_a_second_sigint_ends_at_once(tmp_path):
-    callbacks = [Signal("SIGINT", step=1), Signal("SIGINT", step=1)]
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+def test_each_of_these_signals_stops_a_run(name):
+    run, number = SimpleNamespace(stop=""), getattr(signal, name)
+    before = signal.getsignal(number)
+    with StopOnSignal() as stopper:
+        assert callable(signal.getsignal(number)), "it would end the tests"
+        signal.raise_signal(number)
+        stopper.on_step_end(run)
+    assert run.stop == name and signal.getsignal(number) is before
+
+
+def test_a_second_sigint_ends_at_once(tmp_path, monkeypatch):
+    signal_in_step(monkeypatch, 1, "SIGINT")
+    signal_in_step(monkeypatch, 1, "SIGINT")
     with pytest.raises(KeyboardInterrupt, match="second SIGINT"):
-        run(small(tmp_path), callbacks)
+        run(small(tmp_path))
 
 
 def test_signals_that_the_parent_ignores_stay_ignored():
@@ -146,11 +142,3 @@ def test_signals_that_the_parent_ignores_stay_ignored():
     with StopOnSignal():
         assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
         assert signal.getsignal(signal.SIGTERM) not in (signal.SIG_IGN, signal.SIG_DFL)
-
-
-def test_a_run_in_another_thread_takes_no_signals(tmp_path):
-    outcomes = []
-    thread = threading.Thread(target=lambda: outcomes.append(run(small(tmp_path))))
-    thread.start()
-    thread.join()
-    assert outcomes[0].record.selection

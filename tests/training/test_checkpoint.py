@@ -14,15 +14,14 @@ from spinal_repro.io import read_json
 from spinal_repro.models.backbones import BACKBONES
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import checkpoint
-from spinal_repro.training import run as run_module
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Callback
 from spinal_repro.training.optim import LR_RULES
 from spinal_repro.training.run import run
 
 KINDS = (
-    "rule redraw_late", "augmentation affine", "head progressive", "the head first",
-    "stages that forget", "bf16", "adam, divide, on test",
+    "rule redraw_late", "augmentation affine", "the head first", "stages that forget",
+    "adam, divide, on test",
 )  # fmt: skip
 
 
@@ -148,24 +147,6 @@ def test_a_checkpoint_that_does_not_load_is_one_message(tmp_path, damage):
         run(config)
     assert path.read_bytes() == before and not (tmp_path / "has run").exists()
     path.unlink()
-    assert len(run(config).record.history) == 3
-
-
-@pytest.mark.parametrize("part", ["train_hash", "test_hash", "split_hash"])
-def test_other_images_are_refused(tmp_path, monkeypatch, part):
-    config = small(tmp_path)
-    interrupted(config, StopAt(epoch=1))
-    build = run_module.build_run
-
-    def changed(*given):
-        setup = build(*given)
-        setup.data[part] = "another"
-        return setup
-
-    with monkeypatch.context() as patch:
-        patch.setattr(run_module, "build_run", changed)
-        with pytest.raises(UserError, match=r"changed since the run .* Restore them"):
-            run(config)
     assert len(run(config).record.history) == 3
 
 

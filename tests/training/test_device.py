@@ -46,7 +46,6 @@ def test_a_missing_compiler_is_reported_before_training(monkeypatch, tmp_path):
     ("name", "message"),
     [
         ("cuda:77", "PyTorch finds"),
-        ("cpu:1", "finds 1 cpu"),
         ("gpu", "unknown"),
         ("cpu:x", "cpu:x"),
     ],
@@ -54,11 +53,6 @@ def test_a_missing_compiler_is_reported_before_training(monkeypatch, tmp_path):
 def test_devices_that_are_missing(name, message):
     with pytest.raises(UserError, match=message):
         resolve_device(name)
-
-
-def test_the_device_of_auto():
-    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
-    assert (resolve_device("auto").type == "cpu") is not gpu
 
 
 def test_threads(tmp_path):
@@ -136,13 +130,8 @@ print(min(counts[10:]))
 @pytest.mark.slow
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="a setting of glibc")
 def test_freed_memory_is_used_again_without_page_faults():
-    def faults(mode: str) -> int:
-        command = [sys.executable, "-c", PAGE_FAULTS, mode]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        return int(done.stdout)
-
-    by_default = faults("default")
-    if by_default == 0:
-        pytest.skip("this system counts no page faults")
-    assert by_default >= 32  # 16,384 pages of 4 KiB, or 32 of 2 MiB
-    assert faults("kept") < 32
+    faults = {
+        mode: int(subprocess.check_output([sys.executable, "-c", PAGE_FAULTS, mode]))
+        for mode in ("default", "kept")
+    }
+    assert faults["kept"] < 32 <= faults["default"]  # 16,384 pages of 4 KiB, or 32 of 2 MiB

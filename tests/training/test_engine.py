@@ -24,10 +24,9 @@ def train(*overrides: str) -> tuple[Run, State]:
     return run, run.state
 
 
-@pytest.mark.parametrize("head", ["fc", "spinal"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_same_seed_gives_the_same_bits(head, precision):
-    overrides = (f"head={head}", f"runtime.precision={precision}", "data.limit=64")
+def test_same_seed_gives_the_same_bits(precision):
+    overrides = ("head=spinal", f"runtime.precision={precision}", "data.limit=64")
     first, first_state = train(*overrides)
     torch.rand(7)  # what was drawn before changes nothing
     second, second_state = train(*overrides)
@@ -38,23 +37,10 @@ def test_same_seed_gives_the_same_bits(head, precision):
     assert other.history != first_state.history
 
 
-def test_both_heads_see_the_same_backbone_and_batches():
-    _, fc = build("head=fc", "model=cnn")
-    _, spinal = build("head=spinal", "model=cnn")
-    for mine, other in zip(
-        fc.model.backbone.parameters(), spinal.model.backbone.parameters(), strict=True
-    ):
-        assert torch.equal(mine, other)
-    for (images, labels), (other_images, other_labels) in zip(
-        fc.train.epoch(0, 1), spinal.train.epoch(0, 1), strict=True
-    ):
-        assert torch.equal(images, other_images) and torch.equal(labels, other_labels)
-
-
-def test_training_learns():
-    _, state = train("data.limit=null", "recipe.epochs=6", "recipe.optimizer=adam")
-    assert state.history[-1]["val_accuracy"] > 0.8  # ten classes: chance is 0.1
-    assert state.history[-1]["train_loss"] < state.history[0]["train_loss"]
+def test_both_heads_see_the_same_batches():
+    (_, fc), (_, spinal) = build("head=fc", "model=cnn"), build("head=spinal", "model=cnn")
+    for one, other in zip(fc.train.epoch(0, 1), spinal.train.epoch(0, 1), strict=True):
+        assert all(map(torch.equal, one, other))
 
 
 def test_evaluation_counts_every_image_once_in_any_batch_size():

@@ -6,14 +6,12 @@ are on ``meta``, another device that is not the CPU.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from helpers.composing import composed
+from helpers.on_device import CASES, AfterStep, begun
 from helpers.variety import Everything
 from torch import Tensor, nn
 from torch._subclasses import fake_tensor
@@ -26,37 +24,14 @@ from spinal_repro.data.augment import AUGMENTATIONS, Augmentation, build_augment
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.models.backbones import BACKBONES
-from spinal_repro.models.classifier import Classifier, build_model
+from spinal_repro.models.classifier import build_model
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import callbacks
-from spinal_repro.training.checkpoint import Checkpoint
-from spinal_repro.training.engine import (
-    Callback,
-    Run,
-    evaluate,
-    start_stage,
-    train_one_epoch,
-    training_loss,
-)
+from spinal_repro.training.engine import evaluate, train_one_epoch, training_loss
 from spinal_repro.training.optim import build_optimizer
-from spinal_repro.training.progress import Progress
 from spinal_repro.training.setup import build_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-COLOUR = ("dataset.channels=3", "dataset.image_size=32")
-CASES = {
-    "cnn": ["model=cnn", "head=fc"],
-    "flatten": ["model=flatten", "head=linear"],
-    "vgg5": ["model=vgg5", "head=spinal"],
-    "arch2": ["model=arch2", "head=arch2"],
-    "vgg11_bn": ["model=vgg11_bn", "head=spinal", *COLOUR],
-    "resnet18_thin": ["model=resnet18_thin", "head=spinal", *COLOUR],
-    "torchvision": ["model=torchvision", "model.name=resnet18", "head=fc"],
-    "auxiliary": ["model.name=everything", "head=spinal"],
-    "progressive": ["model=cnn", "head=progressive", "head.norm=true"],
-    "shared": ["model=cnn", "head=spinal", "head.shared=true", "head.layers=8"],
-    "dropout": ["model=cnn", "head=spinal", "head.dropout=0.5", "head.norm=true"],
-}
 AUGMENTS = {
     "perspective": {}, "rotation": {"degrees": 10}, "resized_crop": {"size": 24}, "hflip": {},
     "affine": {"degrees": 10, "translate": [0.1, 0.1]}, "vflip": {}, "pad_crop": {},
@@ -76,9 +51,9 @@ def patched(monkeypatch):
 class Crossings(TorchDispatchMode):
     """Lists operations on two devices; tensors without dimensions may be on another."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         super().__init__()
-        self.found: list[str] = []
+        self.found = []
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -87,26 +62,17 @@ class Crossings(TorchDispatchMode):
             self.found.append(str(func))
         return result
 
-
-def drawn(augmentation: Augmentation) -> Augmentation:
-    """The augmentation, with real random numbers on the CPU."""
-    draw = augmentation.draw
-
-    def real(count: int, size: int, generator: torch.Generator) -> Tensor:
-        with fake_tensor.unset_fake_temporarily():
-            return draw(count, size, torch.Generator().manual_seed(0))
-
-    augmentation.draw = real  # type: ignore[method-assign]
-    return augmentation
+    def taken(self):
+        """What was found since the last call."""
+        found, self.found = self.found, []
+        return found
 
 
-@contextmanager
-def fake() -> Iterator[None]:
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        yield
+def fake():
+    return FakeTensorMode(allow_non_fake_inputs=True)
 
 
-def _gpu() -> str:
+def _gpu():
     try:
         with fake():
             torch.zeros(1).to("cuda")
@@ -118,7 +84,19 @@ def _gpu() -> str:
 GPU = _gpu()
 
 
-def moved(model: Classifier, device: str) -> Classifier:
+def drawn(augmentation):
+    """The augmentation, with real random numbers on the CPU."""
+    draw = augmentation.draw
+
+    def real(count, size, generator):
+        with fake_tensor.unset_fake_temporarily():
+            return draw(count, size, torch.Generator().manual_seed(0))
+
+    augmentation.draw = real
+    return augmentation
+
+
+def moved(model, device):
     """The model on a fake device; ``Module.to`` cannot exchange real parameters for fake ones."""
     for module in model.modules():
         for name, value in module._parameters.items():
@@ -131,20 +109,15 @@ def moved(model: Classifier, device: str) -> Classifier:
     return model
 
 
-def built(case: str) -> tuple[Classifier, tuple[int, ...]]:
-    config = composed(*CASES[case])
+@pytest.mark.parametrize("case", [*CASES, "auxiliary"])
+def test_models_stay_on_the_device(case):
+    config = composed(*CASES.get(case, ["model.name=everything", "head=spinal"]))
     size = config.input_size
     model = build_model(config.dataset, config.model, config.head, image_size=size)
-    return model, (4, config.dataset.channels, size, size)
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_models_stay_on_the_device(case):
-    model, shape = built(case)
     with fake(), Crossings() as crossings:
         moved(model, GPU)
-        crossings.found.clear()
-        images = torch.rand(shape, device=GPU)
+        crossings.taken()
+        images = torch.rand(4, config.dataset.channels, size, size, device=GPU)
         labels = torch.zeros(len(images), dtype=torch.int64, device=GPU)
         with torch.autocast("cuda", torch.bfloat16, enabled=case == "cnn" and GPU == "cuda"):
             output = model.train()(images)
@@ -152,15 +125,14 @@ def test_models_stay_on_the_device(case):
         with torch.inference_mode():
             logits = model.eval()(images)
         assert loss.device.type == logits.device.type == GPU
-        assert crossings.found == []
+        assert crossings.taken() == []
 
         moved(model, "meta").train()
-        crossings.found.clear()
         _, loss = training_loss(model(images.to("meta")), labels.to("meta"), 0.1)
-        crossings.found.clear()
+        crossings.taken()
         loss.backward()
         assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
-        assert crossings.found == []
+        assert crossings.taken() == []
 
 
 def test_every_head_and_augmentation_is_among_these():
@@ -169,45 +141,53 @@ def test_every_head_and_augmentation_is_among_these():
     assert set(AUGMENTS) == set(AUGMENTATIONS.names())
 
 
-def digits(count: int = 40) -> ImageSet:
-    return ImageSet(torch.zeros(count, 1, 28, 28, dtype=torch.uint8), torch.arange(count) % 10)
-
-
-def batches(device: str, images: ImageSet, **options: object) -> Batches:
+def batches(device, **options):
+    """Five batches of eight digits."""
+    part = ImageSet(torch.zeros(40, 1, 28, 28, dtype=torch.uint8), torch.arange(40) % 10)
     settings = {"batch_size": 8, "mean": [0.1], "std": [0.3], **options}
-    indices = np.arange(len(images.labels))[::-1].copy()
-    return Batches(images, indices, device=torch.device(device), **settings)  # type: ignore[arg-type]
+    return Batches(part, np.arange(40)[::-1].copy(), device=torch.device(device), **settings)
 
 
-def crossings_after_the_first(stream: Callable[[], Iterator[tuple[Tensor, Tensor]]]) -> list[str]:
+def crossings_after_the_first(stream):
     """Operations on two devices between the first batch and the last one."""
     with Crossings() as crossings:
-        for number, (images, labels) in enumerate(stream()):
+        for number, (images, labels) in enumerate(stream):
             assert images.device.type == labels.device.type == GPU
             if not number:
-                crossings.found.clear()
+                crossings.taken()
         assert number == 4
     return crossings.found
 
 
+class Wrong(Augmentation):
+    """Moves a constant from the CPU to the device in each batch."""
+
+    def draw(self, count, size, generator):
+        return torch.zeros(count)
+
+    def apply(self, images, parameters):
+        return images + torch.ones(28).to(images.device)
+
+
 @pytest.mark.parametrize("resize", [None, (32, 32)])
-@pytest.mark.parametrize("augment", [[name] for name in AUGMENTS] + [["affine", "hflip"]], ids=str)
-def test_batches_stay_on_the_device(augment, resize):
-    entries = [{"name": name, **AUGMENTS[name]} for name in augment]
-    augmentations = list(map(drawn, build_augmentations(entries)))
+@pytest.mark.parametrize("name", [*AUGMENTS, "wrong"])
+def test_batches_stay_on_the_device(name, resize):
+    (augmentation,) = (
+        [Wrong()] if name == "wrong" else build_augmentations([{"name": name, **AUGMENTS[name]}])
+    )
     with fake():
-        made = batches(GPU, digits(), resize=resize, crop=28 if resize else None)
-        assert crossings_after_the_first(lambda: made.epoch(0, 1, augmentations)) == []
-        assert crossings_after_the_first(made.in_order) == []
+        made = batches(GPU, resize=resize, crop=28 if resize else None)
+        found = crossings_after_the_first(made.epoch(0, 1, [drawn(augmentation)]))
+        assert len(found) == (4 if name == "wrong" else 0)
+        assert crossings_after_the_first(made.in_order()) == []
 
 
-def run_on(device: str, *overrides: str) -> Run:
+def run_on(device, *overrides):
     """A run on a fake device; to be called and used in `fake`."""
     with fake_tensor.unset_fake_temporarily():
         config = composed(
-            "data.limit=40", "recipe.batch_size=8", "recipe.eval_batch_size=8", "head=fc",
-            "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", "runtime.device=cpu",
-            *overrides,
+            "data.limit=40", "recipe.batch_size=8", "head=fc", "runtime.device=cpu",
+            "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", *overrides,
         )  # fmt: skip
         real = build_run(config, torch.device("cpu")).run
     model = moved(real.model, device)
@@ -215,105 +195,31 @@ def run_on(device: str, *overrides: str) -> Run:
         real,
         model=model,
         optimizer=build_optimizer(config.recipe, model.parameters()),
-        train=batches(device, digits()),
-        select=batches(device, digits()),
+        train=batches(device),
+        select=batches(device),
         augmentations=list(map(drawn, real.augmentations)),
     )
 
 
-class During(Callback):
-    """Lists the operations on two devices in each step."""
-
-    def __init__(self, crossings: Crossings) -> None:
-        self.crossings, self.steps = crossings, []
-
-    def on_step_end(self, *_: object) -> None:
-        self.steps.append(list(self.crossings.found))
-        self.crossings.found.clear()
-
-
-def begun(run: Run, folder: Path) -> list[Callback]:
-    """The callbacks of a run, at the start of its first epoch."""
-    of_a_run = [
-        callbacks.NonFiniteCheck(), Progress(folder / "log.txt", "none"), callbacks.StopOnSignal(),
-        Checkpoint(folder, None, {}),
-    ]  # fmt: skip
-    for callback in of_a_run:
-        callback.on_fit_start(run)
-    start_stage(run, 1)
-    return of_a_run
-
-
-@pytest.mark.parametrize("case", ["momentum", "adam", "head alone, smoothed"])
-def test_an_epoch_does_not_wait_for_the_device(tmp_path, case):
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["recipe.optimizer=sgd", "recipe.momentum=0.9"],
+        ["recipe.optimizer=adam"],
+        ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
+    ],
+)
+def test_an_epoch_does_not_wait_for_the_device(tmp_path, overrides):
     """Reading its losses, as `fit` does afterwards, waits."""
-    overrides = {
-        "momentum": ["recipe.optimizer=sgd", "recipe.momentum=0.9"],
-        "adam": ["recipe.optimizer=adam"],
-        "head alone, smoothed": ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
-    }
+    steps = []
     with fake(), Crossings() as crossings:
-        run, during = run_on("meta", *overrides[case]), During(crossings)
-        losses, correct, _ = train_one_epoch(run, 1, [*begun(run, tmp_path), during])
-        assert len(during.steps) == 5 and during.steps[1:] == [[]] * 4
+        run = run_on("meta", *overrides)
+        watch = AfterStep(lambda: steps.append(crossings.taken()))
+        losses, correct, _ = train_one_epoch(run, 1, [*begun(run, tmp_path), watch])
+        assert len(steps) == 5 and steps[1:] == [[]] * 4
         assert crossings.found == [] and losses.is_meta and correct.is_meta
         with pytest.raises(DataDependentOutputException):
             losses.sum().item()
-
-
-def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypatch):
-    looks: list[int] = []
-    with fake(), Crossings() as crossings:
-        run = run_on(GPU)
-        in_order = run.select.in_order
-
-        def watched() -> Iterator[tuple[Tensor, Tensor]]:
-            for batch in in_order():
-                yield batch
-                looks.append(len(crossings.found))
-
-        monkeypatch.setattr(run.select, "in_order", watched)
-        with pytest.raises(DataDependentOutputException):
-            evaluate(run.model, run.select, run.autocast)
-    assert len(looks) == 5 and len(set(looks)) == 1
-
-
-# the tests above can fail:
-
-
-class Wrong(Augmentation):
-    """Adds a constant that is on the CPU, moves it in each batch, or reads a value."""
-
-    def __init__(self, mistake: str) -> None:
-        self.mistake = mistake
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        return torch.zeros(count)
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        if self.mistake == "reads":
-            return images if parameters.max() > 0 else images + 1
-        constant = torch.ones(28)
-        return images + (constant.to(images.device) if self.mistake == "moves" else constant)
-
-
-def test_mistakes_are_found():
-    with fake():
-        made = batches(GPU, digits())
-        with pytest.raises(RuntimeError, match="device"):
-            next(made.epoch(0, 1, [drawn(Wrong("is on the CPU"))]))
-        with pytest.raises(DataDependentOutputException):
-            next(made.epoch(0, 1, [drawn(Wrong("reads"))]))
-
-
-def test_a_transfer_in_every_batch_is_found():
-    with fake(), Crossings() as crossings:
-        slow, made = drawn(Wrong("moves")), batches(GPU, digits())
-        assert len(crossings_after_the_first(lambda: made.epoch(0, 1, [slow]))) == 4
-        run, during = run_on("meta"), During(crossings)
-        run.augmentations = [slow]
-        train_one_epoch(run, 1, [during])
-        assert all(during.steps)
 
 
 def test_a_callback_that_reads_losses_is_found(monkeypatch, tmp_path):
@@ -322,3 +228,20 @@ def test_a_callback_that_reads_losses_is_found(monkeypatch, tmp_path):
         run = run_on("meta")
         with pytest.raises(DataDependentOutputException):
             train_one_epoch(run, 1, begun(run, tmp_path))
+
+
+def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypatch):
+    looks = []
+    with fake(), Crossings() as crossings:
+        run = run_on(GPU)
+        in_order = run.select.in_order
+
+        def watched():
+            for batch in in_order():
+                yield batch
+                looks.append(len(crossings.found))
+
+        monkeypatch.setattr(run.select, "in_order", watched)
+        with pytest.raises(DataDependentOutputException):
+            evaluate(run.model, run.select, run.autocast)
+    assert len(looks) == 5 and len(set(looks)) == 1

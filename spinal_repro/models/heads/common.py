@@ -1,8 +1,5 @@
 """Shared by all heads: the registry, activations, one hidden layer, checks of arguments."""
 
-from typing import Any
-
-import torch.nn.functional as F
 from torch import nn
 
 from spinal_repro.errors import unknown
@@ -54,16 +51,3 @@ def make_layer(
 def make_dropout(p: float) -> list[nn.Module]:
     """Build a Dropout, or nothing for p = 0, so that it draws no random numbers."""
     return [nn.Dropout(p)] if p > 0 else []
-
-
-def append_layers(head: Any, layers: int) -> None:
-    """Append layers to a Spinal head; see `SpinalHead.add_layers`."""
-    check_counts(layers=layers)
-    for _ in range(layers):
-        head._append()
-    output, extra = head.output[-1], layers * head.width
-    weight = output.weight
-    head.layers.to(weight.device, weight.dtype).train(head.training)
-    padded = F.pad(weight.detach(), (0, extra))
-    output.weight = nn.Parameter(padded, requires_grad=weight.requires_grad)
-    output.in_features += extra

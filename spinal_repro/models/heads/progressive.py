@@ -5,7 +5,6 @@ from torch import Tensor, nn
 
 from spinal_repro.models.heads.common import (
     HEADS,
-    append_layers,
     check_counts,
     check_probabilities,
     make_dropout,
@@ -65,7 +64,3 @@ class ProgressiveSpinalHead(nn.Module):
         for k, layer in enumerate(self.layers):
             read.append(layer(torch.cat(read, dim=1) if k else features))
         return torch.cat(read[1:], dim=1) if pre_logits else self.output(torch.cat(read, dim=1))
-
-    def add_layers(self, layers: int = 1) -> None:
-        """Add layers without changing the function; see `SpinalHead.add_layers`."""
-        append_layers(self, layers)

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from spinal_repro.models.heads.common import (
     HEADS,
-    append_layers,
     check_counts,
     check_probabilities,
     make_dropout,
@@ -158,15 +157,6 @@ class SpinalHead(SpinalStack):
         """With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``."""
         outputs = super().forward(features)
         return outputs if pre_logits else self.output(outputs)
-
-    def add_layers(self, layers: int = 1) -> None:
-        """Add layers without changing the function: the output reads them with weight zero.
-
-        The new layers read the slices that follow the last one read. Only the output weight is
-        replaced, by a wider one: pass the new parameters to an optimizer that holds the old one.
-        In training mode dropout draws other masks.
-        """
-        append_layers(self, layers)
 
 
 class SpinalHidden(SpinalStack):

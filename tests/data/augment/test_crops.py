@@ -22,27 +22,16 @@ def test_flip(kind, axis):
         assert torch.equal(after, before.flip(axis) if mirrored else before)
 
 
-def test_crop():
-    images = torch.rand(300, 2, 6, 6)
-    crop = PadCrop(padding=2)
-    places = crop.draw(300, 6, generator())
-    assert places.unique().tolist() == [0, 1, 2, 3, 4]
-    framed = F.pad(images, [2, 2, 2, 2])
-    for frame, after, (left, top) in zip(
-        framed, crop.apply(images, places), places.int().tolist(), strict=True
-    ):
-        assert torch.equal(after, frame[:, top : top + 6, left : left + 6])
-
-
-def test_crop_from_a_larger_image():
-    images = torch.rand(400, 2, 7, 7)
-    crop = Crop(size=4)
-    places = crop.draw(400, 7, generator())
-    assert places.unique().tolist() == [0, 1, 2, 3] and crop.size_after(7) == 4
+@pytest.mark.parametrize(("crop", "margin"), [(PadCrop(padding=2), 2), (Crop(size=4), 0)])
+def test_crop(crop, margin):
+    images = torch.rand(300, 2, 7, 7)
+    size, places = crop.size_after(7), crop.draw(300, 7, generator())
+    assert size == (7 if margin else 4)
+    framed = F.pad(images, [margin] * 4)
+    assert places.unique().tolist() == list(range(8 + 2 * margin - size))
     cut = crop.apply(images, places)
-    assert cut.shape == (400, 2, 4, 4)
-    for before, after, (left, top) in zip(images, cut, places.int().tolist(), strict=True):
-        assert torch.equal(after, before[:, top : top + 4, left : left + 4])
+    for frame, after, (left, top) in zip(framed, cut, places.int().tolist(), strict=True):
+        assert torch.equal(after, frame[:, top : top + size, left : left + size])
 
 
 def test_a_crop_does_not_enlarge():
