@@ -75,18 +75,16 @@ def print_info(given: argparse.Namespace) -> None:
         "folder": f"{entry.path(given.root)} (here: {_here(entry, given.root)})",
     }
     print(f"{entry.name}: {entry.title} ({about.state})")
-    for key, value in rows.items():
-        if value:
-            print(f"  {key:10} {value}")
+    lines = [(key, value) for key, value in rows.items() if value]
     for file in about.files:
         sums = [f"{k} {v}" for k in ("md5", "sha256") if (v := getattr(file, k)) is not None]
-        print(f"  {'file':10} {file.name}  {', '.join(sums)}")
-        for url in mirrors(file, entry):
-            print(f"  {'':10}   {url}")
-    for number, step in enumerate(about.instructions, 1):
-        print(f"  {'get it' if number == 1 else '':10} {number}. {step}")
-    for number, remark in enumerate(about.remarks):
-        print(f"  {'' if number else 'remarks':10} - {remark}")
+        lines.append(("file", f"{file.name}  {', '.join(sums)}"))
+        lines += [("", f"  {url}") for url in mirrors(file, entry)]
+    steps = enumerate(about.instructions, 1)
+    lines += [("" if number > 1 else "get it", f"{number}. {step}") for number, step in steps]
+    lines += [("remark", remark) for remark in about.remarks]
+    for key, value in lines:
+        print(f"  {key:10} {value}")
 
 
 @command("data fetch", option("names", nargs="+", metavar="NAME"), *PLACE)
@@ -169,13 +167,12 @@ def show_data(given: argparse.Namespace) -> None:
 
 def _entry(name: str, overrides: Sequence[str], config_dir: Path | None) -> "Entry":
     """Find a data set, with the classes and sizes of the overrides."""
+    from spinal_repro.config.compose import compose
     from spinal_repro.data.catalog import find_entry
 
     entry = find_entry(name, config_dir)
     if not overrides:
         return entry
-    from spinal_repro.config.compose import compose
-
     if not all(text.lstrip("+").startswith("dataset.") for text in overrides):
         raise UserError(f"give only dataset.KEY=VALUE here, not {shlex.join(overrides)}")
     return entry.resized(compose([f"dataset={name}", *overrides], config_dir).dataset)
