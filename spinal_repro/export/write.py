@@ -31,15 +31,8 @@ def export_run(
 ) -> tuple[Parity, bool]:
     """Write the model of a run in another format, checked on images of its test part.
 
-    If anything fails, nothing is written.
-
-    Args:
-        trained: A run, loaded on the CPU.
-        to: A name in `FORMATS`.
-        root: The data folder; None for that of the run.
-
-    Returns:
-        How close both models are, and whether the images compared are those of the run.
+    If anything fails, nothing is written. The run must be loaded on the CPU; without ``root`` its
+    own data folder is read. Returns also whether the images compared are those of the run.
     """
     check_libraries(to)
     batches, same_data = part_of(trained, "test", root)

@@ -40,8 +40,8 @@ class ResultsIndex:
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
         """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
         cell = self.cell(name)
-        known = [r for r in self.results if r.cell.name == cell.name and r.runs]
-        return [r for r in known if protocol in (None, r.protocol)]
+        found = [r for r in self.results if r.runs and r.cell.name == cell.name]
+        return [r for r in found if protocol in (None, r.protocol)]
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""

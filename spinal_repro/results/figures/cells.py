@@ -28,10 +28,11 @@ def _published_results(index: ResultsIndex, unit: str) -> list[ResultGroup]:
     return list(found.values())
 
 
-def _settings(results: Sequence[ResultGroup]) -> list[str]:
-    """The setting of each result in brackets, where not all are the paper's."""
-    several = {result.setting for result in results} != {PAPER}
-    return [f" ({result.setting})" if several else "" for result in results]
+def _with_settings(names: Sequence[str], results: Sequence[ResultGroup]) -> list[str]:
+    """Names of results, with their settings where not all are the paper's."""
+    if {result.setting for result in results} == {PAPER}:
+        return list(names)
+    return [f"{name} ({result.setting})" for name, result in zip(names, results, strict=True)]
 
 
 def _draw_mean(
@@ -70,8 +71,7 @@ def against_paper(index: ResultsIndex) -> "Figure | None":
             annotation_clip=False,
         )
     panel.axvline(0, color=common.BLACK, linewidth=1)
-    names = zip(results, _settings(results), strict=True)
-    common.name_rows(panel, [result.cell.title + setting for result, setting in names])
+    common.name_rows(panel, _with_settings([r.cell.title for r in results], results))
     panel.set_xlabel("Ours minus published, percentage points")
     common.head_legend(figure, results)
     return figure
@@ -183,7 +183,6 @@ def paired_differences(index: ResultsIndex) -> "Figure | None":
 
 
 def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
-    settings = _settings([pair.spinal for pair in pairs])
     for row, pair in enumerate(pairs):
         compared = pair.comparison
         rows = [row] * len(compared.differences)
@@ -191,4 +190,4 @@ def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
         common.draw_point(panel, pair.spinal, compared.mean, compared.interval, row)
     panel.axvline(0, color=common.BLACK, linewidth=1)
     names = [f"{pair.spinal.cell.title}, n = {len(pair.seeds)}" for pair in pairs]
-    common.name_rows(panel, [name + setting for name, setting in zip(names, settings, strict=True)])
+    common.name_rows(panel, _with_settings(names, [pair.spinal for pair in pairs]))
