@@ -64,8 +64,8 @@ def batches_of(
         source = ImageSet(decoded, source.labels)
     elif preprocessing.interpolation != "bilinear":
         raise UserError(
-            f"recipe.prepare has interpolation {preprocessing.interpolation}, which only image files "
-            f"support; this data set is resized with bilinear: leave it out"
+            f"interpolation {preprocessing.interpolation} in recipe.prepare works with image files "
+            f"only; this data set is resized with bilinear: leave it out"
         )
     else:
         sides = preprocessing.resize or source.images.shape[-2:]
