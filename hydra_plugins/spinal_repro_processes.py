@@ -10,16 +10,16 @@ from omegaconf import DictConfig, open_dict
 
 
 class ProcessLauncher(Launcher):
-    """Runs every job of a sweep as a process of its own."""
+    """Runs every job of a sweep in its own process."""
 
     def setup(self, *, hydra_context: Any, task_function: Any, config: DictConfig) -> None:
-        """Keep what composes the jobs."""
+        """Store the config loader and the configuration of the sweep."""
         self._loader, self._config = hydra_context.config_loader, config
 
     def launch(
         self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
     ) -> list[JobReturn]:
-        """Run the jobs; each returns the accuracy that selects, for sweepers that search."""
+        """Run the jobs; each returns its selection accuracy, for optimising sweepers."""
         from spinal_repro.cli.sweep import run_jobs
 
         setup_globals()

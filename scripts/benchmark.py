@@ -1,4 +1,4 @@
-"""Measures training against a plain loop and against the bare arithmetic.
+"""Benchmarks training against a plain loop and against the bare step.
 
 For each network and head, in turn and in one process: (a) a plain loop written from the recipes,
 (b) the bare step on one batch that is ready, (c) our loop. Besides: augmentation, size of the head,

@@ -1,4 +1,4 @@
-"""Kill runs at random moments; their results must be those of undisturbed runs.
+"""Kills runs at random times and compares their results with those of uninterrupted runs.
 
     python scripts/kill_test.py --kills 60 --seed 0
 

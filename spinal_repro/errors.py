@@ -1,4 +1,4 @@
-"""The error type for mistakes of the user, and the exit codes."""
+"""The error type for user errors, and the exit codes."""
 
 import difflib
 import re
@@ -18,11 +18,11 @@ class UserError(ValueError):
     Commands print its message without a traceback and exit non-zero.
     """
 
-    exit_code = EXIT_FAILED  # of a command that trains this one run
+    exit_code = EXIT_FAILED  # of spinal-train with a single run
 
 
 def error_message(error: BaseException) -> str:
-    """One line about an error, for the user."""
+    """Describe an error in one line."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     if isinstance(error, MemoryError):
@@ -31,7 +31,7 @@ def error_message(error: BaseException) -> str:
 
 
 def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
-    """Error for a name that does not exist, with the nearest one that does.
+    """Build the error for an unknown name; it suggests the closest known name.
 
     Args:
         noun: What is named, e.g. ``"head"``.
@@ -40,7 +40,7 @@ def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
     """
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-    if not near:  # "data.dir" for "data.root": compare the last parts, then give the list
+    if not near:  # compare the last parts ("data.dir", "data.root"); else list all names
         tails = {known_name.rpartition(".")[2]: known_name for known_name in names}
         near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1)]
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
@@ -54,7 +54,7 @@ def one_of(key: str, value: str, allowed: Sequence[str]) -> None:
 
 
 def check_names(names: Mapping[str, str]) -> None:
-    """Refuse names (by their keys) that cannot be part of a path."""
+    """Refuse names, given by configuration key, that cannot be part of a path."""
     for key, name in names.items():
         if not NAME.fullmatch(name):
             raise UserError(

@@ -1,4 +1,4 @@
-"""Using a trained model from its run folder, with the preprocessing it was trained with."""
+"""Inference with a trained model from its run folder, with the preprocessing of the run."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -153,14 +153,14 @@ def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Ten
 
 
 def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
-    """Load the images of one part as the run evaluated them.
+    """Load the images of one split as in the run's evaluation.
 
     Args:
         part: ``train``, ``val`` or ``test``.
         root: Folder of data sets; None for that of the run.
 
     Returns:
-        The batches, and whether data and split have the hashes of the run.
+        The batches, and whether the hashes of data and split match the record.
     """
     config = trained.config
     dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)

@@ -16,13 +16,13 @@ from spinal_repro.errors import EXIT_BUSY, UserError
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 LOCK, STATUS = ".lock", "status.json"
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # from file systems without locks
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems without locks
 
 
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name, flush it to disk and rename it.
 
-    A process that is killed leaves the old file, and at most a partial file beside it.
+    If the process is killed, the old file remains, with at most a partial file beside it.
 
     Raises:
         OSError: with the name of the file, e.g. if the disk is full; the old file is unchanged.
@@ -107,7 +107,7 @@ def run_lock(folder: Path) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` takes it for a moment
+        lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` briefly holds the lock
         for path in folder.glob(".*.partial"):
             path.unlink(missing_ok=True)
     except Timeout:
@@ -145,7 +145,7 @@ def _owner(folder: Path) -> str:
 
 @contextmanager
 def exclusive_lock(path: Path, action: str) -> Iterator[bool]:
-    """Context for one process at a time; the others print that they wait for ``action``.
+    """Hold a lock; a process that has to wait for it says that another one is ``action``.
 
     Yields False on a file system without locks, where several processes may enter.
     """
@@ -167,7 +167,7 @@ def echo(line: str, error: bool = False) -> None:
 
 
 def ignore_broken_pipe() -> None:
-    """Flush standard output; if that fails, the exit code stays the same."""
+    """Flush standard output; a broken pipe does not change the exit code."""
     try:
         print(end="", flush=True)
     except OSError:
@@ -180,14 +180,14 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def clock(seconds: float) -> str:
-    """Seconds as ``h:mm:ss`` or ``m:ss``."""
+    """Format seconds as ``h:mm:ss`` or ``m:ss``."""
     minutes, second = divmod(round(seconds), 60)
     hour, minute = divmod(minutes, 60)
     return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"
 
 
 def csv_text(text: str) -> str:
-    """Quote text in a CSV cell that a spreadsheet would compute as a formula; not numbers."""
+    """Escape CSV text that a spreadsheet would run as a formula; numbers stay unchanged."""
     try:
         float(text)
     except ValueError:

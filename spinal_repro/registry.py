@@ -1,4 +1,4 @@
-"""Names to constructors. The constructor's signature is the schema of its configuration."""
+"""Registries of constructors by name; a constructor's signature is the schema of its options."""
 
 import collections.abc
 import dataclasses
@@ -91,7 +91,7 @@ def _schema(constructor: Callable[..., Any]) -> type:
 
 
 def merge_onto(schema: type, values: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Check values read from YAML against a dataclass; messages begin with ``where``."""
+    """Validate values from YAML against a dataclass; messages begin with ``where``."""
     known = {field.name for field in dataclasses.fields(schema)}
     for key in values:
         if str(key) not in known:

@@ -2,13 +2,12 @@
 
 Initial weights, data order, augmentation, dropout and learning-rate draws never share a stream,
 so two runs that differ in the head alone start from the same backbone and see the same batches.
-Streams used during training are derived for every epoch, so a run that continues needs no saved
-random state.
+Streams used during training are derived per epoch, so a resumed run needs no saved random state.
 """
 
 import hashlib
 
-LARGEST = 2**32 - 1  # seed that NumPy takes as it is; those of runs are hashed first
+LARGEST = 2**32 - 1  # largest seed that NumPy accepts; the seed of a run is hashed first
 STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr", "samples")
 
 

@@ -54,7 +54,7 @@ class Case:
         return backend_settings(self.device, self.config.runtime.precision)
 
     def run(self, images: int) -> Run:
-        """Build a run on the first images of train and the same share of test."""
+        """Build a run on the first images of train and the same fraction of test."""
         config, device = self.config, self.device
         recipe, last = config.recipe, config.runtime.channels_last
         model = build_model(config.dataset, config.model, config.head, config.seed)
@@ -118,7 +118,7 @@ def _images(dataset: str, data: str | None) -> tuple[Dataset, str]:
 
 
 def _noise(config: Config) -> Dataset:
-    """Make images of uniform noise, which take as long as others."""
+    """Make images of uniform noise, which do not change the time."""
     generator = torch.Generator().manual_seed(0)
     side, parts = config.dataset.image_size, []
     for count in SIZES[config.dataset.name]:

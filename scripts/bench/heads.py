@@ -1,4 +1,4 @@
-"""What the size of a head costs: Spinal against one hidden layer of as many units."""
+"""Time of heads by size: Spinal against one hidden layer with as many units."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""Where the bare step spends its time."""
+"""Profile of the bare step."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ KINDS = {
 
 
 def shares(case: Case, steps: int) -> dict[str, Any]:
-    """Return the share of each kind of operation in the time of the bare step."""
+    """Return the fraction of the bare step's time by kind of operation."""
     step = bare_step(case, case.run(case.batch_size))
     on_gpu = case.device.type == "cuda"
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]

@@ -1,4 +1,4 @@
-"""Interleaved timing: contestants take turns, so that a busy minute affects all of them."""
+"""Interleaved timing: variants alternate, so that load on the machine affects all of them."""
 
 import statistics
 import time
@@ -34,7 +34,7 @@ def spread(values: list[float]) -> dict[str, float]:
 
 
 def rates(seconds: list[float]) -> dict[str, float]:
-    """Convert seconds to units a second."""
+    """Convert seconds to units per second."""
     return spread([1 / value for value in seconds])
 
 

@@ -42,7 +42,7 @@ trap '[[ -z $running ]] || { kill "$running"; wait "$running"; }; exit 143' INT 
 left() { echo $((limit - SECONDS)); }
 as_minutes() { awk -v s="$1" 'BEGIN { printf "%.2f", s / 60 }'; }
 # part NAME SECONDS COMMAND...: with a time limit; output also goes to OUT/NAME.txt if that exists;
-# exit codes 5 (no tests) and 75 (something is left for another call) are fine
+# exit codes 5 (no tests) and 75 (runs are left for another call) count as success
 part() {
     local name=$1 seconds=$2 code began=$SECONDS copy=/dev/null
     shift 2

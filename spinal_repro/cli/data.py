@@ -17,7 +17,7 @@ NAME = option("name", help="see `spinal data list`")
 PLACE = (
     option("--root", type=Path, default=lambda: Path(os.environ.get("SPINAL_DATA", "data")),
            help="the data folder (default: SPINAL_DATA, or ./data)"),
-    option("--config-dir", type=folder, help="a folder with a group dataset/"),
+    option("--config-dir", type=folder, help="a configuration folder with dataset/"),
 )  # fmt: skip
 RESIZED = option("overrides", nargs="*", help="e.g. dataset.train_size=929")
 
@@ -70,7 +70,7 @@ def print_info(given: argparse.Namespace) -> None:
         "std": ", ".join(map(str, about.std or [])),
         "licence": about.licence or "not stated by the publisher, as far as we know",
         "citation": about.citation,
-        "home page": about.homepage,
+        "homepage": about.homepage,
         "download": entry.download_size,
         "folder": f"{entry.path(given.root)} (here: {_here(entry, given.root)})",
     }
@@ -166,7 +166,7 @@ def show_data(given: argparse.Namespace) -> None:
 
 
 def _entry(name: str, overrides: Sequence[str], config_dir: Path | None) -> "Entry":
-    """Find a data set, with the classes and sizes of the overrides."""
+    """Find a data set and apply the overrides."""
     from spinal_repro.config.compose import compose
     from spinal_repro.data.catalog import find_entry
 

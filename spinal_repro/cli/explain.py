@@ -44,7 +44,7 @@ def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
 
 
 def _defaults_list(overrides: Sequence[str], folders: Sequence[Path]) -> list[ResultDefault]:
-    """The files that Hydra merges, in order."""
+    """List the files that Hydra merges, in order."""
     search = ",".join(f"file://{folder.resolve()}" for folder in folders)
     full = [*prepare(overrides, folders), f"hydra.searchpath=[{search}]"]
     with initialize_config_dir(str(config_dir().resolve()), **version_base()):
@@ -54,7 +54,7 @@ def _defaults_list(overrides: Sequence[str], folders: Sequence[Path]) -> list[Re
 
 
 def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys of nested mappings, with their values; stages are one setting."""
+    """Yield dotted keys and values of nested mappings; ``recipe.stages`` is one setting."""
     if isinstance(node, dict) and node and all(isinstance(key, str) for key in node):
         for key, value in node.items():
             if not (key == "defaults" and isinstance(value, list)):
@@ -64,7 +64,7 @@ def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _origin(key: str, origins: dict[str, str]) -> str:
-    """The origin of a setting, or of the mapping that it is in."""
+    """Find the origin of a setting, or of the closest mapping that contains it."""
     while key and key not in origins:
         key = key.rpartition(".")[0]
     return origins.get(key, "default of the schema")

@@ -1,4 +1,4 @@
-"""``spinal-train --help``; Hydra's own takes seconds, and lists groups of internal files."""
+"""``spinal-train --help``; Hydra's own help takes seconds and lists internal groups."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,7 @@ from spinal_repro.config.compose import GROUPS, choices
 USAGE = """\
 usage: spinal-train [-m] [GROUP=NAME ...] [GROUP.KEY=VALUE ...] [paper=TABLE/CELL]
 
-Trains one configuration, or continues it; with -m, one for each combination of values:
+Trains one configuration, or resumes it; with -m, one run for each combination of values:
 
     spinal-train dataset=qmnist model=vgg5 head=spinal
     spinal-train -m dataset=mnist,kmnist head=fc,spinal seed=0,1,2
@@ -26,16 +26,16 @@ options:
   -m, --multirun    one run for each combination of comma-separated values
   --cfg job         show the composed configuration, without training
   --explain         show each setting with the file that sets it, without training
-  --config-dir DIR  a folder with groups of your own
+  --config-dir DIR  a folder with your own configuration groups
   --hydra-help      options of Hydra
 
 model also takes any network of torchvision and timm: model=resnext50_32x4d.
 Published cells: spinal paper list. Data sets: spinal data list. Runs: spinal status.
-Data sets are read from data/ (data.root, SPINAL_DATA), runs go to runs/ (runs, SPINAL_RUNS)."""
+Data sets are in data/ (data.root, SPINAL_DATA), run folders in runs/ (runs, SPINAL_RUNS)."""
 
 
 def help_text(folders: Iterable[Path]) -> str:
-    """Usage, every group with its names, and options; folders have groups of the user's own."""
+    """Format usage, groups with their choices (also those in the user's folders), and options."""
     places = list(folders)
     lines = [f"  {group}: {', '.join(choices(group, places))}\n" for group in GROUPS]
     return USAGE + "".join(lines) + OPTIONS
@@ -43,7 +43,7 @@ def help_text(folders: Iterable[Path]) -> str:
 
 @contextmanager
 def textual_help() -> Iterator[None]:
-    """Let Hydra 1.3 build its parser on Python 3.14, where the help of an option must be text."""
+    """Let Hydra 1.3 build its parser on Python 3.14, where an option's help must be a string."""
     add: Any = argparse.ArgumentParser.add_argument
 
     def add_with_text(parser: argparse.ArgumentParser, *names: str, **options: Any) -> Any:

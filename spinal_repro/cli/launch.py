@@ -15,7 +15,7 @@ from spinal_repro.errors import UserError
 
 KEY = "hydra/launcher"
 OWN = "processes"
-EXTRAS = {"submitit": "slurm", "slurm": "slurm", "joblib": "parallel"}  # by how names begin
+EXTRAS = {"submitit": "slurm", "slurm": "slurm", "joblib": "parallel"}  # by prefix of the name
 PLUGINS = {"slurm": "hydra_submitit_launcher", "parallel": "hydra_joblib_launcher"}
 Source = TypeVar("Source")
 
@@ -25,7 +25,7 @@ class JobError(Exception):
 
 
 def launcher_of(arguments: Sequence[str]) -> str:
-    """The launcher that a command line chooses, `OWN` by default; it must be installed."""
+    """Find the launcher that a command line chooses; refuse one that is not installed."""
     found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{KEY}=")]
     launcher = [OWN, *found][-1]
     for beginning, extra in EXTRAS.items():
@@ -47,7 +47,7 @@ def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> lis
             try:
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             except HydraException:  # glob(...), interval(...)
-                raise UserError(f"a launcher needs a list of values: {key}=A,B,C") from None
+                raise UserError(f"launchers need a list of values: {key}=A,B,C") from None
     jobs = [(" ".join(job), job) for job in itertools.product(*choices.values())]
     return check_all(jobs, lambda job: compose(job, *extra_dirs))
 
@@ -62,14 +62,14 @@ def check_all(
     for name, job in jobs:
         try:
             config = composed(job)
-            if config.identity() not in checked:  # other seeds are as good
+            if config.identity() not in checked:  # a seed does not change the model's shapes
                 check_parts(config)
                 checked.add(config.identity())
             configs.append(config)
         except UserError as error:
             refused.append(f"{name}: {error}")
     if refused:
-        raise UserError("no job was started, since some cannot be run:\n  " + "\n  ".join(refused))
+        raise UserError("no job was started: some cannot be run:\n  " + "\n  ".join(refused))
     if not configs:
-        raise UserError("this sweep has no runs: one of its lists or ranges is empty")
+        raise UserError("this sweep has no jobs: one of its lists or ranges is empty")
     return configs

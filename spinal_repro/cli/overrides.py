@@ -32,15 +32,15 @@ def parse_overrides(words: Sequence[str]) -> list[Override]:
 
 
 def override_words(arguments: Sequence[str]) -> list[str]:
-    """The overrides among the arguments of a command."""
+    """Select the overrides among command-line arguments."""
     return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
 
 
 def extra_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Folders with configuration of the user's own: ``--config-dir`` and ``hydra.searchpath``."""
+    """List the user's configuration folders: ``--config-dir`` and ``hydra.searchpath``."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("--cfg", "-c")  # else -c would be taken for the beginning of -cd
+    parser.add_argument("--cfg", "-c")  # otherwise argparse takes -c for an abbreviation of -cd
     given, _ = parser.parse_known_args(arguments)
     folders = [] if given.config_dir is None else [Path(given.config_dir)]
     if folders and not folders[0].is_dir():
@@ -65,7 +65,7 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
             names = [name for part in value.split(",") for name in _names(part)]
             if not sweeping:
                 raise UserError(
-                    f"{argument} names {len(names)} cells; a run of each is a sweep: "
+                    f"{argument} matches {len(names)} cells; to run all of them: "
                     f"spinal-train -m '{argument}'"
                 )
             argument = f"paper={','.join(dict.fromkeys(names))}"
@@ -74,7 +74,7 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
 
 
 def _names(part: str) -> list[str]:
-    """The cells of a pattern or name that can be run."""
+    """List the cells that match a pattern or name and can be run."""
     if PATTERN.isdisjoint(part):
         return [part]
     found = load_cells(part)
@@ -82,7 +82,7 @@ def _names(part: str) -> list[str]:
     if len(refused) == len(found):
         raise UserError(f"none of the {len(found)} cells of '{part}' can be run: {refused[0]}")
     for refusal in refused:
-        print(f"left out: {refusal}", file=sys.stderr)
+        print(f"skipped: {refusal}", file=sys.stderr)
     return [cell.name for cell in found if cell.refusal() is None]
 
 
@@ -98,9 +98,9 @@ def check_cell(name: str, folders: Iterable[Path]) -> None:
 
 
 def check_overrides(arguments: Sequence[str]) -> None:
-    """Refuse unknown groups, choices and keys on the command line, with the nearest that exists.
+    """Refuse unknown groups, choices and keys on the command line; suggest the closest match.
 
-    Hydra would accept unknown keys behind ``+``; its other messages name no alternative.
+    Hydra itself accepts unknown keys after ``+``, and its messages suggest nothing.
     """
     folders, known = extra_dirs(arguments), schema_keys()
     chosen, keys = [], []
@@ -111,12 +111,12 @@ def check_overrides(arguments: Sequence[str]) -> None:
                 keys.append(key)
             continue
         if override.is_add() or override.is_force_add():
-            raise UserError(f"leave out the plus of {override.input_line}")
+            raise UserError(f"remove the plus sign from {override.input_line}")
         names = _chosen(override)
         for name in names:
             _check_choice(key, name, folders)
         chosen += [f"{key}={name}" for name in names[:1]]
-    if keys:  # composing takes a moment
+    if keys:  # composing is slow
         composed = _keys(OmegaConf.to_container(compose_raw(chosen, *folders)))
         known |= {key for key in composed if key.partition(".")[0] != CELL}
         for key in keys:
@@ -125,7 +125,7 @@ def check_overrides(arguments: Sequence[str]) -> None:
 
 
 def _chosen(override: Override) -> list[str]:
-    """The names an override chooses in a group; none for a glob or a deletion."""
+    """List the choices that an override names; empty for a glob or a deletion."""
     if override.is_sweep_override():
         if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
             return []
@@ -149,7 +149,7 @@ def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
 
 
 def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> UserError:
-    """The error for a key that nothing chosen has; other choices of its group may have it."""
+    """Build the error for a key that no chosen option has; name the choices that have it."""
     group, _, option = key.partition(".")
     owners, others = [], set(known)
     for name in choices(group, folders):
@@ -164,7 +164,7 @@ def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> Use
 
 
 def _keys(node: Any, prefix: str = "") -> Iterable[str]:
-    """Every dotted key of nested mappings."""
+    """Yield every dotted key of nested mappings."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield f"{prefix}{key}"

@@ -17,7 +17,7 @@ def _hours(seconds: float) -> str:
 
 
 LIST_COLUMNS = (
-    Column("cell", "Cell", "what spinal-train paper= takes"),
+    Column("cell", "Cell", "to train it: spinal-train paper=CELL"),
     Column(
         "published",
         "Published",
@@ -26,18 +26,18 @@ LIST_COLUMNS = (
     ),
     Column("confidence", "Confidence", "of the published number"),
     Column("epochs", "Epochs", "as published"),
-    Column("state", "State", "finished runs as the cell says, by protocol; or why there are none"),
+    Column("state", "State", "finished runs, by protocol; or why there are none"),
 )
 PLAN_COLUMNS = (
     Column("cell", "Cell"),
-    Column("left", "Left", "runs still to do"),
+    Column("left", "Left", "runs not finished"),
     Column("epochs", "Epochs", "of one run"),
     Column("step", "ms/step", "one training step, measured on random images", "{:.0f}".format),
     Column(
         "seconds",
         "Hours",
-        "of all runs left: training steps and one pass an epoch over the images that select; "
-        "reading and preparing data is not counted",
+        "of these runs: training steps and one evaluation per epoch; reading and preprocessing "
+        "of data is not included",
         _hours,
     ),
 )
@@ -70,7 +70,7 @@ def print_list(given: argparse.Namespace) -> None:
 
 
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
-    """Count the seeds finished as each cell says, by its name and by protocol."""
+    """Count the seeds finished without differences, by cell and protocol."""
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import group_records_by_cell
 
@@ -100,7 +100,7 @@ def state(cell: Cell, done: Counter[str]) -> str:
     option("pattern", metavar="TABLE", help="a table, or a pattern of cells"),
     option("--seeds", type=count, default=1, help="runs of each cell (default: 1)"),
     option("--protocol", choices=("paper", "heldout"), help="default: that of each cell"),
-    option("--jobs", type=count, default=1, help="runs at a time, each on its own GPU"),
+    option("--jobs", type=count, default=1, help="concurrent runs, each on its own GPU"),
     FORMAT,
     *PLACES,
 )
@@ -142,6 +142,6 @@ def print_plan(given: argparse.Namespace) -> None:
     if given.jobs > 1 and left:
         longest = max(row["seconds"] / row["left"] for row in rows if row["left"])
         hours = _hours(max(total / given.jobs, longest))
-        print(f"{given.jobs} at a time, each on one like it: about {hours} hours", file=sys.stderr)
+        print(f"{given.jobs} at a time, each with a device: about {hours} hours", file=sys.stderr)
     for why in dict.fromkeys(refused):
         print(f"not planned: {why}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Report of ``spinal paper run``: a table, and an archive with it and the records."""
+"""Report of ``spinal paper run``: a table, and an archive with the table and the records."""
 
 import argparse
 import io
@@ -45,16 +45,16 @@ class Report:
         self._command = shlex.join(["spinal", "paper", "run", *given.words, *options])
 
     def counts(self) -> Counter[str]:
-        """Count runs that are ``done``, ``failed``, or ``left`` to the next command."""
+        """Count runs that are ``done``, ``failed``, or ``left`` for the next command."""
         states = [run.state.partition(":")[0] for run in self._box.runs]
         return Counter(state if state in ("done", "failed") else "left" for state in states)
 
     def outcome(self) -> list[str]:
-        """Return the numbers of finished and failed runs, and the command that continues."""
+        """Return the numbers of finished and failed runs, and the command that resumes."""
         counts = self.counts()
         lines = [f"{counts['done']} of {counts.total()} runs finished, {counts['failed']} failed."]
         if counts["done"] < counts.total():
-            lines.append(f"To continue: {self._command}")
+            lines.append(f"To resume: {self._command}")
         return lines
 
     def table(self, style: str) -> str:
@@ -67,7 +67,7 @@ class Report:
             Column("accuracy", "Accuracy %", selected, "{:.2f}".format),
             Column("rate", "Images/s", "in training, median over epochs", "{:,.0f}".format),
             Column("seconds", "Time", "training and evaluation of all its epochs so far", clock),
-            Column("state", "State", "the time needed is estimated from epochs measured here"),
+            Column("state", "State", "times are estimated from epochs measured on this machine"),
         )
         return render(columns, [self._row(run) for run in self._box.runs], style)
 

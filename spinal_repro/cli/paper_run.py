@@ -1,4 +1,4 @@
-"""``spinal paper run``: trains cells until a deadline and puts their records into one archive."""
+"""``spinal paper run``: trains cells until a deadline and archives their records."""
 
 import argparse
 import dataclasses
@@ -19,7 +19,7 @@ from spinal_repro.records.store import RECORD, describe
 if TYPE_CHECKING:
     from spinal_repro.paper.timebox import Run
 
-MARGIN = 5.0  # seconds before the time is up, for the last checkpoint and the archive
+MARGIN = 5.0  # seconds before the deadline, for the last checkpoint and the archive
 
 
 def _seeds(text: str) -> list[int]:
@@ -74,7 +74,7 @@ def run_cells(given: argparse.Namespace) -> None:
             box.train_all(signals, after_each=report.write)
         report.write()
     except KeyboardInterrupt:
-        echo("spinal paper run: interrupted; the same command continues", error=True)
+        echo("spinal paper run: interrupted; the same command resumes", error=True)
         sys.exit(EXIT_INTERRUPTED)
     for line in (report.table("table"), "", *report.outcome(), f"Archive: {report.archive}"):
         echo(line)
@@ -93,7 +93,7 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     overrides = [word for word in given.words if "=" in word]
     for word in overrides:
         if word.lstrip("+").startswith(("seed=", "paper=", "runs=")):
-            raise UserError(f"{word}: write cells without paper=, and use --seeds and --runs")
+            raise UserError(f"{word}: give cells without paper=, and use --seeds and --runs")
     if not words:
         raise UserError("name a cell, e.g. mnist/vgg5_spinal (spinal paper list has them all)")
     arguments = [*expand([f"paper={','.join(words)}"], sweeping=True), *overrides]

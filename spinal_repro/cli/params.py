@@ -1,4 +1,4 @@
-"""``spinal params``: sizes of models, counted without training or data."""
+"""``spinal params``: counts of models, without training or data."""
 
 import argparse
 import json
@@ -10,7 +10,7 @@ from spinal_repro.cli.commands import FORMAT, command, new_file, option
 from spinal_repro.errors import UserError
 
 BASELINE = "fc"
-# Data sets that models are counted on unless one is named; all others see photographs.
+# Default data set of each model for counting; all other models get photographs.
 DATASETS = {
     "mnist": ("arch2", "cnn", "flatten", "lenet5", "vgg5"),
     "cifar10": (
@@ -19,7 +19,7 @@ DATASETS = {
     ),
 }
 PHOTOGRAPHS = "hymenoptera"
-# Made for larger photographs; the auxiliary output of Inception v3 needs them.
+# Networks for larger images; the auxiliary output of Inception v3 needs them.
 IMAGE_SIZES = dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299)
 
 
@@ -43,7 +43,7 @@ def print_params(given: argparse.Namespace) -> None:
     with head=fc on the same model and data set.
     """
     if given.cells and given.overrides:
-        raise UserError("--cells counts every cell; leave out --cells or the overrides")
+        raise UserError("--cells counts every cell; remove --cells or the overrides")
     if given.out is not None and not given.cells:
         raise UserError("--out is for the counts of the cells: spinal params --cells --out FILE")
     if given.cells:
@@ -68,7 +68,7 @@ def print_params(given: argparse.Namespace) -> None:
 
 
 def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Count compositions.
+    """Count the models of all combinations of overrides.
 
     Args:
         overrides: Hydra overrides; ``model=cnn,vgg5`` counts both. Without ``model=`` every

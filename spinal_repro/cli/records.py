@@ -1,4 +1,4 @@
-"""``spinal records add``: check records and copy them to the committed ones."""
+"""``spinal records add``: check records and copy them to ``results/records/``."""
 
 import argparse
 from collections.abc import Sequence
@@ -56,11 +56,11 @@ def add_records(given: argparse.Namespace) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         write_record(target, record)
         print(f"added {target}")
-    print("now make the tables again: spinal tables")
+    print("now update the tables: spinal tables")
 
 
 def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], path: Path) -> str:
-    """Check the record of a run, print what is unusual about it, and return its new name."""
+    """Check the record of a run, print its differences, and return its new name."""
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.records.check import check_record
     from spinal_repro.records.compare import differences
@@ -73,7 +73,7 @@ def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], pa
     if cell is None:
         raise UserError(
             "it names no published cell; train one with spinal-train paper=CELL "
-            "(spinal paper list names them)"
+            "(list cells with: spinal paper list)"
         )
     assert cell.config is not None
     for difference in differences(record.config, cell.config):

@@ -13,7 +13,7 @@ JOBS = "processes, of one thread each (default: one a core, %(default)s)"
 
 @command(
     "regression",
-    option("--seeds", type=count, default=20, help="how many (default: 20)"),
+    option("--seeds", type=count, default=20, help="number (default: 20)"),
     option("--epochs", type=count, default=200, help="default: 200, as published"),
     option("--target", choices=("column", "square"), default="column", help=TARGET),
     option("--layers", choices=("distinct", "reused"), default="distinct", help=LAYERS),

@@ -57,8 +57,8 @@ def write_tables(given: argparse.Namespace) -> None:
     """
     if given.runs is not None and given.out.resolve() == RESULTS.resolve():
         raise UserError(
-            f"{RESULTS} shows committed records alone; write the tables of your runs to another "
-            f"folder (--out my), or add the runs to the records with 'spinal records add'"
+            f"{RESULTS} shows only committed records; write the tables of your runs to another "
+            f"folder (--out my), or add the runs to the records: spinal records add"
         )
     wanted = _build(given)
     stale = [path for path in _generated(given.out / "tables") if path not in wanted]
@@ -69,7 +69,7 @@ def write_tables(given: argparse.Namespace) -> None:
             fix = "rewrite them: the same command without --check"
             print(f"spinal: not what the records give: {paths}; {fix}", file=sys.stderr)
             sys.exit(1)
-        print(f"{len(wanted)} files are what the records give")
+        print(f"{len(wanted)} files are up to date")
         return
     from spinal_repro.io import write_atomic
 
@@ -96,7 +96,7 @@ def _build(given: argparse.Namespace) -> dict[Path, str]:
 
 
 def _generated(folder: Path) -> Sequence[Path]:
-    """The tables in a folder that this command wrote, in every format."""
+    """List the tables in a folder that this command wrote, in every format."""
     from spinal_repro.results.pages import GENERATED, KINDS
 
     pages = [p for p in sorted(folder.glob("*.md")) if GENERATED in p.read_text(encoding="utf-8")]

@@ -1,4 +1,4 @@
-"""``spinal search``: search options by validation accuracy."""
+"""``spinal search``: hyperparameter search by validation accuracy."""
 
 import argparse
 import importlib.util
@@ -47,7 +47,7 @@ def print_search(given: argparse.Namespace) -> None:
     try:
         study.run(given.trials, echo, given.take_over)
     except KeyboardInterrupt:
-        echo("interrupted; the same command continues from the last checkpoint", error=True)
+        echo("interrupted; the same command resumes from the last checkpoint", error=True)
         sys.exit(EXIT_INTERRUPTED)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best

@@ -1,4 +1,4 @@
-"""``spinal``: everything besides training."""
+"""``spinal``: all commands except training."""
 
 import argparse
 import importlib
@@ -20,7 +20,7 @@ MODULES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; exit with 2 and one message where it fails."""
+    """Run a command; if it fails, exit with 2 and one message."""
     given = _parser().parse_args(arguments)
     try:
         given.command(given)
@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, OSError, MemoryError, KeyboardInterrupt) as error:
         message = error_message(error)
         if isinstance(error, KeyboardInterrupt):
-            message = "interrupted; run the same command again to continue"
+            message = "interrupted; the same command resumes"
         print(f"spinal: {printable(message, keep=chr(10))}", file=sys.stderr)
         sys.exit(2)
 
@@ -40,7 +40,7 @@ def _parser() -> argparse.ArgumentParser:
     for module in MODULES:
         importlib.import_module(f"spinal_repro.cli.{module}")
     parser = argparse.ArgumentParser(
-        prog="spinal", description="Results of SpinalNet reproductions (train with spinal-train)."
+        prog="spinal", description="SpinalNet reproduction: data, results, tools."
     )
     parser.add_argument("--version", action="version", version=__version__)
     add_commands(parser)

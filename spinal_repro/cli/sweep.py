@@ -1,4 +1,4 @@
-"""Sweeps of ``spinal-train`` with its own launcher: every job is a process."""
+"""Sweeps with the default launcher of ``spinal-train``: every job is a process."""
 
 import sys
 from collections.abc import Sequence
@@ -22,11 +22,11 @@ from spinal_repro.training.setup import resolved
 def run_jobs(
     raws: Sequence[DictConfig], overrides: Sequence[Sequence[str]], options: Sequence[str]
 ) -> list[Job]:
-    """Run the jobs of a sweep, and print how each ended.
+    """Run the jobs of a sweep, and print the final state of each.
 
     Args:
         raws: Composed configurations.
-        overrides: Those of each job.
+        overrides: Overrides of each job.
         options: Of the command line, for all jobs.
 
     Returns:
@@ -44,7 +44,7 @@ def run_jobs(
         command = [*_program(), *options, *own]
         job = Job(name, config.run_dir, command, config.runtime.time_limit)
         jobs.setdefault(job.folder, job)
-    any_gpu = raws[0].runtime.device in ("auto", "cuda")  # cuda:1 is for all jobs
+    any_gpu = raws[0].runtime.device in ("auto", "cuda")  # with cuda:1 all jobs use that device
     devices = visible_devices(torch.cuda.device_count()) if any_gpu else ()
     shares = share(len(jobs), configs[0].runtime, cores=usable_cores(), devices=devices)
 
@@ -64,7 +64,7 @@ def run_jobs(
             job.state = "done"
             on_end(job)
     left = [job for job in jobs.values() if job.state == "waiting"]
-    echo(f"{len(left)} of {len(jobs)} runs to do, {len(shares.slots)} at a time")
+    echo(f"{len(left)} of {len(jobs)} runs left, {len(shares.slots)} at a time")
     run_sweep(left, shares, on_end)
     states = [job.state for job in jobs.values()]
     echo(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
@@ -79,7 +79,7 @@ def run_jobs(
 
 
 def _program() -> list[str]:
-    """Command of a job: this program, or the user's script that registers components and ran it."""
+    """Command of a job: this program, or the user's script that adds components and called it."""
     script = Path(sys.argv[0]).resolve()
     if script.suffix == ".py" and script != Path(__file__).resolve().with_name("train.py"):
         return [sys.executable, str(script)]

@@ -29,7 +29,7 @@ def main() -> None:
 
 
 def _main(arguments: Sequence[str]) -> int:
-    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # let errors reach us; we print one line
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # make Hydra raise errors
     explaining = "--explain" in arguments
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
     launcher, exit_code = OWN, 0
@@ -41,7 +41,7 @@ def _main(arguments: Sequence[str]) -> int:
             config = validate(raw)
             return _train(config)
         except UserError as error:
-            if sweeping:  # a launcher hands it to the process of the sweep
+            if sweeping:  # the launcher re-raises it in the parent process
                 raise JobError(str(error)) from None
             _complain(str(error))
             exit_code = EXIT_USAGE if config is None else error.exit_code
@@ -64,7 +64,7 @@ def _main(arguments: Sequence[str]) -> int:
             else:
                 jobs = check_jobs(arguments, folders)
                 echo(f"{len(jobs)} jobs checked; {launcher} runs them")
-        sys.argv = [*sys.argv[:1], *prepare(arguments, folders)]  # Hydra reads it
+        sys.argv = [*sys.argv[:1], *prepare(arguments, folders)]  # Hydra parses sys.argv
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)
@@ -77,7 +77,7 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(error_message(error))
         return EXIT_USAGE
     except KeyboardInterrupt as error:
-        _complain(str(error) or "interrupted; the same command continues")
+        _complain(str(error) or "interrupted; the same command resumes")
         return EXIT_INTERRUPTED
     except Exception as error:
         if launcher == OWN and not isinstance(error, JobError):
@@ -88,7 +88,7 @@ def _main(arguments: Sequence[str]) -> int:
 
 
 def _train(config: Config) -> float:
-    """Train; returns the accuracy that selects."""
+    """Train one run; return its selection accuracy, which a Hydra sweeper may maximise."""
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.run import run
 

@@ -63,7 +63,7 @@ def _predictions(rows: Sequence[dict[str, Any]], top: int, style: str) -> str:
         Column("file", "File"),
         Column("class", "Class"),
         Column("probability", "Probability %", softmax, lambda value: f"{100 * value:.2f}"),
-        Column("next", "Then", "the next most probable classes"),
+        Column("next", "Next", "the next most probable classes"),
     ]
     return render(columns if top > 1 else columns[:-1], rows, style)
 
@@ -92,7 +92,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     trained = load_run(given.run, given.device)
     batches, same = part_of(trained, given.split, given.root)
     if not same:
-        print("warning: these are not the images of the run, or in another order", file=sys.stderr)
+        print("warning: images or split differ from those of the run", file=sys.stderr)
     result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
     counts = confusion(
@@ -131,7 +131,7 @@ def print_export(given: argparse.Namespace) -> None:
     out = given.out or given.run / "export" / given.to
     parity, same_data = export_run(trained, given.to, out, given.root)
     if not same_data:
-        print("warning: compared on other images than those of the run", file=sys.stderr)
+        print("warning: the images compared are not those of the run", file=sys.stderr)
     file = out / FORMATS[given.to].file
     print(
         f"{file}: {file.stat().st_size:,} bytes; on {parity.images} test images logits "

@@ -1,1 +1,1 @@
-"""The configuration of a run: its schema, and composing it from YAML."""
+"""The configuration of a run: schema, validation and composition from YAML."""

@@ -1,4 +1,4 @@
-"""Hydra in, `Config` out: composes the YAML under ``configs/`` with the overrides of a command."""
+"""Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
 import importlib.util
@@ -16,32 +16,32 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
-SHORT = "short.yaml"  # choices of a line or two, instead of a file each
+SHORT = "short.yaml"  # choices of one or two lines each
 
 
 def config_dir() -> Path:
-    """The folder of the shipped YAML: inside an installed wheel, or at the root of a checkout."""
+    """Find the shipped YAML: inside an installed wheel, or at the root of a checkout."""
     package = Path(__file__).parents[1]
     inside = package / "configs"
     return inside if inside.is_dir() else package.parent / "configs"
 
 
 def version_base() -> dict[str, Any]:
-    """The argument that gives Hydra 1.3 its own defaults; later versions have no such argument."""
+    """Return the ``version_base`` argument that Hydra 1.3 needs; other versions get none."""
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
 def choices(group: str, folders: Iterable[Path | None] = ()) -> list[str]:
-    """The names of a group, shipped or in folders with groups of the user's own."""
+    """List the choices of a group, shipped or in the user's configuration folders."""
     places = [config_dir(), *filter(None, folders)]
     found = {path.stem for folder in places for path in (folder / group).glob("*.yaml")}
     return sorted(found | short_choices().get(group, {}).keys())
 
 
 def find_choice(group: str, name: str, folders: Iterable[Path | None] = ()) -> tuple[str, Any]:
-    """Where one choice is, for messages, and its YAML, its defaults list not composed."""
+    """Find the location of a choice (for messages) and its YAML, its defaults not composed."""
     file = Path(group, f"{name}.yaml")
     for folder in (config_dir(), *filter(None, folders)):
         if (folder / file).is_file():
@@ -54,7 +54,7 @@ def find_choice(group: str, name: str, folders: Iterable[Path | None] = ()) -> t
 
 @functools.cache
 def short_choices() -> dict[str, dict[str, Any]]:
-    """The choices in `SHORT` by group and name; Hydra gets each as if it were a file."""
+    """Read the choices in `SHORT` by group and name, and register them with Hydra."""
     groups: dict[str, dict[str, Any]] = read_yaml(config_dir() / SHORT)
     for group, nodes in groups.items():
         for name, node in nodes.items():
@@ -70,7 +70,7 @@ def _store(group: str, name: str, node: dict[str, Any]) -> None:
 
 @functools.cache
 def library_networks() -> dict[str, str]:
-    """Networks of torchvision and timm, which need no file: name to library."""
+    """Map the networks of torchvision and timm, which need no file, to their library."""
     from torchvision import models
 
     found = dict.fromkeys(models.list_models(module=models), "torchvision")

@@ -1,4 +1,4 @@
-"""How a recipe brings stored images to one size."""
+"""Preprocessing of a recipe: resize and centre crop."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,10 +18,10 @@ def refuse_constants(std: Sequence[float], where: str) -> None:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How stored images become images of one size, once, before anything random."""
+    """Deterministic resize and centre crop of stored images, before any augmentation."""
 
     resize: Any = None  # N: the shorter side in pixels; [height, width]; None: unchanged
-    crop: int | None = None  # side of the centre square in pixels; None: no crop
+    crop: int | None = None  # side of the centre crop in pixels; None: no crop
     interpolation: str = "bilinear"  # or bicubic, for image files alone
 
     @classmethod

@@ -29,7 +29,7 @@ NOT_IN_IDENTITY = {
 def limit(default: Any = MISSING, **limits: Any) -> Any:
     """A field with limits, checked by `validate`: ``above``, ``least``, ``most``, ``choices``.
 
-    A text is only taken by a number's field where it is the default, e.g. ``auto``.
+    A numeric field accepts a string only if it is the default, e.g. ``auto``.
     """
     return field(default=default, metadata=limits)
 
@@ -38,7 +38,7 @@ def limit(default: Any = MISSING, **limits: Any) -> Any:
 class Component:
     """A registered name with its options: one head, backbone, rule or augmentation.
 
-    With a ``kind``, that is the registered name, and ``name`` one of those the constructor takes:
+    If ``kind`` is given, it is the registered name, and ``name`` is passed to the constructor:
     ``kind: torchvision``, ``name: resnet18``.
     """
 
@@ -62,7 +62,7 @@ class Component:
         return f"{self.kind}.{self.name}" if self.kind else self.name
 
     def to_dict(self) -> dict[str, Any]:
-        """The shape of the YAML."""
+        """Convert to the mapping in the YAML."""
         return ({"kind": self.kind} if self.kind else {}) | {"name": self.name, **self.options}
 
 
@@ -78,7 +78,7 @@ class DatasetConfig:
     channels: int = limit(above=0)
     train_size: int | None = MISSING
     test_size: int | None = MISSING
-    val_size: int | None = None  # of a published validation part; else heldout splits train
+    val_size: int | None = None  # of a published validation split; None: heldout splits train
     label_offset: int = 0
     num_outputs: int | None = limit(None, above=0)  # logits; None: one for each class
     options: dict[str, Any] = field(default_factory=dict)
@@ -110,11 +110,11 @@ class RecipeConfig:
     lr_rule: dict[str, Any] = field(default_factory=lambda: {"name": "constant"})
     label_smoothing: float = 0.0
     augment: list[dict[str, Any]] = field(default_factory=list)
-    mean: list[float] | None = MISSING  # one, or one a channel; None: that of the model's weights
+    mean: list[float] | None = MISSING  # one, or one per channel; None: that of the model's weights
     std: list[float] | None = MISSING
     # {train: {resize: [272, 272]}, eval: {resize: 256, crop: 256}}, see `Preprocessing`
     prepare: dict[str, Any] = field(default_factory=dict)
-    # first epoch to learning rate: from the best weights so far, with a fresh optimizer and rule
+    # first epoch: learning rate. A stage starts from the best weights with a reset optimizer, rule
     stages: dict[int, float] = field(default_factory=dict)
     best_of_last_stage: bool = False  # selection ignores earlier stages, as in the original (Q21)
     # train the head alone at first: a fresh head distorts pretrained features (arXiv 2202.10054)
@@ -123,13 +123,13 @@ class RecipeConfig:
 
 @dataclass(frozen=True)
 class ProtocolConfig:
-    """The part of the data that steers the learning rate and selects the epoch."""
+    """The split that drives the learning rate and selects the epoch."""
 
     name: str = MISSING
     select_on: str = limit(choices=("val", "test"))
     val_fraction: float = MISSING
     split_seed: int = limit(0, least=0, most=LARGEST)
-    watch_test: bool = False  # also record the test accuracy of each epoch, which decides nothing
+    watch_test: bool = False  # also record the test accuracy of each epoch, without using it
 
 
 @dataclass(frozen=True)
@@ -141,16 +141,16 @@ class RuntimeConfig:
     precision: str = limit("auto", choices=("auto", "fp32", "tf32", "bf16"))
     channels_last: bool = True
     compile: bool = False
-    threads: int | None = limit(None, above=0, most=4096)  # None: all, in a sweep an equal share
-    jobs: int | str = limit("auto", above=0, most=4096)  # of a sweep, at once; auto: one a device
-    time_limit: float | None = limit(None, above=0)  # of a job of a sweep, in minutes
+    threads: int | None = limit(None, above=0, most=4096)  # None: all; in a sweep, an equal share
+    jobs: int | str = limit("auto", above=0, most=4096)  # concurrent jobs; auto: one per device
+    time_limit: float | None = limit(None, above=0)  # minutes for one job of a sweep
     progress: str = limit("auto", choices=("auto", "bar", "lines", "none"))
     deterministic: bool = False
     save_every: float | None = limit(15.0, least=0)  # seconds; 0: each epoch, None: at the end
     debug: str = limit("none", choices=("none", "nonfinite"))  # nonfinite: find NaN/Inf (slow)
 
     def on(self, device: str) -> "RuntimeConfig":
-        """The same on ``cpu``, ``cuda`` or ``mps``, with its precision for ``auto``."""
+        """Copy for ``cpu``, ``cuda`` or ``mps``, with precision ``auto`` resolved."""
         default = "tf32" if device == "cuda" else "fp32"
         precision = default if self.precision == "auto" else self.precision
         if precision == "tf32" and device != "cuda":
@@ -163,11 +163,11 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Place of the data sets, and how much of them is read."""
+    """Location of the data sets, and the part of them that is used."""
 
     root: str = "data"
     download: bool = False
-    limit: int | None = limit(None, above=0)  # at most this many images a split
+    limit: int | None = limit(None, above=0)  # at most this many images per split
     test: bool = True  # False: the test part is not used, as in trials of a search
 
 
@@ -188,15 +188,15 @@ class Config:
     tracker: Component = field(default_factory=lambda: Component("none", {}))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain containers in the shape of the YAML (`validate` accepts it again)."""
+        """Convert to plain containers as in the YAML; `validate` accepts the result."""
         plain = dataclasses.asdict(self)
         plain |= {key: getattr(self, key).to_dict() for key in ("model", "head", "tracker")}
-        if self.tracker.name == "none":  # changes nothing
+        if self.tracker.name == "none":  # the default
             del plain["tracker"]
         return plain
 
     def portable(self) -> "Config":
-        """The same without folders and tracker of one machine, for records."""
+        """Copy without the folders and tracker of this machine, for records."""
         data = dataclasses.replace(self.data, root=DataConfig().root)
         return dataclasses.replace(self, data=data, runs="runs", tracker=Component("none", {}))
 
@@ -231,16 +231,16 @@ class Config:
 
     @property
     def reduced_budget(self) -> list[str]:
-        """How this run is shorter than the published recipe; empty if it is not."""
+        """Reasons why the budget is below the published one; empty if it is not."""
         epochs, published = self.recipe.epochs, self.recipe.published_epochs or 0
         reasons = [f"{epochs} of {published} epochs"] if epochs < published else []
         if self.data.limit is not None:
-            reasons.append(f"at most {self.data.limit} images a split")
+            reasons.append(f"at most {self.data.limit} images per split")
         return reasons
 
 
 def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Fields of a dataclass that differ from their default and count for the identity."""
+    """Collect the fields that differ from their defaults and belong to the identity."""
     found = {}
     for entry in dataclasses.fields(config):
         key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
@@ -254,7 +254,7 @@ def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def schema_keys() -> set[str]:
-    """Every key of the schema, whether or not the YAML gives it."""
+    """List every key of the schema, also those that the YAML does not set."""
     keys = {
         f"recipe.prepare.{part}{key}"
         for part in ("train", "eval")

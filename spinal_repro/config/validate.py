@@ -1,6 +1,6 @@
-"""A composed configuration, checked against the schema and across its fields.
+"""Validates a composed configuration against the schema and across fields.
 
-Hydra alone accepts unknown keys, behind ``+`` and inside YAML files.
+Hydra itself accepts unknown keys, after ``+`` and in YAML files.
 """
 
 import dataclasses
@@ -36,7 +36,7 @@ COMPONENTS = ("model", "head", "tracker")
 
 
 def format_hydra_error(error: Exception) -> str:
-    """A Hydra or OmegaConf error in one line."""
+    """Format a Hydra or OmegaConf error in one line."""
     noise = ("Config search path", "provider=", "object_type", "Set the env")
     lines = (line.strip() for line in str(error).splitlines())
     return "; ".join(line for line in lines if line and not line.startswith(noise))
@@ -78,7 +78,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     _check_recipe(config)
     _check_protocol(config.protocol, config.data)
     device = config.runtime.device.partition(":")[0]
-    if device == "auto":  # it decides the precision, and is found when the run starts
+    if device == "auto":  # resolved when the run starts, with the precision
         return config
     runtime = dataclasses.replace(config.runtime, precision=config.runtime.on(device).precision)
     return dataclasses.replace(config, runtime=runtime)
@@ -88,7 +88,7 @@ def _section(name: str, schema: type, node: Any) -> Any:
     if not isinstance(node, dict):
         raise UserError(f"{name} must be a group of settings, got {node!r}")
     settings = {key: value for key, value in node.items() if (name, key) != ("dataset", "about")}
-    if isinstance(stages := settings.get("stages"), dict):  # JSON turns the epochs into text
+    if isinstance(stages := settings.get("stages"), dict):  # keys of JSON are strings
         settings["stages"] = {int(k) if str(k).isdigit() else k: v for k, v in stages.items()}
     return schema(**merge_onto(schema, settings, where=name))
 
@@ -97,7 +97,7 @@ def _component(group: str, node: Any) -> Component:
     names = [node.get("name"), node.get("kind") or ""] if isinstance(node, dict) else [None]
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"{group} must be a group of settings with a name, got {node!r}")
-    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}
+    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}  # as if not given
     options = {
         key: value
         for key, value in node.items()
@@ -151,7 +151,7 @@ def _check_recipe(config: Config) -> None:
             f"({dataset.num_classes})"
         )
     if recipe.head_epochs and config.model.options.get("freeze") == "backbone":
-        raise UserError("recipe.head_epochs trains the backbone later; leave out model.freeze")
+        raise UserError("recipe.head_epochs unfreezes the backbone; remove model.freeze")
     if not 0 <= recipe.label_smoothing < 1:
         raise UserError(f"recipe.label_smoothing must be in [0, 1), got {recipe.label_smoothing}")
     if (recipe.mean is None) != (recipe.std is None):

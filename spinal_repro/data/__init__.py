@@ -1,1 +1,1 @@
-"""Data: where images come from, how they are split, augmented and brought to the device."""
+"""Data: sources, splits, augmentation and batches on the device."""

@@ -1,4 +1,4 @@
-"""Finding the files of a data set among those that were downloaded or given."""
+"""Collects the files of a data set from downloads or from paths that the user gives."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from spinal_repro.errors import UserError
 
 
 def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> list[str]:
-    """Collect the files of a data set in ``work/ready``; list what is missing or wrong.
+    """Collect the files of a data set in ``work/ready``; list the problems.
 
     Folders are searched at any depth. Files in the temporary folder ``work`` are moved, all
     others copied; those that are complete in the data folder ``root`` are left out.
@@ -44,7 +44,7 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
 
 
 def _named(name: str, paths: Sequence[Path]) -> list[Path]:
-    """Files of this name, gzipped ones last; Kaggle writes ``train-images.idx3-ubyte``."""
+    """List files of this name, gzipped ones last; Kaggle writes ``train-images.idx3-ubyte``."""
 
     def plain(path: Path) -> str:
         return path.name.removesuffix(".gz").replace(".idx", "-idx")

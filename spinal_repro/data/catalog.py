@@ -44,7 +44,7 @@ class About:
     """The schema of ``about``."""
 
     state: str = "manual"  # auto: can be fetched; manual: needs a login; gone: no longer published
-    folder: str | None = None  # below the data folder; image folders say it in their options
+    folder: str | None = None  # below the data folder; image folders have it in their options
     mirrors: list[str] = field(default_factory=list)  # prefixes of file names, tried in order
     files: list[File] = field(default_factory=list)  # to download
     contents: list[File] = field(default_factory=list)  # files in `folder`, if not `files`
@@ -53,7 +53,7 @@ class About:
     licence: str | None = None
     citation: str | None = None
     homepage: str | None = None
-    classes: list[str] = field(default_factory=list)  # names by label, if the data have none
+    classes: list[str] = field(default_factory=list)  # class names by label, if the files have none
     instructions: list[str] = field(default_factory=list)  # how to get a set that is not auto
     remarks: list[str] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ class Entry:
 
     @property
     def key(self) -> str:
-        """Its folder on a mirror of your own; EMNIST's splits share one."""
+        """Its folder on a private mirror (``SPINAL_MIRROR``); EMNIST's splits share one."""
         return self.name if self.is_folder else self.source
 
     def path(self, root: Path) -> Path:
@@ -92,7 +92,7 @@ class Entry:
 
     @property
     def contents(self) -> tuple[File, ...]:
-        """Files expected in `path`: unless listed, those of the download, without ``.gz``."""
+        """Files expected in `path`: those listed, else those of the download without ``.gz``."""
         if self.is_folder or self.about.contents:
             return tuple(self.about.contents)
         files = self.about.files

@@ -22,7 +22,7 @@ CELL, GAP, LINE = 96, 6, 18  # pixels
 
 
 def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
-    """Draw training images before and after one draw of the recipe's augmentation.
+    """Draw training images before and after one random augmentation of the recipe.
 
     Images are resized by the recipe and not normalised; EMNIST, whose images are transposed (Q17),
     is shown upright. ``seed`` selects the images and the draw.
@@ -67,7 +67,7 @@ def _pixels(dataset: Dataset, config: Config) -> Tensor:
 
 
 def _class_names(config: Config, dataset: Dataset) -> Sequence[str]:
-    """Class names by label in the files, where EMNIST's letters start at 1."""
+    """Class names by stored label; the labels of EMNIST letters start at 1."""
     entry = entry_for(config.dataset)
     names = list(entry.about.classes) if entry is not None else []
     if len(names) != config.dataset.num_classes:

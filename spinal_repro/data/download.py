@@ -28,7 +28,7 @@ def mirrors(file: File, entry: Entry) -> list[str]:
 
 
 def download(file: File, entry: Entry, folder: Path) -> Path:
-    """Download a file into a folder; a partial file stays there and is continued next time."""
+    """Download a file into a folder; a partial file stays there and is resumed next time."""
     folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / file.name, folder / f"{file.name}.partial"
     if target.is_file() and file.wrong_checksum(target) is None:
@@ -58,7 +58,7 @@ def _get(url: str, partial: Path, file: File) -> str | None:
             if why is None:
                 return None
             partial.unlink()
-            if not resumed:  # else another mirror's beginning may be the reason: try again
+            if not resumed:  # else retry: the partial file may be from another mirror
                 return why
         except urllib.error.HTTPError as error:
             why = f"HTTP {error.code} {error.reason}"

@@ -22,7 +22,7 @@ TEST_FRACTION = 0.2  # of images without a test part
 
 @SOURCES.register("folder")
 def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
-    """List the image files in ``root/folder/PART/CLASS/``; sub-folders of a class belong to it.
+    """List the image files in ``root/folder/PART/CLASS/``, at any depth below CLASS.
 
     Options of the data set: ``folder``, and the folder names of ``train``, ``val`` and ``test``.
     If none is given, parts are found by their usual names. With a validation but no test part,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-# As torchvision's ImageFolder.
+# As in torchvision's ImageFolder.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # Usual folder names of each part, in lower case.
 PART_NAMES = {

@@ -39,7 +39,7 @@ def require_files(
 
 
 def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
-    """Unpack or, if allowed, download a configured data set that the catalog knows."""
+    """Download a data set of the catalog if allowed, else unpack local archives."""
     entry = entry_for(config)
     if entry is None:
         return
@@ -113,7 +113,7 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
 
 @contextmanager
 def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
-    """Lock and yield the temporary folder of a data set; only downloads outlive a failure."""
+    """Lock and yield the temporary folder of a data set; a failure keeps only the downloads."""
     target, work = entry.path(root), root / HIDDEN / entry.key
     if entry.is_folder and target.is_dir() and any(target.iterdir()):
         raise UserError(
@@ -125,7 +125,7 @@ def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
         lock = root / HIDDEN / f"{entry.key}.lock"
         with exclusive_lock(lock, f"writing {entry.key} to {root}"):
             try:
-                _clear(work)  # files of a killed process
+                _clear(work)  # left by a killed process
                 yield work
             finally:
                 _clear(work)
@@ -146,7 +146,7 @@ def _clear(work: Path) -> None:
 
 
 def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> list[str]:
-    """Install a data set, and those that come in the same archive; list what is wrong."""
+    """Install a data set and others of the same archive; list the problems."""
     try:
         sources = _unpacked(paths, work / "unpacked")
     except ArchiveError as error:

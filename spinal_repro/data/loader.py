@@ -1,4 +1,4 @@
-"""Batches, made on the device from uint8 images; images in a cache file are read ahead."""
+"""Batches, built on the device from uint8 images; images in a cache file are prefetched."""
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,8 +17,8 @@ Batch = tuple[Tensor, Tensor]
 _Chunk = tuple[slice, Tensor]
 _Drawn = tuple[Tensor, list[Tensor]]
 
-# Small batches are gathered, warped and normalised several at a time, up to this many pixels,
-# because a call to PyTorch costs about as much as 64 digits. On a CPU they fit into its cache.
+# Small batches are gathered, warped and normalised several at a time, up to this many pixels:
+# the overhead of a PyTorch call equals the work on about 64 digits. On a CPU they fit its cache.
 FUSED_PIXELS = {"cpu": 2**19}
 FUSED_PIXELS_GPU = 2**24
 
@@ -84,10 +84,10 @@ class Batches:
     def _chunks(
         self, order: Tensor | None = None, cpu_order: Tensor | None = None
     ) -> Iterator[_Chunk]:
-        """Yield images in 0..255 ``[M, C, H, W]`` with their place in the order.
+        """Yield images in 0..255 ``[M, C, H, W]`` with their positions in the order.
 
-        From memory several batches at a time; from a cache file one batch at a time, while the
-        next one is read in a thread.
+        From memory several batches at a time; from a cache file one batch at a time, while a
+        thread prefetches the next one.
         """
         if self._decoded is None:
             for part in self._parts(self._fused_batch_size()):
@@ -178,7 +178,7 @@ class Batches:
         return self._pinned(order), [self._pinned(parameters) for parameters in drawn]
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
-        """List the images of a step, as indices into the published part; both count from 1."""
+        """List the images of a step as indices into the published part; epoch and step from 1."""
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
         rows = order[(step - 1) * self.batch_size : step * self.batch_size]
         return [int(i) for i in self._indices[rows.numpy()]]

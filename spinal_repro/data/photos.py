@@ -186,4 +186,4 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     if side is None or (wide, high) == (side, side):
         return image
     left, top = round((wide - side) / 2), round((high - side) / 2)
-    return image.crop((left, top, left + side, top + side))  # zeros where it is smaller
+    return image.crop((left, top, left + side, top + side))  # pads a smaller image with 0

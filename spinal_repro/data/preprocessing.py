@@ -1,4 +1,4 @@
-"""From a part of a data set to batches of images of one size."""
+"""Resizing and batching of the splits of a data set."""
 
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from spinal_repro.data.sources import Dataset, ImageSet
 from spinal_repro.data.splits import Split, make_split, num_shared
 from spinal_repro.errors import UserError
 
-CACHE = ".cache"  # in the folder of runs
-DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may take
+CACHE = ".cache"  # in the runs folder
+DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may use
 
 
 def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None = None) -> Split:
@@ -75,7 +75,7 @@ def batches_of(
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
-    """Build the record's entry about the data: hashes, sizes, images in more than one part."""
+    """Describe the data for the record: hashes, sizes, images shared between splits."""
     entry = entry_for(config)
     named = dataset.classes or (() if entry is None else entry.about.classes)
     digests = {}

@@ -1,4 +1,4 @@
-"""Reading data sets: from a configuration to images and labels in memory.
+"""Readers of data sets: from a configuration to images and labels.
 
 A reader is a function ``(config, root, download) -> Dataset``, registered under the name that
 ``dataset.source`` gives.
@@ -92,7 +92,7 @@ def load_dataset(
 
 
 def _in_colour(part: ImageSet | Photos | None) -> Any:
-    """Show grey images as three equal channels, which share their memory."""
+    """Expand grey images to three channels without copying."""
     if isinstance(part, ImageSet) and isinstance(part.images, Tensor) and part.images.shape[1] == 1:
         return ImageSet(part.images.expand(-1, 3, -1, -1), part.labels)
     return part
@@ -105,8 +105,8 @@ def _check(
     count = 0 if images is None else len(images)
     if images is None or size not in (None, count):
         raise UserError(
-            f"{where} has {count} images where {size} are expected; if the files are "
-            f"right, pass dataset.{part}_size={count or 'null'}"
+            f"{where} has {count} images, expected {size}; if the files are correct, set "
+            f"dataset.{part}_size={count or 'null'}"
         )
     if count == 0:
         raise UserError(f"{where} has no images")
@@ -158,7 +158,7 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
 
 def check_options(config: DatasetConfig, known: Iterable[str]) -> None:
-    """Refuse keys of ``dataset.options`` that the reader does not have."""
+    """Refuse keys of ``dataset.options`` that the reader does not know."""
     for key in config.options:
         if key not in known:
             raise unknown(f"option of the data set {config.name}", str(key), known)

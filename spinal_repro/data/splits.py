@@ -1,4 +1,4 @@
-"""Splits: index arrays, made from a seed and recorded by their hash."""
+"""Splits: index arrays, drawn from a seed and identified by their hash."""
 
 import hashlib
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[I
 def subset(labels: NDArray[np.int64], indices: Indices, limit: int | None, seed: int) -> Indices:
     """Draw ``limit`` of the given indices, or all if there are fewer or it is None.
 
-    Each class gives its share rounded down or up; with a share below one image it may give none.
+    Classes are drawn in proportion, rounded down or up; a small class may get no image.
     """
     if limit is None or len(indices) <= limit:
         return indices
@@ -104,7 +104,7 @@ def make_split(
     Args:
         train_labels: Classes ``[N]``, like the other labels.
         test_labels: Of the test part.
-        val_fraction: Share of train used for validation, stratified; 0 for none.
+        val_fraction: Fraction of train used for validation, stratified; 0 for none.
         seed: Seed of the split, independent of the run's seed.
         limit: Largest number of images in each of train, val and test.
         val_labels: Of a published validation part, used if ``val_fraction`` is above 0.

@@ -10,7 +10,7 @@ from spinal_repro.errors import UserError
 
 
 def problems(entry: Entry, root: Path, *, open_images: bool = False) -> list[str]:
-    """List everything missing or wrong; empty if the data set is as the catalog says."""
+    """List the problems; empty if the data set matches the catalog."""
     if entry.is_folder:
         return _folder_problems(entry, root, open_images)
     return [p for file in entry.contents if (p := file_problem(entry.path(root), file))]
@@ -50,7 +50,7 @@ def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
             found.append(f"{name}/ has {len(classes)} class folders, expected {entry.num_classes}")
         elif known is not None and classes != known:
             odd = sorted(set(classes) ^ set(known))
-            found.append(f"{name}/ has other classes than the part before it: {', '.join(odd[:5])}")
+            found.append(f"{name}/ has other classes than the previous part: {', '.join(odd[:5])}")
         known = classes
         size = entry.sizes.get(part)
         if size not in (None, len(images)):

@@ -1,4 +1,4 @@
-"""Trained models as files for other programs, checked, with a model card."""
+"""Export of trained models to files for other programs, verified, with a model card."""
 
 from spinal_repro.export.formats import FORMATS, load_safetensors
 from spinal_repro.export.write import check_libraries, export_run

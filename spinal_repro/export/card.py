@@ -18,23 +18,23 @@ CARD = "model_card.md"
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the logits of a written model are from those of the trained one."""
+    """Agreement between the logits of an exported model and of the trained one."""
 
     images: int  # number compared
     difference: float  # largest absolute difference of a logit
     allowed: float
-    agree: int  # images with the same first class
+    agree: int  # images with the same predicted class
 
 
 def preprocessing(trained: Trained) -> dict[str, Any]:
-    """Describe what an image goes through before the model sees it."""
+    """Describe the preprocessing of an image."""
     config, preprocessing = trained.config, trained.config.preprocessing("eval")
     return {
         "mode": "L" if config.dataset.channels == 1 else "RGB",
         "resize": preprocessing.resize,
         "interpolation": preprocessing.interpolation,
         "crop": preprocessing.size,
-        "transpose": config.dataset.source == "emnist",  # its files hold them transposed (Q17)
+        "transpose": config.dataset.source == "emnist",  # its files store images transposed (Q17)
         "scale": 1 / 255,
         "mean": list(map(float, trained.mean)),
         "std": list(map(float, trained.std)),

@@ -1,6 +1,6 @@
-"""The formats: how a model is written, and how the file is run again.
+"""The formats: how to write a model and how to run the file.
 
-Every file holds text about itself: preprocessing, classes and configuration. Inputs are called
+Every file has metadata: preprocessing, classes and configuration. Inputs are called
 ``images`` (``[N, C, H, W]`` float32, normalised), outputs ``logits``.
 """
 
@@ -30,7 +30,7 @@ class Format:
     """One format: the file's name, how to write and run it, and the libraries it needs."""
 
     file: str
-    write: Callable[[nn.Module, Tensor, Mapping[str, str], Path], None]  # model, example, text
+    write: Callable[[nn.Module, Tensor, Mapping[str, str], Path], None]  # model, example, metadata
     load: Callable[[Path], Compute]  # as another program would
     libraries: tuple[str, ...] = ()
 
@@ -43,7 +43,7 @@ def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram
 def _write_onnx(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
     names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about itself
+        warnings.simplefilter("ignore")  # internal warnings of the exporter
         program = torch.onnx.export(_exported(model, example), **names, dynamo=True, verbose=False)
     assert program is not None
     program.model.metadata_props.update(text)

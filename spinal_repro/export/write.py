@@ -1,4 +1,4 @@
-"""Writes the model of a finished run and its card, after a check that both models agree."""
+"""Exports a finished run's model and its card, after checking that both models agree."""
 
 import contextlib
 import importlib.util
@@ -29,7 +29,7 @@ def check_libraries(to: str) -> None:
 def export_run(
     trained: Trained, to: str, out: Path, root: str | None = None
 ) -> tuple[Parity, bool]:
-    """Write the model of a run in another format, checked on images of its test part.
+    """Write the model of a run in another format, verified on images of its test split.
 
     If anything fails, nothing is written. The run must be loaded on the CPU; without ``root`` its
     own data folder is read. Returns also whether the images compared are those of the run.
@@ -70,7 +70,7 @@ def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
             FORMATS[to].write(trained.model, example, describe(trained), path)
     except OSError:
         raise
-    except Exception as error:  # exporters fail in many ways
+    except Exception as error:  # exporters raise many types of error
         first = (str(error).strip().splitlines() or [""])[0]
         why = f"{type(error).__name__}: {first}"
         raise UserError(f"this model cannot be written as {to} ({why})") from error
@@ -92,7 +92,7 @@ def compare(model: Compute, written: Compute, images: Tensor) -> Parity:
 
 def _move(folder: Path, out: Path) -> None:
     """Move the files, the card last: an old card never describes a new model."""
-    mode = (folder / CARD).stat().st_mode  # some libraries let only the owner read
+    mode = (folder / CARD).stat().st_mode  # some libraries write files that only the owner can read
     (out / CARD).unlink(missing_ok=True)
     for path in sorted(folder.iterdir(), key=lambda path: path.name == CARD):
         path.chmod(mode)

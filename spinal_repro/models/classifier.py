@@ -40,7 +40,7 @@ class Classifier(nn.Module):
         self.freeze(frozen)
 
     def freeze(self, frozen: bool) -> None:
-        """Freeze the backbone or train it again.
+        """Freeze or unfreeze the backbone.
 
         A frozen backbone also stays in evaluation mode, with its batch norm and dropout.
         """
@@ -80,8 +80,8 @@ def build_model(
     Args:
         model: The backbone; its options may have ``pretrained`` and ``freeze``.
         image_size: Side of the images in pixels; None for that of the data set.
-        data_root: Second folder in which a file of pretrained weights is looked for.
-        load_weights: Load the pretrained weights; False where those of a run follow.
+        data_root: Folder searched for a pretrained-weights file after the working directory.
+        load_weights: Load the pretrained weights; False if the weights of a run are loaded next.
     """
     options = dict(model.arguments)
     size = image_size or dataset.image_size

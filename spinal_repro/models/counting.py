@@ -1,4 +1,4 @@
-"""Counts parameters, multiplications and activations of a classifier."""
+"""Counting of parameters, multiplications and activations."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from spinal_repro.models.classifier import Classifier
 from spinal_repro.models.modes import evaluation_mode
 
 aten = torch.ops.aten
-# position of the argument whose second to last side is the length of each inner product
+# index of the argument whose second-to-last dimension is the length of the inner products
 PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
 
 
@@ -78,7 +78,7 @@ def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
 
 
 class MultiplicationCounter(TorchDispatchMode):
-    """Context that adds up the multiplications of matrix products and convolutions in ``total``.
+    """Sums the multiplications of matrix products and convolutions in ``total``.
 
     `torch.utils.flop_counter` counts the same and more, with two operations per multiply-add.
     But it imports Triton and the compiler, which takes seconds before the first step of a run.
@@ -105,6 +105,6 @@ class MultiplicationCounter(TorchDispatchMode):
             self.total += result.numel() * args[PRODUCTS[operation]].shape[-2]
         elif operation == aten.convolution:
             transposed, weight = args[6], args[1]
-            outputs = args[0] if transposed else result  # one whole kernel for each value
+            outputs = args[0] if transposed else result  # each value uses one whole kernel
             self.total += outputs.numel() * weight[0].numel()
         return result

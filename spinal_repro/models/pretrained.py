@@ -16,7 +16,7 @@ from spinal_repro.errors import UserError
 
 HERE = Path()
 COUNTER = "num_batches_tracked"  # of batch norm
-SHOWN = 300  # characters of a message of PyTorch
+SHOWN = 300  # characters of a PyTorch message
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
@@ -29,7 +29,7 @@ class WeightReport:
     source: str  # a file, or the name of published weights
     sha256: str | None  # of the file
     matched: int  # number of tensors loaded
-    missing: list[str]  # only batch norm's counters (old files)
+    missing: list[str]  # only batch-norm counters (old files)
     unexpected: list[str]  # only tensors of the classifier
 
     def __str__(self) -> str:
@@ -50,8 +50,8 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
     Args:
         source: A path that ends in one of `SUFFIXES`, or, for a network of torchvision or timm,
             the name of published weights, such as ``IMAGENET1K_V1``.
-        data_root: Second folder in which a relative path is looked for, so that a recipe can
-            name a file on any machine.
+        data_root: Folder searched for a relative path after the working directory, so that a
+            recipe can name a file on any machine.
     """
     sha256 = None
     path = next((p for p in (Path(source), data_root / source) if p.is_file()), None)
@@ -100,7 +100,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             f"{path} was not loaded: it holds more than tensors, and unpickling it could run "
             f"code. If you trust it, save its state_dict as .safetensors"
         ) from error
-    except Exception as error:  # damaged files end the readers in many ways
+    except Exception as error:  # damaged files raise many types of error
         raise UserError(f"{path} cannot be read as weights: {_one_line(error)}") from error
     for key in ("state_dict", "model"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
@@ -133,7 +133,7 @@ def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
         tensors, mean, std = fetch(name)
     except UserError:
         raise
-    except Exception as error:  # a download can fail in many ways
+    except Exception as error:  # a download raises many types of error
         raise UserError(
             f"the weights '{name}' could not be downloaded ({_one_line(error)}); without an "
             f"internet connection set model.pretrained to a file"
@@ -143,6 +143,6 @@ def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
 
 
 def _one_line(error: Exception) -> str:
-    """The start of a message on one line; PyTorch lists every tensor that does not fit."""
+    """Shorten a message to one line; PyTorch lists every tensor that does not fit."""
     line = " ".join(str(error).split()) or type(error).__name__
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."

@@ -1,4 +1,4 @@
-"""Replaces the classifier of any network by a Spinal head."""
+"""Replacing the classifier of any network by a Spinal head."""
 
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +20,7 @@ class ClassifierLocation:
 
     name: str  # of the module to replace, e.g. "fc" or "classifier"
     in_features: int
-    start: int = 0  # where that is a Sequential: the position of its first layer to replace
+    start: int = 0  # if the module is a Sequential: index of its first layer to replace
 
 
 def to_spinal(
@@ -28,8 +28,8 @@ def to_spinal(
 ) -> Model:
     """Replace the classifier of a model by a Spinal head, in place, and return the model.
 
-    The classifier is found by running the model: it is the Linear whose output is the model's
-    output, whatever its name. If that Linear ends a Sequential, all Linear layers, activations
+    The classifier is found by running the model: it is the Linear whose output is that of the
+    model, whatever its name. If that Linear ends a Sequential, all Linear layers, activations
     and dropouts that lead to it are replaced too: VGG loses its whole three-layer classifier, and
     the head reads the 25088 features of the convolutions (recipes 2.8). All other layers stay.
 
@@ -37,8 +37,8 @@ def to_spinal(
         model: A network of torchvision, timm or your own; its output ``[N, C]`` must come
             directly from a Linear, otherwise ValueError.
         num_classes: Number of logits of the new head.
-        example: Input for the search; None for one blank image of the size that the model
-            names (timm), or of 224 px.
+        example: Input for the search; None for one blank image of the model's own size (timm,
+            vision transformers), or else of 224 px.
         **options: Arguments of `SpinalHead`, e.g. width, layers, splits, dropout.
     """
     if getattr(model, "aux_logits", False):

@@ -58,15 +58,15 @@ class Cell:
     dataset: str  # display name, as backbone and head
     backbone: str
     head: str
-    published: tuple[Published, ...]  # the first one is compared with
+    published: tuple[Published, ...]  # the first one is the one to compare with
     head_kind: str = "other"  # fc, spinal or other
-    assumptions: tuple[str, ...] = ()
+    assumptions: tuple[str, ...] = ()  # made where the original is unclear
     compose: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
     regression: dict[str, Any] | None = field(default=None, compare=False)  # net, function, epochs
     not_runnable: str | None = None  # the reason
     counterpart: str | None = None  # the FC cell on the same data, backbone and recipe
-    variant_of: str | None = None  # the cell of which this is another reading, e.g. as committed
-    shorter: str | None = None  # the cell of the same run with fewer epochs, for curves
+    variant_of: str | None = None  # the cell of which this is a variant, e.g. as committed
+    shorter: str | None = None  # the cell of the same training with fewer epochs, for curves
     best_of: tuple[str, ...] = ()  # for the summary: cells of which the best is compared
     reference: Published | None = None  # for the summary: state of the art named in the paper
 
@@ -137,7 +137,7 @@ def _shipped() -> Path:
 
 @functools.cache
 def _common(folder: Path) -> dict[str, Any]:
-    """``tables.yaml``: tables, datasets, sentences."""
+    """Read ``tables.yaml``: tables, datasets, sentences."""
     return dict(read_yaml(folder / "tables.yaml"))
 
 
@@ -193,7 +193,7 @@ def _read_published(path: Path) -> Numbers:
 
 
 def _compose(name: str) -> dict[str, Any]:
-    """The configuration of a cell as records store it: JSON, without paths of this machine."""
+    """Compose the configuration of a cell as in records: JSON without paths of this machine."""
     from spinal_repro.config.compose import compose
 
     stored = compose([f"paper={name}"]).portable().to_dict()

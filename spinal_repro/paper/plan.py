@@ -17,7 +17,7 @@ from spinal_repro.training.engine import training_loss
 from spinal_repro.training.optim import build_optimizer
 
 STEPS = 2
-PIXELS = 2_000_000  # of a batch that is timed; a larger one is timed in part and scaled up
+PIXELS = 2_000_000  # of a timed batch; larger ones are scaled up
 
 
 Timings = dict[tuple[object, ...], tuple[float, float]]
@@ -60,7 +60,7 @@ def _benchmark_step(config: Config) -> tuple[float, float]:
     size = config.input_size
     count = max(2, min(config.recipe.batch_size, PIXELS // (config.dataset.channels * size**2)))
     bare = {k: v for k, v in config.model.options.items() if k not in ("pretrained", "freeze")}
-    component = dataclasses.replace(config.model, options=bare)  # weights change no time
+    component = dataclasses.replace(config.model, options=bare)  # weights do not change the time
     model = build_model(config.dataset, component, config.head, 0, image_size=size).to(device)
     optimizer = build_optimizer(config.recipe, model.parameters())
     augmentations = build_augmentations(config.recipe.augment)
@@ -92,7 +92,7 @@ def _benchmark_step(config: Config) -> tuple[float, float]:
 
 
 def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Mean time of `STEPS` calls after a first one."""
+    """Measure the mean seconds of `STEPS` calls, after one warm-up call."""
     work()
     start = _now(device)
     for _ in range(STEPS):

@@ -3,7 +3,7 @@
 Eight standard normal inputs, a target ``f(x) + 0.2 * U[0, 1)``, 1000 samples, Adam at 0.01,
 batches of 64 and a last one of 40 (recipes 2.7). Models of one net are stacked along a leading
 dimension M = seeds x functions and trained together with `torch.func.vmap`: Adam works element by
-element and no loss depends on two models, so each is trained as it would be alone.
+element and no loss depends on two models, so training together changes nothing.
 """
 
 import functools
@@ -34,7 +34,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
 NETS = ("normal", "spinal")
 TARGETS = ("column", "square")
 LAYERS = ("distinct", "reused")
-TOGETHER = 9  # seeds in one computation: enough for long products, few enough for the caches
+TOGETHER = 9  # seeds trained together: large matrix products that still fit the cache
 
 
 def make_net(net: str, layers: str = "distinct") -> nn.Module:
@@ -64,9 +64,9 @@ class Samples:
 def draw(seeds: Sequence[int], target: str, count: int = SAMPLES, part: int = 0) -> Samples:
     """Draw samples for every seed and function, seeds outermost.
 
-    ``column`` gives each sample noise of its own, as Table I was made. ``square`` is the committed
-    code: noise (N,) and signal (N, 1) broadcast to a target (N, N), so that every sample has the
-    same N noise values (Q1). The mean square of ``p - f - n_j`` over j is
+    ``column`` gives each sample its own noise, as for Table I. ``square`` is the committed code:
+    noise (N,) and signal (N, 1) broadcast to a target (N, N), so every sample has the same N
+    noise values (Q1). The mean square of ``p - f - n_j`` over j is
     ``(p - f - mean(n))^2 + var(n)``: the fit is to ``f`` plus the mean noise, and the variance is
     added to the loss.
 
@@ -153,8 +153,8 @@ def regression(
 ) -> list[dict[str, Any]]:
     """Train one net on every function with every seed.
 
-    Fresh samples, as many as for training, always have noise of their own: with either target
-    the best possible network has an error of 0.2^2 / 12 = 0.0033 on them.
+    Fresh samples, as many as for training, always have independent noise: with either target the
+    best possible network has an error of 0.2^2 / 12 = 0.0033 on them.
 
     Args:
         seeds: Both nets see the same samples in the same order.
@@ -196,7 +196,7 @@ def regressions(
     """Train both nets in ``jobs`` processes of one thread; return the rows of `regression`.
 
     Args:
-        on_part: Called with a number of nets as they are trained.
+        on_part: Called with the number of nets in each finished part.
     """
     size = min(TOGETHER, -(-len(seeds) // jobs))
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]

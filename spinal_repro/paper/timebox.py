@@ -66,9 +66,9 @@ class TimeBox(Callback):
         """Train until the deadline or a signal; ``after_each`` is called after each run."""
         threads = torch.get_num_threads()
         while not signals.received and (run := self.next()) is not None:
-            torch.set_num_threads(threads)  # the run before may have set its own number
+            torch.set_num_threads(threads)  # the previous run may have changed it
             self.train(run, signals)
-            gc.collect()  # a run that did not finish leaves its model in cycles
+            gc.collect()  # reference cycles keep the model of an interrupted run
             after_each()
 
     def train(self, run: Run, signals: StopOnSignal) -> None:

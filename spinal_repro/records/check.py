@@ -12,10 +12,10 @@ Recount = Callable[[Config], Mapping[str, int]]
 
 
 def check_record(record: Record, recount: Recount) -> list[str]:
-    """List the contradictions in the record of a run; empty if there are none.
+    """List the inconsistencies in the record of a run; empty if there are none.
 
     Args:
-        recount: Counts the model of a configuration.
+        recount: Function that counts the model of a configuration.
     """
     try:
         config = stored_config(record.config)
@@ -48,7 +48,7 @@ def _results(record: Record, config: Config) -> Iterator[str]:
     """History, selected epoch and test accuracies."""
     history, selection, epochs = record.history, record.selection, config.recipe.epochs
     if [entry["epoch"] for entry in history] != list(range(1, epochs + 1)):
-        yield f"history does not have the epochs 1 to {epochs}"
+        yield f"history is not that of the epochs 1 to {epochs}"
         return
     if selection.on != config.protocol.select_on:
         yield f"selection.on is {selection.on}, but protocol.select_on {config.protocol.select_on}"
@@ -80,7 +80,7 @@ def _accuracy(found: Accuracy, where: str, images: int) -> Iterator[str]:
         yield f"{where}.accuracy is not {found.correct} / {found.count}"
     bits = found.correct_bits
     if bits is not None and unpack_correct(bits, found.count).sum() != found.correct:
-        yield f"{where}.correct_bits does not have {found.correct} images right"
+        yield f"{where}.correct_bits does not have {found.correct} correct images"
 
 
 def check_regression(record: RegressionRecord) -> list[str]:
@@ -92,8 +92,8 @@ def check_regression(record: RegressionRecord) -> list[str]:
             found.setdefault((run.net, run.function), set()).add(run.seed)
     nets, functions = ({key[i] for key in found} for i in (0, 1))
     return [
-        f"runs has not the seeds 0 to {seeds - 1} of {net}, {function} at epoch {epochs}"
+        f"runs lacks seeds of 0 to {seeds - 1} for {net}, {function} at epoch {epochs}"
         for net in sorted(nets)
         for function in sorted(functions)
         if found.get((net, function)) != set(range(seeds))
-    ] or ([] if found else [f"runs has none of {epochs} epochs"])
+    ] or ([] if found else [f"runs has no entry at epoch {epochs}"])

@@ -16,9 +16,9 @@ from spinal_repro.io import read_yaml
 
 BUDGET, RECIPE, PROTOCOL = "budget", "recipe", "protocol"
 EPOCHS, LIMIT, CELLS = "recipe.epochs", "data.limit", "cells"
-# Neither changes what is trained; epochs are compared on their own, as a budget.
+# These do not change what is trained; epochs are compared separately, as a budget.
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
-DATASET = ("name", "num_classes", "num_outputs")  # the rest says where images come from
+DATASET = ("name", "num_classes", "num_outputs")  # other keys locate the images
 UNSET = {"pretrained": None, "freeze": "none"}
 NAMES = ("dataset.name", "model.name", "head.name")
 
@@ -41,7 +41,7 @@ class Difference:
         """The sentence shown to users, e.g. ``recipe.lr 0.01 instead of 0.005``."""
         ours, theirs = _shown(self.ours), _shown(self.theirs)
         if self.key == LIMIT:
-            return f"at most {ours} images a split"
+            return f"at most {ours} images per split"
         if self.kind == BUDGET:
             start = "best of " if self.key == CELLS else ""
             return f"{start}{ours} of {theirs} {self.key.removeprefix('recipe.')}"
@@ -52,7 +52,7 @@ class Difference:
 
 
 def _shown(text: str) -> str:
-    """A value as YAML would show it."""
+    """Format a value as in YAML."""
     if not text:
         return "nothing"
     value = json.loads(text)
@@ -118,7 +118,7 @@ def _shipped_protocol(name: str) -> dict[str, Any]:
 
 
 def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """A stored group, with the default of every field that it lacks and that has one."""
+    """Fill in the defaults of fields that a stored group lacks."""
     filled = {}
     for field in dataclasses.fields(schema):
         made = field.default_factory
@@ -128,7 +128,7 @@ def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """Dotted keys and JSON text of plain values; whole numbers equal floats, as in YAML."""
+    """Yield dotted keys and JSON text; integers become floats, so that 1 equals 1.0."""
     for key, item in group.items():
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")

@@ -1,4 +1,4 @@
-"""Dataclasses from plain JSON or YAML, checked against their annotations, and back."""
+"""Conversion between dataclasses and plain JSON or YAML, validated by their annotations."""
 
 import dataclasses
 import functools
@@ -34,7 +34,7 @@ def from_plain(kind: type[T], value: Any, where: str = "") -> T:
 
 
 def to_plain(value: Any) -> Any:
-    """Plain containers of a dataclass; fields that have their default are left out."""
+    """Convert a dataclass to plain containers; fields with their default are omitted."""
     if isinstance(value, list):
         return [to_plain(item) for item in value]
     if not dataclasses.is_dataclass(value):

@@ -1,4 +1,4 @@
-"""Which test images a run got right, packed for its record; for McNemar's test."""
+"""Correctly classified test images of a run, packed for its record (for McNemar's test)."""
 
 import base64
 import zlib

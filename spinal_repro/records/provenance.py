@@ -41,7 +41,7 @@ def git_revision() -> dict[str, Any]:
         return done.stdout.strip()
 
     try:
-        git("ls-files", "--error-unmatch", Path(__file__).name)  # a venv may be in any checkout
+        git("ls-files", "--error-unmatch", Path(__file__).name)  # may be a venv in a repo
         return {"commit": git("rev-parse", "HEAD"), "modified": bool(git("status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return {"commit": "unknown", "modified": None}

@@ -14,10 +14,10 @@ from spinal_repro.records.convert import Range, from_plain, to_plain
 if TYPE_CHECKING:
     from spinal_repro.config.schema import Config
 
-# A new key with a default is not a new version. Version 2 has another `Config.identity`.
+# A new key with a default needs no new version. Version 2 changed `Config.identity`.
 SCHEMA_VERSION, CONFIG_VERSION = 2, 1
 REGRESSION = "regression"
-RETIRED = ("self_check",)  # settings of runtime in older records; none changed a result
+RETIRED = ("self_check",)  # runtime settings of older records, without effect on results
 NEEDED = ("dataset.name", "model.name", "head.name", "recipe.epochs", "protocol.name",
           "protocol.select_on", "runtime.precision")  # fmt: skip
 
@@ -178,7 +178,7 @@ def load_record(path: Path) -> AnyRecord:
 
 
 def parse_record(stored: Any) -> AnyRecord:
-    """Check a record as JSON stores it; one of version 1 gets the identity it has today."""
+    """Check a record read from JSON; a record of version 1 gets a new identity."""
     if not isinstance(stored, dict):
         raise UserError(f"it must be a mapping, got {type(stored).__name__}")
     fields = dict(stored)

@@ -1,4 +1,4 @@
-"""Intervals and tests for measured accuracies. Every rule here is checked by simulation."""
+"""Intervals and tests for measured accuracies; the tests validate each by simulation."""
 
 import math
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ from statistics import NormalDist
 import numpy as np
 
 LEVEL = 0.95
-EXACT_PAIRS = 20  # up to here every sign flip is tried
-FLIPS = 20_000  # beyond it, this many are drawn
+EXACT_PAIRS = 20  # largest number of pairs with an exact test
+FLIPS = 20_000  # random assignments for more pairs
 
 
 def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
@@ -20,7 +20,7 @@ def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[f
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = share * (1 - share) / count + z * z / (4 * count * count)
     half = z * math.sqrt(spread) / (1 + z * z / count)
-    low = centre - half if correct > 0 else 0.0  # exact at the edges, where rounding would not be
+    low = centre - half if correct > 0 else 0.0  # exact at 0 and 1 in spite of rounding
     high = centre + half if correct < count else 1.0
     return max(0.0, low), min(1.0, high)
 
@@ -34,7 +34,7 @@ def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation (n - 1) of two values or more."""
     assert len(values) > 1
     if min(values) == max(values):
-        return 0.0  # not what rounding in the mean makes of it
+        return 0.0  # exact in spite of rounding in the mean
     centre = mean(values)
     return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
 
@@ -69,7 +69,7 @@ def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
     """
     d = np.asarray(differences, dtype=np.float64)
     observed = abs(d.sum())
-    least = observed - 1e-9 * np.abs(d).sum()  # sums equal but for rounding are equal
+    least = observed - 1e-9 * np.abs(d).sum()  # tolerates rounding in equal sums
     if len(d) <= EXACT_PAIRS:
         half = len(d) // 2
         sums = np.add.outer(_signed_sums(d[:half]), _signed_sums(d[half:]))
@@ -107,7 +107,7 @@ class Paired:
 
 
 def paired(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Paired:
-    """Compare two sides seed by seed."""
+    """Compare two groups of runs, paired by seed."""
     differences = [b - a for a, b in zip(first, second, strict=True)]
     several = len(differences) > 1
     return Paired(

@@ -17,7 +17,7 @@ RECORD = "record.json"
 
 
 def record_files(folder: Path) -> Iterator[Path]:
-    """Every record below a folder of runs or of records, in the order of their paths.
+    """Find every record below a folder of runs or of records, sorted by path.
 
     Of a run folder that is ``record.json``. Hidden folders are skipped.
     """
@@ -74,7 +74,7 @@ def error_details(error: BaseException) -> dict[str, str]:
 
 
 def run_folders(runs: Path) -> Iterator[Path]:
-    """Every run folder below ``runs``, sorted."""
+    """Find every run folder below ``runs``, sorted."""
     yield from sorted(path.parent for path in runs.glob(f"*/*/*/{STATUS}"))
 
 

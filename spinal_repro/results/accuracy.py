@@ -1,4 +1,4 @@
-"""The accuracy table of an experiment: published beside measured, one row a result."""
+"""The accuracy table of an experiment: published and measured values, one row per result."""
 
 from collections.abc import Callable, Iterable
 from statistics import fmean
@@ -22,7 +22,7 @@ def who(cell: Cell) -> dict[str, Any]:
 
 
 def identify(result: ResultGroup) -> dict[str, Any]:
-    """The values of `WHO`, `PROTOCOL`, `DEVICE`, ``n`` and `MARKS`."""
+    """Collect the values of `WHO`, `PROTOCOL`, `DEVICE`, ``n`` and `MARKS`."""
     cell, runs = result.cell, result.runs
     return who(cell) | {
         "protocol": result.protocol if runs else None,
@@ -98,7 +98,7 @@ def number(unit: str, sign: str = "") -> Callable[[Any], str]:
 
 
 WHO = (
-    Column("cell", "Cell", "what spinal-train paper=CELL trains"),
+    Column("cell", "Cell", "to train it: spinal-train paper=CELL"),
     Column("dataset", "Data set"),
     Column("backbone", "Backbone"),
     Column("head", "Head"),
@@ -111,23 +111,23 @@ PROTOCOL = Column(
 )
 DEVICE = Column("device", "Device", "device type and precision")
 MARKS = Column(
-    "marks", "Differences", "settings of the runs that differ from the cell's, or why it has none"
+    "marks", "Differences", "settings that differ from the cell's, or why there are no runs"
 )
-RUNS = "number of runs; they differ in the seed alone"
+RUNS = "number of runs, which differ only in the seed"
 METRIC = (
-    "our number that is compared: under protocol paper the one that the original reports, where "
-    "that is known; else the test accuracy at the epoch selected on the validation part"
+    "the number of ours that is compared: under protocol paper the one that the original reports, "
+    "if known; else the test accuracy at the epoch selected on the validation split"
 )
 INTERVAL = (
-    "lower end of Student's t interval of the mean over seeds; of one run, Wilson's interval for "
-    "its finite test set, which says nothing about seeds"
+    "lower end of Student's t interval of the mean over seeds; for one run, of Wilson's interval, "
+    "which covers the finite test set but not the seeds"
 )
 
 
 def columns(table: str, unit: str) -> tuple[Column, ...]:
     """The columns of an accuracy table; its unit is ``%`` or ``1e-3``."""
     plain, signed = number(unit), number(unit, "+")
-    what = "accuracies in percent" if unit == "%" else "mean square errors in 1e-3; less is better"
+    what = "accuracies in percent" if unit == "%" else "MSE in 1e-3; lower is better"
     verdicts = "; ".join(f"{word}: {rule}" for word, rule in RULES.items())
     accuracies = (
         Column("selected", "Selected", "mean test accuracy at the selected epoch", plain),
@@ -136,7 +136,7 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
     return (
         *WHO,
         Column("published", "Paper", f"the published single value; {what}", plain),
-        Column("confidence", "Known", "how the published value is known to us"),
+        Column("confidence", "Confidence", "how the published value is known"),
         Column("also", "Also", "further published values, not compared, and the state of the art"),
         Column("published_rule", "Paper's rule", "how the original selected the epoch"),
         PROTOCOL,
@@ -156,11 +156,11 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
 
 
 PERCENT, SIGNED = number("%"), number("%", "+")
-ON_TEST = f"mean of the highest test accuracy of all epochs ({BEST_ON_TEST}), which is too high"
+ON_TEST = f"mean of the highest test accuracy of all epochs ({BEST_ON_TEST}), biased upwards"
 BY_VALIDATION = "mean test accuracy at the epoch selected on the validation part"
 GAIN = (
     "best on test minus by validation (minus last where there is no validation part), mean "
-    "over runs: how much of an accuracy selection on the test set can explain"
+    "over runs: the optimism of selecting on the test set"
 )
 SELECTION = (
     *WHO,

@@ -14,7 +14,7 @@ REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells tha
 
 
 def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[ResultGroup]:
-    """Group records into equal runs of each cell; records that name no cell are left out.
+    """Group records by cell and settings; records that name no cell are omitted.
 
     Each cell has at least one group: protocol ``paper`` first, then by the number of differences.
     """
@@ -67,7 +67,7 @@ def _run(cell: Cell, record: Record) -> Run:
 
 
 def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
-    """Runs of a regression record that count for a cell, at its number of epochs or below."""
+    """Select the runs of a regression record for a cell, at its number of epochs or below."""
     wanted = cell.regression
     if wanted is None:
         return []
@@ -102,7 +102,7 @@ def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
 
 
 def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
-    """Put equal runs together; of runs with the same seed the first counts."""
+    """Group runs with equal settings; of runs with the same seed keep the first."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
         unlike = run.device in NON_REFERENCE_NUMERICS, run.precision in NON_REFERENCE_NUMERICS
@@ -120,7 +120,7 @@ def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
 
 
 def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
-    """The highest mean of other cells, by protocol; reduced unless all were run as published."""
+    """Find the highest mean of other cells, by protocol; reduced unless all ran as published."""
     found = []
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
         ran = [result for result in others if result.runs and result.protocol == protocol]

@@ -29,7 +29,7 @@ HEADINGS = {
 class Claim:
     """One checkable sentence, decided by a rule, or by a proof that ``evidence`` names."""
 
-    sentence: str  # in our words where the paper's are longer
+    sentence: str  # shortened where the paper's is long
     source: str
     group: str = ""  # title of its group
     rule: str = ""
@@ -38,7 +38,7 @@ class Claim:
     verdict: Literal["supported", ""] = ""  # without a rule
     evidence: str = ""
     name: str = ""
-    from_paper: bool = True  # False: a question of our own
+    from_paper: bool = True  # False: our own control
 
 
 @dataclass(frozen=True)
@@ -122,11 +122,11 @@ COLUMNS = (
     Column("claim", "Claim", "its name in configs/claims"),
     Column("sentence", "Sentence"),
     Column("verdict", "Verdict", VERDICT),
-    Column("n", "n", "runs of each side (the smallest number) that the verdict rests on"),
+    Column("n", "n", "number of runs per side behind the verdict (the smallest, if several)"),
     Column("evidence", "Evidence", "computed from records and counts"),
 )
 JUDGED = tuple(Column(column.key, column.title) for column in COLUMNS[1:])
-UNRUN = (COLUMNS[1], Column("source", "Where it stands"))
+UNRUN = (COLUMNS[1], Column("source", "Source"))
 
 
 def claims_markdown(index: ResultsIndex) -> str:

@@ -1,4 +1,4 @@
-"""Confusion matrix of a classifier: counts, a row for each class, and a picture."""
+"""Confusion matrix of a classifier: counts, metrics per class, and a plot."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -13,19 +13,19 @@ from spinal_repro.io import printable, write_atomic
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.tables import Column
 
-NUMBERS_UP_TO = 20  # classes whose counts are written into the picture
-NAMES_UP_TO = 50  # of an axis; of more classes every second one is named, every third, ...
+NUMBERS_UP_TO = 20  # classes; above it the plot shows no counts
+NAMES_UP_TO = 50  # labels of an axis; with more classes only every second, third, ... is labelled
 
 _PERCENT = "{:.2f}".format
 
 COLUMNS = (
     Column("class", "Class"),
     Column("images", "Images", "of this class"),
-    Column("correct", "Right", "of them recognised"),
-    Column("recall", "Recall %", "share of the class's images recognised", _PERCENT),
+    Column("correct", "Correct", "of these"),
+    Column("recall", "Recall %", "correct predictions per image of the class", _PERCENT),
     Column("low", "95 % from", "binomial (Wilson) interval of the recall", _PERCENT),
     Column("high", "to", "", _PERCENT),
-    Column("precision", "Precision %", "share of this answer's images that are of it", _PERCENT),
+    Column("precision", "Precision %", "correct per prediction of the class", _PERCENT),
     Column("f1", "F1 %", "harmonic mean of recall and precision", _PERCENT),
 )
 
@@ -33,13 +33,13 @@ COLUMNS = (
 def confusion(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], outputs: int
 ) -> NDArray[np.int64]:
-    """Count images ``[outputs, outputs]``: row the class, column the answer."""
+    """Count images ``[outputs, outputs]``: rows are classes, columns predictions."""
     counts = np.bincount(labels * outputs + predictions, minlength=outputs**2)
     return counts.reshape(outputs, outputs)
 
 
 def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
-    """One row for each class with images or answers, without shares of nothing."""
+    """Compute the row of each class with images or predictions; undefined values are omitted."""
     rows: list[dict[str, Any]] = []
     for index, name in enumerate(classes):
         images, answers = int(counts[index].sum()), int(counts[:, index].sum())
@@ -58,11 +58,11 @@ def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[st
 def draw_confusion(
     counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
 ) -> None:
-    """Write a PNG of a confusion matrix: shares of each row, counts where they fit."""
+    """Plot a confusion matrix as PNG, normalised by row, with counts where they fit."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise UserError("pictures need matplotlib: pip install 'spinal-repro[report]'") from error
+        raise UserError("plots need matplotlib: pip install 'spinal-repro[report]'") from error
     # a dollar sign would begin a formula: a folder may be called $x^$
     title, *classes = (printable(text).replace("$", r"\$") for text in (title, *classes))
     count = len(classes)
@@ -71,8 +71,8 @@ def draw_confusion(
     axes = figure.add_subplot()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
-    figure.colorbar(shown, ax=axes, shrink=0.8, label="share of the class's images, %")
-    axes.set(title=title, xlabel="answer", ylabel="class")
+    figure.colorbar(shown, ax=axes, shrink=0.8, label="% of the images of the true class")
+    axes.set(title=title, xlabel="predicted class", ylabel="true class")
     places = range(0, count, -(-count // NAMES_UP_TO))
     axes.set_xticks(places, [classes[place] for place in places], rotation=90)
     axes.set_yticks(places, [classes[place] for place in places])

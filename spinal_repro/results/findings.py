@@ -1,4 +1,4 @@
-"""Index of cells, their runs and counts; claims, figures and the report are made from it."""
+"""Index of cells, runs and counts, from which claims, figures and the report are made."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,10 +49,10 @@ class ResultsIndex:
         return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
-        """A cell beside its counterpart, or another cell, once per protocol, the paper's first.
+        """Pair a cell with its counterpart, or another cell: one pair per protocol, paper first.
 
-        Of several pairs the one with the fewest differences from the cells, then one with the
-        paper's numerics, then the one with the most seeds.
+        Of several pairs take the one with the fewest differences from the cells, then one with
+        reference numerics, then the one with the most seeds.
         """
         found = self.pairs if other is None else pairs(self.results, {name: other})
         best: dict[str, Pair] = {}
@@ -62,7 +62,7 @@ class ResultsIndex:
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
     def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
-        """Whether shorter runs of this cell are whole runs of another: 8 of 20 epochs, all of 8."""
+        """Whether shorter runs of this cell are complete runs of another (8 of 20 epochs)."""
         runs = {(run.identity, run.seed) for run in result.runs}
         return bool(result.differences) and runs <= self._as_published
 
@@ -78,7 +78,7 @@ class ResultsIndex:
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        Another reading of a cell, e.g. as committed, matches only its full name.
+        A variant of a cell, e.g. as committed, is matched only by its full name.
         """
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in self.cells):

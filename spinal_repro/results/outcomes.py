@@ -13,12 +13,12 @@ LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
 LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
-NON_REFERENCE_NUMERICS = ("mps", "bf16")  # they round differently from what the paper used
+NON_REFERENCE_NUMERICS = ("mps", "bf16")  # they round differently from the paper's CUDA and fp32
 
 
 @dataclass(frozen=True)
 class Run:
-    """One training of a cell; a regression record holds many.
+    """One training run of a cell; a regression record holds many.
 
     ``selected`` and ``last`` are test accuracies in percent at the selected and the last epoch
     (regression: both are the published metric in 1e-3); ``best_on_test`` is the highest of all
@@ -86,11 +86,11 @@ class ResultGroup:
 
     @functools.cached_property
     def reported_metric(self) -> str:
-        """Which number of a run is compared with the published one.
+        """Name of the metric that is compared with the published one.
 
-        Under ``paper`` the one that the original reports, as far as it is known: the last epoch
-        where it says so, else the epoch selected as the original selected it. Under any other
-        protocol the test accuracy at the epoch that the validation part selected.
+        Under ``paper`` it is the one that the original reports, if known: the accuracy of the
+        last epoch, or of the epoch selected as in the original. Under any other protocol it is
+        the test accuracy at the epoch selected on the validation split.
         """
         if self.cell.regression is not None:
             return LOWEST
@@ -143,7 +143,7 @@ class ResultGroup:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean over seeds; of one run, that of its finite test set."""
+        """95 % interval of the mean over seeds; for one run, Wilson's for the finite test set."""
         if self.n > 1:
             return statistics.mean_interval(self.values)
         found = self.runs[0].tested(self.reported_metric) if self.runs else None

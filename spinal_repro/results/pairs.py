@@ -16,7 +16,7 @@ from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
 ALPHA = 1 - statistics.LEVEL
-FEW, NONE_SHOWN = "too few pairs", "no difference shown"
+FEW, NONE_SHOWN = "too few pairs", "no significant difference"
 SPINAL_HIGHER, SPINAL_LOWER = "Spinal higher", "Spinal lower"
 HASHES = ("train_hash", "test_hash", "split_hash")
 
@@ -32,7 +32,7 @@ class McNemarCounts:
 
 @dataclass(frozen=True)
 class Pair:
-    """A Spinal result beside its fully connected counterpart, run in the same way.
+    """A Spinal result and its fully connected counterpart under the same settings.
 
     ``first`` and ``second`` are the FC and the Spinal values of the seeds that both have on the
     same images; ``images`` has an entry for each seed whose records hold `correct_bits`.
@@ -41,8 +41,8 @@ class Pair:
     spinal: ResultGroup
     fc: ResultGroup
     seeds: tuple[int, ...]
-    first: tuple[float, ...]
-    second: tuple[float, ...]
+    first: tuple[float, ...]  # fc
+    second: tuple[float, ...]  # spinal
     comparison: Paired
     images: tuple[McNemarCounts, ...]
 
@@ -52,7 +52,7 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """A direction if the t interval of the difference leaves out 0; never equality."""
+        """The sign of the difference if its t interval excludes 0; never equality."""
         if self.spinal.change == REDUCED:
             return REDUCED
         if len(self.seeds) < MIN_RUNS or self.comparison.interval is None:
@@ -159,7 +159,7 @@ COLUMNS = (
     Column("counterpart", "FC cell", "the fully connected cell that it is compared with"),
     PROTOCOL,
     DEVICE,
-    Column("rule", "Shown", "which number is compared, on both sides"),
+    Column("rule", "Metric", "the number that is compared"),
     Column("unit", "Unit", "%: accuracies in percent; 1e-3: mean square errors, less is better"),
     Column("n", "n", "pairs: seeds run with both heads on the same images"),
     Column("fc", "FC", "mean over those seeds", _PLAIN),

@@ -31,7 +31,7 @@ def summarise(
     from pandas import Categorical, DataFrame, Series
 
     frame = DataFrame(rows)
-    for key in ("function", "net"):  # in their order here, not by the alphabet
+    for key in ("function", "net"):  # in order of appearance, not alphabetical
         frame[key] = Categorical(frame[key], frame[key].unique())
     metric = "published_metric"
     seeds = frame.groupby(["function", "epochs", "seed"], observed=True)[metric]

@@ -1,7 +1,7 @@
-"""The report: one HTML file with claims, tables and figures, and nothing outside it.
+"""The report: one self-contained HTML file with claims, tables and figures.
 
-The same results give the same bytes. All text passes through jinja2's escaping; the page forbids
-itself any connection.
+It is deterministic. jinja2 escapes all text, and the page's content security policy forbids any
+connection.
 """
 
 import base64
@@ -23,7 +23,7 @@ from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
-LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # of a configuration: not the experiment
+LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
@@ -86,7 +86,7 @@ def tone(word: str) -> str:
 
 
 def _progress(index: ResultsIndex) -> str:
-    """How much of the paper was run, each training counted once."""
+    """Describe the progress: cells run as published, and distinct trainings."""
     own = [result for result in index.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.differences}
     other = {r.cell.name for r in own if not index.is_subset_of_other_cell(r)} - full
@@ -129,5 +129,5 @@ def _pick(columns: Sequence[Column], shown: Sequence[str]) -> list[Column]:
 
 
 def _summary(function: object) -> str:
-    """The docstring of a rule up to its arguments."""
+    """Return the docstring of a rule without its arguments."""
     return " ".join((inspect.getdoc(function) or "").split("\nArgs:")[0].split())

@@ -41,7 +41,7 @@ def rows(cells: Iterable[Cell], counts: Mapping[str, Counts]) -> list[dict[str, 
 
 
 def compare(counts: Counts, base: Counts | None) -> dict[str, Any]:
-    """Counts, and their changes in percent against the baseline, if it has one."""
+    """Add to counts their changes in percent against the baseline, if there is one."""
     changes = {
         f"{key}_change": 100 * (counts[key] / base[key] - 1) if base[key] else None
         for key in COMPARED

@@ -17,7 +17,7 @@ HTML_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 
 @dataclass(frozen=True)
 class Column:
-    """A column; ``form`` writes its values, except in CSV, which has full precision."""
+    """A column; ``form`` formats its values, except in CSV, which has full precision."""
 
     key: str  # in the rows, and the heading in CSV
     title: str
@@ -81,7 +81,7 @@ def _latex(titles: list[str], cells: list[list[str]], right: Sequence[bool]) -> 
     text = style.set_table_styles(rules).to_latex(
         column_format="".join("r" if numeric else "l" for numeric in right)
     )
-    # after the line feed \\, a bracket or a star would be its argument
+    # LaTeX would read a bracket or a star after \\ as its argument
     return re.sub(r"^(?=[\[*])", "{}", text.rstrip("\n"), flags=re.MULTILINE)
 
 

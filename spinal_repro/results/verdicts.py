@@ -6,11 +6,11 @@ from spinal_repro.paper.cells import tables
 from spinal_repro.records.statistics import prediction_interval
 
 MIN_RUNS = 3
-# Largest half-width of a prediction interval that still says something, as a share of the
+# Largest half-width of a prediction interval that counts as agreement, as a fraction of the
 # published error; that of accuracies, in percentage points, is in configs/paper/tables.yaml.
 MARGIN_RELATIVE = 0.5
 ROUNDING = {"%": 0.005, "1e-3": 0.0005}  # half a unit of the last digit published
-DIGITISED = 0.03  # what a value read off a chart is good for, in percent
+DIGITISED = 0.03  # reading error of a value digitised from a chart, in percentage points
 
 NOT_RUN, UNPUBLISHED = "not run", "no published number"
 REDUCED, CHANGED, FEW = "reduced budget", "changed recipe", "too few runs"
@@ -18,14 +18,14 @@ REPRODUCED, INCONCLUSIVE, HIGHER, LOWER = "reproduced", "inconclusive", "higher"
 
 RULES = {
     REPRODUCED: "the published value lies in the 95 % prediction interval for one new run, and "
-    "that interval is narrow enough to say something (half-width within the margin)",
+    "that interval is narrow enough (half-width within the margin)",
     INCONCLUSIVE: "the published value lies in the prediction interval, but the interval is wider "
     "than the margin: this is not agreement",
     HIGHER: "our numbers are higher: the published value lies below the prediction interval",
     LOWER: "our numbers are lower: the published value lies above the prediction interval",
     FEW: f"fewer than {MIN_RUNS} runs: no verdict",
     REDUCED: "shorter or smaller runs than published: no verdict, at most a direction",
-    CHANGED: "the runs differ from the cell's recipe as their row says: no verdict",
+    CHANGED: "the recipe of the runs differs from the cell's, see Differences: no verdict",
     UNPUBLISHED: "the paper's number could not be found",
     NOT_RUN: "no run has been recorded",
 }
@@ -44,7 +44,7 @@ def margin_rule(table: str, unit: str) -> str:
 
 
 def rounding(unit: str, confidence: str) -> float:
-    """Largest difference of the exact published value from the printed one."""
+    """Return the largest difference between the exact published value and the printed one."""
     return DIGITISED if confidence == "digitised" and unit == "%" else ROUNDING.get(unit, 0.0)
 
 
@@ -55,7 +55,7 @@ def judge(
     rounding: float = 0.0,
     change: str = "",
 ) -> str:
-    """Choose one of `RULES`: the first that applies, from the last to the first.
+    """Return the verdict: the last entry of `RULES` that applies.
 
     Args:
         values: One per run, in the unit of ``published``.

@@ -1,4 +1,4 @@
-"""Search of options by validation accuracy; no trial ever reads the test set."""
+"""Hyperparameter search by validation accuracy; no trial uses the test set."""
 
 from spinal_repro.search.space import Space, load_space
 from spinal_repro.search.study import Study

@@ -1,4 +1,4 @@
-"""Search spaces: options and their ranges, read from a small YAML file."""
+"""Search spaces: hyperparameters and their ranges, read from a YAML file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,26 +21,26 @@ HELD_OUT = ("protocol=heldout", "data.test=false")  # of every trial
 
 @dataclass(frozen=True)
 class Space:
-    """Overrides of all trials, and options by their keys."""
+    """Overrides of all trials, and hyperparameters by key."""
 
     overrides: list[str]
     options: dict[str, Option]
 
     def fixed(self, given: Sequence[str]) -> list[str]:
-        """Overrides of all trials; those given replace the space's own."""
+        """Merge the space's overrides with given ones, which take precedence."""
         keys = {_key(override): override for override in given}
         for key, override in keys.items():
             if key in self.options:
-                raise UserError(f"{key} is searched; leave out {override}, or use another --space")
+                raise UserError(f"{key} is searched; remove {override}, or use another --space")
             if key.partition(".")[0] == "protocol" or key == "data.test":
                 raise UserError(
                     f"a search uses protocol=heldout and never reads the test set; "
-                    f"leave out {override}"
+                    f"remove {override}"
                 )
         return [*(o for o in self.overrides if _key(o) not in keys), *given]
 
     def values(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Values of the options: a trial's parameters, floats rounded but within the range."""
+        """Return a trial's parameters with floats rounded within their range."""
         found = dict(params)
         for key, option in self.options.items():
             if isinstance(option, FloatDistribution):
@@ -49,7 +49,7 @@ class Space:
         return found
 
     def check(self, fixed: Sequence[str]) -> Config:
-        """Compose both ends of every option, so that a mistake shows before the first trial."""
+        """Compose with both ends of every range, to find errors before the first trial."""
         first, last = {}, {}
         for key, option in self.options.items():
             categorical = isinstance(option, CategoricalDistribution)
@@ -69,7 +69,7 @@ def _key(override: str) -> str:
 
 
 def load_space(name: str) -> Space:
-    """Read a space: a file of ``configs/search`` by its name, or the path of another file."""
+    """Read a space, by its name in ``configs/search`` or by a path."""
     folder = config_dir() / "search"
     path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
     if not path.exists():

@@ -1,4 +1,4 @@
-"""Trials of a search, in a journal file that several processes and machines share.
+"""Trials of a search, in a journal file shared by processes and machines.
 
 A trial is a run that does not use the test set; its value is the validation accuracy of its
 selected epoch.
@@ -45,7 +45,7 @@ class Study:
                 self._study = optuna.create_study(
                     study_name=name,
                     storage=JournalStorage(JournalFileBackend(str(journal))),
-                    sampler=optuna.samplers.TPESampler(constant_liar=True),  # runs in parallel
+                    sampler=optuna.samplers.TPESampler(constant_liar=True),  # for parallel trials
                     direction="maximize",
                     load_if_exists=True,
                 )
@@ -55,7 +55,7 @@ class Study:
         search = {"overrides": shared, "options": str(space.options)}
         if (before := self._study.user_attrs.get("search", search)) != search:
             raise UserError(
-                f"study {name} in {journal} is another search ({before}); choose another --study"
+                f"study {name} in {journal} is another search ({before}); use another --study"
             )
         self._study.set_user_attr("search", search)
 
@@ -63,7 +63,7 @@ class Study:
         """Run trials until the study has this many: running, finished and failed ones of all.
 
         Args:
-            take_over: Also repeat the unfinished trials of other machines.
+            take_over: Also requeue the unfinished trials of other machines.
         """
         self._repeat_lost_trials(take_over)
         failures = 0
@@ -97,7 +97,7 @@ class Study:
         return None
 
     def _repeat_lost_trials(self, take_over: bool) -> None:
-        """Queue the trials whose processes have ended; their runs continue from checkpoints."""
+        """Queue the trials whose processes have died; their runs resume from checkpoints."""
         for trial in self._study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             host, pid = trial.user_attrs.get("host"), trial.user_attrs.get("pid")
             if take_over if host != socket.gethostname() else not _is_alive(pid):
@@ -114,9 +114,9 @@ class Study:
 
     @property
     def best(self) -> FrozenTrial | None:
-        """Trial with the highest validation accuracy, the first of equal ones.
+        """First trial with the highest validation accuracy; None if no trial is complete.
 
-        Its ``user_attrs`` have ``values`` of the options and the number of validation ``images``.
+        Its ``user_attrs`` have the ``values`` and the number of validation ``images``.
         """
         complete = self._study.get_trials(deepcopy=False, states=[TrialState.COMPLETE])
         return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)

@@ -1,4 +1,4 @@
-"""Runs the jobs of a sweep, each in its own process, and reports how they ended."""
+"""Runs the jobs of a sweep, each in its own process, and reports their final states."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Job:
     minutes: float | None = None  # time limit
     state: str = "waiting"  # running, one of STATES, timed out, killed or failed
     message: str = ""  # the result, or why there is none
-    accuracy: float | None = None  # on the selecting split, in [0, 1], once it is done
+    accuracy: float | None = None  # on the selecting split, in [0, 1]; None until it is done
 
 
 @dataclass
@@ -44,7 +44,7 @@ class _Process:
 
 
 def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job], None]) -> None:
-    """Run jobs, which are updated in place; ``on_end`` is called with each that has ended.
+    """Run jobs, which are updated in place; call ``on_end`` with each job that ends.
 
     After a signal the running jobs are stopped and no more are started; a second signal kills them.
     """
@@ -86,7 +86,7 @@ def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job]
 
 
 def _start(job: Job, slot: str | None, threads: int) -> _Process:
-    """Start a job in its own process group, to which a terminal does not send Ctrl-C."""
+    """Start a job in its own process group, which does not receive Ctrl-C of the terminal."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot

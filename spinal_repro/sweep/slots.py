@@ -1,4 +1,4 @@
-"""Number of jobs of a sweep that run at once, with the threads and the GPU of each."""
+"""Number of concurrent jobs of a sweep, with the threads and the GPU of each."""
 
 import os
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from spinal_repro.config.schema import RuntimeConfig
 
 
 class ResourceSlots(NamedTuple):
-    """CPU threads of each job, and one slot per job that runs at once."""
+    """CPU threads of each job, and one slot per concurrent job."""
 
     threads: int
     slots: tuple[str | None, ...]  # CUDA_VISIBLE_DEVICES of the job, if it is set
@@ -20,8 +20,8 @@ def share(
     """Divide the machine among jobs, as ``runtime.jobs`` and ``runtime.threads`` say.
 
     Args:
-        count: All jobs of the sweep, also finished ones: the same command must give a job the same
-            number of threads, which changes the last digits of its results.
+        count: Number of jobs of the sweep, also finished ones: a repeated command must give a job
+            the same number of threads, which affects the rounding of its results.
     """
     at_once = len(devices) or max(1, cores // (runtime.threads or 1))
     if isinstance(runtime.jobs, int):

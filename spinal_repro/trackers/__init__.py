@@ -1,7 +1,7 @@
 """Trackers: a run is reported to TensorBoard, MLflow or Weights & Biases.
 
-Off unless ``tracker=`` chooses one. A tracker only gets what the run records anyway; nothing is
-read back, and a tracker that fails never stops a run.
+Off unless ``tracker=`` chooses one. A tracker receives only data that the run records anyway;
+nothing is read back, and a failing tracker never stops a run.
 """
 
 from collections.abc import Mapping
@@ -14,14 +14,14 @@ from spinal_repro.registry import Registry
 
 @dataclass(frozen=True)
 class About:
-    """Description of a run, for the start of its tracker."""
+    """Description of a run, given to its tracker at the start."""
 
-    id: str  # 32 hex digits; the same whenever the run continues
+    id: str  # 32 hex digits; the same when the run resumes
     name: str  # e.g. mnist-cnn-fc/heldout-0a1b2c3d/s0
     folder: Path
     runs: Path  # the folder of all runs
     config: Mapping[str, Any]
-    epoch: int  # the last epoch that the tracker has; 0 for none
+    epoch: int  # last epoch that was logged; 0 for none
 
 
 class Tracker(Protocol):
@@ -33,13 +33,13 @@ class Tracker(Protocol):
         """Open the tracker's run, or continue it."""
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
-        """Write the figures of one epoch so that they survive a kill."""
+        """Write the metrics of one epoch, flushed so that they survive a kill."""
 
     def artifact(self, path: Path) -> None:
         """Add a file: a PNG, or the record (JSON)."""
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        """End the tracker's run with its final figures; None if it stopped early."""
+        """End the tracker's run with its final metrics; None if it stopped early."""
 
 
 TRACKERS: Registry[Tracker] = Registry("tracker")

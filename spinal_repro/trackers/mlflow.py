@@ -1,4 +1,4 @@
-"""MLflow: a local database, or a server of your own."""
+"""MLflow: a local database or a server."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from spinal_repro.trackers import TRACKERS, About
 
-FOLDER = ".mlflow"  # in the folder of runs
+FOLDER = ".mlflow"  # in the runs folder
 TAG = "spinal.id"
 MAX_CHARACTERS, MAX_PARAMETERS = 6000, 100  # MLflow's limits: of a parameter, and in one call
 
@@ -19,7 +19,7 @@ class MLflow:
     """Metrics by epoch, settings as parameters, plot and record as artifacts.
 
     Args:
-        uri: The store; None for ``MLFLOW_TRACKING_URI``, or else a database in the folder of runs.
+        uri: The store; None for ``MLFLOW_TRACKING_URI``, or else a database in the runs folder.
     """
 
     library: ClassVar[str] = "mlflow"

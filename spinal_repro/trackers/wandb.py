@@ -10,7 +10,7 @@ from spinal_repro.errors import one_of
 from spinal_repro.trackers import TRACKERS, About
 
 SETTINGS = {"console": "off", "silent": True, "save_code": False, "x_save_requirements": False}
-# only what `log`, `artifact` and `close` pass on is collected
+# collect only the data of `log`, `artifact` and `close`
 DISABLED = ("disable_git", "disable_code", "x_disable_stats", "x_disable_meta")
 
 
@@ -18,8 +18,8 @@ DISABLED = ("disable_git", "disable_code", "x_disable_stats", "x_disable_meta")
 class WeightsAndBiases:
     """Figures by epoch, configuration and summary; plot and record among the run's files.
 
-    Offline, each part of a continued run has its own folder, with the same id: ``wandb sync`` of
-    all of them makes one run.
+    Offline, each session of a resumed run has its own folder with the same id; ``wandb sync`` of
+    all folders gives one run.
 
     Args:
         mode: ``offline`` writes files into the run folder and connects to nothing; ``online``.
@@ -32,7 +32,7 @@ class WeightsAndBiases:
         self, *, mode: str = "offline", project: str = "spinal", entity: str | None = None
     ) -> None:
         one_of("tracker.mode", mode, ("offline", "online"))
-        self._mode: Any = mode  # a literal, to wandb
+        self._mode: Any = mode  # typed as a Literal by wandb
         self._project, self._entity = project, entity
 
     def start(self, about: About) -> None:

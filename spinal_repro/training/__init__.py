@@ -1,1 +1,1 @@
-"""Training: learning-rate rules, the loop, checkpoints, and one run from start to record."""
+"""Training: learning-rate rules, the loop, checkpoints, and a run from start to record."""

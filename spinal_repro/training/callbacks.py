@@ -1,4 +1,4 @@
-"""NaN checks and signals as callbacks; `Checkpoint` and `Progress` have modules of their own."""
+"""Callbacks for NaN checks and signals; `Checkpoint` and `Progress` have their own modules."""
 
 import math
 import signal
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spinal_repro.errors import UserError
 from spinal_repro.training.engine import Callback, Run
 
-LOOK_EVERY = 1.0  # seconds between two readings of the losses, each of which waits for the device
+LOOK_EVERY = 1.0  # seconds between reads of the losses; each synchronises with the device
 SHOWN = 8  # images named in a message
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 ADVICE = (
@@ -28,7 +28,7 @@ class NonFiniteLossError(UserError):
 
 
 class NonFiniteCheck(Callback):
-    """Stops the run at a training or evaluation loss that is NaN or Inf, before it is saved."""
+    """Stops the run if a training or evaluation loss is NaN or Inf, before a checkpoint."""
 
     def on_fit_start(self, run: Run) -> None:
         self._looked = time.monotonic()
@@ -60,9 +60,9 @@ class NonFiniteCheck(Callback):
 
 
 class NonFiniteHooks(Callback):
-    """``runtime.debug=nonfinite``: names the first layer, gradient or weight with NaN or Inf.
+    """Names the first layer, gradient or weight with NaN or Inf (``runtime.debug=nonfinite``).
 
-    Training is slow, because every layer waits for the device; results are the same.
+    Training is slow, because every layer synchronises with the device; results do not change.
     """
 
     def on_fit_start(self, run: Run) -> None:

@@ -24,8 +24,8 @@ class Interrupted(KeyboardInterrupt):
 class Checkpoint(Callback):
     """Writes checkpoints after epochs, and stops the run where ``run.stop`` is set.
 
-    Writing a checkpoint takes as long as many epochs of a small network on a GPU, so there are
-    ``seconds`` between two of them. A run stops at the next step if its last finished epoch is
+    Writing a checkpoint can take longer than many epochs of a small network on a GPU, so at least
+    ``seconds`` pass between two of them. A run stops at the next step if its last finished epoch is
     saved, else after the epoch in progress.
 
     Args:
@@ -55,12 +55,12 @@ class Checkpoint(Callback):
             run.optimizer.load_state_dict(saved["optimizer"])
             run.state = State(**saved["state"])
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
-        except (UserError, OSError, torch.OutOfMemoryError):  # the checkpoint may be good
+        except (UserError, OSError, torch.OutOfMemoryError):  # not the fault of the file
             raise
-        except Exception as error:  # its type depends on where the file is damaged
+        except Exception as error:  # a damaged file raises many types
             reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
             raise UserError(
-                f"the checkpoint {path} does not load ({reason}); delete it to start the run again"
+                f"the checkpoint {path} cannot be loaded ({reason}); delete it to restart the run"
             ) from error
         self._epoch = run.state.epoch
 
@@ -94,7 +94,7 @@ class Checkpoint(Callback):
 
     def stop(self, run: Run) -> None:
         if self._epoch:
-            found = f"saved after epoch {self._epoch}; the same command continues"
+            found = f"saved after epoch {self._epoch}; the same command resumes"
         else:
-            found = "before the first checkpoint; the same command starts the run again"
+            found = "before the first checkpoint; the same command restarts the run"
         raise Interrupted(f"{run.stop}: stopped, {found}")

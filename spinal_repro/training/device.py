@@ -35,7 +35,7 @@ def keep_freed_memory() -> bool:
 
 
 def resolve_device(name: str) -> torch.device:
-    """Device by its name; ``auto`` is CUDA, then MPS, then the CPU."""
+    """Find a device by its name; ``auto`` is CUDA, then MPS, then the CPU."""
     available = {
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
@@ -68,7 +68,7 @@ def set_threads(threads: int | None, folder: Path) -> int:
 
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
-    """Factory of autocast contexts for ``bf16``, of empty contexts for other precisions."""
+    """Return a factory of autocast contexts for ``bf16``, of null contexts for other precisions."""
     if precision != "bf16":
         return nullcontext
     return partial(torch.autocast, device.type, torch.bfloat16)
@@ -80,7 +80,7 @@ def backend_settings(
 ) -> Iterator[None]:
     """Context with PyTorch's global settings for a run.
 
-    cuDNN benchmarks its algorithms for each shape of batch, unless the run is deterministic.
+    cuDNN benchmarks its algorithms for each batch shape, unless the run is deterministic.
     Convolutions use TF32 unless the precision is ``fp32``; matrix products never do.
     """
     if deterministic and device.type == "mps":
@@ -92,7 +92,7 @@ def backend_settings(
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
     cudnn, strict = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-    changes = deterministic and not strict  # the call imports PyTorch's compiler: seconds
+    changes = deterministic and not strict  # the call imports PyTorch's compiler, which is slow
     if changes:
         torch.use_deterministic_algorithms(True)
     cudnn.deterministic = deterministic or strict

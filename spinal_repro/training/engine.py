@@ -1,7 +1,7 @@
 """The training loop: `fit` runs epochs, each one `train_one_epoch` and one `evaluate`.
 
 Everything that is not training (checkpoints, progress, trackers, NaN checks, signals) is a
-`Callback`. The loop does not wait for the device before the end of an evaluation.
+`Callback`. The loop does not synchronise with the device before the end of an evaluation.
 """
 
 import time
@@ -48,16 +48,16 @@ class Callback:
 
 @dataclass
 class State:
-    """Progress of a run: in a checkpoint besides weights and optimizer.
+    """Progress of a run; stored in a checkpoint with the weights and the optimizer.
 
     ``history`` and ``timing`` have one entry per epoch. The history depends on configuration and
-    seed only; timing has seconds, images per second and the share of time spent on batches.
+    seed only; timing has seconds, images per second and the fraction of time spent on batches.
     """
 
     lr: float  # of the next epoch
-    epoch: int = 0  # finished ones
-    best_epoch: int = 0  # first with the highest accuracy on the selecting split; 0 before it
-    best_correct: int = 0  # correct images in it
+    epoch: int = 0  # number of finished epochs
+    best_epoch: int = 0  # first with the highest accuracy on the selecting split; 0: none yet
+    best_correct: int = 0  # correct images of that split in best_epoch
     history: list[dict[str, Any]] = field(default_factory=list)
     timing: list[dict[str, Any]] = field(default_factory=list)
 
@@ -77,7 +77,7 @@ class Run:
     autocast: Callable[[], AbstractContextManager[Any]]
     seed: int
     state: State
-    watch: Batches | None = None  # a split whose accuracy is only recorded
+    watch: Batches | None = None  # the test split, if its accuracy is recorded but not used
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of best_epoch, on the device
     stop: str = ""  # reason to stop, set by a callback; `Checkpoint` then stops the run
 
@@ -146,7 +146,7 @@ def train_one_epoch(
     """Train on every image once.
 
     Returns the summed loss of each step ``[steps]`` and the number of correct images ``[]``, both
-    on the device, and the seconds spent on waiting for batches.
+    on the device, and the seconds spent waiting for batches.
     """
     model, optimizer, batches = run.model, run.optimizer, run.train
     if run.recipe.head_epochs:
@@ -210,9 +210,9 @@ def evaluate(
 
 
 def start_stage(run: Run, epoch: int) -> None:
-    """Restore the best weights and reset the optimizer where a stage of the recipe begins."""
+    """Restore the best weights and reset the optimizer if a stage starts at this epoch."""
     recipe, state = run.recipe, run.state
-    if epoch == recipe.head_epochs + 1:  # the backbone starts to learn
+    if epoch == recipe.head_epochs + 1:  # the backbone is unfrozen
         run.optimizer.state.clear()
     if epoch not in recipe.stages:
         return

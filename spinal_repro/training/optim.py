@@ -36,18 +36,18 @@ class EpochResult:
 
     epoch: int
     accuracy: float  # on the selecting split
-    best: float  # highest accuracy of the epochs before; 0 before the first
+    best: float  # highest accuracy of earlier epochs; 0 for the first
     lr: float  # of the epoch
     base_lr: float  # of the recipe, or of its stage
     seed: int
     stage_epoch: int = 0  # from 1 in each stage
 
     def improved(self, tie_is_better: bool) -> bool:
-        """Whether the accuracy is above the best one, or equal to it where that counts."""
+        """Whether the accuracy is above the best one, or equals it and ``tie_is_better``."""
         return self.accuracy > self.best or (tie_is_better and self.accuracy == self.best)
 
     def draw(self, power: float) -> float:
-        """``base_lr * U**power``; U is uniform in [0, 1), from the run's stream for the epoch."""
+        """Draw ``base_lr * U**power``, U uniform in [0, 1), from the run's stream for the epoch."""
         generator = torch.Generator().manual_seed(stream_seed(self.seed, "lr", self.epoch))
         u = torch.rand((), generator=generator, dtype=torch.float64).item()
         return float(self.base_lr * u**power)
@@ -120,7 +120,7 @@ class DivideAt(LrRule):
 
     Args:
         epochs: Epochs, from 1, after which the rate is divided.
-        every_from: First of the epochs after each of which it is also divided; None for no such.
+        every_from: Also divide after this epoch and every later one; None: never.
     """
 
     def __init__(
@@ -154,7 +154,7 @@ class RedrawLate(LrRule):
     As in ``Arch2_MNIST.py`` and ``Arch2_Fashion_MNIST.py`` (Q10).
 
     Args:
-        start: Last epoch after which the rate stays; 100 in the MNIST script.
+        start: Last epoch that is followed by the same rate; 100 in the MNIST script.
         factor: Largest rate as a multiple of the base.
     """
 

@@ -1,4 +1,4 @@
-"""Output of a run: its record and other files, and the lines that it prints."""
+"""Outputs of a run: its record and other files, and the lines that it prints."""
 
 import csv
 import dataclasses
@@ -44,7 +44,7 @@ def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
         return rule
     if not test:
         return f"{rule}; test not used"
-    read = "test watched each epoch, deciding nothing"
+    read = "test accuracy recorded each epoch, not used"
     return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
 
@@ -54,7 +54,7 @@ def build_record(
     """Build the record of a finished run.
 
     Args:
-        tested: The last and the selected weights on the test split, if it was read.
+        tested: Evaluations of the last and the selected weights on the test split; None without.
     """
     state, select_on = setup.run.state, config.protocol.select_on
     result = None

@@ -1,4 +1,4 @@
-"""Progress of a run: a bar on a terminal, else one line per epoch, and a log file."""
+"""Progress display of a run: a bar on a terminal, else one line per epoch; and a log file."""
 
 import sys
 import time

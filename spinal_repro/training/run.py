@@ -39,7 +39,7 @@ class Outcome:
 
 
 def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
-    """Train one configuration, continue it, or return its record if it is finished.
+    """Train one configuration, resume it, or return its record if it is finished.
 
     Raises `Interrupted` if a signal or a callback stopped it.
     """
@@ -57,9 +57,9 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
         reported_errors(folder, runtime.deterministic),
         backend_settings(device, runtime.precision, runtime.deterministic),
     ):
-        setup = build_run(config, device)  # an error in the configuration leaves no folder
+        setup = build_run(config, device)  # before the folder exists: a bad setting leaves none
         with run_lock(folder):
-            if (folder / RECORD).is_file():  # another process has finished it in the meantime
+            if (folder / RECORD).is_file():  # another process has just finished it
                 return Outcome(folder, read_record(folder / RECORD), was_done=True)
             record = train(config, setup, folder, callbacks)
     return Outcome(folder, record, was_done=False)
@@ -114,7 +114,7 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         yield
     except BaseException as error:
         found = _readable(error, folder, deterministic)
-        if folder.is_dir() and not is_locked(folder):  # by another process
+        if folder.is_dir() and not is_locked(folder):  # another process may train it
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
                 epochs = describe(folder).get("epochs", "")
@@ -128,7 +128,7 @@ def _readable(error: BaseException, folder: Path, deterministic: bool) -> BaseEx
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, OSError):
         reason = f"{error.filename or folder}: {error.strerror or error}"
-        return UserError(f"{reason}. Fix this, then run the same command to continue")
+        return UserError(f"{reason}. Fix this, then run the same command to resume")
     if isinstance(error, torch.OutOfMemoryError):
         return UserError(f"{first} Use a smaller recipe.batch_size and recipe.eval_batch_size")
     if deterministic and isinstance(error, RuntimeError) and "deterministic" in first:

@@ -25,7 +25,7 @@ from spinal_repro.training.optim import LR_RULES, build_optimizer
 
 @dataclass(frozen=True)
 class Setup:
-    """A run that is ready to train, and what else is needed for its record."""
+    """A run that is ready to train, with the other data for its record."""
 
     run: Run
     test: Batches | None
@@ -42,7 +42,7 @@ class Setup:
             "the split": self.data["split_hash"],
             "pretrained weights": self.weights and self.weights.sha256,
         }
-        return {name: str(of) for name, of in hashes.items() if of is not None}
+        return {name: str(digest) for name, digest in hashes.items() if digest is not None}
 
 
 def resolved(config: Config) -> Config:
@@ -161,7 +161,7 @@ def normalisation(
         return recipe.mean, recipe.std
     if not hasattr(backbone, "mean"):
         raise UserError(
-            "this model has no normalisation of its own; set recipe.mean and recipe.std, e.g. "
+            "this model defines no normalisation; set recipe.mean and recipe.std, e.g. "
             "recipe.mean=[0.5] recipe.std=[0.5]"
         )
     return list(backbone.mean), list(backbone.std)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Reports a run to a tracker, whatever the tracker does.
+"""Reports a run to a tracker, whose failures never stop the run.
 
 The run folder's ``tracker.json`` holds, for each tracker used, the id of its run and the last
-epoch that it has. A run that continues, also with another tracker, reports the missing epochs.
+epoch that it has. A resumed run, also with another tracker, reports the missing epochs.
 """
 
 import contextlib
@@ -131,7 +131,7 @@ class Tracking(Callback):
 
 
 def outcome(record: Record) -> dict[str, float]:
-    """The figures that a finished run is judged by: accuracies in [0, 1], counts, seconds."""
+    """Collect the summary metrics of a finished run: accuracies in [0, 1], counts, seconds."""
     selection, test = record.selection, record.test
     found: dict[str, float] = {
         "selected_epoch": selection.epoch,

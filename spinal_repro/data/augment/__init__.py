@@ -1,6 +1,6 @@
 """Augmentation: parameters drawn per image, applied to a whole batch on the device.
 
-torchvision's transforms draw one set of parameters per call, which would warp a whole batch alike.
+torchvision's transforms draw one set of parameters per call, so a batch would be warped alike.
 Here the parameters of an epoch are drawn at once on the CPU, the same for every device, and images
 are warped by batched grid sampling. The geometry is that of torchvision on PIL images, which the
 original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.

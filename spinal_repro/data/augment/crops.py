@@ -1,4 +1,4 @@
-"""Flips and crops, which keep the values of pixels."""
+"""Flips and crops, without interpolation."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from spinal_repro.errors import UserError
 
 
 class _Flip(Augmentation):
-    """Mirrors a share ``p`` of the images along one axis."""
+    """Flips each image along one axis with probability ``p``."""
 
     axis: int
 
@@ -19,7 +19,7 @@ class _Flip(Augmentation):
         self.p = p
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Draw 1 for images to mirror, else 0: ``[count]``."""
+        """Draw 1 for images to flip, else 0: ``[count]``."""
         return (uniform(generator, count) < self.p).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
@@ -41,14 +41,14 @@ class VerticalFlip(_Flip):
 
 
 class _Window(Augmentation):
-    """Cuts a square window out of the image, which may get a frame of zeros first."""
+    """Random square crop, after optional zero padding."""
 
     def _side(self, size: int) -> tuple[int, int]:
-        """Return the width of the frame and the side of the window in pixels."""
+        """Return the padding and the side of the crop in pixels."""
         raise NotImplementedError
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Draw left and top of the window in the framed image, in pixels: ``[count, 2]``."""
+        """Draw left and top of the crop in the padded image, in pixels: ``[count, 2]``."""
         frame, side = self._side(size)
         high = size + 2 * frame - side + 1
         return torch.randint(0, high, (count, 2), generator=generator).float()

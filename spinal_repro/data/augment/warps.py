@@ -38,8 +38,8 @@ class Perspective(Augmentation):
     """torchvision's ``RandomPerspective``: corners move inwards by whole pixels; fill 0, bilinear.
 
     Args:
-        distortion: Largest move of a corner, as a share of half the side.
-        p: Share of images that are warped.
+        distortion: Largest displacement of a corner, as a fraction of half the side.
+        p: Probability that an image is warped.
     """
 
     def __init__(self, *, distortion: float = 0.5, p: float = 0.5) -> None:
@@ -89,7 +89,7 @@ def homography(start: Tensor, end: Tensor) -> Tensor:
     solution, _ = torch.linalg.solve_ex(equations, values)
     sides = end.roll(-1, 1) - end
     after = sides.roll(-1, 1)
-    areas = sides[..., 0] * after[..., 1] - sides[..., 1] * after[..., 0]  # of every three corners
+    areas = sides[..., 0] * after[..., 1] - sides[..., 1] * after[..., 0]  # of corner triples
     identity = values.new_tensor([1, 0, 0, 0, 1, 0, 0, 0])
     return torch.where((areas == 0).any(dim=1, keepdim=True), identity, solution)
 
@@ -128,14 +128,14 @@ class Affine(Rotation):
     """torchvision's ``RandomAffine(degrees, translate)``: rotation, then shift.
 
     Args:
-        degrees: Largest angle.
-        translate: Largest horizontal and vertical shift, as shares of the image.
+        degrees: Largest angle in degrees.
+        translate: Largest horizontal and vertical shift, as fractions of the side.
     """
 
     def __init__(self, *, degrees: float, translate: Sequence[float] = (0.0, 0.0)) -> None:
         super().__init__(degrees=degrees)
         if len(translate) != 2 or not all(0 <= share <= 1 for share in translate):
-            raise ValueError(f"translate needs two shares in [0, 1], got {translate}")
+            raise ValueError(f"translate needs two fractions in [0, 1], got {translate}")
         self.translate = tuple(translate)
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -155,7 +155,7 @@ class ResizedCrop(Augmentation):
     """torchvision's ``RandomResizedCrop``: a random box, resized bilinearly.
 
     Args:
-        scale: Range of the box's area, as a share of the image.
+        scale: Range of the box's area, as a fraction of the image's.
         ratio: Range of width over height, drawn log-uniformly.
         size: Side of the result in pixels; None for that of the images.
     """

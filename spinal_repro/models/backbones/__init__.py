@@ -1,9 +1,9 @@
-"""Backbones: images ``[N, C, H, W]`` to features ``[N, D]``. They know nothing of heads.
+"""Backbones: images ``[N, C, H, W]`` to features ``[N, D]``, independent of heads.
 
 A backbone is a module with ``num_features`` (D), built as
 ``constructor(channels, image_size, **options)`` with the side of the images in pixels, and
 registered under a name. All files of this folder are imported when the first backbone is built,
-so a new family needs no more than a file.
+so a new file is enough to add a family.
 """
 
 import importlib

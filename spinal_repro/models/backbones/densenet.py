@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
 
-BOTTLENECK = 4  # a 1x1 convolution has this many times the growth as channels
+BOTTLENECK = 4  # channels of a 1x1 convolution, as a multiple of the growth
 COMPRESSION = 2  # a transition divides the channels by this
 
 

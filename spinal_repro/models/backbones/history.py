@@ -1,4 +1,4 @@
-"""Networks of the history before SpinalNet that are in neither torchvision nor timm.
+"""Older networks that are in neither torchvision nor timm.
 
 LeNet-5, BN-Inception, and the columns A-LRN and C of the VGG paper. Its columns A, B, D and E are
 torchvision's ``vgg11``, ``vgg13``, ``vgg16`` and ``vgg19``.
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
 
-# Maps of S2 that each of the 16 maps of C3 reads (table I of LeCun et al. 1998): all runs of three
-# and of four neighbours around the circle, three pairs of pairs, and all six.
+# Maps of S2 that each of the 16 maps of C3 reads (table I of LeCun et al. 1998): three and four
+# neighbours, cyclically; three times two pairs of neighbours; all six.
 CONNECTIONS = (
     *(tuple((i + k) % 6 for k in range(3)) for i in range(6)),
     *(tuple((i + k) % 6 for k in range(4)) for i in range(6)),

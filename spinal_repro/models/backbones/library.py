@@ -78,7 +78,7 @@ def _remove_classifier(net: Any, image_size: int) -> int:
     except ValueError:
         if not hasattr(net, "reset_classifier"):
             raise
-        net.reset_classifier(0)  # timm: a network without a classifier, or with two
+        net.reset_classifier(0)  # timm networks with no classifier, or with two
         with evaluation_mode(net):
             features = net(blank)
         if features.dim() != 2:
@@ -107,7 +107,7 @@ def _remove_aux_classifiers(net: nn.Module) -> tuple[list[nn.Module], list[int]]
 
 
 def _check_training_mode(net: nn.Module, image_size: int) -> None:
-    """Run training mode on the meta device: auxiliary outputs need large enough maps."""
+    """Run the training mode on the meta device: auxiliary outputs need maps of a minimal size."""
     named = [*net.named_parameters(), *net.named_buffers()]
     meta = {name: tensor.to("meta") for name, tensor in named}
     images = torch.empty(2, 3, image_size, image_size, device="meta")

@@ -1,4 +1,4 @@
-"""The networks of the MNIST and EMNIST scripts, and the pixels themselves."""
+"""The networks of the MNIST and EMNIST scripts, and raw pixels as features."""
 
 import math
 

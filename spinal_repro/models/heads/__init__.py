@@ -1,4 +1,4 @@
-"""Heads: features ``[N, D]`` to logits ``[N, C]``. They know nothing of backbones or images.
+"""Heads: features ``[N, D]`` to logits ``[N, C]``, independent of backbones and images.
 
 D is ``in_features``, C is ``num_classes``; names of activations are the keys of `ACTIVATIONS`.
 

@@ -1,4 +1,4 @@
-"""Shared by all heads: the registry, activations, one hidden layer, checks of arguments."""
+"""Parts shared by all heads: registry, activations, hidden layer, argument checks."""
 
 from torch import nn
 
@@ -49,5 +49,5 @@ def make_layer(
 
 
 def make_dropout(p: float) -> list[nn.Module]:
-    """Build a Dropout, or nothing for p = 0, so that it draws no random numbers."""
+    """Build a Dropout; none for p = 0, so that no random numbers are drawn."""
     return [nn.Dropout(p)] if p > 0 else []

@@ -16,7 +16,7 @@ from spinal_repro.models.heads.common import (
 
 @HEADS.register("fc")
 class FCHead(nn.Module):
-    """Fully connected head: the network's ordinary classifier.
+    """Fully connected head: the usual classifier of a network.
 
     For each hidden width: Dropout, Linear, BatchNorm1d (if ``norm``), activation. Then Dropout
     and the output Linear. ``hidden=()`` is a plain linear classifier.

@@ -23,9 +23,9 @@ class ProgressiveSpinalHead(nn.Module):
     activation.
 
     Args:
-        dropout: Probability of the one dropout of the features.
-        layer_dropout: Probability before every Linear, the output one included; 0.5 in the
-            QMNIST script, which also has ``norm``.
+        dropout: Dropout probability of the features.
+        layer_dropout: Dropout probability before every Linear, also that of the output; 0.5 in
+            the QMNIST script, which also has ``norm``.
     """
 
     def __init__(

@@ -26,12 +26,12 @@ class SpinalStack(nn.Module):
     Args:
         width: Outputs of one layer.
         splits: Number of slices of the features; 2 gives the two halves of the paper.
-        dropout: Probability before every Linear.
+        dropout: Dropout probability before every Linear.
         activation: ``identity`` makes the stack an affine map (Q14).
         shared: Layers 2..n share one set of weights (SpinalNet SW; recipes 6).
-        order: The layer whose weights each step uses, counted from 1; empty for 1..n.
-            ``(1, 2, 3, 4, 3, 4)`` is what the regression script computes (Q2): the weights of
-            layers 5 and 6 exist and are never used.
+        order: The layer, from 1, whose weights each step uses; empty for 1..n. The regression
+            script computes ``(1, 2, 3, 4, 3, 4)`` (Q2): the weights of layers 5 and 6 exist but
+            are never used.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class SpinalHead(SpinalStack):
     from the features to the output. Arguments that are not listed are those of `SpinalStack`.
 
     Args:
-        output_dropout: Probability before the output Linear; None for that of the layers.
+        output_dropout: Dropout probability before the output Linear; None: as in the layers.
     """
 
     def __init__(

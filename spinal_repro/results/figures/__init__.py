@@ -54,7 +54,7 @@ class Drawn(NamedTuple):
 
 
 def draw(index: ResultsIndex) -> Iterator[Drawn]:
-    """Draw every figure that there are results for."""
+    """Draw every figure that has results."""
     try:
         import matplotlib
     except ImportError as error:

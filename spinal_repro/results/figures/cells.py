@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ELSEWHERE = ("curve", "summary")  # tables with figures of their own
+ELSEWHERE = ("curve", "summary")  # tables with their own figures
 
 
 def _published_results(index: ResultsIndex, unit: str) -> list[ResultGroup]:
@@ -142,7 +142,7 @@ def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: Resu
     panel.set_xscale("log")
     ratio = max(max(sizes) / min(sizes), 1.05)
     panel.set_xlim(min(sizes) / ratio**0.6, max(sizes) * ratio**0.6)
-    ticks = [min(sizes)]  # so far apart that their labels do not touch
+    ticks = [min(sizes)]  # spaced so that labels do not overlap
     for size in sorted(sizes):
         if size >= ticks[-1] * ratio**0.4:
             ticks.append(size)

@@ -27,7 +27,7 @@ class Series:
 
 
 def published_curves(quantity: str) -> dict[str, Series]:
-    """The supplement's curves of ``accuracy`` (percent) or ``loss``, by head."""
+    """Load the supplement's curves of ``accuracy`` (percent) or ``loss``, by head."""
     mean, sd = PUBLISHED_AS[quantity]
     heads = {cell.name: cell.head for cell in load_cells("curve")}
     found = {head: Series() for head in heads.values()}

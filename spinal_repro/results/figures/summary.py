@@ -22,7 +22,7 @@ def summary(index: ResultsIndex) -> "Figure | None":
     """Error rates of the supplement's bar chart, and our best means (stars).
 
     Plain bars: the published best of SpinalNet; hatched bars: the state of the art that the paper
-    names. A star is our best mean of the networks that were run, which need not be the one of the
+    names. Stars are our best means over the networks that were run, not always the network of the
     bar; open stars: a reduced budget or a changed recipe. The labels are accuracies.
     """
     rows = [c for c in index.cells.values() if c.reference is not None and published(c)]

@@ -1,4 +1,4 @@
-"""Rules about accuracy: paired differences over seeds, and numbers to be passed."""
+"""Rules about accuracy: paired differences over seeds, and thresholds."""
 
 from collections import Counter
 from dataclasses import replace
@@ -27,7 +27,7 @@ from spinal_repro.results.verdicts import MIN_RUNS, rounding
 
 @RULES.register("mean_above")
 def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False) -> Judgement:
-    """Every cell is better than its counterpart: the interval of the paired difference says so.
+    """Every cell is better than its counterpart, by the interval of the paired difference.
 
     Args:
         below: Claim the opposite.
@@ -48,8 +48,8 @@ def above_other(findings: ResultsIndex, *, cell: str, other: str) -> Judgement:
 def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Judgement:
     """Every cell is as good as its counterpart.
 
-    Supported where the whole interval of the paired difference lies within the margin,
-    contradicted where it lies wholly outside.
+    Supported if the interval of the paired difference lies within the margin, contradicted if it
+    lies outside.
 
     Args:
         margin: In the unit of the published numbers.
@@ -72,8 +72,8 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
 def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement:
     """At least so many of the cells are better than their counterparts.
 
-    Supported where that many intervals of paired differences say so, contradicted where too many
-    say the opposite.
+    Supported if the intervals of so many paired differences are above 0, contradicted if too many
+    are below.
     """
     compared = findings.with_counterpart(cells)
     parts = [compare(findings, cell) for cell in compared]
@@ -104,14 +104,14 @@ def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
 
 @RULES.register("above_reference")
 def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Judgement:
-    """One of the cells that a row of the summary is the best of is above its reference.
+    """One of the cells behind a row of the summary is above the reference of that row.
 
-    Supported where the 95 % interval of a cell's mean lies above it, contradicted where every
-    cell was run and each interval lies below it.
+    Supported if the 95 % interval of a cell's mean lies above it, contradicted if every cell was
+    run and each interval lies below it.
 
     Args:
         cell: The row of the summary.
-        only: Pattern of the names of its cells, where the claim names a network.
+        only: Pattern of cell names, if the claim is about one network.
     """
     row = findings.cell(cell)
     if row.reference is None or row.reference.value is None:
@@ -148,7 +148,7 @@ def _against(findings: ResultsIndex, name: str, reference: float, unsure: float)
 
 @RULES.register("reaches")
 def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
-    """A run of a cell reaches a number; runs that do not are no proof that none can.
+    """A run of a cell reaches a number; if none does, the verdict is inconclusive.
 
     Args:
         value: In the unit of the cell.

@@ -39,7 +39,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Judgement:
-    """Verdict of a rule, and a sentence with the computed figures."""
+    """Verdict of a rule, and a sentence with the computed numbers."""
 
     verdict: Verdict
     evidence: str
@@ -162,7 +162,7 @@ def all_of(parts: Sequence[Judgement]) -> Judgement:
 
 
 def together(verdict: Verdict, evidence: str, parts: Sequence[Judgement]) -> Judgement:
-    """Judge several parts together: n is the smallest."""
+    """Build the judgement of several parts; n is the smallest."""
     n = min((part.n for part in parts if part.n is not None), default=None)
     how = next((part.changed for part in parts if part.changed), "")
     return Judgement(verdict, evidence, n, how if verdict == Verdict.INCONCLUSIVE else "")

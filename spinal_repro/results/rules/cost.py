@@ -50,9 +50,9 @@ def counts_reduction(
     Args:
         cell: The cheaper one.
         percent: None for any reduction.
-        tolerance: In percentage points; half a unit of the published figure's last digit unless
-            the claim says why not.
-        also: Quantities to mention, which decide nothing.
+        tolerance: In percentage points; half a unit of the last published digit unless the claim
+            gives a reason.
+        also: Quantities that are mentioned but not tested.
     """
     found = _counts(findings, against, cell, quantity)
     if found is None:

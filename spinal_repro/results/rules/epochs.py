@@ -30,7 +30,7 @@ def _curve(record: AnyRecord, quantity: str) -> Curve:
 
 
 def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]:
-    """Curves by seed of a cell's runs that differ from it in fewer epochs at most."""
+    """Collect, by seed, the curves of a cell's runs that differ from it at most in their length."""
     found: dict[int, Curve] = {}
     for result in findings.runs(cell, PAPER):
         only_shorter = all((d.key, d.kind) == (EPOCHS, BUDGET) for d in result.differences)
@@ -65,8 +65,8 @@ def above_at_each_epoch(
 ) -> Judgement:
     """A cell is better than its counterpart after every epoch.
 
-    Supported where the 95 % interval of the paired difference says so at every epoch,
-    contradicted where it says the opposite at one.
+    Supported if the 95 % interval of the paired difference is above 0 at every epoch,
+    contradicted if it is below 0 at one of them.
 
     Args:
         cells: Of the same training with different numbers of epochs; the longest is taken.
@@ -97,7 +97,7 @@ def above_at_each_epoch(
 def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: int) -> Judgement:
     """A cell reaches a test accuracy in fewer epochs than its counterpart.
 
-    A run that never reaches it counts as one epoch more than it had.
+    A run that never reaches it counts with its number of epochs plus one.
 
     Args:
         level: Test accuracy in percent.
@@ -118,7 +118,7 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
 
 
 def _reached(values: Curve, level: float) -> int:
-    """The first epoch at which a curve is at the level, or one more than there are."""
+    """Return the first epoch at the level, or the number of epochs plus one."""
     return next((i for i, value in enumerate(values, 1) if value >= level), len(values) + 1)
 
 
