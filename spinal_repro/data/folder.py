@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.image_files import PART_NAMES, images_by_class, part_of
+from spinal_repro.data.image_files import IMAGE_SUFFIXES, PART_NAMES, images_by_class, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
@@ -33,6 +33,13 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         ensure(config, root, download)
     folders = find_parts(config, root)
     images = {part: images_by_class(folder) for part, folder in folders.items()}
+    for part, folder in folders.items():
+        for path in sorted(folder.iterdir()):
+            if path.is_dir() and path.name[0] != "." and path.name not in images[part]:
+                raise UserError(
+                    f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}); add some "
+                    f"or delete the folder"
+                )
     classes = list(images["train"])
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(

@@ -78,13 +78,20 @@ def test_refusals(root, changes, message):
         load_dataset(config(**changes), root)
 
 
+def test_a_class_folder_without_images_is_refused(root):
+    (root / "own/train/wasps").mkdir()
+    (root / "own/train/wasps/0.heic").write_bytes(b"a format that is not read")
+    with pytest.raises(UserError, match="wasps has no image files"):
+        load_dataset(anyones(), root)
+
+
 def test_a_class_may_lack_test_images(root):
     for path in (root / "own/val/bees").iterdir():
         path.unlink()
     assert load_dataset(config(test_size=2), root).test.labels.tolist() == [0, 0]
     for path in (root / "own/train/bees").iterdir():
         path.unlink()
-    with pytest.raises(UserError, match=r"1 class folders with images"):
+    with pytest.raises(UserError, match="bees has no image files"):
         load_dataset(config(), root)
 
 
