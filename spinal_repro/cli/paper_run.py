@@ -33,11 +33,12 @@ def _seeds(text: str) -> list[int]:
     return list(dict.fromkeys(seeds))
 
 
-def _minutes(text: str) -> float:
-    minutes = float(text)
-    if not 0 < minutes < math.inf:
+def minutes(text: str) -> float:
+    """Type of an option: a time in minutes."""
+    value = float(text)
+    if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
-    return minutes
+    return value
 
 
 WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=heldout"
@@ -47,7 +48,7 @@ WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=held
     "paper run",
     option("words", nargs="+", metavar="CELL", help=WORDS),
     option("--seeds", type=_seeds, default=[0], help="e.g. 0-4 or 0,2,5 (default: 0)"),
-    option("--minutes", type=_minutes, required=True, help="time for the whole command"),
+    option("--minutes", type=minutes, required=True, help="time for the whole command"),
     option("--runs", type=Path, help="folder of run folders (default: as spinal-train)"),
     option("--out", type=new_file, help=f"archive (default: {ARCHIVE} in the runs folder)"),
 )
