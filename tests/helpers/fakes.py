@@ -81,7 +81,10 @@ def findings(
         {c.name: c for c in cells},
         every,
         pairs(every),
-        {name: {**COUNTS, **changed, "source": "model"} for name, changed in (counts or {}).items()},
+        {
+            name: {**COUNTS, **changed, "source": "model"}
+            for name, changed in (counts or {}).items()
+        },
         {table: table for table in dict.fromkeys(c.table for c in cells)},
     )
 
