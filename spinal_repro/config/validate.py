@@ -34,6 +34,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
 }
 COMPONENTS = ("model", "head", "tracker")
+UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None}  # the same as left out
 
 
 def format_hydra_error(error: Exception) -> str:
@@ -102,11 +103,10 @@ def _component(group: str, node: Any) -> Component:
     kind = node.get("kind")
     if kind is not None and not isinstance(kind, str):
         raise UserError(f"{group}.kind must be a name, got {kind!r}")
-    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}
     options = {
         key: value
         for key, value in node.items()
-        if key not in ("name", "kind") and not (key in unset and value == unset[key])
+        if key not in ("name", "kind") and not (key in UNSET and value == UNSET[key])
     }
     return Component(node["name"], options, kind)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import DatasetConfig, ProtocolConfig, RecipeConfig
+from spinal_repro.config.validate import UNSET
 from spinal_repro.io import read_yaml
 
 BUDGET, RECIPE, PROTOCOL = "budget", "recipe", "protocol"
@@ -20,7 +21,6 @@ EPOCHS, LIMIT, CELLS = "recipe.epochs", "data.limit", "cells"
 # Neither changes what is trained; epochs are compared on their own, as a budget.
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
 DATASET = ("name", "num_classes", "num_outputs")  # the rest says where images come from
-UNSET = {"pretrained": None, "freeze": "none"}
 NAMES = ("dataset.name", "model.name", "head.name")
 
 
