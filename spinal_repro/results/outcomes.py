@@ -164,11 +164,6 @@ class ResultGroup:
         return 100 * low, 100 * high
 
     @property
-    def prediction(self) -> tuple[float, float] | None:
-        """95 % prediction interval of one new run; None below two runs."""
-        return statistics.prediction_interval(self.values) if self.n > 1 else None
-
-    @property
     def difference(self) -> float | None:
         """Mean minus published value."""
         if self.mean is None or self.published_value is None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from spinal_repro.results.pairs import Pair
 
 SUPPORTED, CONTRADICTED = "supported", "contradicted"
-INCONCLUSIVE, NOT_RUN = "inconclusive", "not run"
+INCONCLUSIVE, NOT_RUN = verdicts.INCONCLUSIVE, verdicts.NOT_RUN
 VERDICTS = (SUPPORTED, CONTRADICTED, INCONCLUSIVE, NOT_RUN)
 OPPOSITE = {SUPPORTED: CONTRADICTED, CONTRADICTED: SUPPORTED}
 

@@ -1,11 +1,10 @@
 """Rules about whole training curves: the test accuracy and loss after every epoch."""
 
-from typing import TYPE_CHECKING
-
 from spinal_repro.records.compare import BUDGET, EPOCHS
 from spinal_repro.records.record import Record
 from spinal_repro.records.statistics import Paired, mean, paired
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import PAPER, Run
 from spinal_repro.results.rules.common import (
     CONTRADICTED,
     INCONCLUSIVE,
@@ -16,15 +15,11 @@ from spinal_repro.results.rules.common import (
 )
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
-if TYPE_CHECKING:
-    from spinal_repro.results.outcomes import Run
-
-PROTOCOL = "paper"  # the only one that measures test accuracy after every epoch
 Curve = tuple[float, ...]
 BETTER = {"accuracy": 1, "loss": -1}
 
 
-def curve(run: "Run", quantity: str) -> Curve:
+def curve(run: Run, quantity: str) -> Curve:
     """A run's test accuracy (percent) or loss after each epoch; empty where it was not measured."""
     history = run.record.history if isinstance(run.record, Record) else []
     if any(f"test_{quantity}" not in epoch for epoch in history):
@@ -36,7 +31,7 @@ def curve(run: "Run", quantity: str) -> Curve:
 def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]:
     """Curves by seed of a cell's runs that differ from it in fewer epochs at most."""
     found: dict[int, Curve] = {}
-    for result in findings.runs(cell, PROTOCOL):
+    for result in findings.runs(cell, PAPER):  # it measures test accuracy after every epoch
         only_shorter = all((d.key, d.kind) == (EPOCHS, BUDGET) for d in result.differences)
         if result.numerics or not only_shorter:
             continue
