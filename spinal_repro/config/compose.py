@@ -1,7 +1,6 @@
 """Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
-import importlib.util
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -71,14 +70,11 @@ def _store(group: str, name: str, node: dict[str, Any]) -> None:
 @functools.cache
 def library_networks() -> dict[str, str]:
     """Map the networks of torchvision and timm, which need no file, to their library."""
+    import timm
     from torchvision import models
 
     found = dict.fromkeys(models.list_models(module=models), "torchvision")
-    if importlib.util.find_spec("timm") is not None:
-        import timm
-
-        found = dict.fromkeys(timm.list_models(), "timm") | found
-    return found
+    return dict.fromkeys(timm.list_models(), "timm") | found
 
 
 @functools.cache

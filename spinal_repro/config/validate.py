@@ -33,6 +33,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
 }
 COMPONENTS = ("model", "head", "tracker")
+UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None}  # the same as left out
 
 
 def format_hydra_error(error: Exception) -> str:
@@ -97,11 +98,10 @@ def _component(group: str, node: Any) -> Component:
     names = [node.get("name"), node.get("kind") or ""] if isinstance(node, dict) else [None]
     if not all(isinstance(name, str) for name in names):
         raise UserError(f"{group} must be a group of settings with a name, got {node!r}")
-    unset = {"pretrained": None, "freeze": "none", "output_dropout": None}  # as if not given
     options = {
         key: value
         for key, value in node.items()
-        if key not in ("name", "kind") and not (key in unset and value == unset[key])
+        if key not in ("name", "kind") and not (key in UNSET and value == UNSET[key])
     }
     return Component(node["name"], options, node.get("kind"))
 

@@ -33,13 +33,12 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         ensure(config, root, download)
     folders = find_parts(config, root)
     images = {part: images_by_class(folder) for part, folder in folders.items()}
-    for part, folder in folders.items():
-        for path in sorted(folder.iterdir()):
-            if path.is_dir() and path.name[0] != "." and path.name not in images[part]:
-                raise UserError(
-                    f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}); add some "
-                    f"or delete the folder"
-                )
+    for path in sorted(folders["train"].iterdir()):
+        if path.is_dir() and path.name[0] != "." and path.name not in images["train"]:
+            raise UserError(
+                f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}); add some or "
+                f"delete the folder"
+            )
     classes = list(images["train"])
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(

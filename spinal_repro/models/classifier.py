@@ -1,5 +1,6 @@
 """A classifier is a backbone and a head."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -101,3 +102,17 @@ def build_model(
     if pretrained is not None and load_weights:
         classifier.weights = load_pretrained(body, str(pretrained), Path(data_root))
     return classifier
+
+
+def build_blank(
+    dataset: DatasetConfig, model: Component, head: Component, image_size: int
+) -> Classifier:
+    """Build on PyTorch's meta device, where weights take neither memory nor time."""
+    build = functools.partial(
+        build_model, dataset, model, head, image_size=image_size, load_weights=False
+    )
+    try:
+        with torch.device("meta"):
+            return build()
+    except NotImplementedError:  # some backbones compute with values while they are built
+        return build()

@@ -1,6 +1,5 @@
 """Sizes of models, counted without training, data or pretrained weights."""
 
-import dataclasses
 from collections.abc import Iterable
 
 import torch
@@ -8,7 +7,7 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import Classifier, build_model
+from spinal_repro.models.classifier import Classifier, build_blank
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.paper.cells import Cell
@@ -41,7 +40,7 @@ def count_model(config: Config) -> dict[str, int]:
     shape = dataset.channels, config.input_size
     key = repr((shape, config.model.to_dict()))
     if key not in _BACKBONES:
-        built = _build(config)
+        built = build_blank(dataset, config.model, head, config.input_size)
         _BACKBONES[key] = int(built.backbone.num_features), count(built, *shape)  # type: ignore[arg-type]
     features, whole = _BACKBONES[key]
     with torch.device("meta"):
@@ -62,14 +61,3 @@ class _Features(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return images.new_zeros(len(images), self.num_features)
-
-
-def _build(config: Config) -> Classifier:
-    """Build on PyTorch's meta device, where weights take neither memory nor time."""
-    options = {k: v for k, v in config.model.options.items() if k != "pretrained"}
-    model = dataclasses.replace(config.model, options=options)
-    try:
-        with torch.device("meta"):
-            return build_model(config.dataset, model, config.head, image_size=config.input_size)
-    except NotImplementedError:  # some backbones compute with values while they are built
-        return build_model(config.dataset, model, config.head, image_size=config.input_size)

@@ -12,6 +12,7 @@ from typing import Any
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import DatasetConfig, ProtocolConfig, RecipeConfig
+from spinal_repro.config.validate import UNSET
 from spinal_repro.io import read_yaml
 
 BUDGET, RECIPE, PROTOCOL = "budget", "recipe", "protocol"
@@ -19,7 +20,6 @@ EPOCHS, LIMIT, CELLS = "recipe.epochs", "data.limit", "cells"
 # These do not change what is trained; epochs are compared separately, as a budget.
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
 DATASET = ("name", "num_classes", "num_outputs")  # other keys locate the images
-UNSET = {"pretrained": None, "freeze": "none"}
 NAMES = ("dataset.name", "model.name", "head.name")
 
 

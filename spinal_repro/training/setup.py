@@ -14,7 +14,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import build_model
+from spinal_repro.models.classifier import build_blank, build_model
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.models.pretrained import WeightReport
@@ -65,10 +65,7 @@ def check_parts(config: Config) -> None:
     user's own folder of images is read for its classes.
     """
     dataset, recipe = counted(config.dataset, Path(config.data.root)), config.recipe
-    with torch.device("meta"):
-        model = build_model(
-            dataset, config.model, config.head, image_size=config.input_size, load_weights=False
-        )
+    model = build_blank(dataset, config.model, config.head, config.input_size)
     build_optimizer(recipe, model.parameters())
     LR_RULES.build_entry(recipe.lr_rule)
     build_augmentations(recipe.augment)

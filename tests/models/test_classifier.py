@@ -6,7 +6,8 @@ from torch import nn
 
 from spinal_repro.config.schema import Component, DatasetConfig
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import build_model
+from spinal_repro.models.backbones import BACKBONES
+from spinal_repro.models.classifier import build_blank, build_model
 
 CNN, FLATTEN = Component("cnn", {}), Component("flatten", {})
 FC = Component("fc", {"hidden": [50], "dropout": [0.0, 0.5]})
@@ -44,6 +45,21 @@ def test_backbone_and_head_draw_from_separate_streams():
     convolution, linear = fc.backbone.conv1.weight.flatten(), fc.head.layers[0].weight.flatten()
     scaled = [w / w.abs().max() for w in (convolution, linear[: len(convolution)])]
     assert not torch.allclose(*scaled, atol=0.05)
+
+
+class NeedsValues(nn.Module):
+    """Computes with values while it is built, which the meta device cannot."""
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        super().__init__()
+        self.num_features = len(torch.ones(image_size).nonzero())
+
+
+def test_blank_models_are_on_meta_where_that_is_possible(monkeypatch):
+    monkeypatch.setitem(BACKBONES._items, "needs_values", NeedsValues)
+    for body, device in ((CNN, "meta"), (Component("needs_values", {}), "cpu")):
+        model = build_blank(dataset(), body, SPINAL, 28)
+        assert {p.device.type for p in model.parameters()} == {device}
 
 
 def test_a_frozen_backbone_does_not_change():
