@@ -11,11 +11,11 @@ import pytest
 SCRIPT = Path(__file__).parents[2] / "scripts" / "kill_test.py"
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
 @pytest.mark.skipif(not SCRIPT.is_file(), reason="scripts/ is in the repository only")
-def test_a_run_that_is_killed_again_and_again_is_the_same():
+def test_a_run_that_is_killed_again_and_again_is_the_same(kills):
     done = subprocess.run(
-        [sys.executable, str(SCRIPT), "--kills=60", "--seed=3"],
+        [sys.executable, str(SCRIPT), f"--kills={kills}", "--seed=3"],
         capture_output=True,
         text=True,
         env={**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])},
@@ -23,4 +23,4 @@ def test_a_run_that_is_killed_again_and_again_is_the_same():
     )
     assert done.returncode == 0, done.stderr[-3000:]
     counted = json.loads(done.stdout)
-    assert counted["kills"] >= 60 and counted["runs compared"] >= 1
+    assert counted["kills"] >= kills and counted["runs compared"] >= 1
