@@ -83,5 +83,5 @@ def test_a_frozen_backbone_does_not_change():
     ],
 )
 def test_unknown_names_and_options_name_the_nearest(model, head, near):
-    with pytest.raises(UserError, match=f"'{near}'"):
+    with pytest.raises(UserError, match=near):
         build_model(dataset(), model, head)
