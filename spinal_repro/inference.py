@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spinal_repro.config.preprocessing import refuse_constants
+from spinal_repro.config.preprocessing import check_std
 from spinal_repro.config.schema import Config
 from spinal_repro.data.image_files import IMAGE_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
@@ -20,7 +20,7 @@ from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
-from spinal_repro.models.pretrained import load_whole, read_tensors
+from spinal_repro.models.pretrained import load_strict, read_tensors
 from spinal_repro.records.record import Record, read_record, stored_config
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import (
@@ -30,7 +30,7 @@ from spinal_repro.training.device import (
     resolve_device,
 )
 from spinal_repro.training.engine import Evaluation
-from spinal_repro.training.engine import evaluate as run_over
+from spinal_repro.training.engine import evaluate as evaluate_model
 
 BATCH = 64
 
@@ -69,7 +69,7 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     constants = record.data.get("normalisation") or {}
     if not {"mean", "std"} <= constants.keys():
         raise UserError(f"{path} has no data.normalisation with mean and std")
-    refuse_constants(constants["std"], str(path))
+    check_std(constants["std"], str(path))
     names, outputs = list(record.data.get("classes") or ()), config.dataset.outputs
     if len(names) > outputs:
         raise UserError(f"{path} names {len(names)} classes, but the model has {outputs} outputs")
@@ -84,7 +84,7 @@ def build_trained(config: Config, weights: dict[str, Tensor], source: str) -> nn
     model = build_model(
         config.dataset, config.model, config.head, image_size=size, load_weights=False
     )
-    load_whole(model, weights, source)
+    load_strict(model, weights, source)
     return model.eval()
 
 
@@ -152,7 +152,7 @@ def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Ten
     return logits.softmax(dim=1).cpu()
 
 
-def part_of(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
+def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation.
 
     Args:
@@ -199,4 +199,4 @@ def evaluate(trained: Trained, batches: Batches) -> Evaluation:
     """Evaluate the model on a part, as the run did."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
-        return run_over(trained.model, batches, autocast(trained.device, runtime.precision))
+        return evaluate_model(trained.model, batches, autocast(trained.device, runtime.precision))

@@ -7,7 +7,7 @@ Streams used during training are derived per epoch, so a resumed run needs no sa
 
 import hashlib
 
-LARGEST = 2**32 - 1  # largest seed that NumPy accepts; the seed of a run is hashed first
+MAX_SEED = 2**32 - 1  # largest seed that NumPy accepts; the seed of a run is hashed first
 STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr", "samples")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import hydra
 import pytest
 
-from spinal_repro.cli.launch import OWN, launcher_of
+from spinal_repro.cli.launch import DEFAULT_LAUNCHER, launcher_of
 from spinal_repro.cli.overrides import expand
 from spinal_repro.cli.spinal import _parser
 from spinal_repro.cli.train import check_overrides
@@ -51,7 +51,7 @@ def test_every_extra_of_the_guides_is_there():
 def test_every_launcher_of_the_guides_composes():
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    found = [words for words in COMMANDS if launcher_of(words) != OWN]
+    found = [words for words in COMMANDS if launcher_of(words) != DEFAULT_LAUNCHER]
     assert len(found) >= 5
     with hydra.initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
         for words in found:

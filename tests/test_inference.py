@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.inference import load_run, part_of, predict
+from spinal_repro.inference import load_run, load_split, predict
 from spinal_repro.training.engine import evaluate
 from spinal_repro.training.run import run
 
@@ -52,11 +52,11 @@ def test_the_folder_alone_gives_the_recorded_accuracy(trained_folder, photograph
     trained = load_run(trained_folder)
     assert list(trained.classes) == sorted(COLOURS)
     assert trained.config.dataset.name.startswith("folder_colours")
-    batches, same = part_of(trained, "test")
+    batches, same = load_split(trained, "test")
     result = evaluate(trained.model, batches, torch.no_grad)
     selected = trained.record.test.selected
     assert same and (result.correct, result.count) == (selected.correct, selected.count)
-    val, _ = part_of(trained, "val")
+    val, _ = load_split(trained, "val")
     assert evaluate(trained.model, val, torch.no_grad).accuracy == pytest.approx(
         trained.record.selection.accuracy
     )
@@ -65,7 +65,7 @@ def test_the_folder_alone_gives_the_recorded_accuracy(trained_folder, photograph
 def test_files_are_classified_as_the_same_images_are_in_evaluation(trained_folder, photographs):
     trained = load_run(trained_folder)
     dataset = load_dataset(trained.config.dataset, photographs)
-    batches, _ = part_of(trained, "test")
+    batches, _ = load_split(trained, "test")
     expected = evaluate(trained.model, batches, torch.no_grad).predictions
     answers = list(predict(trained, dataset.test.paths))
     assert all(abs(answer.sum() - 1) < 1e-5 for answer in answers)

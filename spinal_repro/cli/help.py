@@ -42,7 +42,7 @@ def help_text(folders: Iterable[Path]) -> str:
 
 
 @contextmanager
-def textual_help() -> Iterator[None]:
+def string_help() -> Iterator[None]:
     """Let Hydra 1.3 build its parser on Python 3.14, where an option's help must be a string."""
     add: Any = argparse.ArgumentParser.add_argument
 

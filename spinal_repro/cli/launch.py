@@ -14,7 +14,7 @@ from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 
 KEY = "hydra/launcher"
-OWN = "processes"
+DEFAULT_LAUNCHER = "processes"
 EXTRAS = {"submitit": "slurm", "slurm": "slurm", "joblib": "parallel"}  # by prefix of the name
 PLUGINS = {"slurm": "hydra_submitit_launcher", "parallel": "hydra_joblib_launcher"}
 Source = TypeVar("Source")
@@ -27,7 +27,7 @@ class JobError(Exception):
 def launcher_of(arguments: Sequence[str]) -> str:
     """Find the launcher that a command line chooses; refuse one that is not installed."""
     found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{KEY}=")]
-    launcher = [OWN, *found][-1]
+    launcher = [DEFAULT_LAUNCHER, *found][-1]
     for beginning, extra in EXTRAS.items():
         plugin = f"hydra_plugins.{PLUGINS[extra]}"
         if launcher.startswith(beginning) and importlib.util.find_spec(plugin) is None:

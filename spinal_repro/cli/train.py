@@ -11,8 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.cli.explain import explain
-from spinal_repro.cli.help import help_text, textual_help
-from spinal_repro.cli.launch import KEY, OWN, JobError, check_jobs, launcher_of
+from spinal_repro.cli.help import help_text, string_help
+from spinal_repro.cli.launch import DEFAULT_LAUNCHER, KEY, JobError, check_jobs, launcher_of
 from spinal_repro.cli.overrides import check_overrides, expand, extra_dirs, override_words
 from spinal_repro.config.compose import config_dir, prepare, version_base
 from spinal_repro.config.schema import Config
@@ -32,7 +32,7 @@ def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # make Hydra raise errors
     explaining = "--explain" in arguments
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
-    launcher, exit_code = OWN, 0
+    launcher, exit_code = DEFAULT_LAUNCHER, 0
 
     def job(raw: DictConfig) -> float | None:
         nonlocal exit_code
@@ -59,8 +59,8 @@ def _main(arguments: Sequence[str]) -> int:
             return 0
         if sweeping:
             launcher = launcher_of(arguments)
-            if launcher == OWN:
-                arguments = [*arguments, f"{KEY}={OWN}"]
+            if launcher == DEFAULT_LAUNCHER:
+                arguments = [*arguments, f"{KEY}={DEFAULT_LAUNCHER}"]
             else:
                 jobs = check_jobs(arguments, folders)
                 echo(f"{len(jobs)} jobs checked; {launcher} runs them")
@@ -68,7 +68,7 @@ def _main(arguments: Sequence[str]) -> int:
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)
-        with textual_help():
+        with string_help():
             start()
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         _complain(format_hydra_error(error))
@@ -80,7 +80,7 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(str(error) or "interrupted; the same command resumes")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if launcher == OWN and not isinstance(error, JobError):
+        if launcher == DEFAULT_LAUNCHER and not isinstance(error, JobError):
             raise
         _complain(f"some runs did not finish ({error_message(error)}); see: spinal status")
         return EXIT_FAILED

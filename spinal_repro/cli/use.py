@@ -85,12 +85,12 @@ def _png(text: str) -> Path:
 )
 def print_evaluation(given: argparse.Namespace) -> None:
     """Evaluate a finished run on one split: its accuracy, and one row per class."""
-    from spinal_repro.inference import evaluate, load_run, part_of
+    from spinal_repro.inference import evaluate, load_run, load_split
     from spinal_repro.records.statistics import binomial_interval
     from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
 
     trained = load_run(given.run, given.device)
-    batches, same = part_of(trained, given.split, given.root)
+    batches, same = load_split(trained, given.split, given.root)
     if not same:
         print("warning: images or split differ from those of the run", file=sys.stderr)
     result = evaluate(trained, batches)

@@ -10,7 +10,7 @@ from spinal_repro.registry import merge_onto
 MAX_SIDE = 4096  # of an image, in pixels
 
 
-def refuse_constants(std: Sequence[float], where: str) -> None:
+def check_std(std: Sequence[float], where: str) -> None:
     """Refuse a std that is not above 0; ``where`` is the recipe or file that has it."""
     if any(not value > 0 for value in std):
         raise UserError(f"std in {where} must be above 0, got {list(std)}")

@@ -15,7 +15,7 @@ from omegaconf import MISSING
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.errors import UserError
-from spinal_repro.seeds import LARGEST
+from spinal_repro.seeds import MAX_SEED
 
 # Names, folders and machine settings, which change no bit of a result.
 NOT_IN_IDENTITY = {
@@ -128,7 +128,7 @@ class ProtocolConfig:
     name: str = MISSING
     select_on: str = limit(choices=("val", "test"))
     val_fraction: float = MISSING
-    split_seed: int = limit(0, least=0, most=LARGEST)
+    split_seed: int = limit(0, least=0, most=MAX_SEED)
     watch_test: bool = False  # also record the test accuracy of each epoch, without using it
 
 

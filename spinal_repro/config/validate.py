@@ -12,7 +12,7 @@ from typing import Any, cast
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spinal_repro.config.preprocessing import Preprocessing, refuse_constants
+from spinal_repro.config.preprocessing import Preprocessing, check_std
 from spinal_repro.config.schema import (
     Component,
     Config,
@@ -164,7 +164,7 @@ def _check_recipe(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
-    refuse_constants(recipe.std or (), "recipe")
+    check_std(recipe.std or (), "recipe")
     for part in ("train", "eval"):
         Preprocessing.of(recipe.prepare, part)
     for epoch, lr in recipe.stages.items():

@@ -40,7 +40,7 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
         reasons = [_place(path, file, target, work) for path in _named(file.name, found)]
         if None not in reasons:
             wrong.append("; ".join(r for r in reasons if r) or f"missing {file.name}")
-    return wrong or _mistaken(entry, target)
+    return wrong or _files_of_other_sets(entry, target)
 
 
 def _named(name: str, paths: Sequence[Path]) -> list[Path]:
@@ -82,7 +82,7 @@ def _take(path: Path, place: Path, work: Path) -> None:
         shutil.copyfile(path, place)
 
 
-def _mistaken(entry: Entry, folder: Path) -> list[str]:
+def _files_of_other_sets(entry: Entry, folder: Path) -> list[str]:
     """Find files of another data set with the same names, as in the MNIST family."""
     unchecked = [file for file in entry.contents if file.md5 is None and file.sha256 is None]
     found = {checksum(path, "sha256"): f for f in unchecked if (path := folder / f.name).is_file()}

@@ -29,7 +29,7 @@ class File:
     sha256: str | None = None
     bytes: int | None = None
 
-    def wrong_checksum(self, path: Path) -> str | None:
+    def checksum_mismatch(self, path: Path) -> str | None:
         """Compare a file with the checksum; None if it agrees or none was published."""
         for kind in ("sha256", "md5"):
             expected = getattr(self, kind)

@@ -31,7 +31,7 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
     """Download a file into a folder; a partial file stays there and is resumed next time."""
     folder.mkdir(parents=True, exist_ok=True)
     target, partial = folder / file.name, folder / f"{file.name}.partial"
-    if target.is_file() and file.wrong_checksum(target) is None:
+    if target.is_file() and file.checksum_mismatch(target) is None:
         return target
     failures = []
     for url in mirrors(file, entry):
@@ -54,7 +54,7 @@ def _get(url: str, partial: Path, file: File) -> str | None:
         resumed = partial.is_file()
         try:
             _append(url, partial, file.name)
-            why = file.wrong_checksum(partial)
+            why = file.checksum_mismatch(partial)
             if why is None:
                 return None
             partial.unlink()

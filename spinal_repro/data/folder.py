@@ -63,7 +63,7 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     return Dataset(parts["train"].subset(kept), parts["train"].subset(held), classes=classes)
 
 
-def counted(config: DatasetConfig, root: Path) -> DatasetConfig:
+def with_counts(config: DatasetConfig, root: Path) -> DatasetConfig:
     """Count the classes and images of a folder and, for ``dataset=folder``, set its name."""
     if config.source != "folder" or None not in (config.num_classes, config.train_size):
         return config
@@ -88,7 +88,7 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     options: dict[str, Any] = {key: config.options.get(key) for key in OPTIONS}
     base = root / str(options["folder"] or "")
     if not base.is_dir():
-        raise _absent(config, base, "no such folder")
+        raise _not_found(config, base, "no such folder")
     found = {part: base / str(options[part]) for part in PART_NAMES if options[part]}
     missing = [path.name for path in found.values() if not path.is_dir()]
     if not found:
@@ -97,7 +97,7 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     if found and "train" not in found:
         missing.append("train")
     if missing:
-        raise _absent(config, base, f"missing {missing[0]}/")
+        raise _not_found(config, base, f"missing {missing[0]}/")
     if not found:
         return {"train": base}
     if "val" in found and "test" not in found:
@@ -105,7 +105,7 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     return found
 
 
-def _absent(config: DatasetConfig, base: Path, reason: str) -> UserError:
+def _not_found(config: DatasetConfig, base: Path, reason: str) -> UserError:
     return UserError(
         f"the images of dataset={config.name} are not in {base.resolve()} ({reason}). Each part "
         f"needs one folder of image files per class; give the folder of the parts: "

@@ -104,8 +104,8 @@ class Batches:
             ahead = [reader.submit(read, part) for part in parts[:1]]
             for number, part in enumerate(parts):
                 pixels = ahead.pop().result()
-                for coming in parts[number + 1 : number + 2]:
-                    ahead.append(reader.submit(read, coming))
+                for upcoming in parts[number + 1 : number + 2]:
+                    ahead.append(reader.submit(read, upcoming))
                 yield part, self._sized(pixels.to(self.device, non_blocking=True))
 
     def _fused_batch_size(self) -> int:

@@ -79,7 +79,7 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     folder = entry.path(root)
     require_files(config, root, folder, names, download)
     for file in entry.contents:
-        if file.name in names and (wrong := file.wrong_checksum(folder / file.name)):
+        if file.name in names and (wrong := file.checksum_mismatch(folder / file.name)):
             raise UserError(
                 f"{folder / file.name} is damaged: {wrong}; replace it with: "
                 f"spinal data fetch {entry.name}"

@@ -23,7 +23,7 @@ def file_problem(folder: Path, file: File) -> str | None:
         return f"missing {file.name}"
     if file.bytes is not None and path.stat().st_size != file.bytes:
         return f"{file.name} has {path.stat().st_size:,} bytes, not {file.bytes:,}"
-    wrong = file.wrong_checksum(path)
+    wrong = file.checksum_mismatch(path)
     if wrong is not None:
         return f"{file.name} is damaged: {wrong}"
     if "-idx" in file.name:

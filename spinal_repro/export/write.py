@@ -12,7 +12,7 @@ from torch import Tensor
 from spinal_repro.errors import UserError, error_message
 from spinal_repro.export.card import CARD, Parity, describe, model_card
 from spinal_repro.export.formats import FORMATS, Compute
-from spinal_repro.inference import Trained, part_of
+from spinal_repro.inference import Trained, load_split
 
 IMAGES, BATCH = 64, 24  # images compared; the first one alone, the others in batches
 TOLERANCE = 1e-4  # relative to the largest logit, or to 1: kernels differ in rounding
@@ -35,7 +35,7 @@ def export_run(
     own data folder is read. Returns also whether the images compared are those of the run.
     """
     check_libraries(to)
-    batches, same_data = part_of(trained, "test", root)
+    batches, same_data = load_split(trained, "test", root)
     batches.batch_size = IMAGES
     images = next(batches.in_order())[0].contiguous()
     form = FORMATS[to]

@@ -74,7 +74,7 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
     expected = target.state_dict()
     fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
-    load_whole(target, fitting, source, "this model; check model.name and dataset.image_size")
+    load_strict(target, fitting, source, "this model; check model.name and dataset.image_size")
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     return WeightReport(source, sha256, len(fitting), missing, unexpected)
@@ -110,7 +110,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {str(name): tensor for name, tensor in found.items()}
 
 
-def load_whole(
+def load_strict(
     model: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "the run's config"
 ) -> None:
     """Load every tensor of a model; only batch norm's counters may be missing, as in old files."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 from spinal_repro.errors import UserError, unknown
 
 T = TypeVar("T")
-CALLED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
@@ -44,9 +44,9 @@ def to_plain(value: Any) -> Any:
 
 
 def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind in CALLED:
+    if kind in TYPE_NAMES:
         fits = type(value) is kind or (kind is float and type(value) is int)
-        return value if fits else _refuse(value, CALLED[kind], where)
+        return value if fits else _refuse(value, TYPE_NAMES[kind], where)
     if kind is Any:
         return value
     if dataclasses.is_dataclass(kind):

@@ -12,7 +12,7 @@ from spinal_repro.results.verdicts import RULES, margin_rule
 
 
 def who(cell: Cell) -> dict[str, Any]:
-    """The values of `WHO`."""
+    """The values of `CELL_COLUMNS`."""
     return {
         "cell": cell.name,
         "dataset": cell.dataset,
@@ -22,7 +22,7 @@ def who(cell: Cell) -> dict[str, Any]:
 
 
 def identify(result: ResultGroup) -> dict[str, Any]:
-    """Collect the values of `WHO`, `PROTOCOL`, `DEVICE`, ``n`` and `MARKS`."""
+    """Collect the values of `CELL_COLUMNS`, `PROTOCOL`, `DEVICE`, ``n`` and `MARKS`."""
     cell, runs = result.cell, result.runs
     return who(cell) | {
         "protocol": result.protocol if runs else None,
@@ -97,7 +97,7 @@ def number(unit: str, sign: str = "") -> Callable[[Any], str]:
     return f"{{:{sign}.{decimals(unit)}f}}".format
 
 
-WHO = (
+CELL_COLUMNS = (
     Column("cell", "Cell", "to train it: spinal-train paper=CELL"),
     Column("dataset", "Data set"),
     Column("backbone", "Backbone"),
@@ -134,7 +134,7 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
         Column("last", "Last", "mean test accuracy after the last epoch", plain),
     )
     return (
-        *WHO,
+        *CELL_COLUMNS,
         Column("published", "Paper", f"the published single value; {what}", plain),
         Column("confidence", "Confidence", "how the published value is known"),
         Column("also", "Also", "further published values, not compared, and the state of the art"),
@@ -163,7 +163,7 @@ GAIN = (
     "over runs: the optimism of selecting on the test set"
 )
 SELECTION = (
-    *WHO,
+    *CELL_COLUMNS,
     PROTOCOL,
     DEVICE,
     Column("n", "n", RUNS),

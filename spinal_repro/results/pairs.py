@@ -10,7 +10,7 @@ from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.record import Record
 from spinal_repro.records.statistics import Paired, mcnemar_test, paired
-from spinal_repro.results.accuracy import DEVICE, MARKS, PROTOCOL, WHO, identify, number
+from spinal_repro.results.accuracy import CELL_COLUMNS, DEVICE, MARKS, PROTOCOL, identify, number
 from spinal_repro.results.outcomes import ResultGroup, Run
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
@@ -155,7 +155,7 @@ VERDICT = (
     "direction and no more"
 )
 COLUMNS = (
-    *WHO,
+    *CELL_COLUMNS,
     Column("counterpart", "FC cell", "the fully connected cell that it is compared with"),
     PROTOCOL,
     DEVICE,

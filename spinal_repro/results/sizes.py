@@ -5,7 +5,7 @@ from typing import Any
 
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records.record import Record
-from spinal_repro.results.accuracy import WHO, who
+from spinal_repro.results.accuracy import CELL_COLUMNS, who
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import CHANGED
@@ -67,7 +67,7 @@ COUNTS = (
     Column("head_activations", "Activations", "hidden units of the head, logits not counted"),
 )
 COLUMNS = (
-    *WHO,
+    *CELL_COLUMNS,
     *COUNTS,
     Column("source", "Counted in", "records of training runs, or the model built for counting"),
 )

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from spinal_repro.errors import UserError
 from spinal_repro.training.engine import Callback, Run
 
-LOOK_EVERY = 1.0  # seconds between reads of the losses; each synchronises with the device
+CHECK_INTERVAL = 1.0  # seconds between reads of the losses; each synchronises with the device
 SHOWN = 8  # images named in a message
 SIGNALS = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1 is SLURM's usual warning
 ADVICE = (
@@ -35,7 +35,7 @@ class NonFiniteCheck(Callback):
 
     def on_step_end(self, run: Run, step: int, losses: Tensor, num_images: int) -> None:
         self._losses = losses
-        if time.monotonic() - self._looked >= LOOK_EVERY:
+        if time.monotonic() - self._looked >= CHECK_INTERVAL:
             self._looked = time.monotonic()
             self._check(run, run.state.epoch + 1)
 

@@ -16,7 +16,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of malloc.h
-LARGEST = 2**31 - 1
+INT_MAX = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
@@ -30,7 +30,7 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library; Windows has no CDLL(None)
         return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: LARGEST}
+    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: INT_MAX}
     return all(mallopt(name, value) == 1 for name, value in settings.items())
 
 

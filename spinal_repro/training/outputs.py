@@ -138,7 +138,7 @@ def write_predictions(folder: Path, last: Evaluation, selected: Evaluation) -> N
     write_atomic(folder / "predictions.npz", buffer.getvalue())
 
 
-def opening(config: Config, folder: Path, setup: Setup) -> list[str]:
+def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     """Lines that are printed before training."""
     counts, sizes, epoch = setup.counts, setup.data["sizes"], setup.run.state.epoch
     device, precision = setup.run.train.device, config.runtime.precision

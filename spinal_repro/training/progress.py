@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from spinal_repro.io import clock, echo
-from spinal_repro.training.callbacks import LOOK_EVERY
+from spinal_repro.training.callbacks import CHECK_INTERVAL
 from spinal_repro.training.engine import Callback, Run
 
 
@@ -72,7 +72,7 @@ class Progress(Callback):
         if self._bar is None:
             return
         self._seen += num_images
-        if time.monotonic() - self._looked >= LOOK_EVERY:
+        if time.monotonic() - self._looked >= CHECK_INTERVAL:
             self._looked = time.monotonic()
             loss = losses.sum().item() / self._seen
             self._bar.set_postfix(loss=f"{loss:.4f}", refresh=False)

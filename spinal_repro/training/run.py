@@ -73,7 +73,7 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
     outputs.write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
-        for line in outputs.opening(config, folder, setup):
+        for line in outputs.header_lines(config, folder, setup):
             progress.say(line)
         write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []

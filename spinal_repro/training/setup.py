@@ -9,7 +9,7 @@ import torch
 
 from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.data.folder import counted
+from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import load_dataset
@@ -52,7 +52,7 @@ def resolved(config: Config) -> Config:
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
     return dataclasses.replace(
         config,
-        dataset=counted(config.dataset, Path(config.data.root)),
+        dataset=with_counts(config.dataset, Path(config.data.root)),
         runtime=config.runtime.on(device.type),
         head=dataclasses.replace(config.head, options=options),
     )
@@ -64,7 +64,7 @@ def check_parts(config: Config) -> None:
     Weights are not loaded: a wrong file or name of weights is found when the run starts. The
     user's own folder of images is read for its classes.
     """
-    dataset, recipe = counted(config.dataset, Path(config.data.root)), config.recipe
+    dataset, recipe = with_counts(config.dataset, Path(config.data.root)), config.recipe
     model = build_blank(dataset, config.model, config.head, config.input_size)
     build_optimizer(recipe, model.parameters())
     LR_RULES.build_entry(recipe.lr_rule)

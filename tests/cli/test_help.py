@@ -6,7 +6,7 @@ import sys
 import hydra
 import pytest
 
-from spinal_repro.cli.help import textual_help
+from spinal_repro.cli.help import string_help
 
 
 def test_hydra_builds_its_parser_where_help_must_be_text(monkeypatch, capsys):
@@ -23,7 +23,7 @@ def test_hydra_builds_its_parser_where_help_must_be_text(monkeypatch, capsys):
     if hydra.__version__.startswith("1.3."):
         with pytest.raises((TypeError, ValueError)):
             start()
-    with textual_help(), pytest.raises(SystemExit) as stop:
+    with string_help(), pytest.raises(SystemExit) as stop:
         start()
     assert stop.value.code == 0 and "Hydra" in capsys.readouterr().out
     assert argparse.ArgumentParser.add_argument is add_as_python_3_14

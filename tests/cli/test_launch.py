@@ -9,7 +9,7 @@ import time
 import pytest
 from omegaconf import OmegaConf
 
-from spinal_repro.cli.launch import OWN, check_jobs, launcher_of
+from spinal_repro.cli.launch import DEFAULT_LAUNCHER, check_jobs, launcher_of
 from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from spinal_repro.records.store import describe, run_folders
@@ -22,7 +22,7 @@ def sweep(call):
     return lambda *words: call("spinal-train", "-m", "runtime.threads=1", *words)
 
 
-@pytest.mark.parametrize("launcher", [OWN, "joblib"])
+@pytest.mark.parametrize("launcher", [DEFAULT_LAUNCHER, "joblib"])
 def test_every_job_is_checked_before_the_first_is_started(sweep, here, launcher):
     """All wrong jobs are named, and none is run."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
@@ -57,7 +57,7 @@ def test_a_launcher_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'spinal-repro\[slurm\]'"):
         launcher_of(["hydra/launcher=submitit_slurm", "seed=0,1"])
-    assert launcher_of(["seed=0"]) == OWN
+    assert launcher_of(["seed=0"]) == DEFAULT_LAUNCHER
 
 
 def test_joblib_runs_every_job_though_one_fails(sweep, here):

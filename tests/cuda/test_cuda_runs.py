@@ -19,7 +19,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import EXIT_FAILED
 from spinal_repro.export import load_safetensors
-from spinal_repro.inference import load_run, part_of
+from spinal_repro.inference import load_run, load_split
 from spinal_repro.io import read_json
 from spinal_repro.records.record import read_record
 from spinal_repro.training.checkpoint import Interrupted
@@ -191,7 +191,7 @@ def test_a_run_is_used_where_there_is_no_gpu(learned, elsewhere):
     said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == 0, errors
     trained = load_run(learned.folder, "cpu")
-    batches, same = part_of(trained, "test")
+    batches, same = load_split(trained, "test")
     assert f'"class": "{int(batches.labels[0])}"' in said
 
     # the same weights on the CPU in fp32: an image at the border between two classes may change

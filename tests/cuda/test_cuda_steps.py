@@ -86,7 +86,7 @@ def no_waiting(batches: int) -> Iterator[Callable[[], None]]:
 def test_no_step_waits_for_the_device(tmp_path, monkeypatch, optimizer):
     """Images come in several portions; steps of the first epoch choose kernels and may wait."""
     monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 3 * 8 * 28**2)
-    monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
+    monkeypatch.setattr(callbacks, "CHECK_INTERVAL", float("inf"))
     momentum = {"sgd": 0.9, "adam": 0.0}[optimizer]
     run = built(
         small(

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.folder import counted
+from spinal_repro.data.folder import with_counts
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 
@@ -130,10 +130,10 @@ def test_images_without_parts_are_split_the_same_way_each_time(tmp_path):
 
 
 def test_classes_and_images_are_counted(root):
-    found = counted(anyones(options={"folder": "own"}), root)
+    found = with_counts(anyones(options={"folder": "own"}), root)
     assert (found.num_classes, found.train_size, found.test_size) == (2, 4, 4)
     assert (found.name, found.title) == ("folder_own", "Images in own")
-    assert counted(config(), root) == config()
+    assert with_counts(config(), root) == config()
 
 
 @pytest.mark.parametrize("what", ["nothing", "one class", "no train"])

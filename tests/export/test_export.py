@@ -19,7 +19,7 @@ from spinal_repro.export import FORMATS, export_run, load_safetensors
 from spinal_repro.export import formats as formats_module
 from spinal_repro.export.card import CARD
 from spinal_repro.export.write import IMAGES, compare
-from spinal_repro.inference import load_run, part_of, predict
+from spinal_repro.inference import load_run, load_split, predict
 from spinal_repro.training.run import run
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -98,7 +98,7 @@ def test_an_export_computes_what_the_model_computes(trained, tmp_path, monkeypat
     assert {path.name for path in out.iterdir()} == {file.name, CARD}
     assert file.stat().st_mode == (out / CARD).stat().st_mode
 
-    images = next(part_of(trained, "test")[0].in_order())[0].contiguous()
+    images = next(load_split(trained, "test")[0].in_order())[0].contiguous()
     written = FORMATS[to].load(file)
     for count in (1, 2, 5, 100):  # any number of images
         with torch.no_grad():

@@ -15,7 +15,7 @@ from spinal_repro.cli.spinal import main
 from spinal_repro.config.compose import compose
 from spinal_repro.data import sources
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
-from spinal_repro.inference import load_run, part_of
+from spinal_repro.inference import load_run, load_split
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
 from spinal_repro.search import Study, load_space
@@ -103,7 +103,7 @@ def test_a_run_without_test_trains_as_one_with_it(tmp_path):
     assert plain.record.history == blind.record.history
     assert plain.record.selection.accuracy == blind.record.selection.accuracy
     with pytest.raises(UserError, match=r"data.test=false"):
-        part_of(load_run(blind.folder, "cpu"), "test")
+        load_split(load_run(blind.folder, "cpu"), "test")
     with pytest.raises(UserError, match="protocol=heldout"):
         compose([*overrides, "data.test=false", "protocol=paper"])
 

@@ -44,7 +44,7 @@ def patched(monkeypatch):
     """Fake tensors cannot be pinned; each batch is made by itself, so that it can be watched."""
     monkeypatch.setattr(Batches, "_pinned", lambda self, tensor: tensor)
     monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 1)
-    monkeypatch.setattr(callbacks, "LOOK_EVERY", float("inf"))
+    monkeypatch.setattr(callbacks, "CHECK_INTERVAL", float("inf"))
     monkeypatch.setitem(BACKBONES._items, "everything", Everything)
 
 
@@ -223,7 +223,7 @@ def test_an_epoch_does_not_wait_for_the_device(tmp_path, overrides):
 
 
 def test_a_callback_that_reads_losses_is_found(monkeypatch, tmp_path):
-    monkeypatch.setattr(callbacks, "LOOK_EVERY", 0.0)
+    monkeypatch.setattr(callbacks, "CHECK_INTERVAL", 0.0)
     with fake():
         run = run_on("meta")
         with pytest.raises(DataDependentOutputException):
