@@ -13,7 +13,6 @@ import pytest
 import yaml
 from helpers.composing import composed
 from helpers.fakes import fc_and_spinal, findings, result
-from spinal_repro.training.check import check_parts
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import csv_text, printable, read_yaml, write_json
@@ -25,6 +24,7 @@ from spinal_repro.results.figures import Drawn
 from spinal_repro.results.pages import files
 from spinal_repro.results.report import render as render_page
 from spinal_repro.results.rules import Judgement
+from spinal_repro.training.setup import check_parts
 
 
 def test_yaml_makes_no_objects(tmp_path):

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 from helpers.composing import composed
-from spinal_repro.training.check import check_parts
 
 from spinal_repro.config.compose import GROUPS, choices, compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
+from spinal_repro.training.setup import check_parts
 
 CHOICES = {group: choices(group) for group in GROUPS}
 
