@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUSY = 69  # another process trains this run
-EXIT_INTERRUPTED = 75  # stopped by a signal or a deadline; the same command continues
+EXIT_INTERRUPTED = 75  # stopped by a signal or a deadline; the same command resumes
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")  # a name that can be part of a path
 
 

@@ -53,7 +53,7 @@ WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=held
     option("--out", type=new_file, help=f"archive (default: {ARCHIVE} in the runs folder)"),
 )
 def run_cells(given: argparse.Namespace) -> None:
-    """Train cells until the time is up; the same command continues.
+    """Train cells until the time is up; the same command resumes.
 
     Trains one run after another, all heads with one seed before the next seed; runs that are
     expected to finish come first. At the deadline the run in progress is saved. Records and a

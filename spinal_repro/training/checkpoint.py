@@ -18,7 +18,7 @@ LAST = "last.pt"
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was stopped; the same command continues from its checkpoint."""
+    """The run was stopped; the same command resumes from its checkpoint."""
 
 
 class Checkpoint(Callback):

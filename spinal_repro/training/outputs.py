@@ -162,7 +162,7 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
             f"emulates them, more slowly than fp32"
         )
     if epoch:
-        lines.append(f"continuing after epoch {epoch} from {folder}")
+        lines.append(f"resuming after epoch {epoch} from {folder}")
     return lines
 
 

@@ -88,7 +88,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_pat
     assert describe(folder)["state"] == "interrupted" and (folder / "last.pt").is_file()
 
     ended(start(tmp_path, *command), 0)
-    assert "continuing after epoch" in (folder / "log.txt").read_text()
+    assert "resuming after epoch" in (folder / "log.txt").read_text()
     record = read_record(folder / "record.json")
     alone = run(compose([*settings, "runtime.progress=none", f"runs={tmp_path}/alone"])).record
     for part in ("identity", "history", "selection", "test"):

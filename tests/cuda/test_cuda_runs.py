@@ -162,7 +162,7 @@ def test_killed_and_continued_is_the_same_to_the_bit(processes, whole):
     assert (config.run_dir / "last.pt").is_file()
     assert not (config.run_dir / "record.json").exists()
     continued = run(config)
-    assert "continuing after epoch 2" in (continued.folder / "log.txt").read_text()
+    assert "resuming after epoch 2" in (continued.folder / "log.txt").read_text()
     same_bits(continued, whole)
 
 
@@ -180,7 +180,7 @@ def test_stopped_in_an_epoch_and_continued(
         run(config)
     torch.manual_seed(12345)  # a new process starts with another random state
     continued = run(config)
-    assert f"continuing after epoch {saved}" in (config.run_dir / "log.txt").read_text()
+    assert f"resuming after epoch {saved}" in (config.run_dir / "log.txt").read_text()
     assert [entry["epoch"] for entry in continued.record.history] == [1, 2, 3, 4]
     if deterministic:
         same_bits(continued, whole)

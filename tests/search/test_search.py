@@ -127,7 +127,7 @@ def test_a_lost_trial_continues(tmp_path, space, monkeypatch):
     assert study.counts == {"complete": 2}
     logs = [(folder / "log.txt").read_text() for folder in run_folders(tmp_path / "study")]
     assert len(logs) == 2  # the same folder, from its checkpoint
-    assert sum("continuing after epoch 1" in log for log in logs) == 1
+    assert sum("resuming after epoch 1" in log for log in logs) == 1
 
 
 def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space, monkeypatch):

@@ -34,7 +34,7 @@ def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, kind):
     interrupted(config, StopAt(step=2))  # of epoch 2
     parts = run(config)
     assert results(parts.folder) == results(whole.folder)
-    assert "continuing after epoch 1" in (parts.folder / "log.txt").read_text()
+    assert "resuming after epoch 1" in (parts.folder / "log.txt").read_text()
 
 
 def test_the_list_of_runs_has_every_rule_augmentation_and_head():

@@ -110,7 +110,7 @@ def test_a_disk_that_fills_while_training(tmp_path, monkeypatch, small_disk):
     assert not list(config.run_dir.glob(".*.partial"))
     filler.unlink()
     parts = run(config)
-    assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
+    assert "resuming after epoch 1" in (config.run_dir / "log.txt").read_text()
     assert results(parts.folder) == results(run(small(tmp_path / "whole")).folder)
 
 
@@ -160,7 +160,7 @@ OUT_OF_MEMORY = (  # as PyTorch says it
 
 
 def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, capsys):
-    """In the second epoch; with memory again, the same command continues."""
+    """In the second epoch; with memory again, the same command resumes."""
     forward, calls = Classifier.forward, itertools.count()
 
     def fails(self, images):
@@ -178,4 +178,4 @@ def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, ca
     status = read_json(config.run_dir / "status.json")
     assert status["state"] == "failed" and "traceback" not in status
     assert len(run(config).record.history) == 3
-    assert "continuing after epoch 1" in (config.run_dir / "log.txt").read_text()
+    assert "resuming after epoch 1" in (config.run_dir / "log.txt").read_text()
