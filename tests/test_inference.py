@@ -104,7 +104,7 @@ def test_other_images_are_not_passed_off_as_those_of_the_run(
     shutil.copytree(photographs, here / "colours")
     Image.new("RGB", (30, 30), "white").save("colours/red/0.png")
     ended = call(f"spinal eval {trained_folder} --root colours")
-    assert "not the images of the run" in ended.err
+    assert "differ from those of the run" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ spinal-train head=spinal head.splits=640
 1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
 
 spinal-train model.pretrained=nope.pth
-1 weights file nope.pth not found, neither here nor in the data folder data (data.root,
+1 weights file nope.pth not found in the current folder or in the data folder data (data.root,
 SPINAL_DATA)
 
 spinal-train dataset=mnist
@@ -66,7 +66,7 @@ spinal predict nowhere a.jpg
 2 there is no file or folder a.jpg
 
 spinal records add nowhere
-2 nowhere is not a valid record: nowhere cannot be read: No such file or directory
+2 nowhere cannot be read: No such file or directory
 """
 MESSAGES = [block.strip().split("\n", 1) for block in TABLE.split("\n\n")]
 

@@ -44,7 +44,7 @@ def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
         return rule
     if not test:
         return f"{rule}; test not used"
-    read = "test accuracy recorded each epoch, not used"
+    read = "test watched each epoch, deciding nothing"
     return f"{rule}; {read if protocol.watch_test else 'test read once, after training'}"
 
 

@@ -47,7 +47,7 @@ def test_jobs_are_the_product_of_the_choices_and_a_later_override_wins():
         (["head=spinal", "head.layers=-1"], "head"),
         (["recipe.lr_rule={name: none}"], "recipe.lr_rule"),
         (["head=glob(*)"], "head=A,B,C"),
-        (["seed=range(0)"], "no runs"),
+        (["seed=range(0)"], "no jobs"),
     ):
         with pytest.raises(UserError, match=named):
             check_jobs(wrong)

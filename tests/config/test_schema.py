@@ -93,7 +93,7 @@ def test_round_trip_through_plain_containers_json_and_yaml(overrides):
     "settings, reasons",
     [
         ({"recipe.epochs": 20}, []),
-        ({"recipe.epochs": 7, "data.limit": 9}, ["7 of 8 epochs", "at most 9 images a split"]),
+        ({"recipe.epochs": 7, "data.limit": 9}, ["7 of 8 epochs", "at most 9 images per split"]),
         ({"recipe.epochs": 1, "recipe.published_epochs": None}, []),
     ],
 )

@@ -50,7 +50,7 @@ def test_unknown_options_are_refused(tmp_path, name):
 def test_wrong_number_of_images(tmp_path, part, found):
     config, _ = written(tmp_path, "kmnist")
     config = dataclasses.replace(config, **{f"{part}_size": found + 1})
-    message = rf"\({part}\) has {found} images where.*pass dataset\.{part}_size={found}"
+    message = rf"\({part}\) has {found} images, expected.*set dataset\.{part}_size={found}"
     with pytest.raises(UserError, match=message):
         load_dataset(config, tmp_path)
 

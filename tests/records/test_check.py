@@ -78,6 +78,6 @@ def test_records_of_the_regression_have_every_seed():
     whole = regression_record()
     assert check_regression(parse_record(whole)) == []
     short = {**whole, "runs": whole["runs"][:-1]}
-    assert "seeds 0 to 3 of spinal, product" in check_regression(parse_record(short))[0]
+    assert "seeds of 0 to 3 for spinal, product" in check_regression(parse_record(short))[0]
     longer = {**whole, "settings": {**whole["settings"], "epochs": 300}}
-    assert check_regression(parse_record(longer)) == ["runs has none of 300 epochs"]
+    assert check_regression(parse_record(longer)) == ["runs has no entry at epoch 300"]

@@ -68,7 +68,7 @@ def test_one_run_has_the_interval_of_its_test_set_alone():
     "changes, sentence, verdict",
     [
         ({"epochs": 3}, "3 of 8 epochs", REDUCED),
-        ({"data": {"limit": 100}}, "at most 100 images a split", REDUCED),
+        ({"data": {"limit": 100}}, "at most 100 images per split", REDUCED),
         ({"epochs": 9}, "9 epochs instead of 8", CHANGED),
         ({"dataset": {"name": "kmnist"}}, "dataset kmnist instead of mnist", CHANGED),
         ({"recipe": {"lr": 0.02}}, "recipe.lr 0.02 instead of 0.01", CHANGED),

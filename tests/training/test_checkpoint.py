@@ -143,7 +143,7 @@ def test_a_checkpoint_that_does_not_load_is_one_message(tmp_path, damage):
     if damage == "code":
         torch.save({"model": Code(tmp_path / "has run")}, path)
     before = path.read_bytes()
-    with pytest.raises(UserError, match=r"last\.pt does not load \(.*; delete it"):
+    with pytest.raises(UserError, match=r"last\.pt cannot be loaded \(.*; delete it"):
         run(config)
     assert path.read_bytes() == before and not (tmp_path / "has run").exists()
     path.unlink()
