@@ -22,7 +22,6 @@ from spinal_repro.export.write import IMAGES, compare
 from spinal_repro.inference import load_run, load_split, predict
 from spinal_repro.training.run import run
 
-pytestmark = pytest.mark.xdist_group("export")
 COMMON = ["runtime.progress=none", "runtime.device=cpu", "recipe.epochs=1", "head=spinal"]
 CLASSES = ("<script>", "a|b", "`x` *y*")
 

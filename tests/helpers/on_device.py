@@ -25,7 +25,6 @@ DEVICE = torch.device(os.environ.get("SPINAL_TEST_DEVICE", "cuda"))
 MISSING = DEVICE.type == "cuda" and not torch.cuda.is_available()
 MARKS = [
     pytest.mark.cuda,
-    pytest.mark.xdist_group("cuda"),
     pytest.mark.skipif(MISSING, reason="no CUDA device (SPINAL_TEST_DEVICE=cpu rehearses)"),
 ]
 cuda_only = pytest.mark.skipif(DEVICE.type != "cuda", reason="tests CUDA itself")

@@ -20,7 +20,6 @@ from spinal_repro.models.heads import HEADS
 from spinal_repro.paper.cells import Cell, curve, load_cells, read_cells, tables
 from spinal_repro.training.optim import LR_RULES
 
-pytestmark = pytest.mark.xdist_group("paper")  # every cell is composed once
 CELLS = {cell.name: cell for cell in load_cells()}
 
 

@@ -24,7 +24,6 @@ from spinal_repro.training import run as run_module
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 
-pytestmark = pytest.mark.xdist_group("search")
 FIXED = [
     "head=spinal", "model=flatten", "recipe=cnn", "recipe.epochs=1", "data.limit=40",
     "runtime.device=cpu", "runtime.progress=none",

@@ -19,8 +19,6 @@ from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 from spinal_repro.training.tracking import Tracking, load_trackers
 
-pytestmark = pytest.mark.xdist_group("trackers")  # heavy imports, once
-
 
 def small(runs: Path, *overrides: str) -> Config:
     return composed(
