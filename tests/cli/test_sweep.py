@@ -69,7 +69,7 @@ def test_a_job_that_fails_is_run_again_by_the_same_command(tmp_path):
     written = done.stat().st_mtime_ns
 
     (tmp_path / "raise0").unlink()
-    assert "1 of 2 runs to do" in ended(start(tmp_path, *command), 0)
+    assert "1 of 2 runs left" in ended(start(tmp_path, *command), 0)
     assert len(list((tmp_path / "runs").rglob("record.json"))) == 2
     assert done.stat().st_mtime_ns == written
 
