@@ -28,6 +28,9 @@ spinal-train head=spinal head.widht=8
 spinal-train head.width=8
 2 head.width belongs to head=arch2, progressive or spinal, which is not chosen
 
+spinal-train --explain -m seed=0,1
+2 --explain shows one configuration; leave out -m
+
 spinal-train recipe.epochs=-1
 2 recipe.epochs must be above 0, got -1
 

@@ -54,6 +54,8 @@ def _main(arguments: Sequence[str]) -> int:
         arguments = expand([a for a in arguments if a != "--explain"], sweeping)
         folders = extra_dirs(arguments)
         check_overrides(arguments)
+        if explaining and sweeping:
+            raise UserError("--explain shows one configuration; leave out -m")
         if explaining:
             print(explain(override_words(arguments), folders))
             return 0
