@@ -120,7 +120,8 @@ def print_plan(given: argparse.Namespace) -> None:
     timings: Timings = {}
     for cell in cells:
         if (why := cell.refusal()) is not None:
-            seeds = f"spinal regression --seeds {given.seeds} trains {cell.table}/*"
+            layers = (cell.regression or {}).get("layers", "distinct")
+            seeds = f"spinal regression --seeds {given.seeds} --layers {layers} trains these cells"
             refused.append(seeds if cell.regression else why)
             continue
         protocol = str(given.protocol or cell.protocol)
