@@ -120,8 +120,7 @@ def print_plan(given: argparse.Namespace) -> None:
     timings: Timings = {}
     for cell in cells:
         if (why := cell.refusal()) is not None:
-            layers = (cell.regression or {}).get("layers", "distinct")
-            seeds = f"spinal regression --seeds {given.seeds} --layers {layers} trains these cells"
+            seeds = f"spinal regression --seeds {given.seeds}, and again with --layers reused"
             refused.append(seeds if cell.regression else why)
             continue
         protocol = str(given.protocol or cell.protocol)
