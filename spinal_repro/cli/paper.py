@@ -120,7 +120,7 @@ def print_plan(given: argparse.Namespace) -> None:
     timings: Timings = {}
     for cell in cells:
         if (why := cell.refusal()) is not None:
-            seeds = f"spinal regression --seeds {given.seeds} trains {cell.table}/*"
+            seeds = f"spinal regression --seeds {given.seeds}, and again with --layers reused"
             refused.append(seeds if cell.regression else why)
             continue
         protocol = str(given.protocol or cell.protocol)

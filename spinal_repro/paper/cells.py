@@ -62,7 +62,7 @@ class Cell:
     head_kind: str = "other"  # fc, spinal or other
     assumptions: tuple[str, ...] = ()  # made where the original is unclear
     compose: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
-    regression: dict[str, Any] | None = field(default=None, compare=False)  # net, function, epochs
+    regression: dict[str, Any] | None = field(default=None, compare=False)  # net, function, ...
     not_runnable: str | None = None  # the reason
     counterpart: str | None = None  # the FC cell on the same data, backbone and recipe
     variant_of: str | None = None  # the cell of which this is a variant, e.g. as committed
@@ -87,8 +87,9 @@ class Cell:
         if self.best_of:
             return f"{self.name} is the best of other cells; run {', '.join(self.best_of)}"
         if self.regression:
-            epochs = self.regression["epochs"]
-            return f"{self.name} is trained by another command: spinal regression --epochs {epochs}"
+            given = [key for key in ("epochs", "layers") if key in self.regression]
+            words = " ".join(f"--{key} {self.regression[key]}" for key in given)
+            return f"{self.name} is trained by another command: spinal regression {words}"
         return None
 
 

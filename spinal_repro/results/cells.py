@@ -10,8 +10,6 @@ from spinal_repro.records.compare import BUDGET, CELLS, EPOCHS, Difference, diff
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
-REGRESSION_SETTINGS = {"target": "column", "layers": "distinct"}  # of cells that name no others
-
 
 def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[ResultGroup]:
     """Group records by cell and settings; records that name no cell are omitted.
@@ -67,9 +65,12 @@ def _run(cell: Cell, record: Record) -> Run:
 
 
 def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
-    """Select the runs of a regression record for a cell, at its number of epochs or below."""
+    """Select the runs of a regression record for a cell, at its number of epochs or below.
+
+    The normal net has no Spinal layers: its runs count whichever layers the record has (Q2).
+    """
     wanted = cell.regression
-    if wanted is None:
+    if wanted is None or wanted.get("layers") not in (None, record.settings.layers):
         return []
     rows = [
         run
@@ -81,10 +82,9 @@ def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     found = []
     if epochs < wanted["epochs"]:
         found.append(Difference.of(EPOCHS, epochs, wanted["epochs"], BUDGET))
-    for key, default in REGRESSION_SETTINGS.items():
-        ours, theirs = getattr(record.settings, key), wanted.get(key, default)
-        if ours != theirs:
-            found.append(Difference.of(key, ours, theirs))
+    target = wanted.get("target", "column")
+    if record.settings.target != target:
+        found.append(Difference.of("target", record.settings.target, target))
     return [
         Run(
             record=record,

@@ -54,26 +54,17 @@ def _milli(value: float) -> str:
     return f"{value / UNIT:.3f}" if value < 100 * UNIT else f"{value / UNIT:.0f}"
 
 
-METRIC = (
-    "the published metric measured: minimum over the epochs so far of the MSE of the last "
-    "mini-batch (40 training samples) of an epoch; median over seeds"
-)
-FRESH = "MSE on 1000 fresh samples, noise included (0.2^2/12 = 3.333 at best); median"
-VARIANCE = (
-    "variance of the fresh target, the MSE of its mean; median. Errors and variances are in "
-    "units of 1e-3"
-)
 COLUMNS = (
     Column("function", "Function"),
     Column("epochs", "Epochs"),
     Column("net", "Net", "normal is 8-200-100-1, spinal six layers of 50; both LeakyReLU"),
-    Column("published", "Table I", "published minimum of the last batch's MSE", _milli),
-    Column("metric_median", "Metric", METRIC, _milli),
+    Column("published", "Table I", "published lowest last-batch MSE; all errors in 1e-3", _milli),
+    Column("metric_median", "Metric", "lowest last-batch MSE so far, median over seeds", _milli),
     Column("metric_q1", "Q1", "lower quartile of Metric over seeds", _milli),
     Column("metric_q3", "Q3", "upper quartile of Metric over seeds", _milli),
     Column("lower", "Lower", "seeds in which Metric is lower than the other net's"),
     Column("seeds", "Seeds", "number of seeds; samples and their order are the same for both nets"),
     Column("train_mse", "Train", "MSE on all 1000 training samples at that epoch; median", _milli),
-    Column("fresh_mse", "Fresh", FRESH, _milli),
-    Column("fresh_variance", "Variance", VARIANCE, _milli),
+    Column("fresh_mse", "Fresh", "MSE on 1000 new samples; median, 3.333 at best (noise)", _milli),
+    Column("fresh_variance", "Variance", "variance of their targets, in 1e-3; median", _milli),
 )

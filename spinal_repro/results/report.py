@@ -95,7 +95,8 @@ def _progress(index: ResultsIndex) -> str:
         # cells of the regression differ in the epoch that is looked at, not in the training
         net = result.cell.regression or {}
         for run in result.runs:
-            trainings.add((run.identity, run.seed, net.get("net"), net.get("function")))
+            trained = run.identity or id(run.record)
+            trainings.add((trained, run.seed, net.get("net"), net.get("function")))
     more = f" and {len(other)} more with a reduced budget or a changed recipe" if other else ""
     return (
         f"Of {len(index.cells)} published cells {len(full)} were run as published{more}, in "

@@ -42,7 +42,7 @@ def test_cells_that_cannot_be_run_are_left_out_of_a_pattern_and_named(capsys):
         ("-m paper=regression/*", "spinal regression"),
         ("paper=mnist/vgg_spinal", "'mnist/vgg5_spinal'"),
         ("paper=mnist", "-m 'paper=mnist/"),
-        ("paper=regression/sum_spinal_100", "spinal regression --epochs 100"),
+        ("paper=regression/sum_spinal_100_reused", "--epochs 100 --layers reused"),
         ("paper=others/mura_vgg16_fc", "MURA"),
         ("paper=summary/mnist", "mnist/vgg5_spinal"),
         ("paper=mnist/cnn_spinal8 paper.published=1", "'paper.published'"),

@@ -1,11 +1,14 @@
 """The stacked regression nets are the nets of Table I, trained one by one."""
 
+import csv
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 from torch.nn import functional
 
+from spinal_repro.config.compose import config_dir
+from spinal_repro.paper.cells import load_cells
 from spinal_repro.paper.regression import (
     FUNCTIONS,
     NETS,
@@ -125,6 +128,21 @@ def test_spinal_wins_six_of_eight_in_table_one():
     cells = {key[1:] for key in table}
     assert len(table) == 16 and {function for function, _ in cells} == set(FUNCTIONS)
     assert sum(table["spinal", *cell] < table["normal", *cell] for cell in cells) == 6
+
+
+def test_each_number_of_the_spinal_net_has_a_cell_for_both_readings_of_its_layers():
+    """Q2; the normal net has one cell for each number."""
+    cells = {cell.name: cell for cell in load_cells("regression")}
+    with (config_dir() / "paper/published.csv").open(newline="") as file:
+        numbers = {row["cell"] for row in csv.DictReader(file)} & set(cells)
+    spinal = {name for name in numbers if "_spinal_" in name}
+    assert len(spinal) == 8 and set(cells) == numbers | {f"{name}_reused" for name in spinal}
+    for name in spinal:
+        distinct, reused = cells[name], cells[f"{name}_reused"]
+        assert reused.variant_of == name and reused.published == distinct.published
+        assert reused.counterpart == distinct.counterpart == name.replace("_spinal_", "_normal_")
+        assert distinct.regression["layers"] == "distinct"
+        assert reused.regression == distinct.regression | {"layers": "reused"}
 
 
 def test_command_writes_table_and_every_seed(call, here, monkeypatch):

@@ -162,13 +162,13 @@ def test_a_published_validation_accuracy_is_compared_with_ours():
     assert (result.reported_metric, result.values) == ("best validation", [99.25])
 
 
-def toy(net: str, function: str, epochs: int) -> Cell:
+def toy(net: str, function: str, epochs: int, **layers: str) -> Cell:
     published = Published("min MSE", 2.5, "1e-3", "unknown", epochs, "Table I", "quoted")
     return cell(
-        f"regression/{function}_{net}_{epochs}",
+        "_".join([f"regression/{function}_{net}_{epochs}", *layers.values()]),
         config=None,
         published=(published,),
-        regression={"net": net, "function": function, "epochs": epochs},
+        regression={"net": net, "function": function, "epochs": epochs} | layers,
     )
 
 
@@ -177,6 +177,16 @@ def test_regression_records_are_matched_by_net_function_and_epochs():
     early, late, none = grouped(cells, [regression_record()])
     assert early.values == [1.0, 2.0, 3.0, 4.0] and late.values == [0.5, 1.0, 1.5, 2.0]
     assert none.runs == () and early.differences == () and early.interval is not None
+
+
+def test_records_of_reused_layers_belong_to_other_cells_but_for_the_normal_net():
+    """Q2; a seed of the normal net counts once."""
+    nets = [("normal", {}), *(("spinal", {"layers": name}) for name in ("distinct", "reused"))]
+    records = [regression_record(2, layers="distinct"), regression_record(3, layers="reused")]
+    results = grouped([toy(net, "sum", 200, **layers) for net, layers in nets], records)
+    assert [(r.n, r.differences, len({id(run.record) for run in r.runs})) for r in results] == [
+        (3, (), 2), (2, (), 1), (3, (), 1),
+    ]  # fmt: skip
 
 
 def test_short_and_changed_regressions_differ():

@@ -7,8 +7,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from helpers.made_records import regression_record
 
 from spinal_repro.paper.cells import load_cells, table_titles
+from spinal_repro.paper.regression import LAYERS, TARGETS
+from spinal_repro.records.record import parse_record
 from spinal_repro.records.store import read_records
 from spinal_repro.results.cells import group_records_by_cell
 from spinal_repro.results.claims import Claim, judge
@@ -42,6 +45,15 @@ def test_the_page_has_runs_and_what_was_not_run(page):
     commits = {record["git"]["commit"][:10] for record in records}
     assert sum(page.count(commit) for commit in commits) == len(records) >= 15
     assert "not run" in page and "98.45" in page and "spinal-train paper=mnist/cnn_fc" in page
+
+
+def test_each_training_counts_once():
+    """Two readings of three Spinal nets, with either target; the normal ones are the same (Q2)."""
+    settings = [{"target": t, "layers": name} for t in TARGETS for name in LAYERS]
+    records = [parse_record(regression_record(3, **given)) for given in settings]
+    results = group_records_by_cell(load_cells("regression/sum_*"), records)
+    known = index_results(results, {}, {"regression": "Table I"})
+    assert f"in {2 * (3 + 3 + 3)} trainings" in render(known, [], [])
 
 
 def test_each_section_has_its_own_introduction(page):

@@ -62,7 +62,7 @@ def test_of_errors_the_lower_one_is_better():
     fc, spinal = fc_and_spinal(**error)
     known = findings([fc, spinal], [result(fc, [2.0, 2.1, 2.2]), result(spinal, [1.0, 1.1, 1.3])])
     assert decide("mean_above", known, cells=["mnist/sp"]).verdict == "supported"
-    found = decide("wins_of", known, cells=["mnist/sp"], wins=1)
+    found = decide("wins_of", known, readings={"one": ["mnist/sp"]}, wins=1)
     assert found.verdict == "supported" and "better 1, worse 0" in found.evidence
 
 
@@ -81,15 +81,21 @@ def test_all_cells_some_of_them_or_most():
     cells = [cell(f"mnist/sp{i}", counterpart="mnist/fc") for i in range(4)]
     lost = [result(c, [97.0, 97.1, 97.05, 97.1]) for c in cells[:2]]
     won = [result(FC, LOW), result(cells[2], HIGH)]
+    every, one, other = ["mnist/sp*"], {"one": ["mnist/sp2"]}, {"other": ["mnist/sp0"]}
     for runs, rule, options, verdict in (
-        (won, "mean_above", {}, "inconclusive"),  # the others were not run
-        (won + lost, "mean_above", {}, "contradicted"),
-        (won + lost, "wins_of", {"wins": 2}, "inconclusive"),
-        (won + lost, "wins_of", {"wins": 3}, "contradicted"),
-        (won + lost, "most_above", {}, "contradicted"),
+        (won, "mean_above", {"cells": every}, "inconclusive"),  # the others were not run
+        (won + lost, "mean_above", {"cells": every}, "contradicted"),
+        (won + lost, "most_above", {"cells": every}, "contradicted"),
+        (won + lost, "wins_of", {"wins": 2, "readings": {"one": every}}, "inconclusive"),
+        (won + lost, "wins_of", {"wins": 3, "readings": {"one": every}}, "contradicted"),
+        (won + lost, "wins_of", {"wins": 1, "readings": one}, "supported"),
+        (won + lost, "wins_of", {"wins": 1, "readings": other}, "contradicted"),
+        (won + lost, "wins_of", {"wins": 1, "readings": one | other}, "inconclusive"),
     ):
-        found = decide(rule, findings([FC, *cells], runs), cells=["mnist/sp*"], **options)
+        found = decide(rule, findings([FC, *cells], runs), **options)
         assert found.verdict == verdict, (rule, options, found.evidence)
+        disagree = options.get("readings") == one | other
+        assert ("depends on the reading" in found.evidence) == disagree
 
 
 def test_the_same_is_shown_and_not_assumed():

@@ -69,8 +69,24 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
 
 
 @RULES.register("wins_of")
-def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement:
-    """At least so many of the cells are better than their counterparts.
+def wins_of(findings: ResultsIndex, *, readings: dict[str, list[str]], wins: int) -> Judgement:
+    """At least so many of the cells are better than their counterparts (as `wins_among`).
+
+    The verdict is that of every reading of the original, or inconclusive where they differ.
+
+    Args:
+        readings: The cells of each reading, by its name.
+    """
+    parts = [wins_among(findings, cells, wins) for cells in readings.values()]
+    each = zip(readings, parts, strict=True)
+    evidence = "; ".join(f"{name}: {part.verdict}, {part.evidence}" for name, part in each)
+    if len({part.verdict for part in parts}) > 1:
+        evidence += "; the answer depends on the reading"
+    return together(combine(parts, Verdict.INCONCLUSIVE), evidence, parts)
+
+
+def wins_among(findings: ResultsIndex, cells: list[str], wins: int) -> Judgement:
+    """Judge whether at least so many cells are better than their counterparts.
 
     Supported if the intervals of so many paired differences are above 0, contradicted if too many
     are below.
@@ -90,16 +106,16 @@ def wins_of(findings: ResultsIndex, *, cells: list[str], wins: int) -> Judgement
     )
     if lost:
         each = zip(compared, parts, strict=True)
-        worse = [cell.title for cell, part in each if part.verdict == Verdict.CONTRADICTED]
+        worse = [cell.name for cell, part in each if part.verdict == Verdict.CONTRADICTED]
         evidence += f"; worse: {', '.join(worse)}"
     return together(verdict, evidence, parts)
 
 
 @RULES.register("most_above")
 def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
-    """More than half of the cells are better than their counterparts (as `wins_of`)."""
+    """More than half of the cells are better than their counterparts (as `wins_among`)."""
     found = findings.with_counterpart(cells)
-    return wins_of(findings, cells=[cell.name for cell in found], wins=len(found) // 2 + 1)
+    return wins_among(findings, [cell.name for cell in found], len(found) // 2 + 1)
 
 
 @RULES.register("above_reference")
