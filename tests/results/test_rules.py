@@ -65,6 +65,12 @@ def test_of_errors_the_lower_one_is_better():
     assert decide("mean_above", known, cells=["mnist/sp"]).verdict == "supported"
     found = decide("wins_of", known, cells=["mnist/sp"], wins=1)
     assert found.verdict == "supported" and "better 1, worse 0" in found.evidence
+    runs = [result(fc, [2.0, 2.1, 2.2]), result(spinal, [2.2, 2.3, 2.41])]
+    known = findings([fc, spinal], runs, {"mnist/fc": {}, "mnist/sp": {"head_parameters": 90}})
+    options = {"cells": ["mnist/sp"], "quantity": "head_parameters"}
+    for worse_by, verdict in ((0.0, "contradicted"), (0.3, "supported")):
+        found = decide("fraction_of_networks_cheaper", known, worse_by=worse_by, **options)
+        assert found.verdict == verdict
 
 
 def test_not_run_and_cannot_be_run():
@@ -279,7 +285,7 @@ def test_sizes_are_stated_with_their_median_and_those_left_out_apart():
     kept, left = found.evidence.split("left out")
     assert "A 20.00 to 40.00 and 0;" in kept and "B 5.00 and" in kept
     assert "C -100.00 to -50.00" in kept and "C -200.00" in left
-    assert "median of the architectures 5.00 (-75.00 to 30.00) and 0.00" in kept
+    assert "median of the architectures 5.00 (-75.00 to 30.00) and 0 (0)" in kept
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,7 @@ from statistics import median
 
 from spinal_repro.errors import unknown
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules.common import (
-    RULES,
-    Judgement,
-    Verdict,
-    compare,
-    together,
-)
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, compare, together
 
 Groups = dict[str, dict[str, str]]  # by backbone: counterparts by cell
 QUANTITIES = {
@@ -95,10 +89,8 @@ def _architectures(
 
 def _saved(findings: ResultsIndex, others: Mapping[str, str], quantity: str) -> list[float]:
     """Percent that each distinct network saves."""
-    pairs = dict.fromkeys(
-        _counts(findings, other, name, quantity) for name, other in others.items()
-    )
-    return [100 * (1 - pair[1] / pair[0]) for pair in pairs if pair]
+    found = {_counts(findings, other, name, quantity): None for name, other in others.items()}
+    return [100 * (1 - pair[1] / pair[0]) for pair in found if pair and pair[0]]
 
 
 def _most(found: Sequence[Verdict], wins: int | None = None) -> Verdict:
@@ -128,7 +120,7 @@ def _sizes(findings: ResultsIndex, kept: Groups, apart: Groups, quantity: str) -
     for kind in kinds:
         saved = [_saved(findings, others, kind) for others in kept.values()]
         each = [median(values) for values in saved if values]
-        middle.append(f"{median(each):,.2f} ({_range(each)})" if each else "not counted")
+        middle.append(f"{_range(each and [median(each)])} ({_range(each)})")
     left = f"; left out for an assumption: {'; '.join(lines[len(kept) :])}" if apart else ""
     return (
         f"% of {of} saved in the head{' and in the whole network' * (len(kinds) > 1)}: "
@@ -178,7 +170,7 @@ def fraction_of_networks_cheaper(
                 parts += compared
     few = f"at least {at_least:g} % fewer" if at_least else "fewer"
     evidence = f"{found.count(Verdict.SUPPORTED)} of {len(kept)} architectures have {few} "
-    evidence += QUANTITIES[quantity]
+    evidence += QUANTITIES[quantity] + " in every network" * every
     if worse_by is not None:
         lower = f"an error less than {worse_by:g} higher" if worse_by else "a lower error"
         evidence += f" and {lower}; verdicts on the error, by cells: {'; '.join(said)}"
