@@ -61,6 +61,7 @@ class Cell:
     published: tuple[Published, ...]  # the first one is the one to compare with
     head_kind: str = "other"  # fc, spinal or other
     assumptions: tuple[str, ...] = ()  # made where the original is unclear
+    assumes: tuple[str, ...] = ()  # names in tables.yaml of those that have one
     compose: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
     regression: dict[str, Any] | None = field(default=None, compare=False)  # net, function, ...
     not_runnable: str | None = None  # the reason
@@ -172,6 +173,7 @@ def _cell(name: str, node: dict[str, Any], common: Mapping[str, Any], numbers: N
         given["head_kind"] = HEAD_KINDS.get(heads[0], "other")
         given["compose"] = functools.partial(_compose, name)
     sentences, texts = common["sentences"], given.get("assumptions", ())
+    given["assumes"] = tuple(text for text in texts if text in sentences)
     given["assumptions"] = tuple(sentences.get(text, text) for text in texts)
     if why := given.get("not_runnable"):
         given["not_runnable"] = sentences.get(why, why)

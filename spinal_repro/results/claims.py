@@ -21,6 +21,7 @@ HEADINGS = {
     Verdict.SUPPORTED: "What holds",
     Verdict.CONTRADICTED: "What does not hold",
     Verdict.INCONCLUSIVE: "What the runs so far leave open",
+    Verdict.UNDECIDABLE: "What runs cannot decide",
     Verdict.NOT_RUN: "What is not known: not run",
 }
 
@@ -115,8 +116,8 @@ def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
 
 
 VERDICT = (
-    "supported, contradicted, inconclusive or not run, by the rule that the claim's file names; "
-    "with a reduced budget or a changed recipe at most inconclusive"
+    "supported, contradicted, inconclusive, not run or not decidable here, by the rule that the "
+    "claim's file names; with a reduced budget or a changed recipe at most inconclusive"
 )
 COLUMNS = (
     Column("claim", "Claim", "its name in configs/claims"),

@@ -158,6 +158,7 @@ def test_a_row_of_others_is_a_cell(tmp_path):
     (cell,) = small_paper(tmp_path, ROW | {"assumptions": ["constants_mnist", "Ours."]}, NUMBER)
     assert (cell.config, cell.published[0].value, cell.title) == (None, 98.1, "d, b, h")
     assert cell.assumptions[0].startswith("Normalised by") and cell.assumptions[1] == "Ours."
+    assert cell.assumes == ("constants_mnist",)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """The shipped claims: they load, name what exists, and are decided from the committed records."""
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -55,6 +56,28 @@ def test_cost_claims_follow_from_closed_forms(judged):
     assert found.verdict == "supported" and f"{fc:,} → {spinal:,}" in found.evidence
     for name in ("mnist_cnn_activations", "regression_parameters", "regression_activations"):
         assert judged[name].judgement.verdict == "supported"
+    heads = [160 * w + 5 * (160 + w) * w + 6 * w * 10 for w in (10, 8)]
+    saved = " to ".join(f"{100 * (1 - head / (320 * 50 + 50 * 10)):.2f}" for head in heads)
+    for name in ("cost_most_networks", "lower_error_and_cost", "slightly_worse_far_cheaper"):
+        kept, left = judged[name].judgement.evidence.split("left out")
+        assert f" CNN {saved} and " in kept
+        assert "VGG-19_bn" in left and "VGG-5" not in left  # widths that we assumed
+
+
+def test_a_lead_below_the_resolution_of_the_test_set_is_not_decidable(judged):
+    """60,000 and 22,688 test images; of the reference, ± 0.03 is the reading error."""
+    for name, image, half in (
+        ("sota_qmnist", 100 / 60_000, 196 * math.sqrt(0.9967 * 0.0033 / 60_000)),
+        ("sota_fruits360", 100 / 22_688, 196 * math.sqrt(0.9998 * 0.0002 / 22_688)),
+    ):
+        found = judged[name].judgement
+        assert found.verdict == "not decidable here" and f"{image:.4f} points" in found.evidence
+        stated = float(re.search(r"accuracy is ± ([\d.]+)", found.evidence)[1])
+        assert half <= stated + 0.005 and stated < half + 0.015  # Wilson's is a little wider
+    assert judged["sota_caltech101"].judgement.verdict == "not run"  # a lead of 6 points
+    assert {judged[name].judgement.verdict for name in judged if name.startswith("placed_")} == {
+        "not decidable here"
+    }
 
 
 def test_what_was_not_run_says_so(judged):

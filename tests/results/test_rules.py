@@ -6,6 +6,7 @@ from helpers.fakes import CHANGED, SHORT, cell, fc_and_spinal, findings, result
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Published
 from spinal_repro.records.record import Selection
+from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.rules import RULES
 
 FC, SPINAL = fc_and_spinal()
@@ -64,6 +65,12 @@ def test_of_errors_the_lower_one_is_better():
     assert decide("mean_above", known, cells=["mnist/sp"]).verdict == "supported"
     found = decide("wins_of", known, readings={"one": ["mnist/sp"]}, wins=1)
     assert found.verdict == "supported" and "better 1, worse 0" in found.evidence
+    runs = [result(fc, [2.0, 2.1, 2.2]), result(spinal, [2.2, 2.3, 2.41])]
+    known = findings([fc, spinal], runs, {"mnist/fc": {}, "mnist/sp": {"head_parameters": 90}})
+    options = {"cells": ["mnist/sp"], "quantity": "head_parameters"}
+    for worse_by, verdict in ((0.0, "contradicted"), (0.3, "supported")):
+        found = decide("fraction_of_networks_cheaper", known, worse_by=worse_by, **options)
+        assert found.verdict == verdict
 
 
 def test_not_run_and_cannot_be_run():
@@ -107,22 +114,55 @@ def test_the_same_is_shown_and_not_assumed():
         assert found.verdict == verdict
 
 
-def test_a_reference_is_passed_by_the_interval_and_its_own_uncertainty():
+ROW = {"best_of": ("mnist/fc", "mnist/sp"), "value": 98.6}
+
+
+def summary(reference, **more):
+    """A row of the summary of MNIST, whose test set has 10,000 images."""
+    said = Published("accuracy %", reference, "%", "unknown", None, "a chart", "digitised")
+    return cell("summary/mnist", reference=said, **ROW | more)
+
+
+def test_the_best_run_is_compared_with_the_best_of_others_at_the_resolution_of_the_test_set():
     runs = [result(FC, LOW), result(SPINAL, HIGH)]
     for reference, only, of, verdict in (
-        (98.0, "*", runs, "supported"),  # one cell above is enough
-        (98.0, "*/fc", runs, "inconclusive"),
+        (98.0, "*", runs, "supported"),  # one cell is enough: 98.6 is above 98.0 + 0.03 + 0.29
+        (98.0, "*/fc", runs, "inconclusive"),  # the best run, 98.1, is above by less than that
         (99.0, "*", runs, "contradicted"),
-        (98.36, "*/sp", runs, "inconclusive"),  # inside the interval
+        (98.2, "*/sp", runs, "supported"),  # though the mean, 98.5, is not above it by as much
         (99.0, "*", runs[:1], "inconclusive"),  # the other might be above
+        (98.5, "*", [], "not decidable here"),  # the published 98.6 leads by less than 0.26
+        (98.5, "*/sp", runs, "not decidable here"),
+        (99.5, "*", [], "not run"),
     ):
-        said = Published("accuracy %", reference, "%", "unknown", None, "a chart", "digitised")
-        row = cell("summary/mnist", best_of=("mnist/fc", "mnist/sp"), reference=said)
-        known = findings([FC, SPINAL, row], of)
+        known = findings([FC, SPINAL, summary(reference)], of)
         found = decide("above_reference", known, cell="summary/mnist", only=only)
         assert found.verdict == verdict, (reference, found.evidence)
+        assert ("below the resolution" in found.evidence) == (reference == 98.5)
+    below = 99.5 - 100 * binomial_interval(9950, 10_000)[0]  # the wider side
+    assert "10,000 test images one is 0.0100 points, the 95 % interval" in found.evidence
+    assert f"of one accuracy is ± {below:.2f}" in found.evidence
+    known = findings([FC, SPINAL, summary(98.0)], [result(SPINAL, HIGH)])
+    found = decide("above_reference", known, cell="summary/mnist", only="*/sp")
+    assert "best of 4 runs 98.60, +0.60; mean 98.50, +0.50, 95 % interval" in found.evidence
     with pytest.raises(UserError, match="matches 'x'"):
         decide("above_reference", known, cell="summary/mnist", only="x")
+
+
+@pytest.mark.parametrize(
+    ("value", "top", "inside", "outside"),
+    [
+        (98.6, 5, "supported", "contradicted"),  # above the best of the others, 98.3
+        (98.1, 1, "contradicted", "supported"),
+        (98.1, 5, "not decidable here", "not decidable here"),
+        (98.31, 1, "not decidable here", "not decidable here"),  # read off a chart: ± 0.03
+    ],
+)
+def test_a_place_is_known_for_the_first_alone(value, top, inside, outside):
+    known = findings([FC, SPINAL, summary(98.3, value=value)])
+    for given, verdict in (({}, inside), ({"outside": True}, outside)):
+        found = decide("placing", known, cell="summary/mnist", top=top, **given)
+        assert found.verdict == verdict and f"{value - 98.3:+.2f}" in found.evidence
 
 
 def test_reaching_a_number_is_shown_by_one_run_and_refuted_by_none():
@@ -170,36 +210,110 @@ def test_reductions_are_counted():
     known = findings([FC, SPINAL], counts=counts)
     pair = {"cell": "mnist/sp", "against": "mnist/fc", "quantity": "head_parameters"}
     for percent, verdict in ((55.0, "supported"), (54.0, "contradicted"), (None, "supported")):
-        found = decide("counts_reduction", known, percent=percent, **pair)
+        found = decide("counts", known, percent=percent, **pair)
         assert found.verdict == verdict
     assert "200 → 90 parameters of the head, 55.00 % fewer" in found.evidence
+    assert decide("counts", known, percent=54.0, tolerance=[1.5], **pair).verdict == "supported"
     swapped = pair | {"cell": "mnist/fc", "against": "mnist/sp"}
-    assert decide("counts_reduction", known, **swapped).verdict == "contradicted"
-    wide = decide("counts_values", known, claimed=[210, 94], tolerance=[10, 5], **pair)
-    narrow = decide("counts_values", known, claimed=[210, 94], tolerance=[9, 5], **pair)
+    assert decide("counts", known, **swapped).verdict == "contradicted"
+    wide = decide("counts", known, claimed=[210, 94], tolerance=[10, 5], **pair)
+    narrow = decide("counts", known, claimed=[210, 94], tolerance=[9, 5], **pair)
     assert (wide.verdict, narrow.verdict) == ("supported", "contradicted")
-    assert decide("counts_reduction", findings([FC, SPINAL]), **pair).verdict == "not run"
+    assert decide("counts", findings([FC, SPINAL]), **pair).verdict == "not run"
     with pytest.raises(UserError, match="did you mean 'head_parameters'"):
-        decide("counts_reduction", known, **pair | {"quantity": "head_parametres"})
+        decide("counts", known, **pair | {"quantity": "head_parametres"})
 
 
-def test_networks_that_differ_in_the_data_set_alone_count_once():
-    cells, counts = [], {}
-    for i, (fc, spinal) in enumerate([(9, 8), (9, 8), (9, 8), (5, 7)]):
-        cells += [cell(f"mnist/fc{i}"), cell(f"mnist/sp{i}", counterpart=f"mnist/fc{i}")]
-        counts[f"mnist/fc{i}"] = {"head_parameters": fc}
-        counts[f"mnist/sp{i}"] = {"head_parameters": spinal}
-    options = {"cells": ["mnist/*"], "quantity": "head_parameters"}
-    found = decide("fraction_of_networks_cheaper", findings(cells, counts=counts), **options)
-    assert found.verdict == "contradicted"  # one of two is not most
-    assert "1 of 2 networks" in found.evidence and "CNN (5 → 7)" in found.evidence
-    del counts["mnist/sp3"]
-    found = decide("fraction_of_networks_cheaper", findings(cells, counts=counts), **options)
-    assert found.verdict == "inconclusive" and "1 cells not counted" in found.evidence
-    other = {"against": {"mnist/sp0": "mnist/fc3"}, "every": True}
-    known = findings(cells, counts=counts)
-    found = decide("fraction_of_networks_cheaper", known, **options | other)
-    assert "CNN (5 → 8)" in found.evidence
+SIZES = {  # by backbone: parameters of FC heads and of the Spinal heads in their place
+    "A": [(100, 80), (100, 80), (100, 60)],
+    "B": [(100, 95)],
+    "C": [(100, 300), (100, 200), (100, 150)],
+}
+
+
+def networks(assumed=(), runs=(), **sizes):
+    """Cells ``mnist/A0`` and so on, each against its own FC cell; runs by cell of the Spinal side.
+
+    Args:
+        assumed: Cells that assume their width.
+    """
+    cells, counts, results = [], {}, []
+    for backbone, of in (SIZES | sizes).items():
+        for i, pair in enumerate(of):
+            name = f"mnist/{backbone}{i}"
+            fc = cell(f"{name}_fc", backbone=backbone)
+            assumes = ("width_for_vgg",) if name in assumed else ()
+            sp = cell(name, backbone=backbone, counterpart=fc.name, assumes=assumes)
+            cells += [fc, sp]
+            counts |= {
+                side.name: {"head_parameters": n}
+                for side, n in zip((fc, sp), pair, strict=True)
+                if n
+            }
+            if name in runs:
+                results += [result(fc, LOW), result(sp, runs[name])]
+    return findings(cells, results, counts)
+
+
+@pytest.mark.parametrize(
+    ("known", "options", "verdict", "number"),
+    [
+        (networks(), {}, "supported", 2),  # of 3: the three networks of C are one
+        (networks(), {"at_least": 5.0}, "supported", 2),
+        (networks(), {"at_least": 6.0}, "contradicted", 1),
+        (networks(), {"at_least": 30.0}, "contradicted", 1),  # A: the median of 20 and 40
+        (networks(), {"at_least": 31.0}, "contradicted", 0),
+        (networks(), {"every": True}, "contradicted", 2),
+        (networks(C=[(9, 8), (9, 9)]), {"every": True}, "contradicted", 2),
+        (networks(C=[(9, 8), (9, 7)]), {"every": True}, "supported", 3),
+        (networks(C=[(9, 0)]), {}, "supported", 2),  # C is not counted
+        (networks(B=[(9, 0)]), {}, "inconclusive", 1),
+        (networks(A=[(9, 0)], B=[(9, 0)], C=[(9, 0)]), {}, "not run", 0),
+        (networks(["mnist/B0"]), {"without": ["*width*"]}, "contradicted", 1),  # of 2
+        (networks(["mnist/B0"]), {"without": ["*depth*"]}, "supported", 2),
+        (networks(), {"against": {"mnist/B0": "mnist/A2"}}, "contradicted", 1),
+    ],
+)
+def test_networks_of_one_backbone_count_once(known, options, verdict, number):
+    parameters = {"cells": ["mnist/?[0-9]"], "quantity": "head_parameters"} | options
+    found = decide("fraction_of_networks_cheaper", known, **parameters)
+    assert found.verdict == verdict, found.evidence
+    if verdict != "not run":
+        assert found.evidence.startswith(f"{number} of ")
+        assert found.evidence.count("20.00 to 40.00") == 1  # the sizes of A
+
+
+def test_sizes_are_stated_with_their_median_and_those_left_out_apart():
+    found = decide(
+        "fraction_of_networks_cheaper", networks(["mnist/C0"]), cells=["mnist/?[0-9]"],
+        quantity="head_parameters", without=["width_*"],
+    )  # fmt: skip
+    kept, left = found.evidence.split("left out")
+    assert "A 20.00 to 40.00 and 0;" in kept and "B 5.00 and" in kept
+    assert "C -100.00 to -50.00" in kept and "C -200.00" in left
+    assert "median of the architectures 5.00 (-75.00 to 30.00) and 0 (0)" in kept
+
+
+@pytest.mark.parametrize(
+    ("runs", "worse_by", "verdict"),
+    [
+        ({"A0": HIGH, "A1": HIGH, "B0": HIGH}, 0.0, "supported"),  # 2 of 3 cells of A
+        ({"A0": HIGH, "B0": HIGH, "C0": HIGH, "C1": HIGH}, 0.0, "inconclusive"),  # A: 1 of 3
+        ({"A0": HIGH, "A1": HIGH, "B0": LOW}, 0.0, "inconclusive"),  # B: neither way
+        ({"A0": HIGH, "A1": HIGH, "B0": LOW}, 0.5, "supported"),
+        ({"A0": HIGH, "A1": HIGH, "B0": [v - 0.5 for v in HIGH[::-1]]}, 0.0, "inconclusive"),
+        ({"A0": HIGH, "A1": HIGH, "B0": [97.0, 97.1, 97.15, 97.0]}, 0.0, "contradicted"),
+        ({"C0": HIGH, "C1": HIGH, "C2": HIGH}, 0.0, "not run"),  # C is not cheaper in any case
+    ],
+)
+def test_the_same_architecture_must_be_better_and_cheaper(runs, worse_by, verdict):
+    known = networks(runs={f"mnist/{name}": values for name, values in runs.items()})
+    options = {"cells": ["mnist/?[0-9]"], "quantity": "head_parameters", "worse_by": worse_by}
+    found = decide("fraction_of_networks_cheaper", known, **options)
+    assert found.verdict == verdict, found.evidence
+    assert "A 20.00 to 40.00" in found.evidence and "verdicts on the error" in found.evidence
+    expensive = decide("fraction_of_networks_cheaper", known, **options | {"at_least": 50.0})
+    assert (expensive.verdict, expensive.n) == ("contradicted", None)  # by the counts alone
 
 
 def test_another_reading_counts_only_where_it_is_named():

@@ -23,6 +23,7 @@ class Verdict(StrEnum):
     CONTRADICTED = "contradicted"
     INCONCLUSIVE = "inconclusive"
     NOT_RUN = "not run"
+    UNDECIDABLE = "not decidable here"  # by no number of runs
 
     @classmethod
     def of(cls, supported: bool, contradicted: bool) -> "Verdict":
@@ -82,28 +83,35 @@ def better(pair: Pair) -> bool:
     return difference < 0 if pair.lower_is_better else difference > 0
 
 
-def compare(findings: ResultsIndex, cell: Cell, other: Cell | None = None) -> Judgement:
+def compare(
+    findings: ResultsIndex, cell: Cell, other: Cell | None = None, worse_by: float = 0.0
+) -> Judgement:
     """Verdict on "a cell is better than its counterpart", or than another cell.
 
     The paper's protocol decides; contradicting runs under another protocol make it inconclusive.
+
+    Args:
+        worse_by: How much worse, in the unit of the published numbers, still counts as better.
     """
     found = findings.compared(cell.name, None if other is None else other.name)
     if not found:
         why = _missing(findings, cell) if other is None else "not run"
         return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
     first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
-    verdict = _direction(first)
-    if verdict.opposite != verdict and any(_direction(p) == verdict.opposite for p in rest):
+    verdict = _direction(first, worse_by)
+    opposite = verdict.opposite
+    if opposite != verdict and any(_direction(p, worse_by) == opposite for p in rest):
         verdict = Verdict.INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
     text = f"{cell.title}{beside}: " + "; ".join(_describe(pair) for pair in (first, *rest))
     return Judgement(verdict, text, len(first.seeds), first.spinal.change)
 
 
-def _direction(pair: Pair) -> Verdict:
-    """Verdict on "the cell is better"."""
-    found = by_interval(decisive(pair))
-    return found.opposite if pair.lower_is_better else found
+def _direction(pair: Pair, worse_by: float) -> Verdict:
+    """Verdict on "the cell is better", or worse by less than ``worse_by``."""
+    if pair.lower_is_better:
+        return by_interval(decisive(pair), worse_by).opposite
+    return by_interval(decisive(pair), -worse_by)
 
 
 def _describe(pair: Pair) -> str:

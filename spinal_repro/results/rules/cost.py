@@ -1,13 +1,15 @@
-"""Rules about parameters, multiplications and activations: decided by counting alone."""
+"""Rules about parameters, multiplications and activations, decided by counting."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from statistics import median
 
 from spinal_repro.errors import unknown
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules.common import (
-    RULES,
-    Judgement,
-    Verdict,
-)
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, compare, together
 
+Groups = dict[str, dict[str, str]]  # by backbone: counterparts by cell
 QUANTITIES = {
     "head_parameters": "parameters of the head",
     "total_parameters": "parameters",
@@ -34,15 +36,16 @@ def _change(before: int, after: int, quantity: str) -> str:
     return f"{before:,} → {after:,} {QUANTITIES[quantity]}, {words}"
 
 
-@RULES.register("counts_reduction")
-def counts_reduction(
+@RULES.register("counts")
+def counts(
     findings: ResultsIndex,
     *,
     cell: str,
     against: str,
     quantity: str,
     percent: float | None = None,
-    tolerance: float = 0.05,
+    claimed: list[float] | None = None,
+    tolerance: list[float] | None = None,
     also: list[str] | None = None,
 ) -> Judgement:
     """A cell has so many percent fewer of a quantity than another one.
@@ -50,15 +53,20 @@ def counts_reduction(
     Args:
         cell: The cheaper one.
         percent: None for any reduction.
-        tolerance: In percentage points; half a unit of the last published digit unless the claim
-            gives a reason.
+        claimed: The numbers of ``against`` and of ``cell``, in place of a percentage.
+        tolerance: Of the percentage (0.05 unless given) or of each number: half a unit of the
+            last published digit unless the claim gives a reason.
         also: Quantities that are mentioned but not tested.
     """
     found = _counts(findings, against, cell, quantity)
     if found is None:
-        return _not_counted(findings, cell)
+        return Judgement(Verdict.NOT_RUN, f"{findings.cell(cell).title}: not counted")
     fewer = 100 * (1 - found[1] / found[0])
-    met = fewer > 0 if percent is None else abs(fewer - percent) <= tolerance
+    values, stated = ((fewer,), (percent,)) if claimed is None else (found, claimed)
+    each = zip(values, stated, tolerance or [0.05], strict=True)
+    met = all(
+        fewer > 0 if given is None else abs(value - given) <= unit for value, given, unit in each
+    )
     evidence = [_change(*found, quantity)]
     for name in also or ():
         if (more := _counts(findings, against, cell, name)) is not None:
@@ -66,32 +74,58 @@ def counts_reduction(
     return Judgement(Verdict.of(met, not met), "; ".join(evidence))
 
 
-@RULES.register("counts_values")
-def counts_values(
-    findings: ResultsIndex,
-    *,
-    cell: str,
-    against: str,
-    quantity: str,
-    claimed: list[float],
-    tolerance: list[float],
-) -> Judgement:
-    """Both cells have the claimed numbers, within rounding.
-
-    Args:
-        claimed: Of ``against`` and of ``cell``.
-        tolerance: Half a unit of the last digit of each.
-    """
-    found = _counts(findings, against, cell, quantity)
-    if found is None:
-        return _not_counted(findings, cell)
-    stated = zip(found, claimed, tolerance, strict=True)
-    met = all(abs(value - claim) <= unit for value, claim, unit in stated)
-    return Judgement(Verdict.of(met, not met), _change(*found, quantity))
+def _architectures(
+    findings: ResultsIndex, cells: list[str], without: list[str], against: Mapping[str, str]
+) -> tuple[Groups, Groups]:
+    """Group cells by backbone; those that make an assumption of ``without`` are the second part."""
+    found: tuple[Groups, Groups] = ({}, {})
+    for cell in findings.matching(cells):
+        if other := against.get(cell.name, cell.counterpart):
+            assumed = any(fnmatchcase(made, name) for made in cell.assumes for name in without)
+            backbone = "no backbone" if cell.backbone == "none" else cell.backbone
+            found[assumed].setdefault(backbone, {})[cell.name] = other
+    return found
 
 
-def _not_counted(findings: ResultsIndex, cell: str) -> Judgement:
-    return Judgement(Verdict.NOT_RUN, f"{findings.cell(cell).title}: not counted")
+def _saved(findings: ResultsIndex, others: Mapping[str, str], quantity: str) -> list[float]:
+    """Percent that each distinct network saves."""
+    found = {_counts(findings, other, name, quantity): None for name, other in others.items()}
+    return [100 * (1 - pair[1] / pair[0]) for pair in found if pair and pair[0]]
+
+
+def _most(found: Sequence[Verdict], wins: int | None = None) -> Verdict:
+    """Verdict on "so many of these hold", by default more than half."""
+    wins, lost = wins or len(found) // 2 + 1, found.count(Verdict.CONTRADICTED)
+    if found.count(Verdict.NOT_RUN) == len(found):
+        return Verdict.NOT_RUN
+    return Verdict.of(found.count(Verdict.SUPPORTED) >= wins, len(found) - lost < wins)
+
+
+def _range(values: Sequence[float]) -> str:
+    """``1.21 to 1.67``, ``35.48`` or ``not counted``."""
+    ends = (min(values), max(values)) if values else ()
+    found = [f"{end:,.2f}" if abs(end) >= 0.005 else f"{end:.1g}" for end in ends]
+    return " to ".join(dict.fromkeys(found)) or "not counted"
+
+
+def _sizes(findings: ResultsIndex, kept: Groups, apart: Groups, quantity: str) -> str:
+    """What architectures save in the head and in the whole network, and the median of them."""
+    of = quantity.partition("_")[2]
+    kinds = [name for name in QUANTITIES if name.endswith(of)]
+    lines = [
+        f"{name} {' and '.join(_range(_saved(findings, others, kind)) for kind in kinds)}"
+        for name, others in (*kept.items(), *apart.items())
+    ]
+    middle = []
+    for kind in kinds:
+        saved = [_saved(findings, others, kind) for others in kept.values()]
+        each = [median(values) for values in saved if values]
+        middle.append(f"{_range(each and [median(each)])} ({_range(each)})")
+    left = f"; left out for an assumption: {'; '.join(lines[len(kept) :])}" if apart else ""
+    return (
+        f"% of {of} saved in the head{' and in the whole network' * (len(kinds) > 1)}: "
+        f"{'; '.join(lines[: len(kept)])}; median of the architectures {' and '.join(middle)}{left}"
+    )
 
 
 @RULES.register("fraction_of_networks_cheaper")
@@ -100,44 +134,48 @@ def fraction_of_networks_cheaper(
     *,
     cells: list[str],
     quantity: str,
+    at_least: float = 0.0,
     every: bool = False,
+    worse_by: float | None = None,
     against: dict[str, str] | None = None,
+    without: list[str] | None = None,
 ) -> Judgement:
-    """More than half of the networks have fewer of a quantity than their counterparts.
+    """More than half of the architectures have fewer of a quantity than their counterparts.
 
-    Networks with equal backbones and counts, on whatever data set, count once.
+    The networks of one backbone, of whatever data set and width, are one architecture. It has
+    fewer if the median of its distinct networks has.
 
     Args:
-        every: Claim all of them, not more than half.
+        at_least: Percent that an architecture must save.
+        every: Claim it of every network of every architecture.
+        worse_by: If given, an architecture must also have the lower error in more than half of its
+            cells, by the interval of the paired difference; an error that is higher by less than
+            this, in the unit of the published numbers, counts as lower.
         against: Other counterparts, by cell.
+        without: Names or patterns of assumptions; cells that make one are stated but not judged.
     """
-    networks: set[tuple[str, int, int]] = set()
-    others: dict[str, list[str]] = {}  # by backbone, those that do not have fewer
-    cheaper, uncounted = 0, 0
-    for cell in findings.matching(cells):
-        other = (against or {}).get(cell.name, cell.counterpart)
-        if other is None:
-            continue
-        found = _counts(findings, other, cell.name, quantity)
-        if found is None:
-            uncounted += 1
-        elif (network := (cell.backbone, *found)) not in networks:
-            networks.add(network)
-            before, after = found
-            cheaper += after < before
-            if after >= before:
-                others.setdefault(cell.backbone, []).append(f"{before:,} → {after:,}")
-    if not networks:
-        return Judgement(Verdict.NOT_RUN, "not counted")
-    evidence = f"{cheaper} of {len(networks)} networks have fewer {QUANTITIES[quantity]}"
-    if others:
-        evidence += f"; not {', '.join(f'{b} ({_first(found)})' for b, found in others.items())}"
-    if uncounted:
-        evidence += f"; {uncounted} cells not counted"
-    total = len(networks) + uncounted
-    enough = total if every else total // 2 + 1
-    return Judgement(Verdict.of(cheaper >= enough, cheaper + uncounted < enough), evidence)
-
-
-def _first(changes: list[str]) -> str:
-    return changes[0] + (f"; {len(changes)} networks" if len(changes) > 1 else "")
+    kept, apart = _architectures(findings, cells, without or [], against or {})
+    found, said, parts = [], [], []
+    for name, others in kept.items():
+        saved = _saved(findings, others, quantity)
+        fewer = (min if every else median)(saved) if saved else 0.0
+        met = fewer > 0 and fewer >= at_least
+        found.append(Verdict.of(met, not met) if saved else Verdict.NOT_RUN)
+        if worse_by is not None:
+            compared = [compare(findings, findings.cell(of), worse_by=worse_by) for of in others]
+            count = Counter(part.verdict for part in compared)
+            said.append(f"{name} " + ", ".join(f"{of} {count[of]}" for of in Verdict if count[of]))
+            if met:
+                found[-1] = _most([part.verdict for part in compared])
+                parts += compared
+    few = f"at least {at_least:g} % fewer" if at_least else "fewer"
+    evidence = f"{found.count(Verdict.SUPPORTED)} of {len(kept)} architectures have {few} "
+    evidence += QUANTITIES[quantity] + " in every network" * every
+    if worse_by is not None:
+        lower = f"an error less than {worse_by:g} higher" if worse_by else "a lower error"
+        evidence += f" and {lower}; verdicts on the error, by cells: {'; '.join(said)}"
+    evidence += f"; {_sizes(findings, kept, apart, quantity)}"
+    verdict = _most(found, len(kept) if every else None)
+    if verdict == Verdict.INCONCLUSIVE and {part.verdict for part in parts} == {Verdict.NOT_RUN}:
+        verdict = Verdict.NOT_RUN
+    return together(verdict, evidence, parts)
