@@ -21,7 +21,7 @@ def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -
     for record in records:
         if isinstance(record, RegressionRecord):
             for cell in cells:
-                runs[cell.name] += [(PAPER, run) for run in _regression_runs(cell, record)]
+                runs[cell.name] += [(PAPER, run) for run in regression_runs(cell, record)]
         elif (named := cell_of(record, by_name)) is not None:
             runs[named.name].append((record.protocol, _run(named, record)))
     results = {cell.name: _groups(cell, runs[cell.name]) for cell in cells}
@@ -64,7 +64,7 @@ def _run(cell: Cell, record: Record) -> Run:
     )
 
 
-def _regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
+def regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     """Select the runs of a regression record for a cell, at its number of epochs or below.
 
     The normal net has no Spinal layers: its runs count whichever layers the record has (Q2).

@@ -8,9 +8,10 @@ import numpy as np
 
 from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
-from spinal_repro.records.record import Record
+from spinal_repro.records.record import Record, RegressionRecord
 from spinal_repro.records.statistics import Paired, mcnemar_test, paired
 from spinal_repro.results.accuracy import CELL_COLUMNS, DEVICE, MARKS, PROTOCOL, identify, number
+from spinal_repro.results.cells import regression_runs
 from spinal_repro.results.outcomes import ResultGroup, Run
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
@@ -88,6 +89,9 @@ def _key(name: str | None, result: ResultGroup) -> tuple[Any, ...]:
 
 def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     others = {run.seed: run for run in fc.runs}
+    for record in {id(run.record): run.record for run in spinal.runs}.values():
+        if isinstance(record, RegressionRecord):  # has both nets, trained on one machine
+            others |= {run.seed: run for run in regression_runs(fc.cell, record)}
     both = [(others[run.seed], run) for run in spinal.runs if run.seed in others]
     both = [(a, b) for a, b in both if _images(a) == _images(b)]
     if not both:
