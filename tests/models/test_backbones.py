@@ -79,15 +79,7 @@ CLOSED = {
     **{name: (chain(w, norm=2), 512) for name, w in VGG.items()},
     "resnet18_thin": (thin((2, 2, 2, 2)), 256),
     "resnet34_thin": (thin((3, 4, 6, 3)), 256),
-    "densenet": (
-        conv(3, 64, 7, bias=False)
-        + dense(64)
-        + 2 * dense(128)
-        + 160 * (128 + 128 + 64)
-        + 2 * (128 + 128 + 64)
-        + 2 * 64,
-        1024,
-    ),
+    "densenet": (conv(3, 64, 7, False) + dense(64) + 2 * dense(128) + 162 * 320 + 2 * 64, 1024),
     "tutorial_cnn": (conv(3, 6, 5) + conv(6, 16, 5), 400),
     "tutorial_resnet": (thin((2, 2, 2), (16, 32, 64)), 64),
     # C1, S2, C3, S4, C5 of the 1998 paper, with two more input channels
