@@ -15,6 +15,7 @@ DATASETS = {
     "mnist": ("arch2", "cnn", "flatten", "lenet5", "vgg5"),
     "cifar10": (
         *("cifar_cnn", "densenet", "resnet18_thin", "resnet34_thin"),
+        *("tutorial_cnn", "tutorial_resnet"),
         *("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
     ),
 }

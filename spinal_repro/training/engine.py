@@ -151,7 +151,7 @@ def train_one_epoch(
     model, optimizer, batches = run.model, run.optimizer, run.train
     if run.recipe.head_epochs:
         model.freeze(epoch <= run.recipe.head_epochs)
-    model.train()
+    model.train(not run.recipe.eval_mode_after or epoch <= run.recipe.eval_mode_after)
     for group in optimizer.param_groups:
         group["lr"] = run.state.lr
     torch.manual_seed(stream_seed(run.seed, "dropout", epoch))

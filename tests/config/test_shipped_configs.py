@@ -57,7 +57,7 @@ def test_a_choice_has_an_effect_and_can_be_trained(group, name):
     model = config.model.name
     if config.dataset.image_size is not None and not config.recipe.prepare:
         few["dataset.image_size"] = SIZES.get(model, 64 if model.startswith("vgg_") else 32)
-    if model.startswith(("resnet18_thin", "resnet34_thin", "cifar_cnn", "densenet")):
+    if model.startswith(("resnet18_thin", "resnet34_thin", "cifar_cnn", "densenet", "tutorial_")):
         few["dataset.channels"] = 3
     config = changed(config, few)
     if group != "model":  # tests/models/test_every_model.py builds each with both heads

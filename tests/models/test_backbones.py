@@ -5,6 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.composing import composed
 from torch import nn
 
@@ -47,9 +48,14 @@ def chain(widths, norm=0):
     return sum(conv(a, b) + norm * b for a, b in pairwise(widths))
 
 
-def thin(blocks):
-    total, width_in = conv(3, 32, bias=False) + 2 * 32, 32
-    for width, count in zip((32, 64, 128, 256), blocks, strict=True):
+def dense(width):
+    return 2 * width + sum(conv(w, 32) for w in (width, 32, 64, 96, 128))
+
+
+def thin(blocks, widths=(32, 64, 128, 256)):
+    width_in = widths[0]
+    total = conv(3, width_in, bias=False) + 2 * width_in
+    for width, count in zip(widths, blocks, strict=True):
         for position in range(count):
             total += conv(width_in, width, bias=False) + conv(width, width, bias=False) + 4 * width
             if position == 0 and width != width_in:
@@ -73,8 +79,9 @@ CLOSED = {
     **{name: (chain(w, norm=2), 512) for name, w in VGG.items()},
     "resnet18_thin": (thin((2, 2, 2, 2)), 256),
     "resnet34_thin": (thin((3, 4, 6, 3)), 256),
-    # published with the 10-way classifier: DenseNet-BC 0.8M (769,162)
-    "densenet": (769_162 - 343 * 10, 342),
+    "densenet": (conv(3, 64, 7, False) + dense(64) + 2 * dense(128) + 162 * 320 + 2 * 64, 1024),
+    "tutorial_cnn": (conv(3, 6, 5) + conv(6, 16, 5), 400),
+    "tutorial_resnet": (thin((2, 2, 2), (16, 32, 64)), 64),
     # C1, S2, C3, S4, C5 of the 1998 paper, with two more input channels
     "lenet5": (156 + 2 * 150 + 12 + 1516 + 32 + 48120, 120),
     # published with 1000-way classifiers; 10,016 are the biases of BN-Inception's convolutions
@@ -99,7 +106,7 @@ def test_features_on_mnist():
 @pytest.mark.parametrize(
     ("name", "least"),
     [("cnn", 16), ("vgg5", 16), ("cifar_cnn", 8), ("vgg11_bn", 32), ("resnet18_thin", 25),
-     ("densenet", 4), ("lenet5", 28), ("bn_inception", 32), ("vgg_c", 32)],
+     ("densenet", 8), ("tutorial_cnn", 16), ("lenet5", 28), ("bn_inception", 32), ("vgg_c", 32)],
 )  # fmt: skip
 def test_smallest_images(name, least):
     with torch.device("meta"):
@@ -141,6 +148,42 @@ def test_thin_resnet_gives_the_cells_in_order():
         assert torch.equal(cells(images), torch.cat(quadrants, dim=1))
         assert torch.equal(whole(images), maps.amax((2, 3)))
         assert maps.min() < 0  # no activation after the last addition (Q13)
+
+
+def test_densenet_is_that_of_the_scripts():
+    """Order and widths of recipes 4.5, written out with the weights of the network."""
+    net = build("densenet").eval()
+    convs = [m for m in net.modules() if isinstance(m, nn.Conv2d)]
+    norms = [m for m in net.modules() if isinstance(m, nn.BatchNorm2d)]
+    blocks = ((64, 128), (128, 128), (128, 64))
+    sizes = [(3, 64, 7, False)]
+    for width, out in blocks:
+        sizes += [(w, 32, 3, True) for w in (width, 32, 64, 96, 128)] + [(160, out, 1, False)]
+    assert sizes == [
+        (c.in_channels, c.out_channels, *set(c.kernel_size), c.bias is not None) for c in convs
+    ]
+    for tensor in [t for m in norms for t in (m.running_mean, m.running_var, m.weight, m.bias)]:
+        nn.init.uniform_(tensor, 0.5, 1.5)  # so that their places matter
+    images, layers, norm = torch.rand(2, 3, 32, 32), iter(convs), iter(norms)
+    with torch.no_grad():
+        x = F.relu(next(layers)(images))
+        for _ in blocks:
+            outputs = [F.relu(next(layers)(next(norm)(x)))]
+            while len(outputs) < 5:
+                outputs.append(F.relu(next(layers)(torch.cat(outputs, 1))))
+            x = F.avg_pool2d(next(norm)(F.relu(next(layers)(torch.cat(outputs, 1)))), 2)
+        torch.testing.assert_close(net(images), next(norm)(x).flatten(1))
+
+
+def test_tutorial_resnet_averages_after_the_last_relu():
+    whole, cells = (build("tutorial_resnet", pool=pool).eval() for pool in (8, 2))
+    images = torch.rand(2, 3, 32, 32)
+    with torch.no_grad():
+        maps = cells.layers[:-1](images)
+        assert maps.shape == (2, 64, 8, 8) and maps.min() == 0
+        torch.testing.assert_close(whole(images), maps.mean((2, 3)))
+        by_cell = maps.unflatten(3, (4, 2)).unflatten(2, (4, 2)).mean((3, 5))
+        torch.testing.assert_close(cells(images), by_cell.flatten(1))
 
 
 def test_lenet_connections():

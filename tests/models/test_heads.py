@@ -306,11 +306,13 @@ def test_arch2_sizes(width):
     assert head.num_activations == 26 * w + 50
 
 
-def test_arch2_reads_each_tap_with_its_own_stack_in_order():
+@pytest.mark.parametrize("layers", [(3, 2, 4), (0, 2, 4)])
+def test_arch2_reads_each_tap_with_its_own_stack_in_order(layers):
     torch.manual_seed(0)
-    head = Arch2Head(14, 3, width=4, taps=(6, 2, 6), layers=(3, 2, 4), hidden=5)
+    head = Arch2Head(14, 3, width=4, taps=(6, 2, 6), layers=layers, hidden=5)
     x = torch.randn(2, 14)
-    taps = (x[:, :6], x[:, 6:8], x[:, 8:])
+    taps = (x[:, :6], x[:, 6:8], x[:, 8:])[-len(head.stacks) :]
+    assert [stack.num_layers for stack in head.stacks] == [n for n in layers if n]
     outputs = [stack(tap) for stack, tap in zip(head.stacks, taps, strict=True)]
     torch.testing.assert_close(head(x), head.output(torch.cat(outputs, dim=1)))
 

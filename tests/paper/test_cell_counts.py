@@ -19,6 +19,16 @@ ORIGINAL = {  # parameters and multiplications of heads, counted in the original
     "progressive/fruits360_wide_resnet101_2": (15_489_155, 15_484_928),
     "shared/stl10_wide_resnet101_2_8x20": (12_290, 45_360),
 }
+EARLY = {  # recipes 4.5: parameters and multiplications of the head; multiplications
+    "cifar10/densenet_fc": (529_930, 529_408, 191_566_848),
+    "cifar10/densenet_spinal": (68_746, 68_608, 191_106_048),
+    "cifar10/densenet_spinal64": (296_458, 295_936, 191_037_440 + 295_936),
+    "early/cifar10_tutorial_cnn_fc": (59_134, 58_920, None),
+    "early/cifar10_tutorial_cnn_spinal": (27_330, 27_200, None),
+    "early/cifar10_tutorial_resnet_fc": (650, 640, None),
+    "early/cifar10_tutorial_resnet_spinal": (34_250, 34_176, None),
+    "early/mnist_two_taps_spinal": (122_400, 122_100, None),
+}
 
 
 def test_every_cell_with_a_model_is_counted():
@@ -31,6 +41,14 @@ def test_counts_are_those_of_the_models(pattern):
     counts, refused = count_cells(load_cells(pattern))
     assert counts and not refused
     assert counts == {name: COMMITTED[name] for name in counts}
+
+
+@pytest.mark.parametrize("name", EARLY)
+def test_early_scripts_have_the_sizes_of_the_original(name):
+    counts = count_cells(load_cells(name))[0][name]
+    keys = ("head_parameters", "head_multiplications", "total_multiplications")
+    for key, wanted in zip(keys, EARLY[name], strict=True):
+        assert wanted in (None, counts[key]), key
 
 
 def test_heads_have_the_sizes_of_the_original():

@@ -23,13 +23,14 @@ KINDS = (
     "rule redraw_late", "augmentation affine", "the head first", "stages that forget",
     "adam, divide, on test",
 )  # fmt: skip
+EVAL_MODE = ("model.name=everything", "recipe.eval_mode_after=1")
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("overrides", [*(VARIETY[kind] for kind in KINDS), EVAL_MODE], ids=str)
+def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, overrides):
     monkeypatch.setitem(BACKBONES._items, "everything", Everything)
-    whole = run(small(tmp_path / "whole", *VARIETY[kind]))
-    config = small(tmp_path / "parts", *VARIETY[kind])
+    whole = run(small(tmp_path / "whole", *overrides))
+    config = small(tmp_path / "parts", *overrides)
     interrupted(config, StopAt(epoch=1))
     interrupted(config, StopAt(step=2))  # of epoch 2
     parts = run(config)

@@ -54,26 +54,35 @@ def test_evaluation_counts_every_image_once_in_any_batch_size():
         assert other.loss == pytest.approx(results[0].loss, rel=1e-5)
 
 
-def test_train_figures_are_those_of_a_plain_loop():
-    """Loss, accuracy and weights of one epoch against a loop written out in the plainest way."""
+@pytest.mark.parametrize("eval_mode_after", [0, 1])
+def test_train_figures_are_those_of_a_plain_loop(eval_mode_after):
+    """Losses, accuracies and weights of two epochs against a loop written in the plainest way.
+
+    With recipe.eval_mode_after=1 batch norm uses and keeps the statistics of epoch 1 (Q44).
+    """
     sgd = ("recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.momentum=0.5")
-    overrides = ("head=spinal", "recipe.epochs=1", *sgd)
+    overrides = ("head=spinal", "head.norm=true", *sgd, f"recipe.eval_mode_after={eval_mode_after}")
     made, state = train(*overrides)
     config, plain = build(*overrides)
     optimizer = torch.optim.SGD(plain.model.parameters(), config.recipe.lr, config.recipe.momentum)
-    plain.model.train()
-    total, right = 0.0, 0
-    for images, labels in plain.train.epoch(config.seed, 1):
-        logits = plain.model(images)
-        loss = torch.nn.functional.nll_loss(torch.log_softmax(logits, 1), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        total += loss.item() * len(labels)
-        right += int((logits.argmax(1) == labels).sum())
-    count = plain.train.num_images
-    assert state.history[0]["train_loss"] == pytest.approx(total / count, rel=1e-5)
-    assert state.history[0]["train_accuracy"] == right / count
+    statistics = []
+    for epoch in (1, 2):
+        plain.model.train(epoch == 1 or not eval_mode_after)
+        total, right = 0.0, 0
+        for images, labels in plain.train.epoch(config.seed, epoch):
+            logits = plain.model(images)
+            loss = torch.nn.functional.nll_loss(torch.log_softmax(logits, 1), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels)
+            right += int((logits.argmax(1) == labels).sum())
+        count, entry = plain.train.num_images, state.history[epoch - 1]
+        assert entry["train_loss"] == pytest.approx(total / count, rel=1e-5)
+        assert entry["train_accuracy"] == right / count
+        means = [m for n, m in plain.model.state_dict().items() if n.endswith("running_mean")]
+        statistics.append(torch.cat(means).clone())
+    assert torch.equal(*statistics) == bool(eval_mode_after)
     for name, tensor in plain.model.state_dict().items():
         torch.testing.assert_close(made.model.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 

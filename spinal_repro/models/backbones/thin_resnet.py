@@ -16,7 +16,7 @@ def _conv(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut; no activation after the addition (Q13)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
@@ -67,7 +67,7 @@ class ThinResNet(nn.Module):
         width_in = WIDTHS[0]
         for stage, (width, count) in enumerate(zip(WIDTHS, blocks, strict=True)):
             for position in range(count):
-                stages.append(_Block(width_in, width, 2 if stage and not position else 1))
+                stages.append(Block(width_in, width, 2 if stage and not position else 1))
                 width_in = width
         self.stages = nn.Sequential(*stages)
         for module in self.modules():

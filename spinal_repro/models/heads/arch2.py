@@ -21,7 +21,7 @@ class Arch2Head(nn.Module):
     Args:
         width: Outputs of one layer of any stack: 30 for MNIST, 50 or 300 for other sets.
         taps: Number of features of each tap.
-        layers: Number of layers of each tap's stack.
+        layers: Number of layers of each tap's stack; 0: the tap is not read.
         hidden: Width of the hidden layer that reads all stacks.
     """
 
@@ -43,14 +43,17 @@ class Arch2Head(nn.Module):
                 f"of layers for each; got taps={list(taps)} (sum {sum(taps)}), "
                 f"layers={list(layers)}. The backbone with these taps is model=arch2"
             )
-        self.taps = list(taps)
+        self.taps, self.layers = list(taps), list(layers)
         self.stacks = nn.ModuleList(
-            SpinalStack(tap, width=width, layers=n) for tap, n in zip(taps, layers, strict=True)
+            SpinalStack(tap, width=width, layers=n)
+            for tap, n in zip(taps, layers, strict=True)
+            if n
         )
         self.output = FCHead(sum(layers) * width, num_classes, hidden=(hidden,))
         self.num_activations = sum(layers) * width + hidden
 
     def forward(self, features: Tensor) -> Tensor:
-        parts = features.split(self.taps, dim=1)
+        taps = features.split(self.taps, dim=1)
+        parts = [tap for tap, n in zip(taps, self.layers, strict=True) if n]
         outputs = [stack(part) for stack, part in zip(self.stacks, parts, strict=True)]
         return self.output(torch.cat(outputs, dim=1))
