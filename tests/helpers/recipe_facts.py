@@ -62,7 +62,7 @@ MNIST = Images(square(120), [rotation(10), crop(112), PERSPECTIVE], (112, None))
 FASHION_112 = Images((120, None), [HFLIP, AFFINE, resized_crop(112, 0.95)], (112, None))
 FRUITS = Images(square(140), [rotation(15), resized_crop(128), HFLIP, VFLIP], (128, None))
 MONKEYS = Images(square(320), [rotation(15), resized_crop(300), HFLIP, VFLIP], square(300))
-SVHN = Images(([272, 320], 272), [rotation(15), crop(256)], ([272, 320], 256))
+SVHN = Images(([272, 320], 272), [rotation(15), crop(256)], ([272, 320], 256))  # centre first
 OXFORD_2L = Images(square(230), [rotation(30), crop(224), HFLIP, VFLIP], square(224))
 EARLIER = Images(square(136), [rotation(10), crop(128)], (128, None))  # CIFAR100.py's docstring
 
