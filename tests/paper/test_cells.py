@@ -4,13 +4,17 @@ import dataclasses
 import functools
 import shutil
 from collections import Counter
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from helpers.composing import composed
+from helpers.recipe_facts import CONSTANTS, RECIPES, TRANSFER_HEADS
 
 from spinal_repro.config.compose import config_dir
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import Config
 from spinal_repro.config.validate import validate
 from spinal_repro.data.augment import build_augmentations
@@ -114,6 +118,55 @@ def test_every_configuration_has_parts_that_fit():
         HEADS.check(config.head.name, config.head.options)
         kind = config.head.name if config.head.name in ("fc", "spinal") else "other"
         assert cell.head_kind == kind, cell.name
+
+
+def script_of(name: str) -> str | None:
+    return next((pattern for pattern in RECIPES if fnmatchcase(name, pattern)), None)
+
+
+@pytest.mark.parametrize("pattern", RECIPES)
+def test_a_recipe_is_that_of_its_script(pattern):
+    images, batch, stages, constants = RECIPES[pattern]
+    found = [config for name, config in configs().items() if script_of(name) == pattern]
+    assert found, "no cell has this pattern"
+    for recipe in (config.recipe for config in found):
+        parts = [Preprocessing.of(recipe.prepare, part) for part in ("train", "eval")]
+        assert [(part.resize, part.crop) for part in parts] == [images.train, images.eval]
+        assert [a["name"] for a in recipe.augment] == [a["name"] for a in images.augment]
+        for ours, theirs in zip(recipe.augment, images.augment, strict=True):
+            assert ours == ours | theirs
+        starts = {1: recipe.lr, **recipe.stages}
+        ends = [*list(starts)[1:], recipe.epochs + 1]
+        ran = [
+            f"{rate:g} x {end - at}" for (at, rate), end in zip(starts.items(), ends, strict=True)
+        ]
+        assert (recipe.batch_size, ", ".join(ran)) == (batch, stages)
+        assert (recipe.mean, recipe.std) == CONSTANTS[constants]
+
+
+def test_every_transfer_cell_has_a_script():
+    wanted = [name for name in configs() if name.startswith(("transfer/", "docstring/"))]
+    assert wanted and all(map(script_of, wanted))
+
+
+@pytest.mark.parametrize("dataset", TRANSFER_HEADS)
+def test_transfer_heads_are_those_of_the_scripts(dataset):
+    style, width, vgg_width = TRANSFER_HEADS[dataset]
+    wanted = {"wide_resnet101_2": (style, width), "vgg19_bn": ("drop-bn", vgg_width)}
+    for backbone, expected in wanted.items():
+        if expected != (None, None):
+            head = configs()[f"transfer/{dataset}_{backbone}_spinal"].head.options
+            styles = {(0.0, False): "bare", (0.5, True): "drop-bn"}
+            assert (styles[head["dropout"], head["norm"]], head["width"]) == expected
+            assert (head["layers"], head["splits"]) == (4, 2)
+
+
+def test_a_transfer_recipe_is_chosen_as_the_readme_says():
+    given = ("dataset=cifar10", "model=wide_resnet101_2", "recipe=transfer")
+    given = (*given, "model.pretrained=IMAGENET1K_V1", "protocol=paper")
+    cell = "transfer/cifar10_wide_resnet101_2"
+    assert composed(*given, "head=fc").identity() == configs()[f"{cell}_fc"].identity()
+    assert composed(*given, "head=spinal").recipe == configs()[f"{cell}_spinal"].recipe
 
 
 def test_another_reading_of_a_cell_has_another_configuration():
