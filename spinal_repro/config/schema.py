@@ -81,6 +81,8 @@ class DatasetConfig:
     val_size: int | None = None  # of a published validation split; None: heldout splits train
     label_offset: int = 0
     num_outputs: int | None = limit(None, above=0)  # logits; None: one for each class
+    # on test images only the first outputs count, e.g. without a background class; None: all
+    test_outputs: int | None = limit(None, above=0)
     options: dict[str, Any] = field(default_factory=dict)
 
     @property

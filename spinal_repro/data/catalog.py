@@ -69,6 +69,7 @@ class Entry:
     num_classes: int | None
     sizes: Mapping[str, int | None]  # images by part
     about: About
+    test_classes: int | None = None  # in the test part, if fewer: without the last ones
 
     @property
     def is_folder(self) -> bool:
@@ -176,4 +177,5 @@ def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
         num_classes=node.get("num_classes"),
         sizes={part: node.get(f"{part}_size") for part in PARTS},
         about=about,
+        test_classes=node.get("test_outputs"),
     )

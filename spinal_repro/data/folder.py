@@ -48,7 +48,7 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         )
     if config.channels not in (1, 3):
         raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, by_class in images.items():
         odd = sorted(set(by_class) - set(classes))
         if odd:

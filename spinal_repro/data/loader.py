@@ -33,6 +33,7 @@ class Batches:
         device: Where batches are made; images in memory are copied there once.
         resize: ``(height, width)`` of images before augmentation; None for no resizing.
         crop: Side of the centre crop after resizing; None for no crop.
+        outputs: How many of the model's outputs count in an evaluation; None for all.
     """
 
     def __init__(
@@ -47,8 +48,9 @@ class Batches:
         channels_last: bool = False,
         resize: tuple[int, int] | None = None,
         crop: int | None = None,
+        outputs: int | None = None,
     ) -> None:
-        self._indices = indices
+        self._indices, self.outputs = indices, outputs
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)

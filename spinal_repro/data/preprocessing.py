@@ -71,6 +71,7 @@ def batches_of(
         sides = preprocessing.resize or source.images.shape[-2:]
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
         resize, crop = (height, width), preprocessing.size
+    options["outputs"] = dataset.test_outputs if part == "test" else None
     return Batches(source, getattr(split, part), device=device, resize=resize, crop=crop, **options)
 
 

@@ -56,6 +56,7 @@ class Dataset:
     test: ImageSet | Photos
     val: ImageSet | Photos | None = None
     classes: Sequence[str] = ()  # names by label, if the data have them
+    test_outputs: int | None = None  # see `DatasetConfig`
 
 
 SOURCES: Registry[Dataset] = Registry("data source")
@@ -76,6 +77,7 @@ def load_dataset(
     ``download`` fetches missing files; without ``test`` the test part is empty.
     """
     dataset = load_sources()[config.source](config, Path(root), download)
+    dataset = dataclasses.replace(dataset, test_outputs=config.test_outputs)
     if not test:
         nothing = torch.zeros(0, config.channels, 1, 1, dtype=torch.uint8)
         dataset = dataclasses.replace(dataset, test=ImageSet(nothing, torch.zeros(0).long()))

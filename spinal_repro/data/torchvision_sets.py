@@ -84,7 +84,7 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
                 f"{folder / file.name} is damaged: {wrong}; replace it with: "
                 f"spinal data fetch {entry.name}"
             )
-    parts = {}
+    parts: dict[str, Any] = {}
     for part, files in (("train", kind.train), ("test", kind.test)):
         images, labels = kind.read([folder / name for name in files])
         pixels = torch.from_numpy(np.ascontiguousarray(images))

@@ -46,9 +46,10 @@ def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
             continue
         by_class = images_by_class(base / name)
         classes, images = list(by_class), [path for files in by_class.values() for path in files]
-        if entry.num_classes not in (None, len(classes)):
-            found.append(f"{name}/ has {len(classes)} class folders, expected {entry.num_classes}")
-        elif known is not None and classes != known:
+        wanted = (part == "test" and entry.test_classes) or entry.num_classes
+        if wanted not in (None, len(classes)):
+            found.append(f"{name}/ has {len(classes)} class folders, expected {wanted}")
+        elif known is not None and classes != known[:wanted]:
             odd = sorted(set(classes) ^ set(known))
             found.append(f"{name}/ has other classes than the previous part: {', '.join(odd[:5])}")
         known = classes

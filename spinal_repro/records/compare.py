@@ -19,7 +19,7 @@ BUDGET, RECIPE, PROTOCOL = "budget", "recipe", "protocol"
 EPOCHS, LIMIT, CELLS = "recipe.epochs", "data.limit", "cells"
 # These do not change what is trained; epochs are compared separately, as a budget.
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
-DATASET = ("name", "num_classes", "num_outputs")  # other keys locate the images
+DATASET = ("name", "num_classes", "num_outputs", "test_outputs")  # other keys locate the images
 NAMES = ("dataset.name", "model.name", "head.name")
 
 

@@ -29,9 +29,9 @@ def test_a_pattern_becomes_the_names_it_stands_for(capsys):
 
 
 def test_cells_that_cannot_be_run_are_left_out_of_a_pattern_and_named(capsys):
-    (argument,) = expand(["paper=notebooks/stl10_vit_*"], sweeping=True)
-    assert argument == "paper=notebooks/stl10_vit_fc,notebooks/stl10_vit_spinal40"
-    assert "notebooks/stl10_vit_spinal_background" in capsys.readouterr().err
+    (argument,) = expand(["paper=*/emnist_balanced_[sv]*"], sweeping=True)
+    assert argument == "paper=mnist/emnist_balanced_vgg5_fc,mnist/emnist_balanced_vgg5_spinal"
+    assert "others/emnist_balanced_small_spinal_30" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,19 @@ def test_head_options_are_not_the_baselines(rows):
     assert float(row["head_multiplications_change"]) == pytest.approx(100 * (10_700 / 16_500 - 1))
 
 
+def test_the_investigation_notebook_s_layers_are_counted(rows):
+    """Recipes 5: fc1 50-30, fc2 to fc15 80-30, output 450-7; its input is a vector of 200."""
+    sizes = ("image_size=10", "channels=2", "num_classes=7")
+    head = ("width=30", "layers=15", "splits=4", "activation=leaky_relu")
+    words = [*(f"dataset.{size}" for size in sizes), *(f"head.{option}" for option in head)]
+    _, (row,) = rows("dataset=mnist", "model=flatten", "head=spinal", *words)
+    layers = [(50, 30), *[(80, 30)] * 14, (450, 7)]
+    multiplications = sum(inputs * outputs for inputs, outputs in layers)
+    biases = sum(outputs for _, outputs in layers)
+    keys = ("body_parameters", "head_multiplications", "head_parameters", "head_activations")
+    assert numbers(row, *keys) == (0, multiplications, multiplications + biases, 15 * 30)
+
+
 def test_every_head_is_counted_and_parts_add_up(rows):
     _, found = rows("model=vgg5", "dataset=emnist_balanced")
     assert {row["head"] for row in found} >= {"fc", "linear", "spinal", "progressive"}

@@ -30,6 +30,9 @@ SIZES = {  # as published, or as in the copy that the original scripts read
     "fruits360": (67_692, None, 22_688),
     "hymenoptera": (244, None, 153),
     "monkeys10": (1_097, None, 272),
+    "stl10_background": (7_501, 501, 8_000),
+    "cifar10_background": (53_001, None, 10_000),
+    "cifar100_background": (53_001, None, 10_000),
 }
 
 

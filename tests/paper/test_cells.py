@@ -86,7 +86,8 @@ def test_a_counterpart_differs_in_the_head_alone():
         if cell.name.endswith("_committed"):  # the scripts' rules differ with the head (Q8)
             assert recipe.lr_rule != its.lr_rule
             its = dataclasses.replace(its, lr_rule=recipe.lr_rule, name=recipe.name)
-        assert (recipe, config.dataset) == (its, other.dataset), cell.name
+        dataset = dataclasses.replace(other.dataset, num_outputs=config.dataset.num_outputs)  # Q46
+        assert (recipe, config.dataset) == (its, dataset), cell.name
         if cell.published:
             assert config.protocol == other.protocol, cell.name
         else:  # the project's own cells select on no test set
@@ -104,6 +105,35 @@ def test_epochs_and_protocol_are_those_published():
             heldout = entry.selection == "test at best validation"
             wanted = "heldout" if heldout else "paper"
             assert entry.selection == "unknown" or config.protocol.name == wanted, cell.name
+
+
+NOTEBOOKS = {  # rows of recipes 9
+    "stl10_vit_fc": "STL-10-Transformer",
+    "stl10_vit_spinal40": "STL-10-Transformer and SpinalNet",
+    "stl10_vit_spinal_background": "STL-10-Background, Transformer, and SpinalNet",
+    "cifar100_vit_spinal_background": "CIFAR100-Background, Transformer, and SpinalNet, July",
+}
+
+
+@pytest.mark.parametrize(("name", "notebook"), NOTEBOOKS.items())
+def test_vision_transformers_train_as_their_notebooks(name, notebook):
+    recipes = Path(__file__).parents[2] / "docs" / "recipes.md"
+    if not recipes.is_file():
+        pytest.skip("docs/ is in the repository, not in the source archive")
+    (row,) = (x for x in recipes.read_text().splitlines() if x.startswith(f"| {notebook} |"))
+    _, batch, epochs, head, outputs, sizes, _, test = row.strip("| ").split(" | ")
+    config, cell = configs()[f"notebooks/{name}"], CELLS[f"notebooks/{name}"]
+    recipe, dataset = config.recipe, config.dataset
+    assert (recipe.batch_size, recipe.epochs, recipe.lr) == (int(batch), int(epochs), 0.0005)
+    assert dataset.outputs == int(outputs.split()[0])
+    train, selecting, tested = (int(size.replace(",", "")) for size in sizes.split(" / "))
+    held = dataset.val_size or round(config.protocol.val_fraction * dataset.train_size)
+    assert dataset.train_size in (train, train + held) and dataset.test_size == tested
+    assert held == (selecting if config.protocol.name == "heldout" else 0)
+    if head.startswith("drop-bn 4 x "):
+        options = {"width": int(head.split()[-1]), "layers": 4, "dropout": 0.5, "norm": True}
+        assert options.items() <= config.head.options.items()
+    assert cell.published[0].value == pytest.approx(float(test), abs=0.005)
 
 
 def test_every_configuration_has_parts_that_fit():
