@@ -129,15 +129,6 @@ def test_refusals(trained_folder, here, call, words, named):
     assert ended.code == 2 and re.search(named, ended.err)
 
 
-def edit_record(change):
-    def edit(folder: Path) -> None:
-        record = json.loads((folder / "record.json").read_text())
-        change(record)
-        (folder / "record.json").write_text(json.dumps(record))
-
-    return edit
-
-
 def edit_config(old: str, new: str):
     def edit(folder: Path) -> None:
         path = folder / "config.yaml"
@@ -158,9 +149,6 @@ def edit_weights(change):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edit_record(lambda r: r["data"].update(classes=["a"] * 11)), "names 11 classes"),
-        (edit_record(lambda r: r["data"]["normalisation"].update(std=[0.0])), "std in .* above 0"),
-        (edit_record(lambda r: r["data"].pop("normalisation")), "normalisation"),
         (edit_config("lr: ", "lr: 1"), "is not the configuration of"),
         (edit_config("recipe:", "recipe"), r"config\.yaml"),
         (edit_config("schema_version: 1", "schema_version: 2"), r"config\.yaml.*version"),

@@ -46,17 +46,14 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
             f"images, expected {config.num_classes or 'two or more'}; give the folder of the data "
             f"with data.root=FOLDER, or check dataset.num_classes"
         )
-    if config.channels not in (1, 3):
-        raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
     parts: dict[str, Any] = {}
     for part, by_class in images.items():
         odd = sorted(set(by_class) - set(classes))
         if odd:
             raise UserError(f"{config.title}: the classes {odd} are in {folders[part]} only")
         paths = [path for files in by_class.values() for path in files]
-        counts = torch.tensor([len(by_class.get(name, ())) for name in classes])
-        labels = torch.arange(len(classes)).repeat_interleave(counts) + config.label_offset
-        parts[part] = Photos(paths, labels, config.channels)
+        labels = [classes.index(name) for name, files in by_class.items() for _ in files]
+        parts[part] = Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
     if len(parts) > 1:
         return Dataset(**parts, classes=classes)
     kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
@@ -85,11 +82,11 @@ def with_counts(config: DatasetConfig, root: Path) -> DatasetConfig:
 def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     """Find the folders of the parts; without parts, ``train`` is the whole folder."""
     check_options(config, OPTIONS)
-    options: dict[str, Any] = {key: config.options.get(key) for key in OPTIONS}
-    base = root / str(options["folder"] or "")
+    options = config.options
+    base = root / str(options.get("folder") or "")
     if not base.is_dir():
         raise _not_found(config, base, "no such folder")
-    found = {part: base / str(options[part]) for part in PART_NAMES if options[part]}
+    found = {part: base / str(options[part]) for part in PART_NAMES if options.get(part)}
     missing = [path.name for path in found.values() if not path.is_dir()]
     if not found:
         inside = sorted((path for path in base.iterdir() if path.is_dir()), reverse=True)

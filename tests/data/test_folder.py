@@ -67,7 +67,6 @@ def test_other_files_and_hidden_ones_are_passed_over(root):
         ({"options": {**OWN, "tset": "val"}}, "did you mean 'test'"),
         ({"train_size": 5}, "4 images, expected 5"),
         ({"val_size": 2}, "0 images, expected 2"),
-        ({"channels": 2}, "1 or 3 channels"),
         ({}, "wasps"),
     ],
 )

@@ -2,16 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from spinal_repro.data.splits import (
-    Split,
-    content_hash,
-    fingerprints,
-    make_split,
-    num_shared,
-    stratified,
-    subset,
-)
+from spinal_repro.data.sources import ImageSet
+from spinal_repro.data.splits import Split, make_split, num_shared, stratified, subset
 
 MNIST = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
@@ -103,29 +97,28 @@ def test_the_hash_changes_with_any_change():
     assert splits[0].hash == split_of([0, 1, 2, 3], [4, 5], [0, 1]).hash
 
 
-def test_the_content_hash_changes_with_any_change():
-    images, labels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3), np.array([0, 1])
-    changed = images.copy()
-    changed[1, 2, 2] ^= 1
-    base = content_hash(images, labels)
-    assert base == content_hash(np.asfortranarray(images), labels), "memory layout must not count"
+def test_the_hash_of_images_changes_with_any_change():
+    images, labels = torch.arange(18, dtype=torch.uint8).view(2, 1, 3, 3), torch.tensor([0, 1])
+    changed = images.clone()
+    changed[1, 0, 2, 2] ^= 1
+    base = ImageSet(images, labels).hash
+    strided = images.mT.contiguous().mT
+    assert base == ImageSet(strided, labels).hash, "memory layout must not count"
     others = [
-        content_hash(changed, labels),
-        content_hash(images, np.array([0, 2])),
-        content_hash(images[::-1], labels),
-        content_hash(images.reshape(2, 9), labels),
-        content_hash(images.astype(np.int8), labels),
-        content_hash(images),
-    ]
-    assert len({base, *others}) == 7
+        (changed, labels), (images, torch.tensor([0, 2])), (images.flip(0), labels),
+        (images.view(2, 1, 1, 9), labels), (images.to(torch.int8), labels),
+    ]  # fmt: skip
+    assert len({base, *(ImageSet(*other).hash for other in others)}) == 6
 
 
 def test_planted_duplicates_are_counted():
     def shared(some, others):
-        return num_shared(fingerprints(some), fingerprints(others))
+        none = torch.zeros(len(some))
+        return num_shared(ImageSet(some, none).digests, ImageSet(others, none).digests)
 
-    images = np.random.default_rng(0).integers(0, 256, (40, 1, 28, 28), dtype=np.uint8)
-    train, test = images[:20], images[20:].copy()
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 1, 28, 28), dtype=torch.uint8, generator=random)
+    train, test = images[:20], images[20:].clone()
     assert shared(train, test) == 0
     test[[3, 4, 11]] = train[[7, 0, 7]]
     assert shared(train, test) == 3
