@@ -1,6 +1,5 @@
 """Data sets are fetched or imported whole and verified, or not at all."""
 
-import dataclasses
 import errno
 import gzip
 import os
@@ -14,7 +13,7 @@ from helpers.composing import composed
 from helpers.idx_files import idx_bytes
 
 from spinal_repro.data import assemble, download, install
-from spinal_repro.data.catalog import File, entry_for, load_catalog
+from spinal_repro.data.catalog import File, entry_for, find_entry
 from spinal_repro.data.install import HIDDEN, fetch, import_data
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.data.verify import problems
@@ -41,10 +40,10 @@ def server(monkeypatch):
 
 
 def idx_entry(*urls: str):
-    files = [{"name": name, "md5": m.md5(data)} for name, data in PACKED.items()]
-    contents = [{"name": name, "sha256": m.sha256(data)} for name, data in CONTENTS.items()]
-    about = {"folder": "Tiny/raw", "mirrors": list(urls), "files": files, "contents": contents}
-    return m.entry(about)
+    files = [File(name, md5=m.md5(data)) for name, data in PACKED.items()]
+    contents = [File(name, sha256=m.sha256(data)) for name, data in CONTENTS.items()]
+    about = {"folder": "Tiny/raw", "mirrors": list(urls)}
+    return m.with_about(m.entry(about), files=files, contents=contents)
 
 
 def assert_whole(root: Path) -> None:
@@ -121,28 +120,24 @@ def test_of_two_that_fetch_at_once_one_waits(server, tmp_path):
 # Image folders
 
 CLASSES = [f"class {label}" for label in range(4)]
-FOLDERS = {  # name: prefix of the parts in the download, images per class of the parts
-    "cinic10": ("", {"train": 3, "valid": 2, "test": 1}),
-    "caltech101": ("caltech101/", {"train": 3, "eval": 2, "test": 1}),
-    "bird225": ("", {"train": 3, "valid": 2, "test": 1, "consolidated": 6}),
-    "stanford_cars": ("car_data/car_data/", {"train": 3, "test": 1}),
-    "flowers102": ("flower_data/flower_data/", {"train": 3, "valid": 1}),
-    "fruits360": ("fruits-360_dataset/fruits-360/", {"Training": 3, "Test": 1}),
-    "hymenoptera": ("hymenoptera_data/", {"train": 3, "val": 1}),
-    "monkeys10": ("", {"training/training": 3, "validation/validation": 1}),
-}
-EXTRA = {
-    "flowers102": {"flower_data/flower_data/test/1.png": m.png(1)},
-    "fruits360": {"fruits-360_dataset/fruits-360/test-multiple_fruits/a.png": m.png(1)},
-    "hymenoptera": {"hymenoptera_data/train/class 0/imageNotFound.gif": b"GIF89a"},
+# name: prefix of the parts in the download, images per class of the parts, a file to pass over
+FOLDERS = {
+    "cinic10": ("", {"train": 3, "valid": 2, "test": 1}, "README.md"),
+    "caltech101": ("caltech101/", {"train": 3, "eval": 2, "test": 1}, "README.md"),
+    "bird225": ("", {"train": 3, "valid": 2, "test": 1, "consolidated": 6}, "README.md"),
+    "stanford_cars": ("car_data/car_data/", {"train": 3, "test": 1}, "README.md"),
+    "flowers102": ("flower_data/flower_data/", {"train": 3, "valid": 1}, "test/1.png"),
+    "fruits360": ("fruits-360/", {"Training": 3, "Test": 1}, "test-multiple_fruits/a.png"),
+    "hymenoptera": ("hymenoptera_data/", {"train": 3, "val": 1}, "train/class 0/notFound.gif"),
+    "monkeys10": ("", {"training/training": 3, "validation/validation": 1}, "README.md"),
 }
 
 
 def photographs(name):
     """A configuration for four classes, its entry, and image files as published."""
-    prefix, parts = FOLDERS[name]
-    files = {**m.tree(parts, CLASSES, prefix), **EXTRA.get(name, {}), "README.md": b"hello"}
-    files["__MACOSX/train/class 0/._0.png"] = b""
+    prefix, parts, other = FOLDERS[name]
+    files = m.tree(parts, CLASSES, prefix)
+    files |= {prefix + other: m.png(1), "__MACOSX/train/class 0/._0.png": b""}
     sizes = ["dataset.num_classes=4", "dataset.train_size=12", "dataset.test_size=4"]
     if len(parts) > 2:
         sizes.append("dataset.val_size=8")
@@ -163,8 +158,7 @@ def served(server, entry, data):
     """The entry with one archive on the mirror."""
     server.files["images.zip"] = data
     files = [File("images.zip", md5=m.md5(data))]
-    about = {"state": "auto", "mirrors": [server.url], "files": files}
-    return dataclasses.replace(entry, about=dataclasses.replace(entry.about, **about))
+    return m.with_about(entry, state="auto", mirrors=[server.url], files=files)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
@@ -173,7 +167,7 @@ def test_photographs_are_imported_from_a_zip(name, tmp_path):
     (tmp_path / "a.zip").write_bytes(m.zip_of(files))
     assert import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
     assert_photographs(config, tmp_path / "root")
-    assert not import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
+    assert not import_data(entry, tmp_path / "root", [tmp_path / "a.zip"]), "it is complete"
 
 
 @pytest.mark.parametrize("how", ["tar", "folder", "zip in a folder", "fetched"])
@@ -200,7 +194,7 @@ def test_photographs_come_in_other_ways(how, tmp_path, server):
 
 def test_a_set_that_needs_a_login_says_how_to_get_it(tmp_path):
     with pytest.raises(UserError, match=r"cannot be fetched.*spinal data import bird225"):
-        fetch(load_catalog()["bird225"], tmp_path / "root")
+        fetch(find_entry("bird225"), tmp_path / "root")
     assert not (tmp_path / "root").exists()
 
 
@@ -265,18 +259,12 @@ def test_a_folder_in_the_way_is_not_touched(server, tmp_path):
 
 def test_files_of_another_set_with_the_same_names(tmp_path, monkeypatch):
     """MNIST's files have KMNIST's names; checksums tell them apart."""
-    catalog = load_catalog()
-    mine = {f"{name}.gz": gzip.compress(data) for name, data in CONTENTS.items()}
-    for name, data in mine.items():
+    for name, data in PACKED.items():
         (tmp_path / name).write_bytes(data)
-    about = dataclasses.replace(catalog["mnist"].about, contents=idx_entry("x").about.contents)
-    known = {**catalog, "mnist": dataclasses.replace(catalog["mnist"], about=about)}
-    monkeypatch.setattr(assemble, "load_catalog", lambda: known)
+    mnist = m.with_about(find_entry("mnist"), contents=idx_entry().about.contents)
+    monkeypatch.setattr(assemble, "load_catalog", lambda: {"mnist": mnist})
     with pytest.raises(UserError, match="train-images-idx3-ubyte belongs to MNIST"):
-        import_data(catalog["kmnist"], tmp_path / "root", [tmp_path])
+        import_data(find_entry("kmnist"), tmp_path / "root", [tmp_path])
     assert not (tmp_path / "root/KMNIST").exists()
-
-
-def test_nothing_to_import(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        import_data(load_catalog()["mnist"], tmp_path, [tmp_path / "nowhere"])
+        import_data(find_entry("kmnist"), tmp_path / "root", [tmp_path / "nowhere"])

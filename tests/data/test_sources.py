@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.composing import composed
-from helpers.idx_files import file_names, idx_bytes, raw_folder, written
+from helpers.idx_files import idx_bytes, written
 from sklearn.datasets import load_digits
 
 from spinal_repro.config.compose import compose, config_dir
@@ -47,13 +47,12 @@ def test_unknown_options_are_refused(tmp_path, name):
 
 
 def test_parts_of_another_size(tmp_path):
-    config, _ = written(tmp_path, "kmnist")
+    config, _, files = written(tmp_path, "kmnist")
     for part, found in (("train", 120), ("test", 60)):
         message = rf"\({part}\) has {found} images, expected.*set dataset\.{part}_size={found}"
         with pytest.raises(UserError, match=message):
             load_dataset(dataclasses.replace(config, **{f"{part}_size": found + 1}), tmp_path)
-    path = raw_folder(tmp_path, config) / file_names(config)[2]
-    path.write_bytes(idx_bytes(np.zeros((60, 28, 27), np.uint8)))
+    files[2].write_bytes(idx_bytes(np.zeros((60, 28, 27), np.uint8)))
     with pytest.raises(UserError, match=r"\(test\).*1, 28, 27\].*expected.*1, 28, 28\]"):
         load_dataset(config, tmp_path)
 
