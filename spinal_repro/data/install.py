@@ -145,15 +145,21 @@ def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> lis
     try:
         sources = _unpacked(paths, work / "unpacked")
         wrong = assemble(entry, sources, work, root)
+        for other in load_catalog().values():
+            same = (other.key, other.about.files) == (entry.key, entry.about.files)
+            if same and other.name != entry.name and not wrong:
+                assemble(other, sources, work, root)  # into the same folder
     except ArchiveError as error:
-        wrong = [str(error)]
+        return [str(error)]
     if wrong:
         return wrong
-    _rename(entry, work, root)
-    for other in load_catalog().values():
-        same = (other.key, other.about.files) == (entry.key, entry.about.files)
-        if same and other.name != entry.name and not assemble(other, sources, work, root):
-            _rename(other, work, root)
+    ready, target = entry.path(work / "ready"), entry.path(root)
+    if entry.is_folder or not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        ready.rename(target)  # in place of an empty folder
+    else:
+        for file in ready.iterdir():
+            file.replace(target / file.name)
     return []
 
 
@@ -164,14 +170,3 @@ def _unpacked(paths: Sequence[Path], target: Path) -> list[Path]:
     for number, archive in enumerate(archives):
         unpack(archive, target / str(number))
     return [*paths, target]
-
-
-def _rename(entry: Entry, work: Path, root: Path) -> None:
-    """Move a verified data set to its final place."""
-    source, target = entry.path(work / "ready"), entry.path(root)
-    if entry.is_folder or not target.exists():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        source.rename(target)  # in place of an empty folder
-    else:
-        for file in source.iterdir():
-            file.replace(target / file.name)
