@@ -90,12 +90,11 @@ class Entry(DatasetConfig):
         return {part: str(self.options[part]) for part in PARTS if self.options.get(part)}
 
     @property
-    def contents(self) -> tuple[File, ...]:
+    def contents(self) -> list[File]:
         """Files expected in `path`: those listed, else those of the download without ``.gz``."""
         if self.is_folder or self.about.contents:
-            return tuple(self.about.contents)
-        files = self.about.files
-        return tuple(File(f.name[:-3]) if f.name.endswith(".gz") else f for f in files)
+            return self.about.contents
+        return [File(f.name[:-3]) if f.name.endswith(".gz") else f for f in self.about.files]
 
     @property
     def download_size(self) -> str:

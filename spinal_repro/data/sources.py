@@ -145,10 +145,9 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     small = torch.from_numpy(raw.images).float().mul(255 / 16).unsqueeze(1)
     size = config.image_size
     large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)
-    images = large.round().to(torch.uint8)
-    labels = torch.from_numpy(raw.target).long()
-    train, test = stratified(labels.numpy(), fraction=0.2, seed=0)
-    return Dataset(*(ImageSet(images[part], labels[part]) for part in (train, test)))
+    images = ImageSet(large.round().to(torch.uint8), torch.from_numpy(raw.target).long())
+    train, test = stratified(images.labels.numpy(), fraction=0.2, seed=0)
+    return Dataset(images.subset(train), images.subset(test))
 
 
 def check_options(config: DatasetConfig, known: Iterable[str]) -> None:

@@ -38,7 +38,7 @@ def file_problem(folder: Path, file: File) -> str | None:
 
 
 def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
-    base, bar = entry.path(root), {"unit": " images", "disable": None, "leave": False, "delay": 2}
+    base = entry.path(root)
     found: list[str] = []
     known: list[str] | None = None
     for part, name in entry.parts.items():
@@ -57,7 +57,8 @@ def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
         size = entry.sizes[part]
         if size not in (None, len(images)):
             found.append(f"{name}/ has {len(images):,} images, expected {size:,}")
-        for path in tqdm(images if open_images else (), "opening", **bar):
+        opened = images if open_images else []
+        for path in tqdm(opened, "opening", unit=" images", disable=None, leave=False, delay=2):
             try:
                 with Image.open(path) as image:
                     image.verify()
