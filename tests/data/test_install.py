@@ -180,53 +180,39 @@ def test_a_set_that_needs_a_login_says_how_to_get_it(tmp_path):
 
 
 PARTS = {"train": 3, "valid": 2, "test": 1}
-ODD = {"valid": 2, "test": 1}
+WHOLE = m.tree(PARTS, CLASSES)
+ODD = m.tree({"train": 3}, CLASSES[:1]) | m.tree({"valid": 2, "test": 1}, ["odd"])
+WRONG = {
+    "train/ has 5 class folders, expected 4": m.zip_of(m.tree(PARTS, [*CLASSES, "more"])),
+    "missing test/": m.zip_of(m.tree({"train": 3, "valid": 2}, CLASSES)),
+    "valid/ has other classes.*class 0, odd": m.zip_of(m.tree(PARTS, CLASSES[1:]) | ODD),
+    "no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth": m.zip_of({"README.md": b""}),
+    "train/ has 13 images, expected 12": m.zip_of({**WHOLE, "train/class 0/more.png": m.png(1)}),
+    "not a safe archive": m.tar_of({**WHOLE, "a/../../evil.png": b"evil"}),
+    "is damaged": m.zip_of(WHOLE)[:-200],
+}
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        (
-            m.tree(PARTS, [*CLASSES, "more"]),
-            r"train/ has 5 class folders, expected 4.*test/ has 5 images.*dataset\.num_classes=N",
-        ),
-        (m.tree({"train": 3, "valid": 2}, CLASSES), "missing test/"),
-        (
-            m.tree(PARTS, CLASSES[1:]) | m.tree({"train": 3}, CLASSES[:1]) | m.tree(ODD, ["odd"]),
-            r"valid/ has other classes.*class 0, odd",
-        ),
-        ({"README.md": b""}, r"no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth"),
-        (
-            m.tree(PARTS, CLASSES) | m.tree({"b/train": 3}, [*CLASSES[1:], "odd"]),
-            "several folders could be the part train",
-        ),
-    ],
-)
-def test_other_images_are_not_imported(files, message, tmp_path):
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_archive_is_neither_imported_nor_fetched(server, tmp_path, message):
     _, entry, _ = photographs("bird225")
-    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
-    with pytest.raises(UserError, match=message):
+    (tmp_path / "mine.zip").write_bytes(WRONG[message])
+    root = tmp_path / "a/root"
+    with pytest.raises(UserError, match=rf"mine\.zip cannot be imported as Bird-225.*{message}"):
+        import_data(entry, root, [tmp_path / "mine.zip"])
+    with pytest.raises(UserError, match=f"the download is not Bird-225.*{message}.*deleted"):
+        fetch(served(server, entry, WRONG[message]), root)
+    files = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == ["bird225.lock", "mine.zip"]
+    assert fetch(served(server, entry, m.tar_of(WHOLE)), root)
+
+
+def test_of_two_folders_for_a_part_none_is_taken(tmp_path):
+    _, entry, _ = photographs("bird225")
+    (tmp_path / "a.zip").write_bytes(m.zip_of(WHOLE | m.tree({"b/train": 3}, ["x", *CLASSES[1:]])))
+    with pytest.raises(UserError, match="several folders could be the part train"):
         import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
     assert not (tmp_path / "root/bird225").exists() and left_over(tmp_path / "root") == []
-
-
-@pytest.mark.parametrize("damage", ["unsafe", "truncated", "another release"])
-def test_a_wrong_archive_is_refused(server, tmp_path, damage):
-    _, entry, files = photographs("bird225")
-    good = m.tar_of(files)
-    data = {
-        "unsafe": m.tar_of({**files, "a/../../evil.png": b"evil"}),
-        "truncated": good[:-200],
-        "another release": m.zip_of({**files, "train/class 0/more.png": m.png(1)}),
-    }[damage]
-    root = tmp_path / "a/root"
-    with pytest.raises(UserError, match=r"the download is not Bird-225.*deleted"):
-        fetch(served(server, entry, data), root)
-    assert [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
-    (tmp_path / "mine.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"mine\.zip cannot be imported as Bird-225"):
-        import_data(entry, root, [tmp_path / "mine.zip"])
-    assert fetch(served(server, entry, good), root) and (root / "bird225/train").is_dir()
 
 
 def test_a_folder_in_the_way_is_not_touched(server, tmp_path):
