@@ -1,6 +1,6 @@
 """Files that people exchange: they run no code, and their texts stay texts.
 
-Weights: see models/test_pretrained.py; archives: see data/test_archives.py.
+Weights: see models/test_pretrained.py; archives: see data/test_assemble.py.
 """
 
 import copy

@@ -1,14 +1,60 @@
-"""Collects the files of a data set from downloads or from paths that the user gives."""
+"""Collects the files of a data set from downloads, archives or paths that the user gives."""
 
+import gzip
+import lzma
 import shutil
-from collections.abc import Sequence
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from spinal_repro.data.archives import gunzip
 from spinal_repro.data.catalog import Entry, File, checksum, load_catalog
 from spinal_repro.data.image_files import IMAGE_SUFFIXES, images_by_class, part_of
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+
+
+class ArchiveError(UserError):
+    """An archive that is damaged or would write outside its folder."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file name is that of a zip or tar archive."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar archive into a folder; nothing is written outside it."""
+    target.mkdir(parents=True, exist_ok=True)
+    with _reading(archive):
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(target)  # puts members with .. inside
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(target, filter="data")  # refuses them
+
+
+def gunzip(path: Path, target: Path) -> None:
+    """Unpack one gzipped file."""
+    with _reading(path), gzip.open(path) as source, target.open("wb") as out:
+        shutil.copyfileobj(source, out, 2**20)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of damaged archives into one; errors of the disk, with a number, stay."""
+    try:
+        yield
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ArchiveError(f"{path} is damaged or not a safe archive") from error
 
 
 def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> list[str]:

@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.archives import ArchiveError, is_archive, unpack
-from spinal_repro.data.assemble import assemble
+from spinal_repro.data.assemble import ArchiveError, assemble, is_archive, unpack
 from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.download import download
 from spinal_repro.data.verify import file_problem, problems

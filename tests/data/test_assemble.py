@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import mirror as m
 
-from spinal_repro.data.archives import ArchiveError, gunzip, is_archive, unpack
+from spinal_repro.data.assemble import ArchiveError, gunzip, is_archive, unpack
 
 FILES = {"a/one.txt": b"1" * 1000, "a/b/two.txt": b"2" * 10, "./three.txt": b"3"}
 MODES = {"x.zip": "", "x.tar.gz": "w:gz", "x.tgz": "w:gz", "x.tar": "w", "x.tar.xz": "w:xz"}
