@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 # A new key with a default needs no new version. Version 2 changed `Config.identity`.
 SCHEMA_VERSION, CONFIG_VERSION = 2, 1
-REGRESSION = "regression"
 RETIRED = ("self_check",)  # runtime settings of older records, without effect on results
 NEEDED = ("dataset.name", "model.name", "head.name", "recipe.epochs", "protocol.name",
           "protocol.select_on", "runtime.precision")  # fmt: skip
@@ -165,11 +164,40 @@ class RegressionRecord:
     runs: list[RegressionRun]
 
 
-AnyRecord = Record | RegressionRecord
+@dataclass(frozen=True)
+class GradientRun:
+    """Norms of the gradient before the activation of each hidden layer of one stack."""
+
+    net: str  # fc or spinal
+    depth: Positive  # number of hidden layers
+    seed: Natural
+    multiplications: Positive
+    start: list[float]  # by layer, at the first step
+    epoch: list[float]  # by layer, mean over the steps of the first epoch
+
+
+@dataclass(frozen=True)
+class GradientRecord:
+    """All runs of one ``spinal gradients``, with its options."""
+
+    dataset: str
+    seeds: Positive  # how many, from 0
+    depths: list[Annotated[int, Range(2)]]
+    init: str
+    data: dict[str, Any]  # as in the record of a run
+    environment: dict[str, Any]
+    git: dict[str, Any]
+    finished: str
+    seconds: float
+    runs: list[GradientRun]
+
+
+AnyRecord = Record | RegressionRecord | GradientRecord
+KINDS = {"regression": RegressionRecord, "gradients": GradientRecord}  # by command
 
 
 def load_record(path: Path) -> AnyRecord:
-    """Read a record of either kind."""
+    """Read a record of any kind."""
     stored = read_json(path)
     try:
         return parse_record(stored)
@@ -184,8 +212,8 @@ def parse_record(stored: Any) -> AnyRecord:
     fields = dict(stored)
     version, kind = fields.pop("schema_version", None), fields.pop("kind", None)
     check_version(version, 1, SCHEMA_VERSION)
-    if kind == REGRESSION:
-        return from_plain(RegressionRecord, fields)
+    if (experiment := KINDS.get(str(kind))) is not None:
+        return from_plain(experiment, fields)
     record = from_plain(Record, fields)
     if version == SCHEMA_VERSION:
         return record
@@ -207,14 +235,18 @@ def read_record(path: Path) -> Record:
     """Read the record of a run."""
     record = load_record(path)
     if not isinstance(record, Record):
-        raise UserError(f"{path} is a record of spinal regression, not of a run")
+        raise UserError(f"{path} is a record of spinal {_kind(record)}, not of a run")
     return record
 
 
 def write_record(path: Path, record: AnyRecord) -> None:
     """Write a record as indented JSON."""
-    kind = {} if isinstance(record, Record) else {"kind": REGRESSION}
+    kind = {} if isinstance(record, Record) else {"kind": _kind(record)}
     write_json(path, {"schema_version": SCHEMA_VERSION, **kind, **to_plain(record)})
+
+
+def _kind(record: RegressionRecord | GradientRecord) -> str:
+    return next(name for name, kind in KINDS.items() if isinstance(record, kind))
 
 
 def stored_config(config: dict[str, Any]) -> "Config":
