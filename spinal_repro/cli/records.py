@@ -10,7 +10,7 @@ from spinal_repro.errors import UserError
 
 if TYPE_CHECKING:
     from spinal_repro.paper.cells import Cell
-    from spinal_repro.records.record import AnyRecord, GradientRecord, Record, RegressionRecord
+    from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 
 FILES = "records, or folders of finished runs"
 
@@ -27,7 +27,7 @@ def add_records(given: argparse.Namespace) -> None:
     differences from the published cell. If one record is refused, none is copied.
     """
     from spinal_repro.paper.cells import load_cells
-    from spinal_repro.records.record import Record, load_record, write_record
+    from spinal_repro.records.record import GradientRecord, Record, load_record, write_record
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import cell_of
 
@@ -43,8 +43,10 @@ def add_records(given: argparse.Namespace) -> None:
             if isinstance(record, Record):
                 others = [r for r in (*known, *accepted.values()) if isinstance(r, Record)]
                 target = out / _check(record, cell_of(record, cells), others, path)
+            elif isinstance(record, GradientRecord):
+                target = out / f"gradients/{record.dataset}-{record.init}-s{record.seeds}.json"
             else:
-                target = out / _check_experiment(record)
+                target = out / _check_regression(record)
             if target.exists() or target in accepted:
                 raise UserError(f"{target} exists already")
             accepted[target] = record
@@ -89,17 +91,10 @@ def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], pa
     return f"{cell.table}/{leaf}-{record.protocol}-{record.identity}-s{record.seed}.json"
 
 
-def _check_experiment(record: "RegressionRecord | GradientRecord") -> str:
-    """Check the record of an experiment of several runs, and return its new name."""
-    from spinal_repro.records.check import check_gradients, check_regression
-    from spinal_repro.records.record import GradientRecord
+def _check_regression(record: "RegressionRecord") -> str:
+    from spinal_repro.records.check import check_regression
 
-    if isinstance(record, GradientRecord):
-        wrong = check_gradients(record)
-        name = f"gradients/{record.dataset}-{record.init}-s{record.seeds}.json"
-    else:
-        wrong, s = check_regression(record), record.settings
-        name = f"regression/{s.target}-{s.layers}-{s.epochs}-s{s.seeds}.json"
-    if wrong:
+    if wrong := check_regression(record):
         raise UserError("; ".join(wrong))
-    return name
+    s = record.settings
+    return f"regression/{s.target}-{s.layers}-{s.epochs}-s{s.seeds}.json"

@@ -67,10 +67,10 @@ def measure(run: Run, init: str) -> tuple[list[float], list[float]]:
 def watch(layers: Sequence[nn.Module]) -> list[list[Tensor]]:
     """Collect, by layer and step, the norm of the loss's gradient with respect to the output."""
     norms: list[list[Tensor]] = [[] for _ in layers]
-    for layer, found in zip(layers, norms, strict=True):
+    for layer, of_layer in zip(layers, norms, strict=True):
 
-        def keep(_: nn.Module, inputs: Any, output: Tensor, found: list[Tensor] = found) -> None:
-            output.register_hook(lambda gradient: found.append(gradient.norm()))
+        def keep(_: nn.Module, gradient: Any, found: list[Tensor] = of_layer) -> None:
+            found.append(gradient[0].norm())
 
-        layer.register_forward_hook(keep)
+        layer.register_full_backward_pre_hook(keep)
     return norms

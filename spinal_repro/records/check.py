@@ -6,13 +6,7 @@ from math import isclose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.records.correctness import unpack_correct
-from spinal_repro.records.record import (
-    Accuracy,
-    GradientRecord,
-    Record,
-    RegressionRecord,
-    stored_config,
-)
+from spinal_repro.records.record import Accuracy, Record, RegressionRecord, stored_config
 
 Recount = Callable[[Config], Mapping[str, int]]
 
@@ -103,15 +97,3 @@ def check_regression(record: RegressionRecord) -> list[str]:
         for function in sorted(functions)
         if found.get((net, function)) != set(range(seeds))
     ] or ([] if found else [f"runs has no entry at epoch {epochs}"])
-
-
-def check_gradients(record: GradientRecord) -> list[str]:
-    """List the runs that a record of ``spinal gradients`` lacks or should not have."""
-    nets, seeds = ("fc", "spinal"), range(record.seeds)
-    wanted = {(net, d, seed) for net in nets for d in record.depths for seed in seeds}
-    found = {
-        (run.net, run.depth, run.seed)
-        for run in record.runs
-        if len(run.start) == len(run.epoch) == run.depth
-    }
-    return [f"runs lacks or adds {net}, {d} layers, seed {s}" for net, d, s in wanted ^ found]

@@ -3,6 +3,7 @@
 Nothing here imports torch, so that listing runs is quick.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -190,6 +191,12 @@ class GradientRecord:
     finished: str
     seconds: float
     runs: list[GradientRun]
+
+    def __post_init__(self) -> None:
+        wanted = set(itertools.product(("fc", "spinal"), self.depths, range(self.seeds)))
+        whole = [r for r in self.runs if len(r.start) == len(r.epoch) == r.depth]
+        if wrong := wanted ^ {(run.net, run.depth, run.seed) for run in whole}:
+            raise UserError(f"runs lacks or adds net, depth, seed {min(wrong)}")
 
 
 AnyRecord = Record | RegressionRecord | GradientRecord

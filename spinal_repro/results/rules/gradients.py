@@ -1,5 +1,6 @@
 """The rule about gradients: the first hidden layer's against the last one's, FC against Spinal."""
 
+import itertools
 import math
 
 from spinal_repro.records.record import GradientRecord
@@ -8,6 +9,7 @@ from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import RULES, Judgement, Verdict, all_of, by_interval
 from spinal_repro.results.verdicts import MIN_RUNS
 
+WHEN = {"start": "at the first step", "epoch": "over the first epoch"}
 TINY = 1e-45  # less than any norm but 0
 
 
@@ -30,27 +32,16 @@ def gradient_at_first_layer(findings: ResultsIndex, *, init: str) -> Judgement:
 
 def by_depth(record: GradientRecord) -> list[Judgement]:
     """Judge each depth, at the first step and over the first epoch."""
-    parts = []
-    for depth in record.depths:
-        runs = sorted((r for r in record.runs if r.depth == depth), key=lambda run: run.seed)
-        for key, when in (("start", "at the first step"), ("epoch", "over the first epoch")):
-            shares: dict[str, list[float]] = {"fc": [], "spinal": []}  # logarithms
-            for run in runs:
-                first, *_, last = (max(norm, TINY) for norm in getattr(run, key))
-                shares[run.net].append(math.log10(first / last))
-            found = paired(shares["fc"], shares["spinal"])
-            verdict = by_interval(found.interval if len(found.differences) >= MIN_RUNS else None)
-            spinal, fc, low, high = (
-                10**value
-                for value in (
-                    mean(shares["spinal"]),
-                    mean(shares["fc"]),
-                    *(found.interval or (found.mean,) * 2),
-                )
-            )
-            evidence = (
-                f"{depth} layers {when}: {spinal:.2g} of the last layer's norm against {fc:.2g}, "
-                f"{low:.2g} to {high:.2g} times as much"
-            )
-            parts.append(Judgement(verdict, evidence, len(found.differences)))
+    parts, in_order = [], sorted(record.runs, key=lambda run: run.seed)
+    for depth, (key, when) in itertools.product(record.depths, WHEN.items()):
+        logs: dict[str, list[float]] = {"fc": [], "spinal": []}
+        for run in (run for run in in_order if run.depth == depth):
+            first, *_, last = (max(norm, TINY) for norm in getattr(run, key))
+            logs[run.net].append(math.log10(first / last))
+        found, n = paired(logs["fc"], logs["spinal"]), len(logs["fc"])
+        interval = found.interval or (found.mean, found.mean)
+        shares = [f"{10**v:.2g}" for v in (*map(mean, logs.values()), *interval)]
+        text = "{} layers {}: FC {}, Spinal {} of the last layer's norm, {} to {} times as much"
+        verdict = by_interval(interval if n >= MIN_RUNS else None)
+        parts.append(Judgement(verdict, text.format(depth, when, *shares), n))
     return parts
