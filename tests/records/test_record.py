@@ -131,7 +131,7 @@ def test_a_record_of_gradients_has_every_net_depth_seed_and_layer(change):
     record = gradient_record()
     assert len(parse_record(record).runs) == 2 * 2 * 4
     change(record)
-    with pytest.raises(UserError, match="runs|depths"):
+    with pytest.raises(UserError, match=r"runs|depths"):
         parse_record(record)
 
 

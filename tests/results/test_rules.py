@@ -195,7 +195,7 @@ def test_the_gradient_of_the_first_layer_as_a_share_of_the_last(fc, spinal, seed
     assert (found.verdict, found.n) == (verdict, seeds), found.evidence
     if fc:  # each seed has the same ratio of both shares
         ratio = f"{spinal / fc:.2g}"
-        assert f"{ratio} to {ratio} times as much" in found.evidence
+        assert f"ratio (95 %) {ratio} to {ratio}" in found.evidence
     assert decide("gradient_at_first_layer", known, init="he").verdict == "not run"
 
 

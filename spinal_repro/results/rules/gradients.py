@@ -40,8 +40,8 @@ def by_depth(record: GradientRecord) -> list[Judgement]:
             logs[run.net].append(math.log10(first / last))
         found, n = paired(logs["fc"], logs["spinal"]), len(logs["fc"])
         interval = found.interval or (found.mean, found.mean)
-        shares = [f"{10**v:.2g}" for v in (*map(mean, logs.values()), *interval)]
-        text = "{} layers {}: FC {}, Spinal {} of the last layer's norm, {} to {} times as much"
+        shares = [f"{float(f'{10**v:.2g}'):g}" for v in (*map(mean, logs.values()), *interval)]
+        text = "{} layers {}: FC {}, Spinal {} of the last layer's norm, ratio (95 %) {} to {}"
         verdict = by_interval(interval if n >= MIN_RUNS else None)
         parts.append(Judgement(verdict, text.format(depth, when, *shares), n))
     return parts
