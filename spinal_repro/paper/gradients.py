@@ -40,8 +40,8 @@ def gradients(dataset: str, seeds: int, depths: Sequence[int], init: str) -> Gra
             width = fc_width(inputs + config.dataset.outputs, depth, cost)
             head = ["head=fc", f"head.hidden={[width] * depth}"]
     made = describe_environment(cpu), git_revision(), time.strftime("%FT%TZ", time.gmtime())
-    seconds = round(time.perf_counter() - began, 1)
-    return GradientRecord(dataset, seeds, list(depths), init, data, *made, seconds, runs)
+    took = round(time.perf_counter() - began, 1)
+    return GradientRecord(dataset, seeds, list(depths), init, data, *made, took, runs)
 
 
 def fc_width(ends: int, depth: int, multiplications: int) -> int:

@@ -6,7 +6,7 @@ Nothing here imports torch, so that listing runs is quick.
 import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
@@ -156,6 +156,7 @@ class RegressionRun:
 class RegressionRecord:
     """All runs of one ``spinal regression``."""
 
+    kind: ClassVar = "regression"
     settings: RegressionSettings
     environment: dict[str, Any]
     git: dict[str, Any]
@@ -181,6 +182,7 @@ class GradientRun:
 class GradientRecord:
     """All runs of one ``spinal gradients``, with its options."""
 
+    kind: ClassVar = "gradients"
     dataset: str
     seeds: Positive  # how many, from 0
     depths: list[Annotated[int, Range(2)]]
@@ -200,7 +202,6 @@ class GradientRecord:
 
 
 AnyRecord = Record | RegressionRecord | GradientRecord
-KINDS = {"regression": RegressionRecord, "gradients": GradientRecord}  # by command
 
 
 def load_record(path: Path) -> AnyRecord:
@@ -219,8 +220,10 @@ def parse_record(stored: Any) -> AnyRecord:
     fields = dict(stored)
     version, kind = fields.pop("schema_version", None), fields.pop("kind", None)
     check_version(version, 1, SCHEMA_VERSION)
-    if (experiment := KINDS.get(str(kind))) is not None:
-        return from_plain(experiment, fields)
+    if kind == RegressionRecord.kind:
+        return from_plain(RegressionRecord, fields)
+    if kind == GradientRecord.kind:
+        return from_plain(GradientRecord, fields)
     record = from_plain(Record, fields)
     if version == SCHEMA_VERSION:
         return record
@@ -242,18 +245,14 @@ def read_record(path: Path) -> Record:
     """Read the record of a run."""
     record = load_record(path)
     if not isinstance(record, Record):
-        raise UserError(f"{path} is a record of spinal {_kind(record)}, not of a run")
+        raise UserError(f"{path} is a record of spinal {record.kind}, not of a run")
     return record
 
 
 def write_record(path: Path, record: AnyRecord) -> None:
     """Write a record as indented JSON."""
-    kind = {} if isinstance(record, Record) else {"kind": _kind(record)}
+    kind = {} if isinstance(record, Record) else {"kind": record.kind}
     write_json(path, {"schema_version": SCHEMA_VERSION, **kind, **to_plain(record)})
-
-
-def _kind(record: RegressionRecord | GradientRecord) -> str:
-    return next(name for name, kind in KINDS.items() if isinstance(record, kind))
 
 
 def stored_config(config: dict[str, Any]) -> "Config":
