@@ -96,6 +96,17 @@ def test_a_counterpart_differs_in_the_head_alone():
         assert (models[0], config.model.label) == (models[1], other.model.label), cell.name
 
 
+def test_a_frozen_cell_differs_in_that_alone():
+    """Transferred initialisation is compared with traditional transfer learning."""
+    frozen = [name for name in CELLS if name.endswith("_frozen")]
+    assert len(frozen) >= 3
+    for name in frozen:
+        cell = name.replace("controls/", "transfer/").removesuffix("_frozen")
+        ours, theirs = (CELLS[n].config for n in (name, cell))
+        frozen_model = {"model": theirs["model"] | {"freeze": "backbone"}}
+        assert ours == theirs | frozen_model | {"cell": name}
+
+
 def test_epochs_and_protocol_are_those_published():
     for cell, config in composing():
         assert config.cell == cell.name
