@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 from torch import Tensor, nn
 
 from spinal_repro.models.heads import SpinalHead
+from spinal_repro.models.heads.common import is_activation
 from spinal_repro.models.modes import evaluation_mode
 
 # the layers of a classifier, besides Linear and activations
@@ -138,5 +139,4 @@ def _same_memory(a: Tensor, b: Tensor) -> bool:
 
 
 def _belongs_to_classifier(layer: nn.Module) -> bool:
-    is_activation = type(layer).__module__ == nn.ReLU.__module__ and not list(layer.parameters())
-    return is_activation or isinstance(layer, OTHER_LAYERS)
+    return is_activation(layer) or isinstance(layer, OTHER_LAYERS)

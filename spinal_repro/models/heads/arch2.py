@@ -48,7 +48,6 @@ class Arch2Head(nn.Module):
             SpinalStack(tap, width=width, layers=n) for tap, n in zip(taps, layers, strict=True)
         )
         self.output = FCHead(sum(layers) * width, num_classes, hidden=(hidden,))
-        self.num_activations = sum(layers) * width + hidden
 
     def forward(self, features: Tensor) -> Tensor:
         parts = features.split(self.taps, dim=1)
