@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from spinal_repro.config.schema import Component, DatasetConfig
-from spinal_repro.errors import one_of
+from spinal_repro.errors import UserError, one_of
 from spinal_repro.models.backbones import load_backbones
-from spinal_repro.models.heads import HEADS
+from spinal_repro.models.heads import HEADS, PRETRAINED
 from spinal_repro.models.pretrained import WeightReport, convert_inputs, load_pretrained
 from spinal_repro.seeds import stream_seed
 
@@ -92,7 +92,7 @@ def build_model(
         torch.manual_seed(stream_seed(seed, "backbone"))
         body = load_backbones().build(model.registered, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
-        top = HEADS.build(head.name, head.options, body.num_features, dataset.outputs)
+        top = _build_head(body, head, dataset.outputs, pretrained is not None)
         frozen = freeze == "backbone"
         aux_features = [] if frozen else getattr(body, "aux_features", [])
         aux_heads = [nn.Linear(inputs, dataset.outputs) for inputs in aux_features]
@@ -100,8 +100,26 @@ def build_model(
     if pretrained is not None:
         convert_inputs(body)
     if pretrained is not None and load_weights:
-        classifier.weights = load_pretrained(body, str(pretrained), Path(data_root))
+        kept = top if head.name == PRETRAINED else None
+        classifier.weights = load_pretrained(body, str(pretrained), Path(data_root), kept)
     return classifier
+
+
+def _build_head(body: nn.Module, head: Component, outputs: int, pretrained: bool) -> nn.Module:
+    """Build a head, or take the network's own classifier for ``head=pretrained``."""
+    top: nn.Module | None = vars(body).pop("classifier", None)  # freed, unless it is the head
+    if head.name != PRETRAINED or not pretrained or top is None:
+        top = HEADS.build(head.name, head.options, body.num_features, outputs)
+    linears = [module for module in top.modules() if isinstance(module, nn.Linear)]
+    if head.name == PRETRAINED and linears[-1].out_features != outputs:
+        found = linears[-1].out_features
+        raise UserError(
+            f"the network's own classifier has {found} outputs: set dataset.num_outputs={found}"
+        )
+    if getattr(body, "zero_head_bias", False):
+        for linear in linears:
+            nn.init.zeros_(linear.bias)
+    return top
 
 
 def build_blank(

@@ -41,7 +41,9 @@ class WeightReport:
         )
 
 
-def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) -> WeightReport:
+def load_pretrained(
+    backbone: nn.Module, source: str, data_root: Path = HERE, head: nn.Module | None = None
+) -> WeightReport:
     """Load weights into a backbone.
 
     A file may hold the whole network with its classifier, or be the ``best.safetensors`` of a
@@ -52,6 +54,7 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
             the name of published weights, such as ``IMAGENET1K_V1``.
         data_root: Folder searched for a relative path after the working directory, so that a
             recipe can name a file on any machine.
+        head: The network's own classifier, to load its weights too; None to leave them out.
     """
     sha256 = None
     path = next((p for p in (Path(source), data_root / source) if p.is_file()), None)
@@ -67,17 +70,23 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
         tensors = _fetch(backbone, source)
     target: Any = getattr(backbone, "net", backbone)
     classifier = set(getattr(backbone, "classifier_tensors", ()))
+    of_head: dict[str, str] = getattr(backbone, "head_tensors", {})
     if any(name.startswith("backbone.") for name in tensors):  # saved by a run
         target = backbone
         classifier = {name for name in tensors if name.startswith(("head.", "aux_heads."))}
+        of_head = {f"head.{name}": name for name in of_head.values()}
         tensors = {name.removeprefix("backbone."): t for name, t in tensors.items()}
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+    kept = {}
+    if head is not None:
+        kept = {of_head[name]: tensors.pop(name) for name in of_head if name in tensors}
+        load_strict(head, kept, source, "the network's own classifier, which head=pretrained keeps")
     expected = target.state_dict()
     fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
     load_strict(target, fitting, source, "this model; check model.name and dataset.image_size")
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
-    return WeightReport(source, sha256, len(fitting), missing, unexpected)
+    return WeightReport(source, sha256, len(fitting) + len(kept), missing, unexpected)
 
 
 def convert_inputs(backbone: nn.Module) -> None:

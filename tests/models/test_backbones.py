@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from helpers.composing import composed
+from helpers.composing import changed, composed
 from torch import nn
 
 from spinal_repro.config.compose import choices
@@ -141,6 +141,21 @@ def test_thin_resnet_gives_the_cells_in_order():
         assert torch.equal(cells(images), torch.cat(quadrants, dim=1))
         assert torch.equal(whole(images), maps.amax((2, 3)))
         assert maps.min() < 0  # no activation after the last addition (Q13)
+
+
+@pytest.mark.parametrize("head", ["fc", "spinal", "linear"])
+@pytest.mark.parametrize("model", ["resnet18_thin", "resnet34_thin"])
+def test_linear_biases_of_thin_heads_start_at_zero(model, head):
+    """Recipes 2.6; every other weight is as without the option, which older records leave out."""
+    config = composed("dataset=cifar10", f"model={model}", f"head={head}")
+    plain = changed(config, {"model.zero_head_bias": False})
+    assert "zero_head_bias" not in plain.model.options
+    ours, before = (
+        build_model(c.dataset, c.model, c.head, seed=3).state_dict() for c in (config, plain)
+    )
+    biases = {n for n in ours if n.startswith("head.") and n.endswith(".bias")}
+    assert biases and all(before[n].any() and not ours[n].any() for n in biases)
+    assert all(torch.equal(ours[n], tensor) for n, tensor in before.items() if n not in biases)
 
 
 def test_lenet_connections():

@@ -8,7 +8,7 @@ baseline. `SpinalHidden` replaces a hidden Linear of any network.
 """
 
 from spinal_repro.models.heads.arch2 import Arch2Head
-from spinal_repro.models.heads.common import ACTIVATIONS, HEADS
+from spinal_repro.models.heads.common import ACTIVATIONS, HEADS, PRETRAINED
 from spinal_repro.models.heads.fc import FCHead
 from spinal_repro.models.heads.progressive import ProgressiveSpinalHead
 from spinal_repro.models.heads.spinal import SpinalHead, SpinalHidden, SpinalStack
@@ -16,6 +16,7 @@ from spinal_repro.models.heads.spinal import SpinalHead, SpinalHidden, SpinalSta
 __all__ = [
     "ACTIVATIONS",
     "HEADS",
+    "PRETRAINED",
     "Arch2Head",
     "FCHead",
     "ProgressiveSpinalHead",
