@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
@@ -45,17 +46,13 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
     """Count a classifier by running one blank image through it in evaluation mode."""
     device = next(classifier.parameters()).device
     image = torch.zeros(1, channels, image_size, image_size, device=device)
-    activations: list[int] = []
-    hooks = [
-        module.register_forward_hook(lambda _, inputs, output: activations.append(output.numel()))
-        for module in classifier.head.modules()
-        if is_activation(module)
-    ]
+    units: list[int] = []
     with evaluation_mode(classifier):
         in_body, features = _multiplications(classifier.backbone, image)
-        in_head, _ = _multiplications(classifier.head, features)
-    for hook in hooks:
-        hook.remove()
+        with register_module_forward_hook(
+            lambda module, _, output: units.append(output.numel() if is_activation(module) else 0)
+        ):
+            in_head, _ = _multiplications(classifier.head, features)
     body, head = _parameters(classifier.backbone), _parameters(classifier.head)
     body -= sum(_parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
     return Counts(
@@ -64,7 +61,7 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
         total_parameters=body + head,
         head_multiplications=in_head,
         total_multiplications=in_body + in_head,
-        head_activations=sum(activations),
+        head_activations=sum(units),
     )
 
 

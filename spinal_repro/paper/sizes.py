@@ -41,7 +41,7 @@ def count_model(config: Config) -> dict[str, int]:
     key = repr((shape, config.model.to_dict()))
     if key not in _BACKBONES or head.name == PRETRAINED:
         built = build_blank(dataset, config.model, head, config.input_size)
-        if head.name == PRETRAINED:
+        if head.name == PRETRAINED:  # belongs to this backbone
             return count(built, *shape).to_dict()
         _BACKBONES[key] = int(built.backbone.num_features), count(built, *shape)  # type: ignore[arg-type]
     features, whole = _BACKBONES[key]

@@ -31,8 +31,8 @@ class LibraryBackbone(nn.Module):
     In training mode a network with auxiliary outputs returns ``(features, [auxiliary, ...])``.
     ``aux_features`` are their lengths, ``aux_modules`` the parts of the network that only they
     use, ``classifier_tensors`` the names of the tensors of all classifiers. ``classifier`` is the
-    classifier that was removed, and ``head_tensors`` maps the network's names of its tensors to its
-    own. ``fetch`` returns published weights by their name.
+    one that was removed, or None, and ``classifier_name`` was its place. ``fetch`` returns
+    published weights by their name.
     """
 
     def __init__(
@@ -52,9 +52,8 @@ class LibraryBackbone(nn.Module):
         self.mean, self.std = list(mean), list(std)
         tensors = set(net.state_dict())
         self.aux_modules, self.aux_features = _remove_aux_classifiers(net)
-        whole = list(net.state_dict())
         try:
-            self.num_features, classifier = _remove_classifier(net, image_size)
+            self.num_features, self.classifier_name, own = _remove_classifier(net, image_size)
             if self.aux_modules:
                 _check_training_mode(net, image_size)
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -64,10 +63,7 @@ class LibraryBackbone(nn.Module):
                 f"{title} cannot be used with images of {image_size} px: {reason}{hint}"
             ) from error
         self.classifier_tensors = tensors - set(net.state_dict())
-        removed = (name for name in whole if name in self.classifier_tensors)
-        own = classifier.state_dict() if classifier else ()
-        self.head_tensors = dict(zip(removed, own, strict=False))
-        vars(self)["classifier"] = classifier  # not a part of this module
+        vars(self)["classifier"] = own  # not a part of this module
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
         if images.shape[1] == 1:
@@ -76,8 +72,8 @@ class LibraryBackbone(nn.Module):
         return (output[0], list(output[1:])) if isinstance(output, tuple) else output
 
 
-def _remove_classifier(net: Any, image_size: int) -> tuple[int, nn.Module | None]:
-    """Remove the classifier; return the number of features that it read, and the classifier."""
+def _remove_classifier(net: Any, image_size: int) -> tuple[int, str, nn.Module | None]:
+    """Remove the classifier; return the number of features that it read, its name, and itself."""
     blank = torch.zeros(1, 3, image_size, image_size, device=next(net.parameters()).device)
     try:
         location = find_classifier(net, blank)
@@ -90,13 +86,13 @@ def _remove_classifier(net: Any, image_size: int) -> tuple[int, nn.Module | None
         if features.dim() != 2:
             shape = list(features.shape)
             raise ValueError(f"its output is {shape}, not one vector per image") from None
-        return int(features.shape[1]), None
+        return int(features.shape[1]), "", None
     start, layers = location.start, net.get_submodule(location.name)
     while start and isinstance(layers[start - 1], nn.Dropout):
         start -= 1  # dropout before the classifier belongs to the head
-    own = nn.Sequential(*list(layers)[start:]) if isinstance(layers, nn.Sequential) else layers
-    replace_classifier(net, dataclasses.replace(location, start=start), nn.Identity())
-    return location.in_features, own
+    location = dataclasses.replace(location, start=start)
+    own = replace_classifier(net, location, nn.Identity())
+    return location.in_features, location.name, own
 
 
 def _remove_aux_classifiers(net: nn.Module) -> tuple[list[nn.Module], list[int]]:

@@ -43,18 +43,11 @@ class ThinResNet(nn.Module):
     is one vector of 256 features, as for the original's FC head. With ``pool=2`` the four cells
     of a 2x2 map follow each other, each with all its channels: (0,0), (0,1), (1,0), (1,1), 1024
     features, so that a Spinal head with four splits reads one cell per layer (Q12). Convolutions
-    start Kaiming normal (fan out), batch norm at 1 and 0, and with ``zero_head_bias`` the Linear
-    biases of the head at 0.
+    start Kaiming normal (fan out), batch norm at 1 and 0.
     """
 
     def __init__(
-        self,
-        blocks: tuple[int, ...],
-        channels: int,
-        image_size: int,
-        *,
-        pool: int = 4,
-        zero_head_bias: bool = False,
+        self, blocks: tuple[int, ...], channels: int, image_size: int, *, pool: int = 4
     ) -> None:
         super().__init__()
         if pool not in POOLS:
@@ -80,7 +73,7 @@ class ThinResNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        self.pool, self.zero_head_bias = pool, zero_head_bias
+        self.pool = pool
         self.num_features = WIDTHS[-1] * (side // pool) ** 2
 
     def forward(self, images: Tensor) -> Tensor:

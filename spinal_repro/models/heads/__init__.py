@@ -14,13 +14,6 @@ from spinal_repro.models.heads.progressive import ProgressiveSpinalHead
 from spinal_repro.models.heads.spinal import SpinalHead, SpinalHidden, SpinalStack
 
 __all__ = [
-    "ACTIVATIONS",
-    "HEADS",
-    "PRETRAINED",
-    "Arch2Head",
-    "FCHead",
-    "ProgressiveSpinalHead",
-    "SpinalHead",
-    "SpinalHidden",
-    "SpinalStack",
-]
+    "ACTIVATIONS", "HEADS", "PRETRAINED", "Arch2Head", "FCHead", "ProgressiveSpinalHead",
+    "SpinalHead", "SpinalHidden", "SpinalStack",
+]  # fmt: skip
