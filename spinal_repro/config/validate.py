@@ -33,7 +33,8 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
 }
 COMPONENTS = ("model", "head", "tracker")
-UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None}  # the same as left out
+# the same as left out
+UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None, "zero_head_bias": False}
 
 
 def format_hydra_error(error: Exception) -> str:
