@@ -55,23 +55,26 @@ def batches_of(
     source = published_part(dataset, split, part)
     resize: tuple[int, int] | None = None
     crop: int | None = None
+    fit, shapes = preprocessing.fit, None
     if isinstance(source, Photos):
+        shapes = None if fit is None else source.shapes(fit)
         decoded: Any = source.decode(preprocessing, runs / CACHE)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if decoded.nbytes < DEVICE_SHARE * free:
                 decoded = torch.from_numpy(decoded[:]).to(device)
         source = ImageSet(decoded, source.labels)
-    elif preprocessing.interpolation != "bilinear":
+    elif fit is not None or preprocessing.interpolation != "bilinear":
         raise UserError(
-            f"interpolation {preprocessing.interpolation} in recipe.prepare works with image files "
-            f"only; this data set is resized with bilinear: leave it out"
+            "fit and interpolation=bicubic in recipe.prepare work with image files only; the "
+            "images of this data set are in memory and have one size: leave them out"
         )
     else:
         sides = preprocessing.resize or source.images.shape[-2:]
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
         resize, crop = (height, width), preprocessing.size
-    return Batches(source, getattr(split, part), device=device, resize=resize, crop=crop, **options)
+    options |= {"device": device, "resize": resize, "crop": crop, "shapes": shapes}
+    return Batches(source, getattr(split, part), **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

@@ -43,7 +43,7 @@ HEAD_OPTIONS = {
 HEADS_MORE = {
     "linear": ["head=linear"],
     "spinal, shared": ["head=spinal", "head.width=8", "head.shared=true", "head.dropout=0.2"],
-    "spinal, layers used again": ["head=spinal", "head.width=8", "+head.order=[1, 2, 2, 3, 2, 3]"],
+    "spinal, layers used again": ["head=spinal", "head.width=8", "head.order=[1, 2, 2, 3, 2, 3]"],
     "spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
 }
 OTHERS = {
