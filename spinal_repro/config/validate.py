@@ -33,8 +33,7 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
 }
 COMPONENTS = ("model", "head", "tracker")
-# options that are the same as left out
-UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None, "order": []}
+UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None, "order": []}  # as left out
 
 
 def format_hydra_error(error: Exception) -> str:

@@ -4,7 +4,6 @@ The cache is named after the contents of the files and their preprocessing; runs
 memory.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
@@ -71,10 +70,8 @@ class Photos:
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
             "channels": self.channels,
-            **dataclasses.asdict(preprocessing),
+            **{k: v for k, v in vars(preprocessing).items() if (k, v) != ("fit", None)},
         }
-        if about["fit"] is None:  # as before there was such a setting
-            del about["fit"]
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         assert preprocessing.size is not None
         shape = (len(self), self.channels, preprocessing.size, preprocessing.size)
@@ -103,14 +100,16 @@ class Photos:
                 f"folder with runs=FOLDER"
             ) from error
 
-    def shapes(self, fit: int) -> Tensor:
-        """Height and width of each photograph on its canvas of ``fit`` px: ``[N, 2]``."""
+    def shapes(self, preprocessing: Preprocessing) -> Tensor | None:
+        """Height and width ``[N, 2]`` of whole photographs in their squares; None if cropped."""
+        if (fit := preprocessing.fit) is None:
+            return None
 
         def measure(index: int) -> tuple[int, int]:
             with Image.open(self.paths[index]) as image:
                 return _fitted(image, fit)[::-1]
 
-        return torch.tensor(self._for_each(measure, "measuring"), dtype=torch.float32)
+        return torch.tensor(self._for_each(measure, "measuring"))
 
     def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)

@@ -53,18 +53,15 @@ def batches_of(
     resized with each batch.
     """
     source = published_part(dataset, split, part)
-    resize: tuple[int, int] | None = None
-    crop: int | None = None
-    fit, shapes = preprocessing.fit, None
     if isinstance(source, Photos):
-        shapes = None if fit is None else source.shapes(fit)
+        options["shapes"] = source.shapes(preprocessing)
         decoded: Any = source.decode(preprocessing, runs / CACHE)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if decoded.nbytes < DEVICE_SHARE * free:
                 decoded = torch.from_numpy(decoded[:]).to(device)
         source = ImageSet(decoded, source.labels)
-    elif fit is not None or preprocessing.interpolation != "bilinear":
+    elif preprocessing.fit is not None or preprocessing.interpolation != "bilinear":
         raise UserError(
             "fit and interpolation=bicubic in recipe.prepare work with image files only; the "
             "images of this data set are in memory and have one size: leave them out"
@@ -72,9 +69,8 @@ def batches_of(
     else:
         sides = preprocessing.resize or source.images.shape[-2:]
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
-        resize, crop = (height, width), preprocessing.size
-    options |= {"device": device, "resize": resize, "crop": crop, "shapes": shapes}
-    return Batches(source, getattr(split, part), **options)
+        options |= {"resize": (height, width), "crop": preprocessing.size}
+    return Batches(source, getattr(split, part), device=device, **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

@@ -14,19 +14,9 @@ from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, Resiz
 from spinal_repro.data.augment.warps import Affine, Perspective, Rotation, homography
 
 __all__ = [
-    "AUGMENTATIONS",
-    "Affine",
-    "Augmentation",
-    "Crop",
-    "HorizontalFlip",
-    "PadCrop",
-    "Perspective",
-    "ResizedCrop",
-    "Rotation",
-    "VerticalFlip",
-    "build_augmentations",
-    "homography",
-]
+    "AUGMENTATIONS", "Affine", "Augmentation", "Crop", "HorizontalFlip", "PadCrop", "Perspective",
+    "ResizedCrop", "Rotation", "VerticalFlip", "build_augmentations", "homography",
+]  # fmt: skip
 
 
 def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:

@@ -169,17 +169,14 @@ class ResizedCrop(Augmentation):
         source_x = left + torch.clamp(x * width / side, min=0.5).minimum(width - 0.5)
         source_y = top + torch.clamp(y * height / side, min=0.5).minimum(height - 0.5)
         shape = (len(images), side, side)
-        return sample(images, source_x.expand(shape), source_y.expand(shape), "bilinear")
+        return sample(images, source_x.expand(shape), source_y.expand(shape))
 
 
 def _averages(size: int, side: int, start: Tensor, length: Tensor) -> Tensor:
-    """Weights ``[N, side, size]`` that resize ``length`` of ``size`` px to ``side`` px, as PIL.
+    """Weights ``[N, side, size]`` that resize parts of images to ``side`` px, as PIL does.
 
-    Each output pixel is an average over the pixels of the box around its centre, whose weights
-    fall linearly to 0 at a distance of one output pixel, or of one input pixel if that is more.
-
-    Args:
-        start: First pixel of each box, ``[N, 1, 1]``, and so its length.
+    ``start`` and ``length`` of each part are ``[N, 1, 1]``, in pixels. The weights fall linearly to 0
+    at one output pixel from the centre, or at one input pixel if that is more.
     """
     pixels = torch.arange(size, device=start.device) + 0.5 - start
     scale = length / side

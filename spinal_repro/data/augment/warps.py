@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
+from spinal_repro.errors import one_of
 
 
 def pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
@@ -18,7 +19,7 @@ def pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tens
     return x.view(1, 1, -1), y.view(1, -1, 1)
 
 
-def sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
+def sample(images: Tensor, x: Tensor, y: Tensor, mode: str = "bilinear") -> Tensor:
     """Sample images at input coordinates ``[N, H, W]`` in pixels (centres at +0.5)."""
     height, width = images.shape[-2:]
     grid = x.new_empty(*x.shape, 2)  # written in place: stacking costs more than sampling
@@ -39,9 +40,7 @@ def _sample_bicubic(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
     x, y = x + 2, y + 2
     (smooth_x, weight_x), (smooth_y, weight_y) = _cubic(x), _cubic(y)
     values, slopes = (
-        torch.addcmul(
-            sample(plain, smooth_x, at, "bilinear"), weight_x, sample(sloped, x, at, "bilinear")
-        )
+        torch.addcmul(sample(plain, smooth_x, at), weight_x, sample(sloped, x, at))
         for plain, sloped, at in ((framed, across, smooth_y), (down, _slopes(down, -1), y))
     )
     return torch.addcmul(values, weight_y, slopes).clamp_(0, 255)  # a cubic overshoots
@@ -51,9 +50,8 @@ def _cubic(at: Tensor) -> tuple[Tensor, Tensor]:
     """Return the coordinates for values ``[N, H, W]`` and the weights of slopes, with a channel."""
     before = (at - 0.5).floor()
     t = at - 0.5 - before
-    weight = t * (1 - t)
-    weight = torch.where(before.int() % 2 == 0, weight, -weight).unsqueeze(1)
-    return before + 0.5 + t * t * (3 - 2 * t), weight
+    weight = torch.where(before.int() % 2 == 0, t, -t) * (1 - t)
+    return before + 0.5 + t * t * (3 - 2 * t), weight.unsqueeze(1)
 
 
 def _slopes(images: Tensor, axis: int) -> Tensor:
@@ -85,8 +83,7 @@ class Perspective(Augmentation):
     ) -> None:
         if not (0 <= distortion <= 1 and 0 <= p <= 1):
             raise ValueError(f"distortion ({distortion}) and p ({p}) must be in [0, 1]")
-        if interpolation not in ("bilinear", "bicubic"):
-            raise ValueError(f"interpolation must be bilinear or bicubic, got {interpolation}")
+        one_of("interpolation", interpolation, ("bilinear", "bicubic"))
         self.distortion, self.p, self.interpolation = distortion, p, interpolation
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -108,10 +105,8 @@ class Perspective(Augmentation):
         x, y = pixel_centres(images)
         scale = g * x + h * y + 1
         source_x, source_y = (a * x + b * y + c) / scale, (d * x + e * y + f) / scale
-        if self.interpolation == "bicubic":
-            warped = _sample_bicubic(images, source_x, source_y)
-        else:
-            warped = sample(images, source_x, source_y, "bilinear")
+        interpolate = _sample_bicubic if self.interpolation == "bicubic" else sample
+        warped = interpolate(images, source_x, source_y)
         return _fill_outside(warped, images, source_x, source_y)
 
 
