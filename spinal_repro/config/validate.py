@@ -33,7 +33,8 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
 }
 COMPONENTS = ("model", "head", "tracker")
-UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None, "order": []}  # as left out
+# the same as left out
+UNSET: dict[str, Any] = {"pretrained": None, "freeze": "none", "output_dropout": None, "order": []}
 
 
 def format_hydra_error(error: Exception) -> str:

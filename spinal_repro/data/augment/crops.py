@@ -175,8 +175,8 @@ class ResizedCrop(Augmentation):
 def _averages(size: int, side: int, start: Tensor, length: Tensor) -> Tensor:
     """Weights ``[N, side, size]`` that resize parts of images to ``side`` px, as PIL does.
 
-    ``start`` and ``length`` of each part are ``[N, 1, 1]``, in pixels. The weights fall linearly to 0
-    at one output pixel from the centre, or at one input pixel if that is more.
+    ``start`` and ``length`` of the parts are ``[N, 1, 1]``, in pixels. The weights fall linearly to
+    0 at one output pixel from the centre, or at one input pixel if that is more.
     """
     pixels = torch.arange(size, device=start.device) + 0.5 - start
     scale = length / side
