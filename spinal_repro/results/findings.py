@@ -79,7 +79,8 @@ class ResultsIndex:
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        A variant of a cell, e.g. as committed, is matched only by its full name.
+        A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
+        matched only by its full name.
         """
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in self.cells):
@@ -88,7 +89,11 @@ class ResultsIndex:
             cell
             for name, cell in self.cells.items()
             if name in patterns
-            or (not cell.variant_of and any(fnmatchcase(name, pattern) for pattern in patterns))
+            or (
+                cell.published
+                and not cell.variant_of
+                and any(fnmatchcase(name, pattern) for pattern in patterns)
+            )
         ]
 
     def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list[Cell]:

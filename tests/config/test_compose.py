@@ -40,6 +40,18 @@ def test_the_small_cnn_on_mnist():
     assert (recipe.augment, recipe.mean, recipe.std) == ([], [0.1307], [0.3081])
 
 
+def test_the_order_of_a_spinal_head_is_an_option_that_changes_no_identity_until_it_is_set():
+    words = ["dataset=mnist", "head=spinal"]
+    plain, empty, reused = (
+        composed(*words, *more) for more in ([], ["head.order=[]"], ["head.order=[1,2,3,4,3,4]"])
+    )
+    assert "order" not in plain.head.options and plain.identity() == empty.identity()
+    assert reused.head.options["order"] == [1, 2, 3, 4, 3, 4]
+    assert reused.identity() != plain.identity()
+    cell = composed("paper=transfer/hymenoptera_resnet18_spinal")
+    assert cell.head.options["order"] == reused.head.options["order"]
+
+
 def test_fashion_mnist_has_its_own_augmentation_with_vgg5_alone():
     recipe, general = cell("fashion_mnist", "vgg5").recipe, cell(model="vgg5").recipe
     assert [entry["name"] for entry in recipe.augment] == ["rotation", "resized_crop"]
