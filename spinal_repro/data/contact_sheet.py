@@ -46,11 +46,12 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
             mean=[0.0],
             std=[1 / 255],
         )
-        before = next(batches.in_order())[0]
-    after, generator = before, torch.Generator().manual_seed(seed)
-    for augmentation in build_augmentations(config.recipe.augment):
-        drawn = augmentation.draw(len(after), after.shape[-1], generator)
-        after = augmentation.apply(after, drawn)
+        before = after = next(batches.in_order())[0]
+        augmentations = build_augmentations(config.recipe.augment)
+        order, generator = torch.arange(len(before)), torch.Generator().manual_seed(seed)
+        drawn = batches.draw(augmentations, order, generator)
+    for augmentation, parameters in zip(augmentations, drawn, strict=True):
+        after = augmentation.apply(after, parameters)
     if config.dataset.source == "emnist":
         before, after = before.mT, after.mT
     titles = [str(names[column]) for column in columns]

@@ -1,7 +1,7 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
 from spinal_repro.paper.cells import Cell, load_cells, table_titles
 from spinal_repro.records.convert import from_plain
-from spinal_repro.records.record import AnyRecord, Natural
+from spinal_repro.records.record import AnyRecord, GradientRecord, Natural
 from spinal_repro.results.cells import group_records_by_cell
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair, pairs
@@ -30,6 +30,7 @@ class ResultsIndex:
     pairs: Sequence[Pair] = ()
     counts: Mapping[str, Counts] = field(default_factory=dict)
     titles: Mapping[str, str] = field(default_factory=dict)
+    gradients: Sequence[GradientRecord] = ()
 
     def cell(self, name: str) -> Cell:
         """Look up a cell."""
@@ -78,7 +79,8 @@ class ResultsIndex:
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        A variant of a cell, e.g. as committed, is matched only by its full name.
+        A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
+        matched only by its full name.
         """
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in self.cells):
@@ -87,7 +89,11 @@ class ResultsIndex:
             cell
             for name, cell in self.cells.items()
             if name in patterns
-            or (not cell.variant_of and any(fnmatchcase(name, pattern) for pattern in patterns))
+            or (
+                cell.published
+                and not cell.variant_of
+                and any(fnmatchcase(name, pattern) for pattern in patterns)
+            )
         ]
 
     def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list[Cell]:
@@ -118,4 +124,6 @@ def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
                 f"{counts} cannot be used: {error}; "
                 f"make it again: spinal params --cells --out {counts}"
             ) from error
-    return index_results(group_records_by_cell(load_cells(), records), counted, table_titles())
+    records = list(records)
+    index = index_results(group_records_by_cell(load_cells(), records), counted, table_titles())
+    return replace(index, gradients=[r for r in records if isinstance(r, GradientRecord)])

@@ -15,6 +15,7 @@ SMALL = [
 ]  # fmt: skip  # 3 steps an epoch
 FC = ["head=fc", "head.hidden=[16]", "head.dropout=[0.3,0.3]"]
 AT_28 = "recipe.prepare={train: {resize: 28}, eval: {resize: 28}}"
+BILINEAR = "recipe.augment=[{name: perspective}, {name: rotation, degrees: 10}]"
 LARGER = "recipe.prepare={train: {resize: 32}, eval: {resize: 28}}"  # leaves a margin to crop
 EVERYTHING = "model.name=everything"
 RULES = {"constant": "", "redraw": "", "redraw_late": ", start: 1", "divide": "",
@@ -40,11 +41,11 @@ VARIETY: dict[str, list[str]] = {
     "head progressive": [
         "head=progressive", "head.width=8", "head.layer_dropout=0.3", "head.norm=true",
     ],
-    "head arch2": ["head=arch2", "model=arch2", AT_28],
+    "head arch2": ["head=arch2", "model=arch2", AT_28, BILINEAR],
     "head linear": ["head=linear"],
     "head spinal, shared": ["head=spinal", "head.width=8", "head.shared=true", "head.dropout=0.2"],
     "head spinal, layers used again": [
-        "head=spinal", "head.width=8", "+head.order=[1, 2, 2, 3, 2, 3]",
+        "head=spinal", "head.width=8", "head.order=[1, 2, 2, 3, 2, 3]",
     ],
     "head spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
     "on the test part": [*FC, "protocol=paper"],

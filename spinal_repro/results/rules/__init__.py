@@ -4,7 +4,7 @@ Of their options, ``cells`` are names or patterns of cells, of which those with 
 count; ``quantity`` is one of `cost.QUANTITIES`, or for curves ``accuracy`` or ``loss``.
 """
 
-from spinal_repro.results.rules import accuracy, cost, epochs
+from spinal_repro.results.rules import accuracy, cost, epochs, gradients
 from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 
-__all__ = ["RULES", "Judgement", "Verdict", "accuracy", "cost", "epochs"]
+__all__ = ["RULES", "Judgement", "Verdict", "accuracy", "cost", "epochs", "gradients"]

@@ -215,3 +215,15 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
     evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
     verdict = Verdict.of(best >= value and not found.change, False)
     return Judgement(verdict, evidence, found.n, found.change)
+
+
+@RULES.register("most_above_others")
+def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judgement:
+    """In more than half of the pairs the first cell is better than the second (as `wins_of`)."""
+    parts = [compare(findings, *map(findings.cell, pair)) for pair in pairs.items()]
+    count, most = Counter(part.verdict for part in parts), len(parts) // 2 + 1
+    lost = len(parts) - count[Verdict.CONTRADICTED] < most
+    verdict = Verdict.of(count[Verdict.SUPPORTED] >= most, lost)
+    if count[Verdict.NOT_RUN] == len(parts):
+        verdict = Verdict.NOT_RUN
+    return together(verdict, "; ".join(part.evidence for part in parts), parts)
