@@ -220,7 +220,8 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
 @RULES.register("most_above_others")
 def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judgement:
     """In more than half of the pairs the first cell is better than the second (as `wins_of`)."""
-    parts = [compare(findings, *map(findings.cell, pair)) for pair in pairs.items()]
+    cells = [(findings.cell(name), findings.cell(other)) for name, other in pairs.items()]
+    parts = [compare(findings, cell, other) for cell, other in cells]
     count, most = Counter(part.verdict for part in parts), len(parts) // 2 + 1
     lost = len(parts) - count[Verdict.CONTRADICTED] < most
     verdict = Verdict.of(count[Verdict.SUPPORTED] >= most, lost)
