@@ -2,7 +2,6 @@
 
 import math
 import signal
-import sys
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,6 @@ import torch
 from helpers.interrupting import signal_in_step
 from helpers.variety import SMALL, small
 
-from spinal_repro.cli import train as cli
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.io import read_json
@@ -33,8 +31,8 @@ def test_a_diverging_run_names_step_and_images(tmp_path):
     named = batches.images(0, 1, step)
     assert f"(training images {', '.join(map(str, named[:8]))}, ...)" in message
     status = read_json(config.run_dir / "status.json")
-    assert status["state"] == "failed" and status["message"] == message
-    assert status["epochs"] == "0/3" and not (config.run_dir / "last.pt").exists()
+    assert [status[key] for key in ("state", "message", "epochs")] == ["failed", message, "0/3"]
+    assert not (config.run_dir / "last.pt").exists()
 
     pixels = load_dataset(config.dataset, "data", False).train.images[named].float()
     images, _ = list(batches.epoch(0, 1))[step - 1]
@@ -52,8 +50,8 @@ def test_debug_continues_from_the_checkpoint_and_names_the_layer(tmp_path):
         run(config)
     assert (config.run_dir / "last.pt").read_bytes() == saved
     plain, debugged = (
-        run(small(tmp_path / place, *more)).record.history
-        for place, more in (("a", []), ("b", ["runtime.debug=nonfinite"]))
+        run(small(tmp_path / mode, f"runtime.debug={mode}")).record.history
+        for mode in ("none", "nonfinite")
     )
     assert debugged == plain
 
@@ -107,34 +105,24 @@ def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch)
     assert not (config.run_dir / "record.json").exists()
 
 
-def test_a_signal_stops_the_command_which_then_continues(tmp_path, monkeypatch, capsys):
-    arguments = [f"runs={tmp_path / 'runs'}", *SMALL, "hydra.run.dir=."]
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
+def test_a_signal_stops_the_command_which_then_continues(monkeypatch, call):
     signal_in_step(monkeypatch, 5)  # of 3 an epoch
-    for code, state in ((EXIT_INTERRUPTED, "interrupted"), (0, "done")):
-        assert cli._main(arguments) == code
-        (status,) = tmp_path.rglob("status.json")
-        assert read_json(status)["state"] == state
-    assert "SIGTERM: stopped, saved after epoch 1; the same command" in capsys.readouterr().err
+    stopped, finished = (call("spinal-train", *SMALL) for _ in range(2))
+    assert stopped.code == EXIT_INTERRUPTED and finished.code == 0
+    assert "SIGTERM: stopped, saved after epoch 1; the same command" in stopped.err
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
-def test_each_of_these_signals_stops_a_run(name):
+def test_each_of_these_signals_stops_a_run_and_a_second_sigint_at_once(name):
     run, number = SimpleNamespace(stop=""), getattr(signal, name)
     before = signal.getsignal(number)
     with StopOnSignal() as stopper:
         assert callable(signal.getsignal(number)), "it would end the tests"
         signal.raise_signal(number)
         stopper.on_step_end(run)
+        with pytest.raises(KeyboardInterrupt, match="second SIGINT"):
+            signal.raise_signal(signal.SIGINT)
     assert run.stop == name and signal.getsignal(number) is before
-
-
-def test_a_second_sigint_ends_at_once(tmp_path, monkeypatch):
-    signal_in_step(monkeypatch, 1, "SIGINT")
-    signal_in_step(monkeypatch, 1, "SIGINT")
-    with pytest.raises(KeyboardInterrupt, match="second SIGINT"):
-        run(small(tmp_path))
 
 
 def test_signals_that_the_parent_ignores_stay_ignored():

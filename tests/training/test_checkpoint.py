@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.interrupting import KillAt, Killed, StopAt, interrupted, results
+from helpers.interrupting import KillAt, StopAt, interrupted, results
 from helpers.variety import VARIETY, Everything, small
 
 from spinal_repro.data.augment import AUGMENTATIONS
@@ -14,6 +14,7 @@ from spinal_repro.io import read_json
 from spinal_repro.models.backbones import BACKBONES
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import checkpoint
+from spinal_repro.training import run as run_module
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Callback
 from spinal_repro.training.optim import LR_RULES
@@ -71,9 +72,12 @@ def test_seconds_between_checkpoints(tmp_path, monkeypatch, save_every, saved):
 
 
 def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, monkeypatch):
-    """Where epoch 1 is not saved yet, epoch 2 is finished and saved first."""
+    """Before the first checkpoint a run stops at once; else an unsaved epoch is finished first."""
     epochs = saves(monkeypatch, 10.0)
     config = small(tmp_path, "runtime.save_every=15")
+    with pytest.raises(Interrupted, match="before the first checkpoint"):
+        run(config, [StopAt(step=2)])
+    assert epochs == [] and not (config.run_dir / "last.pt").exists()
     interrupted(config, StopAt(step=4))  # the first of epoch 2
     assert epochs == [2]
     status = read_json(config.run_dir / "status.json")
@@ -84,37 +88,11 @@ def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, monkeypatch):
     assert epochs == [2, 3]
 
 
-def test_stopped_before_the_first_checkpoint(tmp_path):
-    config = small(tmp_path)
-    with pytest.raises(Interrupted, match="before the first checkpoint"):
-        run(config, [StopAt(step=2)])
-    assert not (config.run_dir / "last.pt").exists()
-    assert len(run(config).record.history) == 3
-
-
-def test_epochs_after_the_last_checkpoint_are_repeated(tmp_path, monkeypatch):
-    """Killed in epoch 5, where only epoch 1 is saved; stage 4 starts from unsaved weights."""
-    wanted = ("recipe.epochs=6", "recipe.stages={4: 0.01}", "head=fc", "recipe.lr=0.05")
-    whole = run(small(tmp_path / "whole", *wanted))
-    config = small(tmp_path / "parts", *wanted)
-    interrupted(config, StopAt(epoch=1))
-    with monkeypatch.context() as patch:
-        epochs = saves(patch, 0.0)
-        interrupted(small(tmp_path / "parts", *wanted, "runtime.save_every=5"), KillAt(step=11))
-        assert epochs == []
-    assert torch.load(config.run_dir / "last.pt", weights_only=True)["state"]["epoch"] == 1
-    assert results(run(config).folder) == results(whole.folder)
-
-
 def test_killed_between_the_last_checkpoint_and_the_record(tmp_path, monkeypatch):
     """Only the record is written: no epoch is trained again."""
     config = small(tmp_path)
     with monkeypatch.context() as patch:
-
-        def die(self, run):
-            raise Killed
-
-        patch.setattr(Checkpoint, "on_fit_end", die)
+        patch.setattr(run_module, "evaluate_on_test", KillAt(step=1).on_step_end)
         interrupted(config, Callback())
     before = (config.run_dir / "last.pt").read_bytes()
     run(config)
