@@ -1,7 +1,6 @@
 """Estimate of the time of a run on this machine, from a few steps on random images."""
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from statistics import mean
 
@@ -15,7 +14,7 @@ from spinal_repro.training.setup import build_run
 
 STEPS = 2
 PIXELS = 2_000_000  # of a timed batch; larger ones are scaled up
-Timings = dict[tuple[object, ...], tuple[float, float]]
+Timings = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,8 @@ def estimate(config: Config, timings: Timings) -> TimeEstimate:
     measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
-    head = json.dumps(config.head.to_dict(), sort_keys=True)
-    key = (config.model.label, head, config.input_size, recipe.batch_size, dataset.outputs)
+    parts = (config.model.label, config.head, config.input_size, recipe.batch_size)
+    key = str((*parts, dataset.outputs))
     if key not in timings:
         timings[key] = _measure(config)
     train, evaluate = timings[key]

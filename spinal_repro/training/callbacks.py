@@ -28,10 +28,6 @@ ADVICE = (
 )
 
 
-class NonFiniteLossError(UserError):
-    """A loss is NaN or Inf."""
-
-
 class NonFiniteCheck(Callback):
     """Stops the run if a training or evaluation loss is NaN or Inf, before a checkpoint."""
 
@@ -49,7 +45,7 @@ class NonFiniteCheck(Callback):
         self._check(run, epoch)
         for key, value in entry.items():
             if key.endswith("_loss") and not math.isfinite(value):
-                raise NonFiniteLossError(f"{key} is {value} after epoch {epoch}; {ADVICE}")
+                raise UserError(f"{key} is {value} after epoch {epoch}; {ADVICE}")
 
     def _check(self, run: Run, epoch: int) -> None:
         bad = ~torch.isfinite(self._losses)
@@ -58,7 +54,7 @@ class NonFiniteCheck(Callback):
         step = int(bad.int().argmax()) + 1
         images = run.train.images(run.seed, epoch, step)
         more = ", ..." if len(images) > SHOWN else ""
-        raise NonFiniteLossError(
+        raise UserError(
             f"the loss is {self._losses[step - 1].item()} at step {step} of {len(bad)} in epoch "
             f"{epoch} (training images {', '.join(map(str, images[:SHOWN]))}{more}); {ADVICE}"
         )
@@ -97,7 +93,7 @@ class NonFiniteHooks(Callback):
         bad, run = value[~torch.isfinite(value)], self._run
         epoch = min(run.state.epoch + 1, run.recipe.epochs)  # the final test follows the last one
         where = f"step {self._step + 1} of" if run.model.training else "the evaluation after"
-        raise NonFiniteLossError(
+        raise UserError(
             f"{what} has {len(bad):,} NaN or Inf among {value.numel():,} values, first "
             f"{bad[0].item()}, at {where} epoch {epoch}"
         )

@@ -14,7 +14,7 @@ from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.io import read_json
 from spinal_repro.training import engine
 from spinal_repro.training import run as run_module
-from spinal_repro.training.callbacks import NonFiniteLossError, StopOnSignal
+from spinal_repro.training.callbacks import StopOnSignal
 from spinal_repro.training.run import run
 from spinal_repro.training.setup import build_run
 
@@ -23,7 +23,7 @@ LINEAR = ("model=flatten", "head=linear", "recipe.batch_size=96")  # one step an
 
 def test_a_diverging_run_names_step_and_images(tmp_path):
     config = small(tmp_path, "recipe.optimizer=sgd", "recipe.lr=1e30")
-    with pytest.raises(NonFiniteLossError, match=r"at step (\d) of 3 in epoch 1") as stopped:
+    with pytest.raises(UserError, match=r"at step (\d) of 3 in epoch 1") as stopped:
         run(config)
     message = str(stopped.value)
     batches = build_run(config, torch.device("cpu")).run.train
@@ -42,11 +42,11 @@ def test_a_diverging_run_names_step_and_images(tmp_path):
 def test_debug_continues_from_the_checkpoint_and_names_the_layer(tmp_path):
     """The second epoch diverges. Debugging changes neither the run's folder nor its results."""
     words = ("recipe.optimizer=sgd", "recipe.lr=0.01", "recipe.stages={2: 1e30}")
-    with pytest.raises(NonFiniteLossError, match="in epoch 2"):
+    with pytest.raises(UserError, match="in epoch 2"):
         run(small(tmp_path, *words))
     config = small(tmp_path, *words, "runtime.debug=nonfinite")
     saved = (config.run_dir / "last.pt").read_bytes()
-    with pytest.raises(NonFiniteLossError, match=r"the output of \w+.* at step \d of epoch 2"):
+    with pytest.raises(UserError, match=r"the output of \w+.* at step \d of epoch 2"):
         run(config)
     assert (config.run_dir / "last.pt").read_bytes() == saved
     plain, debugged = (
@@ -68,10 +68,10 @@ def test_debug_names_a_gradient(tmp_path, monkeypatch):
         return logits, loss
 
     monkeypatch.setattr(engine, "training_loss", training_loss)
-    with pytest.raises(NonFiniteLossError, match="the loss is nan at step 3 of 3 in epoch 1"):
+    with pytest.raises(UserError, match="the loss is nan at step 3 of 3 in epoch 1"):
         run(small(tmp_path))
     calls.clear()
-    with pytest.raises(NonFiniteLossError, match=r"the gradient of .* at step 2 of epoch 1"):
+    with pytest.raises(UserError, match=r"the gradient of .* at step 2 of epoch 1"):
         run(small(tmp_path, "runtime.debug=nonfinite"))
 
 
@@ -81,7 +81,7 @@ def test_an_evaluation_that_is_not_finite_is_never_saved(tmp_path, epoch):
     more = f"recipe.stages={{{epoch}: 1e37}}" if epoch > 1 else "recipe.lr=1e37"
     config = small(tmp_path, *LINEAR, "recipe.optimizer=adam", more)
     for _ in range(2):  # the same each time
-        with pytest.raises(NonFiniteLossError, match=rf"val_loss is (nan|inf) after epoch {epoch}"):
+        with pytest.raises(UserError, match=rf"val_loss is (nan|inf) after epoch {epoch}"):
             run(config)
         saved = config.run_dir / "last.pt"
         assert saved.exists() is (epoch > 1)
@@ -100,7 +100,7 @@ def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch)
     monkeypatch.setattr(run_module, "build_run", spoiled)
     with pytest.raises(UserError, match="the test loss of the last weights is"):
         run(config)
-    with pytest.raises(NonFiniteLossError, match="at the evaluation after epoch 3"):
+    with pytest.raises(UserError, match="at the evaluation after epoch 3"):
         run(small(tmp_path, *LINEAR, "runtime.debug=nonfinite"))
     assert not (config.run_dir / "record.json").exists()
 

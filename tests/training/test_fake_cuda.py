@@ -5,6 +5,7 @@ devices raises, and so does reading a value. Backward passes need a real GPU for
 are on ``meta``, another device that is not the CPU.
 """
 
+import copy
 import dataclasses
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from helpers.composing import composed
 from helpers.on_device import CASES, AfterStep, begun
 from helpers.variety import VARIETY, Everything
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -41,6 +42,10 @@ def patched(monkeypatch):
     monkeypatch.setattr(loader, "FUSED_PIXELS_GPU", 1)
     monkeypatch.setattr(callbacks, "CHECK_INTERVAL", float("inf"))
     monkeypatch.setitem(BACKBONES._items, "everything", Everything)
+    overwrite = torch.__future__.set_overwrite_module_params_on_conversion
+    overwrite(True)  # so that `Module.to` exchanges real parameters for fake ones
+    yield
+    overwrite(False)
 
 
 class Crossings(TorchDispatchMode):
@@ -91,26 +96,14 @@ def drawn(augmentation):
     return augmentation
 
 
-def moved(model, device):
-    """The model on a fake device; ``Module.to`` cannot exchange real parameters for fake ones."""
-    for module in model.modules():
-        for name, value in module._parameters.items():
-            if value is not None:
-                fresh = nn.Parameter(value.detach().to(device), value.requires_grad)
-                module._parameters[name] = fresh
-        for name, value in module._buffers.items():
-            if value is not None:
-                module._buffers[name] = value.to(device)
-    return model
-
-
 @pytest.mark.parametrize("case", [*CASES, "auxiliary"])
 def test_models_stay_on_the_device(case):
     config = composed(*CASES.get(case, ["model.name=everything", "head=spinal"]))
     size = config.input_size
     model = build_model(config.dataset, config.model, config.head, image_size=size)
+    twin = copy.deepcopy(model)
     with fake(), Crossings() as crossings:
-        moved(model, GPU)
+        model.to(GPU)
         crossings.taken()
         images = torch.rand(4, config.dataset.channels, size, size, device=GPU)
         labels = torch.zeros(len(images), dtype=torch.int64, device=GPU)
@@ -122,11 +115,11 @@ def test_models_stay_on_the_device(case):
         assert loss.device.type == logits.device.type == GPU
         assert crossings.taken() == []
 
-        moved(model, "meta").train()
-        _, loss = training_loss(model(images.to("meta")), labels.to("meta"), 0.1)
+        twin.to("meta").train()
+        _, loss = training_loss(twin(images.to("meta")), labels.to("meta"), 0.1)
         crossings.taken()
         loss.backward()
-        assert all(p.grad is not None and p.grad.is_meta for p in model.parameters())
+        assert all(p.grad is not None and p.grad.is_meta for p in twin.parameters())
         assert crossings.taken() == []
 
 
@@ -164,7 +157,7 @@ def run_on(device, *overrides):
             "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", *overrides,
         )  # fmt: skip
         real = build_run(config, torch.device("cpu")).run
-    model = moved(real.model, device)
+    model = real.model.to(device)
     return dataclasses.replace(
         real,
         model=model,
