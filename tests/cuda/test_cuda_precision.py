@@ -34,35 +34,25 @@ def errors() -> dict[str, float]:
 EXACT = {"fp32": (True, True), "tf32": (False, True)}
 
 
-@pytest.mark.parametrize("precision", ["auto", *EXACT])
+@pytest.mark.parametrize("precision", ["auto", *EXACT, "bf16"])
 def test_a_run_computes_with_its_precision(tmp_path, monkeypatch, precision):
     name = DEFAULT if precision == "auto" else precision
     if name == "tf32" and DEVICE.type != "cuda":
         pytest.skip("TF32 is of NVIDIA GPUs")
     if name == "tf32" and torch.cuda.get_device_capability(DEVICE) < (8, 0):
         pytest.skip("this GPU has no TF32")
-    found, loss = {}, engine.training_loss
+    found, kinds, loss = {}, set(), engine.training_loss
 
-    def watched(*given):
+    def watched(output, *given):
         found.update(found or errors())
-        return loss(*given)
+        kinds.add(output.dtype)
+        return loss(output, *given)
 
     monkeypatch.setattr(engine, "training_loss", watched)
     outcome = run(small(tmp_path, "recipe.epochs=1", f"runtime.precision={precision}"))
     runtime = outcome.record.config["runtime"]
     assert (runtime["device"], runtime["precision"]) == (DEVICE.type, name)
     assert f"{DEVICE.type} {name}" in (outcome.folder / "log.txt").read_text()
-    assert (found["convolution"] < BETWEEN, found["product"] < BETWEEN) == EXACT[name]
-
-
-def test_bf16_computes_in_bf16(tmp_path, monkeypatch):
-    kinds, loss = set(), engine.training_loss
-
-    def watched(output, *given):
-        kinds.add(output.dtype)
-        return loss(output, *given)
-
-    monkeypatch.setattr(engine, "training_loss", watched)
-    outcome = run(small(tmp_path, "runtime.precision=bf16"))
-    assert kinds == {torch.bfloat16}
-    assert outcome.record.config["runtime"]["precision"] == "bf16"
+    assert kinds == {torch.bfloat16 if name == "bf16" else torch.float32}
+    if name in EXACT:
+        assert (found["convolution"] < BETWEEN, found["product"] < BETWEEN) == EXACT[name]

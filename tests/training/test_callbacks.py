@@ -75,18 +75,14 @@ def test_debug_names_a_gradient(tmp_path, monkeypatch):
         run(small(tmp_path, "runtime.debug=nonfinite"))
 
 
-@pytest.mark.parametrize("epoch", [1, 2])
-def test_an_evaluation_that_is_not_finite_is_never_saved(tmp_path, epoch):
+def test_an_evaluation_that_is_not_finite_is_never_saved(tmp_path):
     """One step an epoch, of a loss that is finite, gives weights whose outputs are not."""
-    more = f"recipe.stages={{{epoch}: 1e37}}" if epoch > 1 else "recipe.lr=1e37"
-    config = small(tmp_path, *LINEAR, "recipe.optimizer=adam", more)
+    config = small(tmp_path, *LINEAR, "recipe.optimizer=adam", "recipe.stages={2: 1e37}")
     for _ in range(2):  # the same each time
-        with pytest.raises(UserError, match=rf"val_loss is (nan|inf) after epoch {epoch}"):
+        with pytest.raises(UserError, match=r"val_loss is (nan|inf) after epoch 2"):
             run(config)
-        saved = config.run_dir / "last.pt"
-        assert saved.exists() is (epoch > 1)
-        if epoch > 1:
-            assert torch.load(saved, weights_only=True)["state"]["epoch"] == epoch - 1
+        saved = torch.load(config.run_dir / "last.pt", weights_only=True)
+        assert saved["state"]["epoch"] == 1
 
 
 def test_a_final_test_that_is_not_finite_leaves_no_record(tmp_path, monkeypatch):
