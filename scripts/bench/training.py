@@ -13,10 +13,9 @@ import torch
 from bench.cases import SIZES, Case
 from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
-from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
+from spinal_repro.training.callbacks import NonFiniteCheck, Progress, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Callback, Run, fit, training_loss
-from spinal_repro.training.progress import Progress
 from spinal_repro.training.tracking import Tracking
 
 BARE, REFERENCE = "bare", "reference"

@@ -1,25 +1,33 @@
-"""``spinal paper run``: trains cells until a deadline and archives their records."""
+"""``spinal paper run``: trains cells until a deadline, into a table and an archive of records."""
 
 import argparse
 import dataclasses
+import io
 import math
 import re
+import shlex
 import sys
 import time
+import zipfile
+from collections import Counter
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 from spinal_repro.cli.commands import command, new_file, option
-from spinal_repro.cli.paper_report import ARCHIVE, Report
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
-from spinal_repro.io import echo
+from spinal_repro.io import clock, echo, write_atomic
 from spinal_repro.paper.cells import load_cells, tables
 from spinal_repro.records.store import RECORD, describe
+from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 
 if TYPE_CHECKING:
-    from spinal_repro.paper.timebox import Run
+    from spinal_repro.paper.timebox import Run, TimeBox
 
+ARCHIVE = "paper-run.zip"
 MARGIN = 5.0  # seconds before the deadline, for the last checkpoint and the archive
+WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=heldout"
 
 
 def _seeds(text: str) -> list[int]:
@@ -39,9 +47,6 @@ def minutes(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return value
-
-
-WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=heldout"
 
 
 @command(
@@ -66,7 +71,7 @@ def run_cells(given: argparse.Namespace) -> None:
 
     try:
         box = TimeBox(_planned(given), started + seconds - min(MARGIN, seconds / 10))
-        report = Report(box, given)
+        report = Report(box, given.out)
         with StopOnSignal() as signals:
             for run in box.runs:
                 if (run.folder / RECORD).is_file():
@@ -100,19 +105,97 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     arguments = [*expand([f"paper={','.join(words)}"], sweeping=True), *overrides]
     check_overrides(arguments)
     names = arguments[0].removeprefix("paper=").split(",")
-    groups: dict[str, list[str]] = {}
+    pairs: dict[str, list[str]] = {}  # cells by their baseline
     for name in names:
         (cell,) = load_cells(name)
         baseline = cell.counterpart or name
-        groups.setdefault(baseline if baseline in names else name, []).append(name)
+        pairs.setdefault(baseline if baseline in names else name, []).append(name)
+    settings: dict[str, Any] = {} if given.runs is None else {"runs": str(given.runs)}
     configs = {name: compose([f"paper={name}", *overrides]) for name in names}
     runs = []
-    for cells in groups.values():
-        for seed, name in ((seed, name) for seed in given.seeds for name in cells):
-            config = dataclasses.replace(configs[name], seed=seed)
-            if given.runs is not None:
-                config = dataclasses.replace(config, runs=str(given.runs))
+    for pair in pairs.values():
+        for seed, name in product(given.seeds, pair):
+            config = dataclasses.replace(configs[name], seed=seed, **settings)
             folder = resolved(config).run_dir
             done = str(describe(folder).get("epochs") or 0).partition("/")[0]
             runs.append(Run(name, config, folder, int(done)))
     return runs
+
+
+class Report:
+    """The table of all runs, and the archive with it and the records."""
+
+    def __init__(self, box: "TimeBox", archive: Path | None) -> None:
+        from spinal_repro.records.provenance import describe_environment
+        from spinal_repro.training.device import resolve_device
+        from spinal_repro.training.outputs import selection_rule
+
+        self._box, configs = box, [run.config for run in box.runs]
+        self.archive = archive or Path(configs[0].runs) / ARCHIVE
+        machine = describe_environment(resolve_device(configs[0].runtime.device))
+        rules = {c.protocol.name: selection_rule(c.protocol, c.data.test) for c in configs}
+        reduced = dict.fromkeys(why for config in configs for why in config.reduced_budget)
+        self._facts = {
+            "Protocol": "; ".join(f"{name}: {rule}" for name, rule in rules.items()),
+            "Device": f"{machine['device']}, {machine['device_name']}",
+            "Precision": configs[0].runtime.on(machine["device"]).precision,
+            "PyTorch": machine["torch"],
+            "Reduced budget": "; ".join(reduced) or "none",
+        }
+
+    def counts(self) -> Counter[str]:
+        """Count runs that are ``done``, ``failed``, or ``left`` for the next command."""
+        states = [run.state.partition(":")[0] for run in self._box.runs]
+        return Counter(state if state in ("done", "failed") else "left" for state in states)
+
+    def outcome(self) -> list[str]:
+        """Return the numbers of finished and failed runs, and the command that resumes."""
+        counts = self.counts()
+        found = f"{counts['done']} of {counts.total()} runs finished, {counts['failed']} failed."
+        again = f"To resume: {shlex.join(['spinal', *sys.argv[1:]])}"
+        return [found] if counts["done"] == counts.total() else [found, again]
+
+    def table(self, style: str) -> str:
+        selected = f"on the test set, at the selected epoch. {self._facts['Protocol']}"
+        columns = (
+            Column("cell", "Cell"),
+            Column("seed", "Seed"),
+            Column("epochs", "Epochs", "finished, of all"),
+            Column("accuracy", "Accuracy %", selected, "{:.2f}".format),
+            Column("rate", "Images/s", "in training, median over epochs", "{:,.0f}".format),
+            Column("seconds", "Time", "training and evaluation of all its epochs so far", clock),
+            Column("state", "State", "times are estimated from epochs measured on this machine"),
+        )
+        return render(columns, [self._row(run) for run in self._box.runs], style)
+
+    def _row(self, run: "Run") -> dict[str, Any]:
+        row: dict[str, Any] = {"cell": run.cell, "seed": run.config.seed, "state": run.state}
+        row["epochs"] = f"{run.done}/{run.config.recipe.epochs}"
+        if run.timing:
+            row["rate"] = median(e["images_per_second"] for e in run.timing)
+            row["seconds"] = sum(e["train_seconds"] + e["eval_seconds"] for e in run.timing)
+        if run.record is not None:
+            test = run.record.test  # None where it was not read
+            row["accuracy"] = test and 100 * test.selected.accuracy
+        elif run.state.startswith("failed"):
+            row["state"] = one_line(run.state)
+        else:
+            needs = self._box.needs(run)
+            known = "not measured yet" if needs is None else f"needs about {needs / 60:.1f} min"
+            row["state"] = f"{run.state or ('stopped' if run.done else 'not started')}: {known}"
+        return row
+
+    def write(self) -> None:
+        """Replace the archive of summary and records."""
+        summary = ["# Runs of published cells", *(f"\n{line}" for line in self.outcome()), ""]
+        summary += [f"- {key}: {escape_markdown(value)}" for key, value in self._facts.items()]
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("summary.md", "\n".join([*summary, "", self.table("markdown"), ""]))
+            for run in self._box.runs:
+                if run.record is not None:
+                    kind = f"{run.config.protocol.name}-{run.record.identity}"
+                    name = f"records/{run.cell}-{kind}-s{run.config.seed}.json"
+                    archive.write(run.folder / RECORD, name)
+        self.archive.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.archive, buffer.getvalue())

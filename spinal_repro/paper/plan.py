@@ -1,25 +1,20 @@
 """Estimate of the time of a run on this machine, from a few steps on random images."""
 
-import json
-import time
-from collections.abc import Callable
+import dataclasses
 from dataclasses import dataclass
+from statistics import mean
 
 import torch
-from torch import Tensor
 
 from spinal_repro.config.schema import Config
-from spinal_repro.data.augment import build_augmentations
-from spinal_repro.models.classifier import build_model
-from spinal_repro.training.device import autocast, backend_settings, resolve_device
-from spinal_repro.training.engine import training_loss
-from spinal_repro.training.optim import build_optimizer
+from spinal_repro.data.sources import Dataset, ImageSet
+from spinal_repro.training.device import backend_settings, resolve_device
+from spinal_repro.training.engine import fit
+from spinal_repro.training.setup import build_run
 
 STEPS = 2
 PIXELS = 2_000_000  # of a timed batch; larger ones are scaled up
-
-
-Timings = dict[tuple[object, ...], tuple[float, float]]
+Timings = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -38,10 +33,10 @@ def estimate(config: Config, timings: Timings) -> TimeEstimate:
     measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
-    head = json.dumps(config.head.to_dict(), sort_keys=True)
-    key = (config.model.label, head, config.input_size, recipe.batch_size, dataset.outputs)
+    parts = (config.model.label, config.head, config.input_size, recipe.batch_size)
+    key = str((*parts, dataset.outputs))
     if key not in timings:
-        timings[key] = _benchmark_step(config)
+        timings[key] = _measure(config)
     train, evaluate = timings[key]
     assert dataset.train_size is not None and dataset.test_size is not None, dataset.name
     images, selecting = dataset.train_size, dataset.test_size
@@ -53,53 +48,35 @@ def estimate(config: Config, timings: Timings) -> TimeEstimate:
     return TimeEstimate(recipe.epochs, train * recipe.batch_size, recipe.epochs * epoch)
 
 
-def _benchmark_step(config: Config) -> tuple[float, float]:
-    """Seconds for one image, in training and in evaluation."""
-    device = resolve_device(config.runtime.device)
+def _measure(config: Config) -> tuple[float, float]:
+    """Seconds for one image, in training and in evaluation, after one epoch to warm up."""
+    device, dataset = resolve_device(config.runtime.device), config.dataset
     size = config.input_size
-    count = max(2, min(config.recipe.batch_size, PIXELS // (config.dataset.channels * size**2)))
-    model = build_model(
-        config.dataset, config.model, config.head, image_size=size, load_weights=False
-    ).to(device)
-    optimizer = build_optimizer(config.recipe, model.parameters())
-    augmentations = build_augmentations(config.recipe.augment)
-    stored = config.preprocessing("train").size or size
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(count, config.dataset.channels, stored, stored).to(device)
-    labels = torch.arange(count, device=device) % config.dataset.outputs
-    precision = autocast(device, config.runtime.precision)
-
-    def train() -> None:
-        batch: Tensor = images
-        for augmentation in augmentations:
-            drawn = augmentation.draw(count, batch.shape[-1], generator)
-            batch = augmentation.apply(batch, drawn.to(device))
-        with precision():
-            output = model(batch)
-        training_loss(output, labels, config.recipe.label_smoothing)[1].backward()
-        optimizer.step()
-        optimizer.zero_grad()
-
-    def evaluate() -> None:
-        with torch.no_grad(), precision():
-            model(images[:, :, :size, :size])
-
-    with backend_settings(device, config.runtime.on(device.type).precision):
-        seconds = _seconds(train, device) / count
-        model.eval()
-        return seconds, _seconds(evaluate, device) / count
-
-
-def _seconds(work: Callable[[], None], device: torch.device) -> float:
-    """Measure the mean seconds of `STEPS` calls, after one warm-up call."""
-    work()
-    start = _now(device)
-    for _ in range(STEPS):
-        work()
-    return (_now(device) - start) / STEPS
-
-
-def _now(device: torch.device) -> float:
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-    return time.perf_counter()
+    count = max(2, min(config.recipe.batch_size, PIXELS // (dataset.channels * size**2)))
+    stored = {"train": config.preprocessing("train").size or size, "eval": size}
+    labels = torch.arange(count) % dataset.outputs
+    train, test = (
+        ImageSet(torch.randint(256, (count, dataset.channels, s, s), dtype=torch.uint8), labels)
+        for s in stored.values()
+    )
+    timed = dataclasses.replace(
+        config,
+        recipe=dataclasses.replace(
+            config.recipe,
+            epochs=1 + STEPS,
+            batch_size=count,
+            mean=[0.5],
+            std=[0.5],
+            stages={},
+            head_epochs=0,
+            prepare={part: {"resize": [side, side]} for part, side in stored.items()},
+        ),
+        protocol=dataclasses.replace(config.protocol, select_on="test", val_fraction=0.0),
+        runtime=config.runtime.on(device.type),
+    )
+    with backend_settings(device, timed.runtime.precision):
+        run = build_run(timed, device, Dataset(train, test)).run
+        fit(run)
+    epochs = run.state.timing[1:]
+    in_training = mean(epoch["train_seconds"] for epoch in epochs) / count
+    return in_training, mean(epoch["eval_seconds"] for epoch in epochs) / count

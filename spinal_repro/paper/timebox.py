@@ -63,7 +63,7 @@ class TimeBox(Callback):
         return next(iter(fitting or possible), None)
 
     def train_all(self, signals: StopOnSignal, after_each: Callable[[], None]) -> None:
-        """Train until the deadline or a signal; ``after_each`` is called after each run."""
+        """Train until the deadline or a signal, and call ``after_each`` after each run."""
         threads = torch.get_num_threads()
         while not signals.received and (run := self.next()) is not None:
             torch.set_num_threads(threads)  # the previous run may have changed it
@@ -85,16 +85,13 @@ class TimeBox(Callback):
             run.state = f"failed: {str(error) or type(error).__name__}"
 
     def on_fit_start(self, training: Training) -> None:
-        """Start to measure."""
         self._ends = [time.monotonic()]
 
     def on_step_end(self, training: Training, step: int, losses: Tensor, num_images: int) -> None:
-        """Stop at the deadline."""
         if time.monotonic() > self.deadline:
             training.stop = DEADLINE
 
     def on_epoch_end(self, training: Training, is_best: bool) -> None:
-        """Stop if another epoch does not fit."""
         run, now = self._run, time.monotonic()
         self._ends.append(now)
         epochs = [end - start for start, end in pairwise(self._ends)]

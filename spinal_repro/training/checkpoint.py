@@ -30,8 +30,7 @@ class Checkpoint(Callback):
 
     Args:
         seconds: Least time between two checkpoints; None for one after the last epoch only.
-        inputs: Hashes of images, split and pretrained weights by name. A checkpoint of a run with
-            other inputs is refused.
+        inputs: `Setup.inputs`; a checkpoint of a run with other inputs is refused.
     """
 
     def __init__(self, folder: Path, seconds: float | None, inputs: Mapping[str, str]) -> None:
@@ -93,8 +92,7 @@ class Checkpoint(Callback):
         self._time, self._epoch = time.monotonic(), state.epoch
 
     def stop(self, run: Run) -> None:
+        found = "before the first checkpoint; the same command restarts the run"
         if self._epoch:
             found = f"saved after epoch {self._epoch}; the same command resumes"
-        else:
-            found = "before the first checkpoint; the same command restarts the run"
         raise Interrupted(f"{run.stop}: stopped, {found}")

@@ -30,26 +30,20 @@ def keep_freed_memory() -> bool:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):  # another C library; Windows has no CDLL(None)
         return False
-    settings = {M_MMAP_MAX: 0, M_TRIM_THRESHOLD: INT_MAX}
-    return all(mallopt(name, value) == 1 for name, value in settings.items())
+    return bool(mallopt(M_MMAP_MAX, 0) == mallopt(M_TRIM_THRESHOLD, INT_MAX) == 1)
 
 
 def resolve_device(name: str) -> torch.device:
     """Find a device by its name; ``auto`` is CUDA, then MPS, then the CPU."""
-    available = {
-        "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
-        "mps": int(torch.backends.mps.is_available()),
-        "cpu": 1,
-    }
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    available = {"cuda": gpus, "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name == "auto":
         return torch.device(next(kind for kind, count in available.items() if count))
     kind, _, index = name.partition(":")
-    if kind not in available or not (index or "0").isdecimal():
-        raise UserError(f"unknown runtime.device '{name}'; use auto, cpu, cuda, cuda:1 or mps")
-    if int(index or 0) >= available[kind]:
+    if not (index or "0").isdecimal() or int(index or 0) >= available.get(kind, 0):
+        found = ", ".join(f"{count} {kind}" for kind, count in available.items())
         raise UserError(
-            f"runtime.device={name} is not available: PyTorch finds {available[kind]} {kind} "
-            f"devices; use runtime.device=auto"
+            f"there is no device {name}: PyTorch finds {found}; use runtime.device=auto"
         )
     return torch.device(name)
 
@@ -57,8 +51,8 @@ def resolve_device(name: str) -> torch.device:
 def set_threads(threads: int | None, folder: Path) -> int:
     """Set the number of CPU threads and return it.
 
-    None is the number in the run folder's ``config.yaml``, else PyTorch's default: another number
-    changes the last digits of sums, so a run that continues keeps its own.
+    None is the number in the run folder's ``config.yaml``, because another number changes the last
+    digits of sums, else PyTorch's default.
     """
     if threads is None:
         with suppress(UserError, KeyError, TypeError, ValueError):  # no such file, or damaged
@@ -69,9 +63,8 @@ def set_threads(threads: int | None, folder: Path) -> int:
 
 def autocast(device: torch.device, precision: str) -> Callable[[], AbstractContextManager[Any]]:
     """Return a factory of autocast contexts for ``bf16``, of null contexts for other precisions."""
-    if precision != "bf16":
-        return nullcontext
-    return partial(torch.autocast, device.type, torch.bfloat16)
+    in_bf16 = partial(torch.autocast, device.type, torch.bfloat16)
+    return in_bf16 if precision == "bf16" else nullcontext
 
 
 @contextmanager
@@ -85,23 +78,19 @@ def backend_settings(
     """
     if deterministic and device.type == "mps":
         raise UserError(
-            "PyTorch does not support runtime.deterministic=true on mps; use runtime.device=cpu "
-            "or runtime.deterministic=false"
+            "PyTorch does not support runtime.deterministic=true on mps; use runtime.device=cpu"
         )
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
-    cudnn, strict = torch.backends.cudnn, torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)  # imports PyTorch's compiler, which is slow
+    cudnn = torch.backends.cudnn
     before = cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32
-    changes = deterministic and not strict  # the call imports PyTorch's compiler, which is slow
-    if changes:
-        torch.use_deterministic_algorithms(True)
-    cudnn.deterministic = deterministic or strict
-    cudnn.benchmark = not cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = not deterministic, deterministic
     cudnn.allow_tf32 = precision != "fp32"
     try:
         yield
     finally:
-        if changes:
+        if deterministic:
             torch.use_deterministic_algorithms(False)
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before
 
@@ -114,19 +103,16 @@ def compile_model(model: torch.nn.Module, device: torch.device) -> None:
             "runtime.compile=true on a CPU needs a C++ compiler; install g++ or clang++, set CXX "
             "to another one, or use runtime.compile=false"
         )
-    mode = "reduce-overhead" if device.type == "cuda" else None
-    model.compile(mode=mode, dynamic=False)
+    model.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
 
 
 def has_bf16(device: torch.device) -> bool:
     """Whether a device computes bf16 in hardware, as far as PyTorch can tell."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "mps":
-        return True
-    capabilities: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    of_cpu: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     names = ("avx512_bf16", "amx_bf16", "avx512_f", "bf16")
-    return any(capabilities.get(name) for name in names) or not capabilities
+    return device.type == "mps" or not of_cpu or any(of_cpu.get(name) for name in names)
 
 
 def timestamp(device: torch.device) -> Any:

@@ -33,7 +33,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_step_end(self, run: "Run", step: int, losses: Tensor, num_images: int) -> None:
-        """After a training step, counted from 1 in each epoch, on a batch of ``num_images``.
+        """After a training step, from 1 in each epoch, on a batch of ``num_images``.
 
         ``losses`` is the summed loss of each step of this epoch ``[steps]``, on the device; 0 for
         steps not yet taken. Reading it waits for the device.
@@ -41,9 +41,6 @@ class Callback:
 
     def on_epoch_end(self, run: "Run", is_best: bool) -> None:
         """After an epoch, its evaluation and the update of ``run.state``."""
-
-    def on_fit_end(self, run: "Run") -> None:
-        """After the last epoch."""
 
 
 @dataclass
@@ -95,6 +92,11 @@ class Evaluation:
     def accuracy(self) -> float:
         return self.correct / self.count
 
+    def metrics(self, split: str) -> dict[str, Any]:
+        """The entries of an epoch's history."""
+        found = {"loss": self.loss, "accuracy": self.accuracy, "correct": self.correct}
+        return {f"{split}_{name}": value for name, value in found.items()}
+
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Train from ``run.state`` to the recipe's last epoch."""
@@ -116,8 +118,8 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
             "lr": state.lr,
             "train_loss": losses.cpu().double().sum().item() / count,
             "train_accuracy": correct.item() / count,
-            **_metrics(run.select_on, selected),
-            **(_metrics("test", watched) if watched else {}),
+            **selected.metrics(run.select_on),
+            **(watched.metrics("test") if watched else {}),
         }
         times = {
             "epoch": epoch,
@@ -136,8 +138,6 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         state.epoch = epoch
         for callback in callbacks:
             callback.on_epoch_end(run, is_best)
-    for callback in callbacks:
-        callback.on_fit_end(run)
 
 
 def train_one_epoch(
@@ -239,11 +239,3 @@ def step_learning_rate(run: Run, epoch: int, selected: Evaluation) -> None:
     state.lr = run.lr_rule.next_lr(result)
     if run.lr_rule.restarts(result):
         run.optimizer.state.clear()
-
-
-def _metrics(split: str, evaluation: Evaluation) -> dict[str, Any]:
-    return {
-        f"{split}_loss": evaluation.loss,
-        f"{split}_accuracy": evaluation.accuracy,
-        f"{split}_correct": evaluation.correct,
-    }

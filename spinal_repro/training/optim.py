@@ -1,19 +1,34 @@
 """Optimizers and the learning-rate rules of the recipes."""
 
-from abc import ABC, abstractmethod
+import operator
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from inspect import unwrap
 from typing import Any
 
 import torch
-from torch import nn
+from torch import nn, optim
 from torch.optim import Optimizer
 
-from spinal_repro.config.schema import RecipeConfig
+from spinal_repro.config.schema import RecipeConfig, limit
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
 from spinal_repro.seeds import stream_seed
-from spinal_repro.training.compat import SGD, Adam
+
+
+def _without_compiler(optimizer: type[Optimizer]) -> Any:
+    """Derive an optimizer without the decorators for ``torch.compile``, private parts of PyTorch.
+
+    They import ``torch._dynamo`` when the optimizer is built, which takes two seconds. No
+    optimizer is compiled here; numerics and ``state_dict`` are the same.
+    """
+    names = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: unwrap(getattr(optimizer, name)) for name in names}
+    methods["step"] = torch.no_grad()(unwrap(optimizer.step))
+    return type(optimizer.__name__, (optimizer,), methods)
+
+
+SGD, Adam = _without_compiler(optim.SGD), _without_compiler(optim.Adam)
 
 
 def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
@@ -53,81 +68,74 @@ class EpochResult:
         return float(self.base_lr * u**power)
 
 
-class LrRule(ABC):
-    """Chooses the learning rate of the next epoch."""
+COMPARE = {"above": operator.gt, "below": operator.lt}
+LR_RULES: Registry["LrRule"] = Registry("learning-rate rule")
 
-    @abstractmethod
+
+@LR_RULES.register("constant")
+@dataclass(kw_only=True)
+class LrRule:
+    """Chooses the learning rate of the next epoch; this one keeps it."""
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            for word, bound in option.metadata.items():
+                if not COMPARE[word](value, bound):
+                    raise ValueError(f"{option.name} must be {word} {bound}, got {value}")
+
     def next_lr(self, result: EpochResult) -> float:
         """Learning rate of the epoch after ``result.epoch``."""
+        return result.lr
 
     def restarts(self, result: EpochResult) -> bool:
         """Whether the state of the optimizer is reset before the next epoch."""
         return False
 
 
-LR_RULES: Registry[LrRule] = Registry("learning-rate rule")
-
-
-@LR_RULES.register("constant")
-class Constant(LrRule):
-    """Keeps the learning rate."""
-
-    def next_lr(self, result: EpochResult) -> float:
-        return result.lr
-
-
 @LR_RULES.register("redraw")
+@dataclass(kw_only=True)
 class Redraw(LrRule):
     """After an epoch without improvement draws ``base * U**power``, U uniform in [0, 1).
 
     The base never changes. The original never seeds the generator of U (Q7); here it is a stream
     of the run's seed.
-
-    Args:
-        tie_is_better: Whether an accuracy equal to the best counts as an improvement.
     """
 
-    def __init__(self, *, power: float = 3.0, tie_is_better: bool = False) -> None:
-        if power <= 0:
-            raise ValueError(f"power must be above 0, got {power}")
-        self.power, self.tie_is_better = power, tie_is_better
+    power: float = limit(3.0, above=0)
+    tie_is_better: bool = False  # an accuracy equal to the best counts as an improvement
 
     def next_lr(self, result: EpochResult) -> float:
         return result.lr if result.improved(self.tie_is_better) else result.draw(self.power)
 
 
 @LR_RULES.register("divide")
+@dataclass(kw_only=True)
 class Divide(LrRule):
     """Divides the rate after each epoch without improvement.
 
     The rule of the CIFAR-100 script, used for both heads of the CIFAR-10 pair as well (Q8).
     """
 
-    def __init__(self, *, factor: float = 3.0, tie_is_better: bool = True) -> None:
-        _check_factor(factor)
-        self.factor, self.tie_is_better = factor, tie_is_better
+    factor: float = limit(3.0, above=1)
+    tie_is_better: bool = True
 
     def next_lr(self, result: EpochResult) -> float:
         return result.lr if result.improved(self.tie_is_better) else result.lr / self.factor
 
 
 @LR_RULES.register("divide_at")
+@dataclass(kw_only=True)
 class DivideAt(LrRule):
     """Divides the rate after given epochs, whatever the accuracy.
 
     With ``epochs=[2], every_from=22`` this is ``CNN_dropout_CIFAR10.py`` as committed (Q8):
     learning has stopped at epoch 30 of 160.
-
-    Args:
-        epochs: Epochs, from 1, after which the rate is divided.
-        every_from: Also divide after this epoch and every later one; None: never.
     """
 
-    def __init__(
-        self, *, factor: float = 3.0, epochs: Sequence[int] = (), every_from: int | None = None
-    ) -> None:
-        _check_factor(factor)
-        self.factor, self.epochs, self.every_from = factor, tuple(epochs), every_from
+    factor: float = limit(3.0, above=1)
+    epochs: Sequence[int] = ()  # from 1
+    every_from: int | None = None  # also divides after this epoch and every later one
 
     def next_lr(self, result: EpochResult) -> float:
         late = self.every_from is not None and result.epoch >= self.every_from
@@ -135,41 +143,31 @@ class DivideAt(LrRule):
 
 
 @LR_RULES.register("step")
+@dataclass(kw_only=True)
 class Step(LrRule):
     """``StepLR``: multiplies the rate by a factor every ``step`` epochs of a stage."""
 
-    def __init__(self, *, step: int = 7, factor: float = 0.1) -> None:
-        if step < 1 or not 0 < factor < 1:
-            raise ValueError(f"step ({step}) must be 1 or more and factor ({factor}) in (0, 1)")
-        self.step, self.factor = step, factor
+    step: int = limit(7, above=0)
+    factor: float = limit(0.1, above=0, below=1)
 
     def next_lr(self, result: EpochResult) -> float:
         return float(result.base_lr * self.factor ** (result.stage_epoch // self.step))
 
 
 @LR_RULES.register("redraw_late")
+@dataclass(kw_only=True)
 class RedrawLate(LrRule):
     """Constant at first, then ``factor * base * U**power`` with a new optimizer every epoch.
 
-    As in ``Arch2_MNIST.py`` and ``Arch2_Fashion_MNIST.py`` (Q10).
-
-    Args:
-        start: Last epoch that is followed by the same rate; 100 in the MNIST script.
-        factor: Largest rate as a multiple of the base.
+    As in ``Arch2_MNIST.py`` (``start=100``) and ``Arch2_Fashion_MNIST.py`` (Q10).
     """
 
-    def __init__(self, *, start: int, factor: float = 5.0, power: float = 3.0) -> None:
-        if start < 0 or factor <= 0 or power <= 0:
-            raise ValueError("start must be 0 or more, factor and power above 0")
-        self.start, self.factor, self.power = start, factor, power
+    start: int = limit(above=-1)  # last epoch that is followed by the same rate
+    factor: float = limit(5.0, above=0)  # largest rate as a multiple of the base
+    power: float = limit(3.0, above=0)
 
     def next_lr(self, result: EpochResult) -> float:
         return self.factor * result.draw(self.power) if self.restarts(result) else result.lr
 
     def restarts(self, result: EpochResult) -> bool:
         return result.epoch > self.start
-
-
-def _check_factor(factor: float) -> None:
-    if factor <= 1:
-        raise ValueError(f"factor must be above 1, got {factor}")

@@ -15,7 +15,13 @@ from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
 from spinal_repro.records.store import RECORD, describe, error_details, write_status
 from spinal_repro.training import outputs
-from spinal_repro.training.callbacks import ADVICE, NonFiniteCheck, NonFiniteHooks, StopOnSignal
+from spinal_repro.training.callbacks import (
+    ADVICE,
+    NonFiniteCheck,
+    NonFiniteHooks,
+    Progress,
+    StopOnSignal,
+)
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.device import (
     backend_settings,
@@ -23,8 +29,7 @@ from spinal_repro.training.device import (
     resolve_device,
     set_threads,
 )
-from spinal_repro.training.engine import Callback, Evaluation, evaluate, fit
-from spinal_repro.training.progress import Progress
+from spinal_repro.training.engine import Callback, evaluate, fit
 from spinal_repro.training.setup import Setup, build_run, resolved
 from spinal_repro.training.tracking import Tracking, check_tracker
 
@@ -59,15 +64,15 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
     ):
         setup = build_run(config, device)  # before the folder exists: a bad setting leaves none
         with run_lock(folder):
-            if (folder / RECORD).is_file():  # another process has just finished it
-                return Outcome(folder, read_record(folder / RECORD), was_done=True)
-            record = train(config, setup, folder, callbacks)
-    return Outcome(folder, record, was_done=False)
+            was_done = (folder / RECORD).is_file()  # another process has just finished it
+            if not was_done:
+                train(config, setup, folder, callbacks)
+    return Outcome(folder, read_record(folder / RECORD), was_done)
 
 
-def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callback] = ()) -> Record:
+def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callback]) -> None:
     """Fit, test, and write the record of a run whose folder is locked."""
-    run, runtime = setup.run, config.runtime
+    run, runtime, path = setup.run, config.runtime, folder / RECORD
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
     outputs.write_config(config, folder)
@@ -80,20 +85,16 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
         fit(run, [*checks, NonFiniteCheck(), progress, tracking, *callbacks, stop, checkpoint])
 
         tested = evaluate_on_test(setup)
-        if tested is not None:
-            outputs.write_predictions(folder, *tested)
-        outputs.write_weights(folder, run.best)
+        outputs.write_results(folder, setup, tested)
         record = outputs.build_record(config, setup, tested)
-        path = folder / RECORD
         write_record(path, record)
         tracking.finish(record, path)
         write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
         for line in outputs.summary(record, path):
             progress.say(line)
-    return read_record(path)
 
 
-def evaluate_on_test(setup: Setup) -> tuple[Evaluation, Evaluation] | None:
+def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
     """Evaluate the last and the best weights on the test split; None without such a split."""
     run, test = setup.run, setup.test
     if test is None:
@@ -113,7 +114,15 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        found = _readable(error, folder, deterministic)
+        found, first = error, (str(error).splitlines() or [""])[0]
+        if isinstance(error, OSError):
+            reason = f"{error.filename or folder}: {error.strerror or error}"
+            found = UserError(f"{reason}. Fix this, then run the same command to resume")
+        elif isinstance(error, torch.OutOfMemoryError):
+            advice = "Use a smaller recipe.batch_size and recipe.eval_batch_size"
+            found = UserError(f"{first} {advice}")
+        elif deterministic and isinstance(error, RuntimeError) and "deterministic" in first:
+            found = UserError(f"{first} Use runtime.deterministic=false")
         if folder.is_dir() and not is_locked(folder):  # another process may train it
             state = "failed" if isinstance(error, Exception) else "interrupted"
             with suppress(OSError):  # the disk may be full
@@ -122,15 +131,3 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
         if found is error:
             raise
         raise found from error
-
-
-def _readable(error: BaseException, folder: Path, deterministic: bool) -> BaseException:
-    first = (str(error).splitlines() or [""])[0]
-    if isinstance(error, OSError):
-        reason = f"{error.filename or folder}: {error.strerror or error}"
-        return UserError(f"{reason}. Fix this, then run the same command to resume")
-    if isinstance(error, torch.OutOfMemoryError):
-        return UserError(f"{first} Use a smaller recipe.batch_size and recipe.eval_batch_size")
-    if deterministic and isinstance(error, RuntimeError) and "deterministic" in first:
-        return UserError(f"{first} Use runtime.deterministic=false")
-    return error

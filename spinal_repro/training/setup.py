@@ -12,12 +12,11 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
-from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import build_blank, build_model
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
-from spinal_repro.models.pretrained import WeightReport
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
@@ -30,17 +29,17 @@ class Setup:
     run: Run
     test: Batches | None
     counts: Counts
-    weights: WeightReport | None  # of pretrained weights
     data: dict[str, Any]  # see `describe_data`
 
     @property
     def inputs(self) -> dict[str, str]:
         """Hashes of the inputs that must not change until a run is finished, by name."""
+        weights = self.run.model.weights
         hashes = {
             "training images": self.data["train_hash"],
             "test images": self.data["test_hash"],
             "the split": self.data["split_hash"],
-            "pretrained weights": self.weights and self.weights.sha256,
+            "pretrained weights": weights and weights.sha256,
         }
         return {name: str(digest) for name, digest in hashes.items() if digest is not None}
 
@@ -71,66 +70,62 @@ def check_parts(config: Config) -> None:
     build_augmentations(recipe.augment)
 
 
-def build_run(config: Config, device: torch.device) -> Setup:
-    """Build all parts of a resolved configuration, and read its images."""
-    recipe, data, dataset_config = config.recipe, config.data, config.dataset
-    model = build_model(
-        dataset_config,
-        config.model,
-        config.head,
-        config.seed,
-        image_size=config.input_size,
-        data_root=data.root,
-    )
-    counts = count(model, dataset_config.channels, config.input_size)
+def build_run(config: Config, device: torch.device, dataset: Dataset | None = None) -> Setup:
+    """Build all parts of a resolved configuration, and read its images.
+
+    Args:
+        dataset: To be timed with, instead of reading images and pretrained weights.
+    """
+    recipe, data, runtime, size = config.recipe, config.data, config.runtime, config.input_size
+    parts = config.dataset, config.model, config.head, config.seed, size, data.root
+    model = build_model(*parts, load_weights=dataset is None)
+    counts = count(model, config.dataset.channels, size)
     lr_rule = LR_RULES.build_entry(recipe.lr_rule)
     augmentations = build_augmentations(recipe.augment)
     mean, std = normalisation(recipe, model.backbone)
-    channels_last = torch.channels_last if config.runtime.channels_last else torch.preserve_format
-    model.to(device=device, memory_format=channels_last)  # type: ignore[call-overload]
+    layout = torch.channels_last if runtime.channels_last else torch.preserve_format
+    model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
-    if config.runtime.compile:
+    if runtime.compile:
         compile_model(model, device)
 
-    dataset = load_dataset(dataset_config, data.root, data.download, data.test)
+    dataset = dataset or load_dataset(config.dataset, data.root, data.download, data.test)
     split = split_dataset(dataset, config.protocol, data.limit)
 
-    def batches(part: str, batch_size: int) -> Batches:
+    def batches(part: str) -> Batches:
         return batches_of(
             dataset,
             split,
             part,
             preprocessing=config.preprocessing("train" if part == "train" else "eval"),
             runs=Path(config.runs),
-            batch_size=batch_size,
+            batch_size=recipe.batch_size if part == "train" else recipe.eval_batch_size,
             mean=mean,
             std=std,
             device=device,
-            channels_last=config.runtime.channels_last,
+            channels_last=runtime.channels_last,
         )
 
-    test = batches("test", recipe.eval_batch_size) if data.test else None
-    select_on = config.protocol.select_on
-    select = batches("val", recipe.eval_batch_size) if select_on == "val" else test
+    test, select_on = batches("test") if data.test else None, config.protocol.select_on
+    select = batches("val") if select_on == "val" else test
     assert select is not None  # `validate` refuses data.test=false if the test split selects
     run = Run(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
-        train=batches("train", recipe.batch_size),
+        train=batches("train"),
         select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
-        autocast=autocast(device, config.runtime.precision),
+        autocast=autocast(device, runtime.precision),
         seed=config.seed,
         state=State(recipe.lr),
     )
     _check_sizes(config, run)
-    about = describe_data(dataset_config, dataset, split)
-    about["normalisation"] = {"mean": mean, "std": std}
-    return Setup(run, test, counts, model.weights, about)
+    about = describe_data(config.dataset, dataset, split)
+    return Setup(run, test, counts, {**about, "normalisation": {"mean": mean, "std": std}})
 
 
 def _check_sizes(config: Config, run: Run) -> None:

@@ -9,9 +9,8 @@ import importlib
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spinal_repro.config.schema import Component, Config
 from spinal_repro.errors import UserError
@@ -19,13 +18,12 @@ from spinal_repro.io import read_json, write_json
 from spinal_repro.records.record import Record
 from spinal_repro.registry import Registry
 from spinal_repro.trackers import TRACKERS, About, Tracker
-from spinal_repro.training.engine import Callback, Run
+from spinal_repro.training.engine import Callback, Run, State
 
 NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#000000"}
 
 
-@cache
 def load_trackers() -> Registry[Tracker]:
     """Import all trackers, without their libraries, and return the registry."""
     for module in ("tensorboard", "mlflow", "wandb"):
@@ -49,19 +47,15 @@ def check_tracker(component: Component) -> Tracker | None:
 class Tracking(Callback):
     """Context that reports one run to its tracker.
 
-    The first call that fails prints one warning through ``warn`` and ends tracking; training
-    continues.
+    The first call that fails prints a warning through ``warn`` and ends tracking, not training.
     """
 
     def __init__(self, config: Config, folder: Path, warn: Callable[[str], None]) -> None:
-        self._tracker = check_tracker(config.tracker)
-        self._name, self._config, self._folder = config.tracker.name, config, folder
-        self._warn = warn
+        self._tracker, self._name = check_tracker(config.tracker), config.tracker.name
+        self._config, self._folder, self._warn = config, folder, warn
         self._outcome: dict[str, float] | None = None
-        self._known: dict[str, dict[str, Any]] = {}  # tracker.json
-        self._memory: dict[str, Any] = {}  # the part of this tracker
 
-    def __enter__(self) -> "Tracking":
+    def __enter__(self) -> Self:
         self._safely(self._start)
         return self
 
@@ -70,31 +64,28 @@ class Tracking(Callback):
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
         """Log the epochs that the tracker does not have, oldest first."""
-        self._safely(lambda tracker: self._log(tracker, run.state.history, run.state.timing))
+        self._safely(lambda tracker: self._log(tracker, run.state))
 
     def finish(self, record: Record, path: Path) -> None:
         """Hand over the record of the finished run, its file and a plot of its history."""
         self._safely(lambda tracker: self._finish(tracker, record, path))
 
     def _start(self, tracker: Tracker) -> None:
-        path = self._folder / MEMORY
-        self._known = read_json(path) if path.is_file() else {}
+        path, config = self._folder / MEMORY, self._config
+        self._known: dict[str, Any] = read_json(path) if path.is_file() else {}  # by tracker
         self._memory = self._known.setdefault(self._name, {"id": uuid.uuid4().hex, "epoch": 0})
         self._remember()
-        tracker.start(
-            About(
-                name="/".join(self._config.run_dir.parts[-3:]),
-                folder=self._folder,
-                runs=Path(self._config.runs),
-                config=self._config.to_dict(),
-                **self._memory,
-            )
+        about = About(
+            name="/".join(config.run_dir.parts[-3:]),
+            folder=self._folder,
+            runs=Path(config.runs),
+            config=config.to_dict(),
+            **self._memory,
         )
+        tracker.start(about)
 
-    def _log(
-        self, tracker: Tracker, history: list[dict[str, Any]], timing: list[dict[str, Any]]
-    ) -> None:
-        for entry, times in zip(history, timing, strict=True):
+    def _log(self, tracker: Tracker, of: State | Record) -> None:
+        for entry, times in zip(of.history, of.timing, strict=True):
             figures = {key: float(value) for key, value in (entry | times).items()}
             epoch = int(figures.pop("epoch"))
             if epoch > self._memory["epoch"]:
@@ -103,7 +94,7 @@ class Tracking(Callback):
                 self._remember()
 
     def _finish(self, tracker: Tracker, record: Record, path: Path) -> None:
-        self._log(tracker, record.history, record.timing)  # if it stopped after training
+        self._log(tracker, record)  # if it stopped after training
         with contextlib.suppress(ImportError):  # no plot without matplotlib
             title = f"{record.run}, seed {record.seed}"
             tracker.artifact(draw_history(record.history, title, self._folder / CURVE))
@@ -114,7 +105,6 @@ class Tracking(Callback):
         write_json(self._folder / MEMORY, self._known)
 
     def _safely(self, call: Callable[[Tracker], None]) -> None:
-        """Call with the tracker; the first error ends tracking and nothing else."""
         if self._tracker is None:
             return
         try:
@@ -136,15 +126,12 @@ def outcome(record: Record) -> dict[str, float]:
     found: dict[str, float] = {
         "selected_epoch": selection.epoch,
         f"selected_{selection.on}_accuracy": selection.accuracy,
-        "total_parameters": record.counts["total_parameters"],
-        "head_parameters": record.counts["head_parameters"],
+        **{key: record.counts[key] for key in ("total_parameters", "head_parameters")},
         "wall_seconds": record.wall_seconds,
     }
     if test is not None:
-        found["test_accuracy_last"] = test.last.accuracy
-        found["test_accuracy_selected"] = test.selected.accuracy
-        if test.best_on_test is not None:
-            found["test_accuracy_best_on_test"] = test.best_on_test.accuracy
+        tested = {"last": test.last, "selected": test.selected, "best_on_test": test.best_on_test}
+        found |= {f"test_accuracy_{name}": of.accuracy for name, of in tested.items() if of}
     return {key: float(value) for key, value in found.items()}
 
 

@@ -90,7 +90,7 @@ def test_pairs_seed_by_seed_and_an_archive_that_is_accepted(command, clock, call
     assert clock.runs() == [(cell, seed) for seed in (1, 0) for cell in PAIR]
     text = summary("out.zip")
     assert "highest accuracy on the TEST set" in text and "2 of 8 epochs" in text
-    assert text.count("| 2/2 |") == 4 and "To continue" not in text
+    assert text.count("| 2/2 |") == 4 and "To resume" not in text
     for path in Path("runs").rglob("record.json"):
         accuracy = read_record(path).test.selected.accuracy
         assert f"| {100 * accuracy:.2f} |" in text

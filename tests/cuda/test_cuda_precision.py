@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.on_device import DEVICE, MARKS, cuda_only, small
+from helpers.on_device import DEVICE, MARKS, small
 
 from spinal_repro.training import engine
 from spinal_repro.training.run import run
@@ -30,52 +30,29 @@ def errors() -> dict[str, float]:
     return {name: float((a - b).norm() / b.norm()) for name, (a, b) in pairs.items()}
 
 
-def observed(monkeypatch, config) -> tuple[dict[str, float], str]:
-    """Errors inside a run, and its recorded precision."""
-    found, loss = [], engine.training_loss
-
-    def watched(*given):
-        if not found:
-            found.append(errors())
-        return loss(*given)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(engine, "training_loss", watched)
-        outcome = run(config)
-    precision = outcome.record.config["runtime"]["precision"]
-    assert f"{DEVICE.type} {precision}" in (outcome.folder / "log.txt").read_text()
-    return found[0], precision
+# is the convolution, and is the product, exact
+EXACT = {"fp32": (True, True), "tf32": (False, True)}
 
 
-def test_fp32_is_exact(tmp_path, monkeypatch):
-    found, precision = observed(monkeypatch, small(tmp_path, "runtime.precision=fp32"))
-    assert precision == "fp32"
-    assert found["convolution"] < BETWEEN and found["product"] < BETWEEN
-
-
-@cuda_only
-def test_tf32_is_that_of_convolutions(tmp_path, monkeypatch):
-    if torch.cuda.get_device_capability(DEVICE) < (8, 0):
+@pytest.mark.parametrize("precision", ["auto", *EXACT, "bf16"])
+def test_a_run_computes_with_its_precision(tmp_path, monkeypatch, precision):
+    name = DEFAULT if precision == "auto" else precision
+    if name == "tf32" and DEVICE.type != "cuda":
+        pytest.skip("TF32 is of NVIDIA GPUs")
+    if name == "tf32" and torch.cuda.get_device_capability(DEVICE) < (8, 0):
         pytest.skip("this GPU has no TF32")
-    found, precision = observed(monkeypatch, small(tmp_path, "runtime.precision=tf32"))
-    assert precision == "tf32" and found["convolution"] > BETWEEN
-    assert found["product"] < BETWEEN
-
-
-def test_the_default_is_resolved_in_the_record(tmp_path):
-    record = run(small(tmp_path, "recipe.epochs=1")).record
-    assert record.config["runtime"]["precision"] == DEFAULT
-    assert record.config["runtime"]["device"] == DEVICE.type
-
-
-def test_bf16_computes_in_bf16(tmp_path, monkeypatch):
-    kinds, loss = set(), engine.training_loss
+    found, kinds, loss = {}, set(), engine.training_loss
 
     def watched(output, *given):
+        found.update(found or errors())
         kinds.add(output.dtype)
         return loss(output, *given)
 
     monkeypatch.setattr(engine, "training_loss", watched)
-    outcome = run(small(tmp_path, "runtime.precision=bf16"))
-    assert kinds == {torch.bfloat16}
-    assert outcome.record.config["runtime"]["precision"] == "bf16"
+    outcome = run(small(tmp_path, "recipe.epochs=1", f"runtime.precision={precision}"))
+    runtime = outcome.record.config["runtime"]
+    assert (runtime["device"], runtime["precision"]) == (DEVICE.type, name)
+    assert f"{DEVICE.type} {name}" in (outcome.folder / "log.txt").read_text()
+    assert kinds == {torch.bfloat16 if name == "bf16" else torch.float32}
+    if name in EXACT:
+        assert (found["convolution"] < BETWEEN, found["product"] < BETWEEN) == EXACT[name]

@@ -36,7 +36,7 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, name: str = "SIGT
 def results(folder: Path) -> dict[str, Any]:
     """What two finished runs with the same configuration and seed have in common."""
     record = read_record(folder / "record.json")
-    last = torch.load(folder / "last.pt", weights_only=True)
+    last = torch.load(folder / "last.pt", map_location="cpu", weights_only=True)
     best = load_file(folder / "best.safetensors")
     weights = {"best": best, "in last.pt": last["best"], "last": last["model"]}
     return {

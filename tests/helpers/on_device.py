@@ -12,10 +12,9 @@ import torch
 
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
-from spinal_repro.training import callbacks
+from spinal_repro.training.callbacks import NonFiniteCheck, Progress, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.engine import Callback, Run, start_stage
-from spinal_repro.training.progress import Progress
 from spinal_repro.training.setup import build_run, resolved
 
 # Read when cuBLAS starts, which is before the first deterministic run of these tests.
@@ -57,7 +56,7 @@ CASES = {
 def begun(run: Run, folder: Path) -> list[Callback]:
     """The callbacks of a run, at the start of its first epoch."""
     of_a_run = [
-        callbacks.NonFiniteCheck(), Progress(folder / "log.txt", "none"), callbacks.StopOnSignal(),
+        NonFiniteCheck(), Progress(folder / "log.txt", "none"), StopOnSignal(),
         Checkpoint(folder, None, {}),
     ]  # fmt: skip
     for callback in of_a_run:

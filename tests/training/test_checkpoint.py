@@ -1,11 +1,12 @@
 """A run that was stopped and continued is bit for bit a run that was not."""
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.interrupting import KillAt, Killed, StopAt, interrupted, results
+from helpers.interrupting import KillAt, StopAt, interrupted, results
 from helpers.variety import VARIETY, Everything, small
 
 from spinal_repro.data.augment import AUGMENTATIONS
@@ -14,6 +15,7 @@ from spinal_repro.io import read_json
 from spinal_repro.models.backbones import BACKBONES
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import checkpoint
+from spinal_repro.training import run as run_module
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Callback
 from spinal_repro.training.optim import LR_RULES
@@ -44,20 +46,16 @@ def test_the_list_of_runs_has_every_rule_augmentation_and_head():
         assert wanted - {"head pretrained"} <= VARIETY.keys()  # that one needs a file of weights
 
 
-def saves(monkeypatch, seconds: float) -> list[int]:
-    """The epochs after which a checkpoint is written, where each epoch takes some seconds."""
-    now, epochs, save = [0.0], [], Checkpoint.save
-
-    def on_epoch_end(self, run, is_best, real=Checkpoint.on_epoch_end):
-        now[0] += seconds
-        real(self, run, is_best)
+@pytest.fixture
+def saves(monkeypatch) -> list[int]:
+    """The epochs after which a checkpoint is written; each look at the clock takes 10 s."""
+    clock, epochs, save = itertools.count(0.0, 10.0), [], Checkpoint.save
 
     def noted(self, run):
         save(self, run)
         epochs.append(run.state.epoch)
 
-    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    monkeypatch.setattr(Checkpoint, "on_epoch_end", on_epoch_end)
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=clock.__next__))
     monkeypatch.setattr(Checkpoint, "save", noted)
     return epochs
 
@@ -65,57 +63,32 @@ def saves(monkeypatch, seconds: float) -> list[int]:
 @pytest.mark.parametrize(
     ("save_every", "saved"), [("0", [1, 2, 3, 4, 5, 6]), ("20", [2, 4, 6]), ("null", [6])]
 )
-def test_seconds_between_checkpoints(tmp_path, monkeypatch, save_every, saved):
-    epochs = saves(monkeypatch, 10.0)
+def test_seconds_between_checkpoints(tmp_path, saves, save_every, saved):
     run(small(tmp_path, "recipe.epochs=6", f"runtime.save_every={save_every}"))
-    assert epochs == saved
+    assert saves == saved
 
 
-def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, monkeypatch):
-    """Where epoch 1 is not saved yet, epoch 2 is finished and saved first."""
-    epochs = saves(monkeypatch, 10.0)
+def test_a_stop_loses_the_epoch_in_progress_alone(tmp_path, saves):
+    """Before the first checkpoint a run stops at once; else an unsaved epoch is finished first."""
     config = small(tmp_path, "runtime.save_every=15")
+    with pytest.raises(Interrupted, match="before the first checkpoint"):
+        run(config, [StopAt(step=2)])
+    assert saves == [] and not (config.run_dir / "last.pt").exists()
     interrupted(config, StopAt(step=4))  # the first of epoch 2
-    assert epochs == [2]
+    assert saves == [2]
     status = read_json(config.run_dir / "status.json")
     assert status["state"] == "interrupted" and "after epoch 2" in status["message"]
     interrupted(config, StopAt(step=2))  # of epoch 3: epoch 2 is saved, so it stops at once
-    assert epochs == [2]
+    assert saves == [2]
     assert run(config).record.selection
-    assert epochs == [2, 3]
-
-
-def test_stopped_before_the_first_checkpoint(tmp_path):
-    config = small(tmp_path)
-    with pytest.raises(Interrupted, match="before the first checkpoint"):
-        run(config, [StopAt(step=2)])
-    assert not (config.run_dir / "last.pt").exists()
-    assert len(run(config).record.history) == 3
-
-
-def test_epochs_after_the_last_checkpoint_are_repeated(tmp_path, monkeypatch):
-    """Killed in epoch 5, where only epoch 1 is saved; stage 4 starts from unsaved weights."""
-    wanted = ("recipe.epochs=6", "recipe.stages={4: 0.01}", "head=fc", "recipe.lr=0.05")
-    whole = run(small(tmp_path / "whole", *wanted))
-    config = small(tmp_path / "parts", *wanted)
-    interrupted(config, StopAt(epoch=1))
-    with monkeypatch.context() as patch:
-        epochs = saves(patch, 0.0)
-        interrupted(small(tmp_path / "parts", *wanted, "runtime.save_every=5"), KillAt(step=11))
-        assert epochs == []
-    assert torch.load(config.run_dir / "last.pt", weights_only=True)["state"]["epoch"] == 1
-    assert results(run(config).folder) == results(whole.folder)
+    assert saves == [2, 3]
 
 
 def test_killed_between_the_last_checkpoint_and_the_record(tmp_path, monkeypatch):
     """Only the record is written: no epoch is trained again."""
     config = small(tmp_path)
     with monkeypatch.context() as patch:
-
-        def die(self, run):
-            raise Killed
-
-        patch.setattr(Checkpoint, "on_fit_end", die)
+        patch.setattr(run_module, "evaluate_on_test", KillAt(step=1).on_step_end)
         interrupted(config, Callback())
     before = (config.run_dir / "last.pt").read_bytes()
     run(config)

@@ -42,24 +42,15 @@ def test_a_missing_compiler_is_reported_before_training(monkeypatch, tmp_path):
         compile_model(nn.Linear(2, 2), CPU)
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("cuda:77", "PyTorch finds"),
-        ("gpu", "unknown"),
-        ("cpu:x", "cpu:x"),
-    ],
-)
-def test_devices_that_are_missing(name, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize("name", ["cuda:77", "gpu", "cpu:x"])
+def test_devices_that_are_missing(name):
+    with pytest.raises(UserError, match=f"no device {name}: PyTorch finds .* 1 cpu"):
         resolve_device(name)
 
 
 def test_threads(tmp_path):
-    before = torch.get_num_threads()
-    assert set_threads(None, tmp_path) == before
-    (tmp_path / "config.yaml").write_text("runtime: {threads: 2}")
-    assert set_threads(None, tmp_path) == torch.get_num_threads() == 2
+    torch.set_num_threads(2)
+    assert set_threads(None, tmp_path) == 2
     assert set_threads(1, tmp_path) == torch.get_num_threads() == 1
     for damaged in (b"\xff\xfe", b"runtime: {threads: x}", b"runtime: {threads: null}", b"[1"):
         (tmp_path / "config.yaml").write_bytes(damaged)
@@ -93,8 +84,6 @@ def test_deterministic_on_mps_is_refused():
     mps = torch.device("mps")
     with pytest.raises(UserError, match="on mps"), backend_settings(mps, "fp32", True):
         pass
-    with backend_settings(mps, "fp32"):
-        assert not torch.are_deterministic_algorithms_enabled()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "tf32", "bf16"])

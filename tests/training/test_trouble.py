@@ -7,7 +7,6 @@ import re
 import shutil
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,56 +16,31 @@ from helpers.idx_files import write_dataset
 from helpers.interrupting import StopAt, interrupted, results
 from helpers.variety import SMALL, small
 
-from spinal_repro.cli import train as cli
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_BUSY, EXIT_FAILED, UserError
-from spinal_repro.io import is_locked, read_json
+from spinal_repro.io import is_locked, read_json, run_lock
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.records.store import write_status
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 
 FULL, READ_ONLY = (re.escape(os.strerror(number)) for number in (errno.ENOSPC, errno.EROFS))
-HOLD = (
-    "import sys\n"
-    "from filelock import FileLock\n"
-    "lock = FileLock(sys.argv[1])\n"
-    "lock.acquire()\n"
-    "print('held', flush=True)\n"
-    "sys.stdin.read()\n"
-)
-
-
-def command(monkeypatch, runs: Path, *overrides: str) -> int:
-    arguments = [f"runs={runs}", *SMALL, "hydra.run.dir=.", *overrides]
-    monkeypatch.setattr(sys, "argv", ["spinal-train", *arguments])
-    return cli._main(arguments)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != ".lock"}
 
 
-def test_a_second_process_ends_with_69_and_changes_nothing(tmp_path, monkeypatch, capsys):
-    config = small(tmp_path / "runs")
+def test_a_second_process_ends_with_69_and_changes_nothing(tmp_path, call):
+    config = small(tmp_path)
     folder = interrupted(config, StopAt(epoch=1))
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder / ".lock")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert holder.stdout.readline() == b"held\n"
-        write_status(folder, "running", pid=holder.pid)
+    with run_lock(folder):
+        write_status(folder, "running")
         before = contents(folder)
-        assert is_locked(folder)
-        assert command(monkeypatch, tmp_path / "runs") == EXIT_BUSY == 69
-        who = f"process {holder.pid} on {socket.gethostname()} is training the run"
-        assert who in capsys.readouterr().err
-        assert contents(folder) == before
-    finally:
-        holder.kill()  # the lock ends with its process
-        holder.communicate()
+        ended = call("spinal-train", f"runs={tmp_path}", *SMALL)
+        assert ended.code == EXIT_BUSY == 69
+        who = f"process {os.getpid()} on {socket.gethostname()} is training the run"
+        assert who in ended.err and is_locked(folder) and contents(folder) == before
     assert not is_locked(folder)
     assert len(run(config).record.history) == 3
 
@@ -91,13 +65,8 @@ def test_a_disk_that_fills_while_training(tmp_path, monkeypatch, small_disk):
 
     def then_fill(self, training):
         save(self, training)
-        with filler.open("wb", buffering=0) as file:
-            for size in (1 << 16, 1 << 12, 1):
-                try:
-                    while True:
-                        file.write(b"x" * size)
-                except OSError as error:
-                    assert error.errno == errno.ENOSPC
+        with pytest.raises(OSError, match=FULL):
+            filler.write_bytes(bytes(1 << 22))
 
     with monkeypatch.context() as patch:
         patch.setattr(Checkpoint, "save", then_fill)
@@ -159,7 +128,7 @@ OUT_OF_MEMORY = (  # as PyTorch says it
 )
 
 
-def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, capsys):
+def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, call):
     """In the second epoch; with memory again, the same command resumes."""
     forward, calls = Classifier.forward, itertools.count()
 
@@ -170,8 +139,9 @@ def test_a_device_without_enough_memory_is_one_message(tmp_path, monkeypatch, ca
 
     with monkeypatch.context() as patch:
         patch.setattr(Classifier, "forward", fails)
-        assert command(monkeypatch, tmp_path) == EXIT_FAILED
-    (line,) = capsys.readouterr().err.splitlines()
+        ended = call("spinal-train", f"runs={tmp_path}", *SMALL)
+    (line,) = ended.err.splitlines()
+    assert ended.code == EXIT_FAILED
     assert line.startswith("spinal-train: CUDA out of memory. Tried to allocate 20.00 MiB. ")
     assert "recipe.batch_size" in line
     config = small(tmp_path)
