@@ -1,8 +1,7 @@
 """``spinal-train --explain``: each setting with its value and the file that sets it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra import initialize_config_dir
 from hydra.core.default_element import ResultDefault
@@ -16,19 +15,21 @@ from spinal_repro.config.compose import (
     config_dir,
     find_choice,
     prepare,
+    search_path,
     version_base,
 )
+from spinal_repro.config.schema import leaves
 from spinal_repro.config.validate import validate
 
 
 def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
     """A line for each setting: its value, and the file or override that sets it."""
-    values = dict(_leaves(validate(compose_raw(overrides, *folders)).to_dict()))
+    values = dict(leaves(validate(compose_raw(overrides, *folders)).to_dict()))
     origins: dict[str, str] = {}
     for entry in _defaults_list(overrides, folders):
         group, _, name = str(entry.config_path).rpartition("/")
         place, node = find_choice(group, name, folders)
-        origins |= dict.fromkeys(dict(_leaves(node, entry.package or "")), place)
+        origins |= dict.fromkeys(dict(leaves(node, entry.package or "")), place)
     if "paper.name" in origins:
         origins["cell"] = origins["paper.name"]
     for override in parse_overrides(overrides):
@@ -45,22 +46,11 @@ def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
 
 def _defaults_list(overrides: Sequence[str], folders: Sequence[Path]) -> list[ResultDefault]:
     """List the files that Hydra merges, in order."""
-    search = ",".join(f"file://{folder.resolve()}" for folder in folders)
-    full = [*prepare(overrides, folders), f"hydra.searchpath=[{search}]"]
+    full = [*prepare(overrides, folders), *search_path(folders)]
     with initialize_config_dir(str(config_dir().resolve()), **version_base()):
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list("train", full, RunMode.RUN)
     return [d for d in found.defaults if d.config_path and not d.config_path.startswith("hydra")]
-
-
-def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values of nested mappings; ``recipe.stages`` is one setting."""
-    if isinstance(node, dict) and node and all(isinstance(key, str) for key in node):
-        for key, value in node.items():
-            if not (key == "defaults" and isinstance(value, list)):
-                yield from _leaves(value, f"{prefix}.{key}".removeprefix("."))
-    else:
-        yield prefix, node
 
 
 def _origin(key: str, origins: dict[str, str]) -> str:

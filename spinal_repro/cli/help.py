@@ -1,7 +1,7 @@
 """``spinal-train --help``; Hydra's own help takes seconds and lists internal groups."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +34,9 @@ Published cells: spinal paper list. Data sets: spinal data list. Runs: spinal st
 Data sets are in data/ (data.root, SPINAL_DATA), run folders in runs/ (runs, SPINAL_RUNS)."""
 
 
-def help_text(folders: Iterable[Path]) -> str:
+def help_text(folders: Sequence[Path]) -> str:
     """Format usage, groups with their choices (also those in the user's folders), and options."""
-    places = list(folders)
-    lines = [f"  {group}: {', '.join(choices(group, places))}\n" for group in GROUPS]
+    lines = [f"  {group}: {', '.join(choices(group, folders))}\n" for group in GROUPS]
     return USAGE + "".join(lines) + OPTIONS
 
 

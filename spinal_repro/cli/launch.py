@@ -1,22 +1,30 @@
-"""The jobs of a sweep, checked before the first one starts."""
+"""The jobs of a sweep, checked before the first one starts; by default each is a process."""
 
 import importlib.util
 import itertools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from hydra.errors import HydraException
 
-from spinal_repro.cli.overrides import override_words, parse_overrides
+from spinal_repro.cli.overrides import extra_dirs, override_words, parse_overrides
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
+from spinal_repro.io import echo
+from spinal_repro.records.record import read_record
+from spinal_repro.records.store import RECORD
+from spinal_repro.sweep.runner import Job, run_sweep, share, usable_cores, visible_devices
 
 KEY = "hydra/launcher"
 DEFAULT_LAUNCHER = "processes"
-EXTRAS = {"submitit": "slurm", "slurm": "slurm", "joblib": "parallel"}  # by prefix of the name
-PLUGINS = {"slurm": "hydra_submitit_launcher", "parallel": "hydra_joblib_launcher"}
+PLUGINS = {  # by prefix of the launcher's name: its package, and the extra that installs it
+    "submitit": ("hydra_submitit_launcher", "slurm"),
+    "slurm": ("hydra_submitit_launcher", "slurm"),
+    "joblib": ("hydra_joblib_launcher", "parallel"),
+}
 Source = TypeVar("Source")
 
 
@@ -28,14 +36,14 @@ def launcher_of(arguments: Sequence[str]) -> str:
     """Find the launcher that a command line chooses; refuse one that is not installed."""
     found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{KEY}=")]
     launcher = [DEFAULT_LAUNCHER, *found][-1]
-    for beginning, extra in EXTRAS.items():
-        plugin = f"hydra_plugins.{PLUGINS[extra]}"
-        if launcher.startswith(beginning) and importlib.util.find_spec(plugin) is None:
+    for beginning, (plugin, extra) in PLUGINS.items():
+        package = f"hydra_plugins.{plugin}"
+        if launcher.startswith(beginning) and importlib.util.find_spec(package) is None:
             raise UserError(f"{KEY}={launcher} needs: pip install 'spinal-repro[{extra}]'")
     return launcher
 
 
-def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> list[Config]:
+def check_jobs(arguments: Sequence[str], folders: Sequence[Path] = ()) -> list[Config]:
     """Compose every job of a command line, and check them with `check_all`."""
     words = override_words(arguments)
     settings = [word for word in words if not word.lstrip("+~").startswith("hydra")]
@@ -49,7 +57,7 @@ def check_jobs(arguments: Sequence[str], extra_dirs: Sequence[Path] = ()) -> lis
             except HydraException:  # glob(...), interval(...)
                 raise UserError(f"launchers need a list of values: {key}=A,B,C") from None
     jobs = [(" ".join(job), job) for job in itertools.product(*choices.values())]
-    return check_all(jobs, lambda job: compose(job, *extra_dirs))
+    return check_all(jobs, lambda job: compose(job, *folders))
 
 
 def check_all(
@@ -73,3 +81,66 @@ def check_all(
     if not configs:
         raise UserError("this sweep has no jobs: one of its lists or ranges is empty")
     return configs
+
+
+def run_jobs(overrides: Sequence[Sequence[str]], options: Sequence[str]) -> None:
+    """Run the jobs of a sweep, and print the final state of each; equal configurations share one.
+
+    Args:
+        overrides: Of each job.
+        options: Of the command line, for all jobs: the user's configuration folders.
+
+    Raises:
+        KeyboardInterrupt: after a signal that left runs unfinished.
+        JobError: if a run failed.
+    """
+    import torch
+
+    from spinal_repro.training.outputs import summary
+    from spinal_repro.training.setup import resolved
+
+    in_all = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
+    names = [" ".join(o.lstrip("+") for o in own if o not in in_all) for own in overrides]
+    folders = extra_dirs(options)
+    named = zip(names, overrides, strict=True)
+    configs = check_all(named, lambda own: resolved(compose(own, *folders)))
+    jobs: dict[Path, Job] = {}
+    for name, config, own in zip(names, configs, overrides, strict=True):
+        command = [*_program(), *options, *own]
+        job = Job(name, config.run_dir, command, config.runtime.time_limit)
+        jobs.setdefault(job.folder, job)
+    device = compose(overrides[0], *folders).runtime.device  # with cuda:1 all jobs use that one
+    devices = visible_devices(torch.cuda.device_count() if device in ("auto", "cuda") else 0)
+    shares = share(len(jobs), configs[0].runtime, cores=usable_cores(), devices=devices)
+
+    def on_end(job: Job) -> None:
+        if job.state == "done":
+            path = job.folder / RECORD
+            job.message = summary(read_record(path), path)[0]
+        ended = sum(job.state not in ("waiting", "running") for job in jobs.values())
+        echo(f"[{ended}/{len(jobs)}] {job.state}: {job.name}: {job.message}")
+
+    for job in jobs.values():
+        if (job.folder / RECORD).is_file():
+            job.state = "done"
+            on_end(job)
+    left = [job for job in jobs.values() if job.state == "waiting"]
+    echo(f"{len(left)} of {len(jobs)} runs left, {len(shares.slots)} at a time")
+    run_sweep(left, shares, on_end)
+    states = [job.state for job in jobs.values()]
+    echo(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
+    for job in jobs.values():
+        if job.state not in ("done", "waiting", "interrupted"):
+            echo(f"{job.state}: {job.name}: {job.message}", error=True)
+    if not {"waiting", "interrupted"}.isdisjoint(states):
+        raise KeyboardInterrupt
+    if failed := len(states) - states.count("done"):
+        raise JobError(f"{failed} of {len(jobs)} failed")
+
+
+def _program() -> list[str]:
+    """Command of a job: this program, or the user's script that adds components and called it."""
+    script = Path(sys.argv[0]).resolve()
+    if script.suffix == ".py" and script != Path(__file__).resolve().with_name("train.py"):
+        return [sys.executable, str(script)]
+    return [sys.executable, "-m", "spinal_repro.cli.train"]

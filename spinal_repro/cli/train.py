@@ -34,18 +34,17 @@ def _main(arguments: Sequence[str]) -> int:
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
     launcher, exit_code = DEFAULT_LAUNCHER, 0
 
-    def job(raw: DictConfig) -> float | None:
+    def job(raw: DictConfig) -> None:
         nonlocal exit_code
         config = None
         try:
             config = validate(raw)
-            return _train(config)
+            _train(config)
         except UserError as error:
             if sweeping:  # the launcher re-raises it in the parent process
                 raise JobError(str(error)) from None
             _complain(str(error))
             exit_code = EXIT_USAGE if config is None else error.exit_code
-            return None
 
     try:
         if not {"-h", "--help"}.isdisjoint(arguments):
@@ -89,8 +88,7 @@ def _main(arguments: Sequence[str]) -> int:
     return exit_code
 
 
-def _train(config: Config) -> float:
-    """Train one run; return its selection accuracy, which a Hydra sweeper may maximise."""
+def _train(config: Config) -> None:
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.run import run
 
@@ -99,7 +97,6 @@ def _train(config: Config) -> float:
         echo(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
             echo(line)
-    return outcome.record.selection.accuracy
 
 
 def _complain(message: str) -> None:

@@ -1,24 +1,60 @@
-"""Runs the jobs of a sweep, each in its own process, and reports their final states."""
+"""Runs the jobs of a sweep, each in its own process with its share of the cores and GPUs."""
 
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
+from spinal_repro.config.schema import RuntimeConfig
 from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, error_message
 from spinal_repro.records.store import RECORD
-from spinal_repro.sweep.slots import ResourceSlots
 
 OUTPUT = "output.txt"  # standard output and error of a job, in its run folder
 POLL = 0.5  # seconds; two signals within this time count as one
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL for a job beyond its time limit
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 STATES = {0: "done", EXIT_BUSY: "busy", EXIT_INTERRUPTED: "interrupted"}
+
+
+class ResourceSlots(NamedTuple):
+    """CPU threads of each job, and one slot per concurrent job."""
+
+    threads: int
+    slots: tuple[str | None, ...]  # CUDA_VISIBLE_DEVICES of the job, if it is set
+
+
+def share(
+    count: int, runtime: RuntimeConfig, *, cores: int, devices: tuple[str, ...] = ()
+) -> ResourceSlots:
+    """Divide the machine among jobs, as ``runtime.jobs`` and ``runtime.threads`` say.
+
+    Args:
+        count: Number of jobs of the sweep, also finished ones: a repeated command must give a job
+            the same number of threads, which affects the rounding of its results.
+    """
+    at_once = len(devices) or max(1, cores // (runtime.threads or 1))
+    if isinstance(runtime.jobs, int):
+        at_once = runtime.jobs
+    at_once = max(1, min(count, at_once))
+    slots = [devices[slot % len(devices)] if devices else None for slot in range(at_once)]
+    return ResourceSlots(runtime.threads or max(1, cores // at_once), tuple(slots))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity (SLURM, taskset), else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_devices(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Names for ``CUDA_VISIBLE_DEVICES`` of the ``count`` GPUs that PyTorch finds."""
+    named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(([name for name in named if name] or [str(i) for i in range(count)])[:count])
 
 
 @dataclass
@@ -31,7 +67,6 @@ class Job:
     minutes: float | None = None  # time limit
     state: str = "waiting"  # running, one of STATES, timed out, killed or failed
     message: str = ""  # the result, or why there is none
-    accuracy: float | None = None  # on the selecting split, in [0, 1]; None until it is done
 
 
 @dataclass

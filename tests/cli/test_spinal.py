@@ -72,12 +72,6 @@ def test_version(call):
     assert call("spinal --version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("words", ["", "stauts", "status a b"])
-def test_usage_errors(words, call):
-    ended = call(f"spinal {words}")
-    assert ended.code == 2 and "usage: spinal" in ended.err
-
-
 @pytest.mark.parametrize(
     "words",
     [

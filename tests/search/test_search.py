@@ -18,8 +18,8 @@ from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, load_split
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
-from spinal_repro.search import Study, load_space
 from spinal_repro.search import study as study_module
+from spinal_repro.search.study import Study, load_space
 from spinal_repro.training import run as run_module
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
@@ -184,7 +184,7 @@ def test_two_processes_share_a_journal(tmp_path, space):
     study_of(tmp_path, space)
     script = f"""
 from pathlib import Path
-from spinal_repro.search import Study, load_space
+from spinal_repro.search.study import Study, load_space
 place = Path({str(tmp_path)!r})
 study = Study(place / "study/journal.log", "s", load_space(str(place / "space.yaml")), {FIXED!r})
 study.run(12, print)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from spinal_repro.sweep import runner
-from spinal_repro.sweep.runner import OUTPUT, Job, run_sweep
-from spinal_repro.sweep.slots import ResourceSlots
+from spinal_repro.sweep.runner import OUTPUT, Job, ResourceSlots, run_sweep
 
 BEGUN = "import signal, sys, time; open('{0}/began', 'w'); time.sleep(99)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + BEGUN

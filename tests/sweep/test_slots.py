@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from spinal_repro.config.schema import RuntimeConfig
-from spinal_repro.sweep.slots import share, visible_devices
+from spinal_repro.sweep.runner import share, visible_devices
 
 AUTO = RuntimeConfig()
 
