@@ -3,14 +3,13 @@
 import importlib.util
 import itertools
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from hydra.errors import HydraException
 
-from spinal_repro.cli.overrides import extra_dirs, override_words, parse_overrides
-from spinal_repro.config.compose import compose
+from spinal_repro.cli.overrides import override_words, parse_overrides
+from spinal_repro.config.compose import compose, search_path
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
@@ -18,14 +17,12 @@ from spinal_repro.records.record import read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.sweep.runner import Job, run_sweep, share, usable_cores, visible_devices
 
-KEY = "hydra/launcher"
 DEFAULT_LAUNCHER = "processes"
 PLUGINS = {  # by prefix of the launcher's name: its package, and the extra that installs it
     "submitit": ("hydra_submitit_launcher", "slurm"),
     "slurm": ("hydra_submitit_launcher", "slurm"),
     "joblib": ("hydra_joblib_launcher", "parallel"),
 }
-Source = TypeVar("Source")
 
 
 class JobError(Exception):
@@ -33,18 +30,22 @@ class JobError(Exception):
 
 
 def launcher_of(arguments: Sequence[str]) -> str:
-    """Find the launcher that a command line chooses; refuse one that is not installed."""
-    found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(f"{KEY}=")]
+    """Find the launcher that a command line chooses; refuse one that is not installed.
+
+    A sweeper of Hydra's (``hydra/sweeper=...``) needs one of Hydra's launchers.
+    """
+    keys = ("hydra/launcher=", "hydra/sweeper=")
+    found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(keys)]
     launcher = [DEFAULT_LAUNCHER, *found][-1]
     for beginning, (plugin, extra) in PLUGINS.items():
         package = f"hydra_plugins.{plugin}"
         if launcher.startswith(beginning) and importlib.util.find_spec(package) is None:
-            raise UserError(f"{KEY}={launcher} needs: pip install 'spinal-repro[{extra}]'")
+            raise UserError(f"hydra/launcher={launcher} needs: pip install 'spinal-repro[{extra}]'")
     return launcher
 
 
-def check_jobs(arguments: Sequence[str], folders: Sequence[Path] = ()) -> list[Config]:
-    """Compose every job of a command line, and check them with `check_all`."""
+def jobs_of(arguments: Sequence[str]) -> list[tuple[str, ...]]:
+    """List the overrides of every job of a command line."""
     words = override_words(arguments)
     settings = [word for word in words if not word.lstrip("+~").startswith("hydra")]
     choices: dict[str, list[str]] = {}
@@ -55,19 +56,24 @@ def check_jobs(arguments: Sequence[str], folders: Sequence[Path] = ()) -> list[C
             try:
                 choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
             except HydraException:  # glob(...), interval(...)
-                raise UserError(f"launchers need a list of values: {key}=A,B,C") from None
-    jobs = [(" ".join(job), job) for job in itertools.product(*choices.values())]
-    return check_all(jobs, lambda job: compose(job, *folders))
+                raise UserError(f"a sweep needs a list of values: {key}=A,B,C") from None
+    return list(itertools.product(*choices.values()))
 
 
-def check_all(
-    jobs: Iterable[tuple[str, Source]], composed: Callable[[Source], Config]
+def names_of(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """Name jobs by the overrides that not all of them have."""
+    in_all = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
+    return [" ".join(o.lstrip("+") for o in own if o not in in_all) for own in jobs]
+
+
+def check_jobs(
+    jobs: Sequence[Sequence[str]], composed: Callable[[Sequence[str]], Config]
 ) -> list[Config]:
-    """Check every job (with its name) down to the shapes of its model, without data or device."""
+    """Check every job down to the shapes of its model, without reading data."""
     from spinal_repro.training.setup import check_parts
 
     configs, refused, checked = [], [], set()
-    for name, job in jobs:
+    for name, job in zip(names_of(jobs), jobs, strict=True):
         try:
             config = composed(job)
             if config.identity() not in checked:  # a seed does not change the model's shapes
@@ -83,12 +89,12 @@ def check_all(
     return configs
 
 
-def run_jobs(overrides: Sequence[Sequence[str]], options: Sequence[str]) -> None:
+def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
     """Run the jobs of a sweep, and print the final state of each; equal configurations share one.
 
     Args:
         overrides: Of each job.
-        options: Of the command line, for all jobs: the user's configuration folders.
+        folders: The user's configuration folders.
 
     Raises:
         KeyboardInterrupt: after a signal that left runs unfinished.
@@ -99,14 +105,10 @@ def run_jobs(overrides: Sequence[Sequence[str]], options: Sequence[str]) -> None
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.setup import resolved
 
-    in_all = set.intersection(*map(set, overrides)) if len(overrides) > 1 else set()
-    names = [" ".join(o.lstrip("+") for o in own if o not in in_all) for own in overrides]
-    folders = extra_dirs(options)
-    named = zip(names, overrides, strict=True)
-    configs = check_all(named, lambda own: resolved(compose(own, *folders)))
+    configs = check_jobs(overrides, lambda own: resolved(compose(own, *folders)))
     jobs: dict[Path, Job] = {}
-    for name, config, own in zip(names, configs, overrides, strict=True):
-        command = [*_program(), *options, *own]
+    for name, config, own in zip(names_of(overrides), configs, overrides, strict=True):
+        command = [*_program(), *search_path(folders), *own]
         job = Job(name, config.run_dir, command, config.runtime.time_limit)
         jobs.setdefault(job.folder, job)
     device = compose(overrides[0], *folders).runtime.device  # with cuda:1 all jobs use that one

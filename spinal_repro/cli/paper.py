@@ -14,10 +14,7 @@ from spinal_repro.records.store import read_records
 from spinal_repro.results.tables import Column, render
 
 ACCURACY = "accuracy in percent; of the regression, MSE in 1e-3"
-TIME = (
-    "of these runs: training steps and one evaluation per epoch; reading and preprocessing of data "
-    "is not included"
-)
+TIME = "training steps and one evaluation per epoch; without reading and preprocessing of data"
 
 
 def _hours(seconds: float) -> str:

@@ -6,7 +6,6 @@ Hydra itself accepts unknown keys, after ``+`` and in YAML files.
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
@@ -18,6 +17,9 @@ from spinal_repro.errors import UserError, check_names, one_of, unknown
 from spinal_repro.registry import merge_onto
 
 COMPONENTS = ("model", "head", "tracker")
+TOP = dataclasses.make_dataclass(  # settings outside the groups
+    "Top", [("seed", int, MISSING), ("runs", str, MISSING), ("cell", str | None, None)]
+)
 UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None}  # the same as left out
 
 
@@ -26,15 +28,6 @@ def format_hydra_error(error: Exception) -> str:
     noise = ("Config search path", "provider=", "object_type", "Set the env")
     lines = (line.strip() for line in str(error).splitlines())
     return "; ".join(line for line in lines if line and not line.startswith(noise))
-
-
-@dataclass(frozen=True)
-class _Top:
-    """Settings outside the groups."""
-
-    seed: int = MISSING
-    runs: str = MISSING
-    cell: str | None = None
 
 
 def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
@@ -62,7 +55,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}
     for name, schema in SECTIONS.items():
         parts[name] = _section(name, schema, plain.get(name))
-    config = Config(**parts, **merge_onto(_Top, top, where="the configuration"))
+    config = Config(**parts, **merge_onto(TOP, top, where="the configuration"))
     _check_limits(config)
     groups = ("dataset", "head", "recipe", "protocol")  # their names are parts of a path
     names = {f"{group}.name": getattr(config, group).name for group in groups}

@@ -126,18 +126,17 @@ class Study:
 
     def __init__(self, journal: Path, name: str, space: Space, fixed: Sequence[str]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self._space, self._fixed, self._folder = space, list(fixed), journal.parent
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                self._study = optuna.create_study(
-                    study_name=name,
-                    storage=JournalStorage(JournalFileBackend(str(journal))),
-                    sampler=optuna.samplers.TPESampler(constant_liar=True),  # for parallel trials
-                    direction="maximize",
-                    load_if_exists=True,
-                )
+            self._study = optuna.create_study(
+                study_name=name,
+                storage=JournalStorage(JournalFileBackend(str(journal))),
+                sampler=optuna.samplers.TPESampler(constant_liar=True),  # for parallel trials
+                direction="maximize",
+                load_if_exists=True,
+            )
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"the journal {journal} cannot be used: {error}") from error
         shared = [o for o in fixed if not o.lstrip("+~").startswith(LOCAL)]

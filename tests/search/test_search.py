@@ -48,6 +48,13 @@ def study_of(tmp_path, space, fixed=FIXED):
     return Study(tmp_path / "study/journal.log", "s", space, fixed)
 
 
+def raising(error):
+    def function(*arguments):
+        raise error
+
+    return function
+
+
 def records(tmp_path):
     return [read_record(folder / "record.json") for folder in run_folders(tmp_path / "study")]
 
@@ -130,11 +137,8 @@ def test_a_lost_trial_continues(tmp_path, space, monkeypatch):
 
 
 def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study_module, "run", interrupt)
+    monkeypatch.setattr(study_module, "run", raising(KeyboardInterrupt))
     with pytest.raises(SystemExit) as ended:
         main(["search", *FIXED, "--space=space.yaml", "--journal=study/journal.log", "--study=s"])
     assert ended.value.code == EXIT_INTERRUPTED
@@ -142,11 +146,8 @@ def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space,
 
 
 def test_trials_of_other_machines_are_repeated_only_on_demand(tmp_path, space, monkeypatch):
-    def die(*arguments):
-        raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "fit", die)
+        patch.setattr(run_module, "fit", raising(Killed))
         patch.setattr(study_module.socket, "gethostname", lambda: "elsewhere")
         with pytest.raises(Killed):
             study_of(tmp_path, space).run(1, print)
