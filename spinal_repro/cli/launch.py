@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hydra.errors import HydraException
+from hydra.core.override_parser.types import Glob
 
 from spinal_repro.cli.overrides import override_words, parse_overrides
-from spinal_repro.config.compose import compose, search_path
+from spinal_repro.config.compose import choices, compose, search_path
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
@@ -44,20 +44,21 @@ def launcher_of(arguments: Sequence[str]) -> str:
     return launcher
 
 
-def jobs_of(arguments: Sequence[str]) -> list[tuple[str, ...]]:
+def jobs_of(arguments: Sequence[str], folders: Sequence[Path] = ()) -> list[tuple[str, ...]]:
     """List the overrides of every job of a command line."""
     words = override_words(arguments)
     settings = [word for word in words if not word.lstrip("+~").startswith("hydra")]
-    choices: dict[str, list[str]] = {}
+    words_of: dict[str, list[str]] = {}
     for override in parse_overrides(settings):
-        key = override.get_key_element()
-        choices[key] = [override.input_line or key]
-        if override.is_sweep_override():
-            try:
-                choices[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            except HydraException:  # glob(...), interval(...)
-                raise UserError(f"a sweep needs a list of values: {key}=A,B,C") from None
-    return list(itertools.product(*choices.values()))
+        key, value = override.get_key_element(), override.value()
+        words_of[key] = [override.input_line or key]
+        if isinstance(value, Glob):
+            words_of[key] = [f"{key}={name}" for name in value.filter(choices(key, folders))]
+        elif override.is_discrete_sweep():
+            words_of[key] = [f"{key}={name}" for name in override.sweep_string_iterator()]
+        elif override.is_sweep_override():  # interval(...)
+            raise UserError(f"a sweep needs a list of values: {key}=A,B,C")
+    return list(itertools.product(*words_of.values()))
 
 
 def names_of(jobs: Sequence[Sequence[str]]) -> list[str]:
@@ -106,6 +107,7 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
     from spinal_repro.training.setup import resolved
 
     configs = check_jobs(overrides, lambda own: resolved(compose(own, *folders)))
+    Path(configs[0].runs).mkdir(parents=True, exist_ok=True)
     jobs: dict[Path, Job] = {}
     for name, config, own in zip(names_of(overrides), configs, overrides, strict=True):
         command = [*_program(), *search_path(folders), *own]

@@ -80,29 +80,25 @@ def run_cells(given: argparse.Namespace) -> None:
     from spinal_repro.paper.timebox import TimeBox
     from spinal_repro.training.callbacks import StopOnSignal
 
-    try:
-        runs = _planned(given)
-        box = TimeBox(runs, started + seconds - min(MARGIN, seconds / 10))
-        archive, facts = given.out or Path(runs[0].config.runs) / ARCHIVE, _facts(runs)
+    runs = _planned(given)
+    box = TimeBox(runs, started + seconds - min(MARGIN, seconds / 10))
+    archive, facts = given.out or Path(runs[0].config.runs) / ARCHIVE, _facts(runs)
 
-        def table(style: str) -> str:
-            return render(COLUMNS, [_row(run, box.needs(run)) for run in runs], style)
+    def table(style: str) -> str:
+        return render(COLUMNS, [_row(run, box.needs(run)) for run in runs], style)
 
-        def report() -> None:
-            lines = ["# Runs of published cells", *(f"\n{line}" for line in _outcome(runs, given))]
-            lines += ["", *(f"- {key}: {escape_markdown(value)}" for key, value in facts.items())]
-            _archive(archive, "\n".join([*lines, "", table("markdown"), ""]), runs)
+    def report() -> None:
+        lines = ["# Runs of published cells", *(f"\n{line}" for line in _outcome(runs, given))]
+        lines += ["", *(f"- {key}: {escape_markdown(value)}" for key, value in facts.items())]
+        _archive(archive, "\n".join([*lines, "", table("markdown"), ""]), runs)
 
-        with StopOnSignal() as signals:
-            for run in runs:
-                if (run.folder / RECORD).is_file():
-                    echo(f"already finished: {run.folder}")
-                    box.train(run, signals)  # reads its record
-            box.train_all(signals, after_each=report)
-        report()
-    except KeyboardInterrupt:
-        echo("spinal paper run: interrupted; the same command resumes", error=True)
-        sys.exit(EXIT_INTERRUPTED)
+    with StopOnSignal() as signals:
+        for run in runs:
+            if (run.folder / RECORD).is_file():
+                echo(f"already finished: {run.folder}")
+                box.train(run, signals)  # reads its record
+        box.train_all(signals, after_each=report)
+    report()
     echo(f"{table('table')}\n\nProtocol: {facts['Protocol']}")
     for line in (*_outcome(runs, given), f"Archive: {archive}"):
         echo(line)

@@ -3,11 +3,10 @@
 import argparse
 import importlib.util
 import shlex
-import sys
 from pathlib import Path
 
 from spinal_repro.cli.commands import command, natural, option
-from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.errors import UserError
 from spinal_repro.io import echo
 
 TAKE_OVER = "also repeat unfinished trials of other machines; none of these may be running"
@@ -42,11 +41,7 @@ def print_search(given: argparse.Namespace) -> None:
     journal = given.journal or Path(config.runs) / ".search" / name / "journal.log"
     study = Study(journal, name, space, fixed)
     echo(f"study {name} in {journal}")
-    try:
-        study.run(given.trials, echo, given.take_over)
-    except KeyboardInterrupt:
-        echo("interrupted; the same command resumes from the last checkpoint", error=True)
-        sys.exit(EXIT_INTERRUPTED)
+    study.run(given.trials, echo, given.take_over)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best
     if best is None or best.value is None:

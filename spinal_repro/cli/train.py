@@ -58,7 +58,7 @@ def _main(arguments: Sequence[str]) -> int:
             print(explain(override_words(arguments), folders))
             return 0
         if sweeping:
-            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(arguments)
+            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(arguments, folders)
             if launcher == launch.DEFAULT_LAUNCHER:
                 launch.run_jobs(jobs, folders)
                 return 0

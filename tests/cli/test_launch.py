@@ -48,10 +48,11 @@ def test_jobs_are_the_product_of_the_choices_and_a_later_override_wins():
     assert [(c.cell, c.seed) for c in configs] == [
         (cell, seed) for cell in cells for seed in (0, 1)
     ]
+    assert [c.head.name for c in checked("head=glob(*spin*)")] == ["spinal"]
     for wrong, named in (
         (["head=spinal", "head.layers=-1"], "head"),
         (["recipe.lr_rule={name: none}"], "recipe.lr_rule"),
-        (["head=glob(*)"], "head=A,B,C"),
+        (["recipe.lr=interval(0, 1)"], "recipe.lr=A,B,C"),
         (["seed=range(0)"], "no jobs"),
     ):
         with pytest.raises(UserError, match=named):

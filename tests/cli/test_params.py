@@ -106,7 +106,7 @@ def test_models_are_listed_with_their_own_data_set_and_need_no_data(here, monkey
 
 
 def test_counts_of_cells_as_json(call, here, monkeypatch):
-    monkeypatch.setattr("spinal_repro.paper.cells.load_cells", lambda: [FC, SPINAL])
+    monkeypatch.setattr("spinal_repro.cli.params.load_cells", lambda: [FC, SPINAL])
     call("spinal params --cells --out counts.json")
     counts = json.loads((here / "counts.json").read_text())
     assert counts == {
