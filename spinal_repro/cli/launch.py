@@ -38,8 +38,8 @@ def launcher_of(arguments: Sequence[str]) -> str:
     found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(keys)]
     launcher = [DEFAULT_LAUNCHER, *found][-1]
     for beginning, (plugin, extra) in PLUGINS.items():
-        package = f"hydra_plugins.{plugin}"
-        if launcher.startswith(beginning) and importlib.util.find_spec(package) is None:
+        names = ("hydra_plugins", f"hydra_plugins.{plugin}")
+        if launcher.startswith(beginning) and not all(map(importlib.util.find_spec, names)):
             raise UserError(f"hydra/launcher={launcher} needs: pip install 'spinal-repro[{extra}]'")
     return launcher
 

@@ -85,9 +85,8 @@ def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str
 
     check_overrides([o for o in overrides if o.partition("=")[0] in TITLES])
     named = {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    models, heads = (
-        named[key].split(",") if key in named else choices(key) for key in ("model", "head")
-    )
+    models = named["model"].split(",") if "model" in named else choices("model")
+    heads = named["head"].split(",") if "head" in named else choices("head")
     rest = [o for o in overrides if o.partition("=")[0] not in TITLES]
     plain = [o for o in rest if not o.lstrip("+~").startswith("head.")]  # for the baseline
     rows: list[dict[str, Any]] = []

@@ -40,9 +40,7 @@ class Preprocessing:
                 f"got {made.resize}"
             )
         if len(set(sizes)) == 2 and made.crop is None:
-            raise UserError(
-                f"{where}.resize {made.resize} is not square; give {where}.crop as well"
-            )
+            raise UserError(f"{where}.resize {made.resize} is not square; give {where}.crop too")
         if made.crop is not None and not 0 < made.crop <= MAX_SIDE:
             raise UserError(f"{where}.crop must be from 1 to {MAX_SIDE}, got {made.crop}")
         one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))

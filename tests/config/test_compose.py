@@ -66,14 +66,6 @@ def test_any_network_of_a_library_is_a_model():
         assert config.model == named.model and config.recipe == named.recipe
 
 
-def test_sizes_of_one_network_have_the_same_recipe_and_heads():
-    for head in ("fc", "spinal"):
-        one, other = cell("cifar10", "vgg11_bn", head), cell("cifar10", "vgg19_bn", head)
-        assert one.model.name != other.model.name
-        assert (one.recipe, one.head) == (other.recipe, other.head)
-        assert one.head != cell("cifar10", "flatten", head).head
-
-
 @pytest.mark.parametrize(
     "override, named",
     [
