@@ -60,12 +60,16 @@ def runs_folder() -> Path:
     return Path(os.environ.get("SPINAL_RUNS", "runs"))
 
 
-def count(text: str) -> int:
-    """Type of an option: a number of things, at least 1."""
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {value}")
+def count(text: str, least: int = 1) -> int:
+    """Type of an option: an integer that is at least 1."""
+    if (value := int(text)) < least:
+        raise argparse.ArgumentTypeError(f"must be {least} or more, got {value}")
     return value
+
+
+def natural(text: str) -> int:
+    """Type of an option: an integer that is at least 0."""
+    return count(text, least=0)
 
 
 def folder(text: str) -> Path:

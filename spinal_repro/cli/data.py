@@ -5,13 +5,12 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from spinal_repro.cli.commands import command, folder, new_file, option
+from spinal_repro.cli.commands import command, folder, natural, new_file, option
+from spinal_repro.config.compose import compose
+from spinal_repro.data.catalog import Entry, find_entry, load_catalog
 from spinal_repro.errors import UserError
-
-if TYPE_CHECKING:
-    from spinal_repro.data.catalog import Entry
+from spinal_repro.results.tables import Column, render
 
 NAME = option("name", help="see `spinal data list`")
 PLACE = (
@@ -25,9 +24,6 @@ RESIZED = option("overrides", nargs="*", help="e.g. dataset.train_size=929")
 @command("data list", *PLACE)
 def print_list(given: argparse.Namespace) -> None:
     """List all data sets, and whether they are in the data folder."""
-    from spinal_repro.data.catalog import load_catalog
-    from spinal_repro.results.tables import Column, render
-
     legend = {
         "state": "auto: spinal data fetch NAME; others: spinal data info NAME",
         "here": f"in {given.root}; to compare checksums: spinal data verify NAME",
@@ -48,7 +44,7 @@ def print_list(given: argparse.Namespace) -> None:
     print(render(columns, rows, "table"))
 
 
-def _here(entry: "Entry", root: Path) -> str:
+def _here(entry: Entry, root: Path) -> str:
     names = entry.parts.values() if entry.is_folder else [file.name for file in entry.contents]
     found = [(entry.path(root) / name).exists() for name in names]
     return "yes" if all(found) else "in part" if any(found) else "no"
@@ -57,40 +53,38 @@ def _here(entry: "Entry", root: Path) -> str:
 @command("data info", NAME, *PLACE)
 def print_info(given: argparse.Namespace) -> None:
     """Show origin, licence and checksums of a data set, and how to get it."""
-    from spinal_repro.data.catalog import find_entry
     from spinal_repro.data.download import mirrors
 
     entry = find_entry(given.name, given.config_dir)
     about = entry.about
     sizes = [f"{entry.parts.get(part, part)} {n:,}" for part, n in entry.sizes.items() if n]
-    rows = {
-        "classes": str(entry.num_classes),
-        "images": ", ".join(sizes),
-        "mean": ", ".join(map(str, about.mean or [])),
-        "std": ", ".join(map(str, about.std or [])),
-        "licence": about.licence or "not stated by the publisher, as far as we know",
-        "citation": about.citation,
-        "homepage": about.homepage,
-        "download": entry.download_size,
-        "folder": f"{entry.path(given.root)} (here: {_here(entry, given.root)})",
-    }
-    print(f"{entry.name}: {entry.title} ({about.state})")
-    lines = [(key, value) for key, value in rows.items() if value]
+    lines = [
+        ("classes", str(entry.num_classes)),
+        ("images", ", ".join(sizes)),
+        ("mean", ", ".join(map(str, about.mean or []))),
+        ("std", ", ".join(map(str, about.std or []))),
+        ("licence", about.licence or "not stated by the publisher, as far as we know"),
+        ("citation", about.citation),
+        ("homepage", about.homepage),
+        ("download", entry.download_size),
+        ("folder", f"{entry.path(given.root)} (here: {_here(entry, given.root)})"),
+    ]
     for file in about.files:
         sums = [f"{k} {v}" for k in ("md5", "sha256") if (v := getattr(file, k)) is not None]
         lines.append(("file", f"{file.name}  {', '.join(sums)}"))
         lines += [("", f"  {url}") for url in mirrors(file, entry)]
-    steps = enumerate(about.instructions, 1)
-    lines += [("" if number > 1 else "get it", f"{number}. {step}") for number, step in steps]
+    for number, step in enumerate(about.instructions, 1):
+        lines.append(("get it" if number == 1 else "", f"{number}. {step}"))
     lines += [("remark", remark) for remark in about.remarks]
+    print(f"{entry.name}: {entry.title} ({about.state})")
     for key, value in lines:
-        print(f"  {key:10} {value}")
+        if value:
+            print(f"  {key:10} {value}")
 
 
 @command("data fetch", option("names", nargs="+", metavar="NAME"), *PLACE)
 def fetch_data(given: argparse.Namespace) -> None:
     """Download data sets and check them."""
-    from spinal_repro.data.catalog import find_entry
     from spinal_repro.data.install import fetch
 
     failed = []
@@ -137,11 +131,13 @@ def verify_data(given: argparse.Namespace) -> None:
             f"{entry.title} in {entry.path(given.root)}:\n  {shown}\n"
             f"to fix it: spinal data {verb} {entry.name}"
         )
-    summed = sum(bool(file.md5 or file.sha256) for file in entry.contents)
-    found = f"{len(entry.contents)} files, {summed} with checksums, are as published"
+    found = "part of scikit-learn"
     if entry.is_folder:
         found = "every image opens; classes and numbers of images are as published"
-    print(f"{entry.name}: {found if entry.is_folder or entry.contents else 'part of scikit-learn'}")
+    elif entry.contents:
+        summed = sum(bool(file.md5 or file.sha256) for file in entry.contents)
+        found = f"{len(entry.contents)} files, {summed} with checksums, are as published"
+    print(f"{entry.name}: {found}")
 
 
 @command(
@@ -149,27 +145,21 @@ def verify_data(given: argparse.Namespace) -> None:
     NAME,
     option("overrides", nargs="*", help="of the configuration, e.g. model=vgg5"),
     option("--out", type=new_file, help="default: NAME.png"),
-    option("--seed", type=int, default=0, help="selects the images (default: 0)"),
+    option("--seed", type=natural, default=0, help="selects the images (default: 0)"),
     *PLACE,
 )
 def show_data(given: argparse.Namespace) -> None:
     """Draw a sheet of images before and after augmentation."""
-    from spinal_repro.config.compose import compose
     from spinal_repro.data.contact_sheet import contact_sheet
 
-    if given.seed < 0:
-        raise UserError(f"--seed must be at least 0, got {given.seed}")
     out = given.out or Path(f"{given.name}.png")
     config = compose([f"dataset={given.name}", *given.overrides], given.config_dir)
     contact_sheet(config, given.root, seed=given.seed).save(out, format="PNG")
     print(f"{out}: {config.dataset.title}, before and after recipe {config.recipe.name}")
 
 
-def _entry(name: str, overrides: Sequence[str], config_dir: Path | None) -> "Entry":
+def _entry(name: str, overrides: Sequence[str], config_dir: Path | None) -> Entry:
     """Find a data set and apply the overrides."""
-    from spinal_repro.config.compose import compose
-    from spinal_repro.data.catalog import find_entry
-
     entry = find_entry(name, config_dir)
     if not overrides:
         return entry

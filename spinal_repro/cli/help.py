@@ -1,12 +1,20 @@
-"""``spinal-train --help``; Hydra's own help takes seconds and lists internal groups."""
+"""``spinal-train --help``, which takes Hydra seconds, and ``--explain``."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.config.compose import GROUPS, choices
+from hydra import initialize_config_dir
+from hydra.core.default_element import ResultDefault
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
+
+from spinal_repro.cli.overrides import parse_overrides
+from spinal_repro.config import compose
+from spinal_repro.config.schema import leaves
+from spinal_repro.config.validate import validate
 
 USAGE = """\
 usage: spinal-train [-m] [GROUP=NAME ...] [GROUP.KEY=VALUE ...] [paper=TABLE/CELL]
@@ -34,11 +42,10 @@ Published cells: spinal paper list. Data sets: spinal data list. Runs: spinal st
 Data sets are in data/ (data.root, SPINAL_DATA), run folders in runs/ (runs, SPINAL_RUNS)."""
 
 
-def help_text(folders: Iterable[Path]) -> str:
+def help_text(folders: Sequence[Path]) -> str:
     """Format usage, groups with their choices (also those in the user's folders), and options."""
-    places = list(folders)
-    lines = [f"  {group}: {', '.join(choices(group, places))}\n" for group in GROUPS]
-    return USAGE + "".join(lines) + OPTIONS
+    found = {group: ", ".join(compose.choices(group, folders)) for group in compose.GROUPS}
+    return USAGE + "".join(f"  {group}: {names}\n" for group, names in found.items()) + OPTIONS
 
 
 @contextmanager
@@ -56,3 +63,41 @@ def string_help() -> Iterator[None]:
         yield
     finally:
         argparse.ArgumentParser.add_argument = add  # type: ignore[method-assign]
+
+
+def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
+    """A line for each setting: its value, and the file or override that sets it."""
+    values = dict(leaves(validate(compose.compose_raw(overrides, *folders)).to_dict()))
+    origins: dict[str, str] = {}
+    for entry in _defaults_list(overrides, folders):
+        group, _, name = str(entry.config_path).rpartition("/")
+        place, node = compose.find_choice(group, name, folders)
+        origins |= dict.fromkeys(dict(leaves(node, entry.package or "")), place)
+    if "paper.name" in origins:
+        origins["cell"] = origins["paper.name"]
+    for override in parse_overrides(overrides):
+        if override.key_or_group not in compose.GROUPS:
+            origins[override.key_or_group] = str(override.input_line)
+    width, lines, group = max(map(len, values)), [], "dataset"
+    for key, value in values.items():
+        before, group = group, key.rpartition(".")[0].partition(".")[0]
+        lines += [""] * (group != before)
+        text = str(value) if len(str(value)) <= 40 else f"{str(value)[:37]}..."
+        lines.append(f"{key:{width}}  {text:40}  {_origin(key, origins)}")
+    return "\n".join(lines)
+
+
+def _defaults_list(overrides: Sequence[str], folders: Sequence[Path]) -> list[ResultDefault]:
+    """List the files that Hydra merges, in order."""
+    full = [*compose.prepare(overrides, folders), *compose.search_path(folders)]
+    with initialize_config_dir(str(compose.config_dir().resolve()), **compose.version_base()):
+        loader = GlobalHydra.instance().config_loader()
+        found = loader.compute_defaults_list("train", full, RunMode.RUN)
+    return [d for d in found.defaults if d.config_path and not d.config_path.startswith("hydra")]
+
+
+def _origin(key: str, origins: dict[str, str]) -> str:
+    """Find the origin of a setting, or of the closest mapping that contains it."""
+    while key and key not in origins:
+        key = key.rpartition(".")[0]
+    return origins.get(key, "default of the schema")

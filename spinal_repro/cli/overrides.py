@@ -47,22 +47,18 @@ def extra_dirs(arguments: Sequence[str]) -> list[Path]:
         raise UserError(f"--config-dir {folders[0]} is not a folder")
     words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
     for override in parse_overrides(words):
-        value = override.value()
-        places = value if isinstance(value, list) else []
-        folders += [Path(str(place).removeprefix("file://")) for place in places]
+        if isinstance(places := override.value(), list):
+            folders += [Path(str(place).removeprefix("file://")) for place in places]
     return folders
 
 
 def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
-    """Replace patterns, ``paper=mnist/*``, by the names of their cells; a sweep alone has these.
-
-    Cells that cannot be run are left out with a message.
-    """
+    """Replace patterns, ``paper=mnist/*``, by the names of their cells; a sweep alone has these."""
     expanded = []
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == CELL and not PATTERN.isdisjoint(value):
-            names = [name for part in value.split(",") for name in _names(part)]
+            names = [name for part in value.split(",") for name in cells_of(part)]
             if not sweeping:
                 raise UserError(
                     f"{argument} matches {len(names)} cells; to run all of them: "
@@ -73,17 +69,17 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
     return expanded
 
 
-def _names(part: str) -> list[str]:
-    """List the cells that match a pattern or name and can be run."""
-    if PATTERN.isdisjoint(part):
-        return [part]
-    found = load_cells(part)
-    refused = [refusal for cell in found if (refusal := cell.refusal())]
+def cells_of(pattern: str) -> list[str]:
+    """List the cells of a pattern that can be run, with a message for each other; or the name."""
+    if PATTERN.isdisjoint(pattern):
+        return [pattern]
+    found = {cell.name: cell.refusal() for cell in load_cells(pattern)}
+    refused = list(filter(None, found.values()))
     if len(refused) == len(found):
-        raise UserError(f"none of the {len(found)} cells of '{part}' can be run: {refused[0]}")
+        raise UserError(f"none of the {len(found)} cells of '{pattern}' can be run: {refused[0]}")
     for refusal in refused:
         print(f"skipped: {refusal}", file=sys.stderr)
-    return [cell.name for cell in found if cell.refusal() is None]
+    return [name for name, refusal in found.items() if refusal is None]
 
 
 def check_cell(name: str, folders: Iterable[Path]) -> None:
@@ -114,35 +110,31 @@ def check_overrides(arguments: Sequence[str]) -> None:
             raise UserError(f"remove the plus sign from {override.input_line}")
         names = _chosen(override)
         for name in names:
-            _check_choice(key, name, folders)
+            if key == CELL:
+                check_cell(name, folders)
+            else:
+                _check_choice(key, name, folders)
         chosen += [f"{key}={name}" for name in names[:1]]
     if keys:  # composing is slow
         composed = _keys(OmegaConf.to_container(compose_raw(chosen, *folders)))
         known |= {key for key in composed if key.partition(".")[0] != CELL}
-        for key in keys:
-            if key not in known:
-                raise _unknown_key(key, known, folders)
+    for key in keys:
+        if key not in known:
+            raise _unknown_key(key, known, folders)
 
 
 def _chosen(override: Override) -> list[str]:
     """List the choices that an override names; empty for a glob or a deletion."""
-    if override.is_sweep_override():
-        if override.value_type not in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
-            return []
+    if override.value_type in (ValueType.CHOICE_SWEEP, ValueType.SIMPLE_CHOICE_SWEEP):
         return [str(name) for name in override.sweep_string_iterator()]
-    if override.is_delete() or (override.key_or_group == CELL and override.value() is None):
-        return []
-    return [str(override.value())]
+    no_cell = override.key_or_group == CELL and override.value() is None
+    named = not (override.is_sweep_override() or override.is_delete() or no_cell)
+    return [str(override.value())] if named else []
 
 
 def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
-    if group == CELL:
-        check_cell(name, folders)
-        return
     known = choices(group, folders)
-    if name in known:
-        return
-    if group == "model":
+    if name not in known and group == "model":
         known += difflib.get_close_matches(name, library_networks(), n=1, cutoff=0.8)
     if name not in known:
         raise unknown(group, name, known)
@@ -158,8 +150,7 @@ def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> Use
         owners += [name] * (option in options)
     if not owners:
         return unknown("configuration key", key, others)
-    *first, last = owners
-    names = f"{', '.join(first)} or {last}" if first else last
+    names = " or ".join([", ".join(owners[:-1]), owners[-1]]).removeprefix(" or ")
     return UserError(f"{key} belongs to {group}={names}, which is not chosen")
 
 

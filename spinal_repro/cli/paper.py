@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any
 
 from spinal_repro.cli.commands import FORMAT, RECORDS, command, count, folder, option, runs_folder
+from spinal_repro.config.compose import compose
 from spinal_repro.paper.cells import Cell, load_cells
+from spinal_repro.records.store import read_records
 from spinal_repro.results.tables import Column, render
+
+ACCURACY = "accuracy in percent; of the regression, MSE in 1e-3"
+TIME = "training steps and one evaluation per epoch; without reading and preprocessing of data"
 
 
 def _hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f}"
 
 
+def _number(value: float) -> str:
+    return f"{value:.2f}" if round(value, 2) == value else f"{value:g}"
+
+
 LIST_COLUMNS = (
     Column("cell", "Cell", "to train it: spinal-train paper=CELL"),
-    Column(
-        "published",
-        "Published",
-        "accuracy in percent; of the regression, MSE in 1e-3",
-        lambda value: f"{value:.2f}" if round(value, 2) == value else f"{value:g}",
-    ),
+    Column("published", "Published", ACCURACY, _number),
     Column("confidence", "Confidence", "of the published number"),
     Column("epochs", "Epochs", "as published"),
     Column("state", "State", "finished runs, by protocol; or why there are none"),
@@ -33,13 +37,7 @@ PLAN_COLUMNS = (
     Column("left", "Left", "runs not finished"),
     Column("epochs", "Epochs", "of one run"),
     Column("step", "ms/step", "one training step, measured on random images", "{:.0f}".format),
-    Column(
-        "seconds",
-        "Hours",
-        "of these runs: training steps and one evaluation per epoch; reading and preprocessing "
-        "of data is not included",
-        _hours,
-    ),
+    Column("seconds", "Hours", TIME, _hours),
 )
 PLACES = (
     option("--runs", type=folder, default=runs_folder,
@@ -71,14 +69,11 @@ def print_list(given: argparse.Namespace) -> None:
 
 def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counter[str]]:
     """Count the seeds finished without differences, by cell and protocol."""
-    from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import group_records_by_cell
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
     records = read_records([folder for folder in folders if folder.is_dir()], history=False)
     for result in group_records_by_cell(cells, records) if records else ():
-        if result.cell.best_of:
-            continue
         seeds = {run.seed for run in result.runs if not run.differences}
         counted = found[result.cell.name]
         counted[result.protocol] = max(counted[result.protocol], len(seeds))
@@ -109,7 +104,6 @@ def print_plan(given: argparse.Namespace) -> None:
 
     Times a few steps of every network on random images; reads no data.
     """
-    from spinal_repro.config.compose import compose
     from spinal_repro.paper.plan import Timings, estimate
     from spinal_repro.records.provenance import describe_environment
     from spinal_repro.training.device import resolve_device
@@ -118,10 +112,10 @@ def print_plan(given: argparse.Namespace) -> None:
     done = finished(cells, [given.runs, given.records])
     rows, refused = [], []
     timings: Timings = {}
+    regression = f"spinal regression --seeds {given.seeds}, and again with --layers reused"
     for cell in cells:
         if (why := cell.refusal()) is not None:
-            seeds = f"spinal regression --seeds {given.seeds}, and again with --layers reused"
-            refused.append(seeds if cell.regression else why)
+            refused.append(regression if cell.regression else why)
             continue
         protocol = str(given.protocol or cell.protocol)
         left = max(0, given.seeds - done[cell.name][protocol])
@@ -137,10 +131,10 @@ def print_plan(given: argparse.Namespace) -> None:
     if rows:
         print(render(PLAN_COLUMNS, rows, given.format))
     left, total = (sum(row.get(key, 0) for row in rows) for key in ("left", "seconds"))
+    longest = max((row["seconds"] / row["left"] for row in rows if row["left"]), default=0)
     device = describe_environment(resolve_device("auto"))["device_name"]
     print(f"{left} runs left, about {_hours(total)} hours on {device}", file=sys.stderr)
-    if given.jobs > 1 and left:
-        longest = max(row["seconds"] / row["left"] for row in rows if row["left"])
+    if given.jobs > 1:
         hours = _hours(max(total / given.jobs, longest))
         print(f"{given.jobs} at a time, each with a device: about {hours} hours", file=sys.stderr)
     for why in dict.fromkeys(refused):

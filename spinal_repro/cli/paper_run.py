@@ -1,8 +1,9 @@
-"""``spinal paper run``: trains cells until a deadline, into a table and an archive of records."""
+"""``spinal paper run``: trains cells until a deadline and archives their records."""
 
 import argparse
 import dataclasses
 import io
+import itertools
 import math
 import re
 import shlex
@@ -10,12 +11,12 @@ import sys
 import time
 import zipfile
 from collections import Counter
-from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from spinal_repro.cli.commands import command, new_file, option
+from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from spinal_repro.io import clock, echo, write_atomic
 from spinal_repro.paper.cells import load_cells, tables
@@ -23,11 +24,10 @@ from spinal_repro.records.store import RECORD, describe
 from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 
 if TYPE_CHECKING:
-    from spinal_repro.paper.timebox import Run, TimeBox
+    from spinal_repro.paper.timebox import Run
 
 ARCHIVE = "paper-run.zip"
 MARGIN = 5.0  # seconds before the deadline, for the last checkpoint and the archive
-WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=heldout"
 
 
 def _seeds(text: str) -> list[int]:
@@ -43,10 +43,21 @@ def _seeds(text: str) -> list[int]:
 
 def minutes(text: str) -> float:
     """Type of an option: a time in minutes."""
-    value = float(text)
-    if not 0 < value < math.inf:
+    if not 0 < (value := float(text)) < math.inf:
         raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
     return value
+
+
+COLUMNS = (
+    Column("cell", "Cell"),
+    Column("seed", "Seed"),
+    Column("epochs", "Epochs", "finished, of all"),
+    Column("accuracy", "Accuracy %", "on the test set, at the selected epoch", "{:.2f}".format),
+    Column("rate", "Images/s", "in training, median over epochs", "{:,.0f}".format),
+    Column("seconds", "Time", "training and evaluation of all its epochs so far", clock),
+    Column("state", "State", "times are estimated from epochs measured on this machine"),
+)
+WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=heldout"
 
 
 @command(
@@ -69,133 +80,128 @@ def run_cells(given: argparse.Namespace) -> None:
     from spinal_repro.paper.timebox import TimeBox
     from spinal_repro.training.callbacks import StopOnSignal
 
-    try:
-        box = TimeBox(_planned(given), started + seconds - min(MARGIN, seconds / 10))
-        report = Report(box, given.out)
-        with StopOnSignal() as signals:
-            for run in box.runs:
-                if (run.folder / RECORD).is_file():
-                    echo(f"already finished: {run.folder}")
-                    box.train(run, signals)  # reads its record
-            box.train_all(signals, after_each=report.write)
-        report.write()
-    except KeyboardInterrupt:
-        echo("spinal paper run: interrupted; the same command resumes", error=True)
-        sys.exit(EXIT_INTERRUPTED)
-    for line in (report.table("table"), "", *report.outcome(), f"Archive: {report.archive}"):
+    runs = _planned(given)
+    box = TimeBox(runs, started + seconds - min(MARGIN, seconds / 10))
+    archive, facts = given.out or Path(runs[0].config.runs) / ARCHIVE, _facts(runs)
+
+    def table(style: str) -> str:
+        return render(COLUMNS, [_row(run, box.needs(run)) for run in runs], style)
+
+    def report() -> None:
+        lines = ["# Runs of published cells", *(f"\n{line}" for line in _outcome(runs, given))]
+        lines += ["", *(f"- {key}: {escape_markdown(value)}" for key, value in facts.items())]
+        _archive(archive, "\n".join([*lines, "", table("markdown"), ""]), runs)
+
+    with StopOnSignal() as signals:
+        for run in runs:
+            if (run.folder / RECORD).is_file():
+                echo(f"already finished: {run.folder}")
+                box.train(run, signals)  # reads its record
+        box.train_all(signals, after_each=report)
+    report()
+    echo(f"{table('table')}\n\nProtocol: {facts['Protocol']}")
+    for line in (*_outcome(runs, given), f"Archive: {archive}"):
         echo(line)
-    counts = report.counts()
+    counts = _counts(runs)
     sys.exit(EXIT_INTERRUPTED if counts["left"] else EXIT_FAILED if counts["failed"] else 0)
 
 
 def _planned(given: argparse.Namespace) -> "list[Run]":
     """Compose and check all runs; both cells of a pair have a seed before any has the next."""
-    from spinal_repro.cli.overrides import check_overrides, expand
-    from spinal_repro.config.compose import compose
+    from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.timebox import Run
     from spinal_repro.training.setup import resolved
 
-    words = [f"{word}/*" if word in tables() else word for word in given.words if "=" not in word]
     overrides = [word for word in given.words if "=" in word]
+    words = [part for word in given.words if "=" not in word for part in word.split(",")]
     for word in overrides:
         if word.lstrip("+").startswith(("seed=", "paper=", "runs=")):
             raise UserError(f"{word}: give cells without paper=, and use --seeds and --runs")
     if not words:
         raise UserError("name a cell, e.g. mnist/vgg5_spinal (spinal paper list has them all)")
-    arguments = [*expand([f"paper={','.join(words)}"], sweeping=True), *overrides]
-    check_overrides(arguments)
-    names = arguments[0].removeprefix("paper=").split(",")
-    pairs: dict[str, list[str]] = {}  # cells by their baseline
+    patterns = [f"{word}/*" if word in tables() else word for word in words]
+    names = list(dict.fromkeys(name for pattern in patterns for name in cells_of(pattern)))
+    check_overrides([f"paper={','.join(names)}", *overrides])
+    groups: dict[str, list[str]] = {}
     for name in names:
         (cell,) = load_cells(name)
         baseline = cell.counterpart or name
-        pairs.setdefault(baseline if baseline in names else name, []).append(name)
-    settings: dict[str, Any] = {} if given.runs is None else {"runs": str(given.runs)}
+        groups.setdefault(baseline if baseline in names else name, []).append(name)
     configs = {name: compose([f"paper={name}", *overrides]) for name in names}
     runs = []
-    for pair in pairs.values():
-        for seed, name in product(given.seeds, pair):
-            config = dataclasses.replace(configs[name], seed=seed, **settings)
+    for cells in groups.values():
+        for seed, name in itertools.product(given.seeds, cells):
+            where = str(given.runs or configs[name].runs)
+            config = dataclasses.replace(configs[name], seed=seed, runs=where)
             folder = resolved(config).run_dir
             done = str(describe(folder).get("epochs") or 0).partition("/")[0]
             runs.append(Run(name, config, folder, int(done)))
     return runs
 
 
-class Report:
-    """The table of all runs, and the archive with it and the records."""
+def _facts(runs: "list[Run]") -> dict[str, str]:
+    """What all runs have in common, for the summary."""
+    from spinal_repro.records.provenance import describe_environment
+    from spinal_repro.training.device import resolve_device
+    from spinal_repro.training.outputs import selection_rule
 
-    def __init__(self, box: "TimeBox", archive: Path | None) -> None:
-        from spinal_repro.records.provenance import describe_environment
-        from spinal_repro.training.device import resolve_device
-        from spinal_repro.training.outputs import selection_rule
+    configs = [run.config for run in runs]
+    machine = describe_environment(resolve_device(configs[0].runtime.device))
+    rules = {c.protocol.name: selection_rule(c.protocol, c.data.test) for c in configs}
+    reduced = dict.fromkeys(why for config in configs for why in config.reduced_budget)
+    return {
+        "Protocol": "; ".join(f"{name}: {rule}" for name, rule in rules.items()),
+        "Device": f"{machine['device']}, {machine['device_name']}",
+        "Precision": configs[0].runtime.on(machine["device"]).precision,
+        "PyTorch": machine["torch"],
+        "Reduced budget": "; ".join(reduced) or "none",
+    }
 
-        self._box, configs = box, [run.config for run in box.runs]
-        self.archive = archive or Path(configs[0].runs) / ARCHIVE
-        machine = describe_environment(resolve_device(configs[0].runtime.device))
-        rules = {c.protocol.name: selection_rule(c.protocol, c.data.test) for c in configs}
-        reduced = dict.fromkeys(why for config in configs for why in config.reduced_budget)
-        self._facts = {
-            "Protocol": "; ".join(f"{name}: {rule}" for name, rule in rules.items()),
-            "Device": f"{machine['device']}, {machine['device_name']}",
-            "Precision": configs[0].runtime.on(machine["device"]).precision,
-            "PyTorch": machine["torch"],
-            "Reduced budget": "; ".join(reduced) or "none",
-        }
 
-    def counts(self) -> Counter[str]:
-        """Count runs that are ``done``, ``failed``, or ``left`` for the next command."""
-        states = [run.state.partition(":")[0] for run in self._box.runs]
-        return Counter(state if state in ("done", "failed") else "left" for state in states)
+def _counts(runs: "list[Run]") -> Counter[str]:
+    """Count runs that are ``done``, ``failed``, or ``left`` for the next command."""
+    states = [run.state.partition(":")[0] for run in runs]
+    return Counter(state if state in ("done", "failed") else "left" for state in states)
 
-    def outcome(self) -> list[str]:
-        """Return the numbers of finished and failed runs, and the command that resumes."""
-        counts = self.counts()
-        found = f"{counts['done']} of {counts.total()} runs finished, {counts['failed']} failed."
-        again = f"To resume: {shlex.join(['spinal', *sys.argv[1:]])}"
-        return [found] if counts["done"] == counts.total() else [found, again]
 
-    def table(self, style: str) -> str:
-        selected = f"on the test set, at the selected epoch. {self._facts['Protocol']}"
-        columns = (
-            Column("cell", "Cell"),
-            Column("seed", "Seed"),
-            Column("epochs", "Epochs", "finished, of all"),
-            Column("accuracy", "Accuracy %", selected, "{:.2f}".format),
-            Column("rate", "Images/s", "in training, median over epochs", "{:,.0f}".format),
-            Column("seconds", "Time", "training and evaluation of all its epochs so far", clock),
-            Column("state", "State", "times are estimated from epochs measured on this machine"),
-        )
-        return render(columns, [self._row(run) for run in self._box.runs], style)
+def _outcome(runs: "list[Run]", given: argparse.Namespace) -> list[str]:
+    """The numbers of finished and failed runs, and the command that resumes."""
+    counts = _counts(runs)
+    lines = [f"{counts['done']} of {len(runs)} runs finished, {counts['failed']} failed."]
+    if counts["done"] < len(runs):
+        options = [f"--seeds={','.join(map(str, given.seeds))}", f"--minutes={given.minutes:g}"]
+        options += [f"--{key}={v}" for key in ("runs", "out") if (v := getattr(given, key))]
+        resume = shlex.join(["spinal", "paper", "run", *given.words, *options])
+        lines.append(f"To resume: {resume}")
+    return lines
 
-    def _row(self, run: "Run") -> dict[str, Any]:
-        row: dict[str, Any] = {"cell": run.cell, "seed": run.config.seed, "state": run.state}
-        row["epochs"] = f"{run.done}/{run.config.recipe.epochs}"
-        if run.timing:
-            row["rate"] = median(e["images_per_second"] for e in run.timing)
-            row["seconds"] = sum(e["train_seconds"] + e["eval_seconds"] for e in run.timing)
-        if run.record is not None:
-            test = run.record.test  # None where it was not read
-            row["accuracy"] = test and 100 * test.selected.accuracy
-        elif run.state.startswith("failed"):
-            row["state"] = one_line(run.state)
-        else:
-            needs = self._box.needs(run)
-            known = "not measured yet" if needs is None else f"needs about {needs / 60:.1f} min"
-            row["state"] = f"{run.state or ('stopped' if run.done else 'not started')}: {known}"
-        return row
 
-    def write(self) -> None:
-        """Replace the archive of summary and records."""
-        summary = ["# Runs of published cells", *(f"\n{line}" for line in self.outcome()), ""]
-        summary += [f"- {key}: {escape_markdown(value)}" for key, value in self._facts.items()]
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("summary.md", "\n".join([*summary, "", self.table("markdown"), ""]))
-            for run in self._box.runs:
-                if run.record is not None:
-                    kind = f"{run.config.protocol.name}-{run.record.identity}"
-                    name = f"records/{run.cell}-{kind}-s{run.config.seed}.json"
-                    archive.write(run.folder / RECORD, name)
-        self.archive.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.archive, buffer.getvalue())
+def _row(run: "Run", needs: float | None) -> dict[str, Any]:
+    row: dict[str, Any] = {"cell": run.cell, "seed": run.config.seed, "state": run.state}
+    row["epochs"] = f"{run.done}/{run.config.recipe.epochs}"
+    if run.timing:
+        row["rate"] = median(e["images_per_second"] for e in run.timing)
+        row["seconds"] = sum(e["train_seconds"] + e["eval_seconds"] for e in run.timing)
+    if run.record is not None:
+        test = run.record.test  # None where it was not read
+        row["accuracy"] = test and 100 * test.selected.accuracy
+    elif run.state.startswith("failed"):
+        row["state"] = one_line(run.state)
+    else:
+        known = "not measured yet" if needs is None else f"needs about {needs / 60:.1f} min"
+        row["state"] = f"{run.state or ('stopped' if run.done else 'not started')}: {known}"
+    return row
+
+
+def _archive(path: Path, summary: str, runs: "list[Run]") -> None:
+    """Replace the archive of summary and records."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("summary.md", summary)
+        for run in runs:
+            if run.record is not None:
+                kind = f"{run.config.protocol.name}-{run.record.identity}"
+                name = f"records/{run.cell}-{kind}-s{run.config.seed}.json"
+                archive.write(run.folder / RECORD, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(path, buffer.getvalue())

@@ -7,18 +7,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from spinal_repro.cli.commands import FORMAT, command, new_file, option
+from spinal_repro.config.compose import choices, compose
 from spinal_repro.errors import UserError
+from spinal_repro.io import write_json
+from spinal_repro.paper.cells import load_cells
+from spinal_repro.results.tables import Column, render
 
 BASELINE = "fc"
 # Default data set of each model for counting; all other models get photographs.
 DATASETS = {
     "mnist": ("arch2", "cnn", "flatten", "lenet5", "vgg5"),
     "cifar10": (
-        *("cifar_cnn", "densenet", "resnet18_thin", "resnet34_thin"),
-        *("tutorial_cnn", "tutorial_resnet"),
-        *("vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn"),
+        "cifar_cnn", "densenet", "resnet18_thin", "resnet34_thin", "tutorial_cnn",
+        "tutorial_resnet", "vgg11_bn", "vgg13_bn", "vgg16_bn", "vgg19_bn",
     ),
-}
+}  # fmt: skip
 PHOTOGRAPHS = "hymenoptera"
 # Networks for larger images; the auxiliary output of Inception v3 needs them.
 IMAGE_SIZES = dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299)
@@ -48,8 +51,6 @@ def print_params(given: argparse.Namespace) -> None:
     if given.out is not None and not given.cells:
         raise UserError("--out is for the counts of the cells: spinal params --cells --out FILE")
     if given.cells:
-        from spinal_repro.io import write_json
-        from spinal_repro.paper.cells import load_cells
         from spinal_repro.paper.sizes import count_cells
 
         counts, refused = count_cells(load_cells())
@@ -59,7 +60,6 @@ def print_params(given: argparse.Namespace) -> None:
             write_json(given.out, counts)
     else:
         from spinal_repro.results.sizes import COUNTS
-        from spinal_repro.results.tables import Column, render
 
         rows, refused = sizes(given.overrides)
         columns = [Column(key, title) for key, title in TITLES.items()]
@@ -80,21 +80,20 @@ def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str
         Rows, and for heads with models that they do not fit the first reason.
     """
     from spinal_repro.cli.overrides import check_overrides
-    from spinal_repro.config.compose import choices, compose
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.results.sizes import compare
 
     check_overrides([o for o in overrides if o.partition("=")[0] in TITLES])
     named = {key: value for key, _, value in (o.partition("=") for o in overrides)}
-    models, heads = (
-        named[key].split(",") if key in named else choices(key) for key in ("model", "head")
-    )
+    models = named["model"].split(",") if "model" in named else choices("model")
+    heads = named["head"].split(",") if "head" in named else choices("head")
     rest = [o for o in overrides if o.partition("=")[0] not in TITLES]
     plain = [o for o in rest if not o.lstrip("+~").startswith("head.")]  # for the baseline
     rows: list[dict[str, Any]] = []
     refused: dict[str, dict[str, str]] = {}
     for model in models:
-        dataset = named.get("dataset", _dataset(model))
+        usual = next((name for name, group in DATASETS.items() if model in group), PHOTOGRAPHS)
+        dataset = named.get("dataset", usual)
         given = [f"model={model}", f"dataset={dataset}"]
         if "dataset" not in named and model in IMAGE_SIZES:
             given.append(f"dataset.image_size={IMAGE_SIZES[model]}")
@@ -108,16 +107,12 @@ def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str
                 counts = count_model(compose([*given, *rest, f"head={head}"]))
             except UserError as error:
                 refused.setdefault(head, {})[model] = str(error)
-                continue
-            row = {"dataset": dataset, "model": model, "head": head}
-            rows.append(row | compare(counts, base))
+            else:
+                row = {"dataset": dataset, "model": model, "head": head}
+                rows.append(row | compare(counts, base))
     if not rows and refused:
         raise UserError(next(why for reasons in refused.values() for why in reasons.values()))
     return rows, {
         f"{head} with {', '.join(reasons)}": next(iter(reasons.values()))
         for head, reasons in refused.items()
     }
-
-
-def _dataset(model: str) -> str:
-    return next((name for name, models in DATASETS.items() if model in models), PHOTOGRAPHS)

@@ -3,14 +3,19 @@
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from spinal_repro.cli.commands import RECORDS, command, option
 from spinal_repro.errors import UserError
-
-if TYPE_CHECKING:
-    from spinal_repro.paper.cells import Cell
-    from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
+from spinal_repro.paper.cells import Cell, load_cells
+from spinal_repro.records.record import (
+    AnyRecord,
+    GradientRecord,
+    Record,
+    RegressionRecord,
+    load_record,
+    write_record,
+)
+from spinal_repro.records.store import RECORD, read_records
 
 FILES = "records, or folders of finished runs"
 
@@ -26,9 +31,6 @@ def add_records(given: argparse.Namespace) -> None:
     Checks every record against its configuration, its history and its model, and prints its
     differences from the published cell. If one record is refused, none is copied.
     """
-    from spinal_repro.paper.cells import load_cells
-    from spinal_repro.records.record import GradientRecord, Record, load_record, write_record
-    from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import cell_of
 
     out: Path = given.out
@@ -37,7 +39,7 @@ def add_records(given: argparse.Namespace) -> None:
     accepted: dict[Path, AnyRecord] = {}
     refused: list[str] = []
     for path in given.files:
-        path = path / "record.json" if path.is_dir() else path
+        path = path / RECORD if path.is_dir() else path
         record = load_record(path)
         try:
             if isinstance(record, Record):
@@ -61,7 +63,7 @@ def add_records(given: argparse.Namespace) -> None:
     print("now update the tables: spinal tables")
 
 
-def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], path: Path) -> str:
+def _check(record: Record, cell: Cell | None, others: Sequence[Record], path: Path) -> str:
     """Check the record of a run, print its differences, and return its new name."""
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.records.check import check_record
@@ -91,7 +93,7 @@ def _check(record: "Record", cell: "Cell | None", others: Sequence["Record"], pa
     return f"{cell.table}/{leaf}-{record.protocol}-{record.identity}-s{record.seed}.json"
 
 
-def _check_regression(record: "RegressionRecord") -> str:
+def _check_regression(record: RegressionRecord) -> str:
     from spinal_repro.records.check import check_regression
 
     if wrong := check_regression(record):

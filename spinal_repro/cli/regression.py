@@ -4,7 +4,7 @@ import argparse
 import time
 
 from spinal_repro.cli.commands import FORMAT, command, count, new_file, option
-from spinal_repro.sweep.slots import usable_cores
+from spinal_repro.sweep.runner import usable_cores
 
 TARGET = "noise for each sample (default), or the committed N x N target (Q1)"
 LAYERS = "six distinct Spinal layers (default), or layers 3 and 4 used twice (Q2)"

@@ -2,16 +2,17 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spinal_repro.cli.commands import FORMAT, RECORDS, command, new_file, option, runs_folder
 from spinal_repro.errors import UserError
+from spinal_repro.io import write_atomic
+from spinal_repro.records.record import Record
+from spinal_repro.records.store import read_records
 from spinal_repro.results.tables import render
 
 if TYPE_CHECKING:
-    from spinal_repro.records.record import Record
     from spinal_repro.results.findings import ResultsIndex
 
 RESULTS = Path("results")
@@ -28,7 +29,6 @@ PAGE = "the page (default: %(default)s); its figures also go into figures/ besid
 
 def _read_index(given: argparse.Namespace, *more: Path) -> "tuple[ResultsIndex, list[Record]]":
     """The records, indexed, and those of them that name no cell."""
-    from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import own_runs
     from spinal_repro.results.findings import build_index
 
@@ -60,9 +60,18 @@ def write_tables(given: argparse.Namespace) -> None:
             f"{RESULTS} shows only committed records; write the tables of your runs to another "
             f"folder (--out my), or add the runs to the records: spinal records add"
         )
-    wanted = _build(given)
-    stale = [path for path in _generated(given.out / "tables") if path not in wanted]
-    changed = [path for path, text in wanted.items() if _read(path) != text.encode()]
+    from spinal_repro.results.pages import GENERATED, KINDS, MARKER, files, fill
+
+    index, own = _read_index(given, *([] if given.runs is None else [given.runs]))
+    wanted = {given.out / name: text for name, text in files(index, own).items()}
+    front = given.out.parent / "README.md"
+    if given.runs is None and front.is_file() and MARKER.search(text := front.read_text("utf-8")):
+        wanted[front] = fill(text, index)
+    old = {path: path.read_bytes() for path in wanted if path.is_file()}
+    changed = [path for path, text in wanted.items() if old.get(path) != text.encode()]
+    pages = [p for p in (given.out / "tables").glob("*.md") if GENERATED in p.read_text("utf-8")]
+    made = sorted(page.with_suffix(f".{suffix}") for page in pages for suffix in KINDS)
+    stale = [path for path in made if path.is_file() and path not in wanted]
     if given.check:
         if changed or stale:
             paths = ", ".join(map(str, [*changed, *stale]))
@@ -71,8 +80,6 @@ def write_tables(given: argparse.Namespace) -> None:
             sys.exit(1)
         print(f"{len(wanted)} files are up to date")
         return
-    from spinal_repro.io import write_atomic
-
     (given.out / "tables").mkdir(parents=True, exist_ok=True)
     for path in changed:
         write_atomic(path, wanted[path])
@@ -81,39 +88,11 @@ def write_tables(given: argparse.Namespace) -> None:
     print(f"{given.out / 'README.md'} and {len(wanted) - 1} other files")
 
 
-def _build(given: argparse.Namespace) -> dict[Path, str]:
-    """Every file and its text: those below OUT, and the README.md beside it."""
-    from spinal_repro.results.pages import MARKER, files, fill
-
-    index, own = _read_index(given, *([] if given.runs is None else [given.runs]))
-    wanted = {given.out / name: text for name, text in files(index, own).items()}
-    front = given.out.parent / "README.md"
-    if given.runs is None and front.is_file():
-        text = front.read_text(encoding="utf-8")
-        if MARKER.search(text):
-            wanted[front] = fill(text, index)
-    return wanted
-
-
-def _generated(folder: Path) -> Sequence[Path]:
-    """List the tables in a folder that this command wrote, in every format."""
-    from spinal_repro.results.pages import GENERATED, KINDS
-
-    pages = [p for p in sorted(folder.glob("*.md")) if GENERATED in p.read_text(encoding="utf-8")]
-    found = [page.with_suffix(f".{suffix}") for page in pages for suffix in KINDS]
-    return [path for path in found if path.is_file()]
-
-
-def _read(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
-
-
 @command(
     "report", option("--out", type=new_file, default=f"{RESULTS}/index.html", help=PAGE), *INPUTS
 )
 def write_report(given: argparse.Namespace) -> None:
     """Write claims, tables and figures as one HTML file, from the records alone."""
-    from spinal_repro.io import write_atomic
     from spinal_repro.results import figures
     from spinal_repro.results.claims import judge, load_claims
     from spinal_repro.results.report import render as render_page

@@ -3,11 +3,10 @@
 import argparse
 import importlib.util
 import shlex
-import sys
 from pathlib import Path
 
-from spinal_repro.cli.commands import command, option
-from spinal_repro.errors import EXIT_INTERRUPTED, UserError
+from spinal_repro.cli.commands import command, natural, option
+from spinal_repro.errors import UserError
 from spinal_repro.io import echo
 
 TAKE_OVER = "also repeat unfinished trials of other machines; none of these may be running"
@@ -17,7 +16,7 @@ TAKE_OVER = "also repeat unfinished trials of other machines; none of these may 
     "search",
     option("overrides", nargs="*", help="of all trials, e.g. dataset=mnist recipe.epochs=3"),
     option("--space", default="default", help="name in configs/search, or YAML file"),
-    option("--trials", type=int, default=20, help="trials of the study (default: 20)"),
+    option("--trials", type=natural, default=20, help="trials of the study (default: 20)"),
     option("--study", help="name of the study (default: DATASET-MODEL-HEAD-SPACE)"),
     option("--journal", type=Path, help="file (default: RUNS/.search/STUDY/journal.log)"),
     option("--take-over", action="store_true", help=TAKE_OVER),
@@ -28,11 +27,9 @@ def print_search(given: argparse.Namespace) -> None:
     Processes and machines with the same --journal and --study share the trials. The same command
     continues a search, with the trials that were interrupted.
     """
-    if given.trials < 0:
-        raise UserError(f"--trials must be 0 or more, got {given.trials}")
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install 'spinal-repro[hpo]'")
-    from spinal_repro.search import Study, load_space
+    from spinal_repro.search.study import Study, load_space
 
     space = load_space(given.space)
     fixed = space.fixed(given.overrides)
@@ -44,11 +41,7 @@ def print_search(given: argparse.Namespace) -> None:
     journal = given.journal or Path(config.runs) / ".search" / name / "journal.log"
     study = Study(journal, name, space, fixed)
     echo(f"study {name} in {journal}")
-    try:
-        study.run(given.trials, echo, given.take_over)
-    except KeyboardInterrupt:
-        echo("interrupted; the same command resumes from the last checkpoint", error=True)
-        sys.exit(EXIT_INTERRUPTED)
+    study.run(given.trials, echo, given.take_over)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())
     best = study.best
     if best is None or best.value is None:

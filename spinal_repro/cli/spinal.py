@@ -9,8 +9,8 @@ from typing import Any
 
 from spinal_repro import __version__
 from spinal_repro.cli.commands import FORMAT, add_commands, command, option, runs_folder
-from spinal_repro.errors import UserError, error_message
-from spinal_repro.io import ignore_broken_pipe, printable
+from spinal_repro.errors import EXIT_INTERRUPTED, UserError, error_message
+from spinal_repro.io import echo, ignore_broken_pipe, printable
 from spinal_repro.results.tables import Column, render
 
 MODULES = (
@@ -20,7 +20,7 @@ MODULES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; if it fails, exit with 2 and one message."""
+    """Run a command; if it fails, exit with 2 and one message, after Ctrl-C with 75."""
     given = _parser().parse_args(arguments)
     try:
         given.command(given)
@@ -28,11 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of the output has ended
         ignore_broken_pipe()
         sys.exit(141)  # 128 and the number of SIGPIPE
-    except (UserError, OSError, MemoryError, KeyboardInterrupt) as error:
-        message = error_message(error)
-        if isinstance(error, KeyboardInterrupt):
-            message = "interrupted; the same command resumes"
-        print(f"spinal: {printable(message, keep=chr(10))}", file=sys.stderr)
+    except KeyboardInterrupt:
+        echo("spinal: interrupted; the same command resumes", error=True)
+        sys.exit(EXIT_INTERRUPTED)
+    except (UserError, OSError, MemoryError) as error:
+        echo(f"spinal: {printable(error_message(error), keep=chr(10))}", error=True)
         sys.exit(2)
 
 

@@ -10,11 +10,10 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from spinal_repro.cli.explain import explain
-from spinal_repro.cli.help import help_text, string_help
-from spinal_repro.cli.launch import DEFAULT_LAUNCHER, KEY, JobError, check_jobs, launcher_of
+from spinal_repro.cli import launch
+from spinal_repro.cli.help import explain, help_text, string_help
 from spinal_repro.cli.overrides import check_overrides, expand, extra_dirs, override_words
-from spinal_repro.config.compose import config_dir, prepare, version_base
+from spinal_repro.config.compose import compose, config_dir, prepare, version_base
 from spinal_repro.config.schema import Config
 from spinal_repro.config.validate import format_hydra_error, validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, error_message
@@ -30,22 +29,21 @@ def main() -> None:
 
 def _main(arguments: Sequence[str]) -> int:
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # make Hydra raise errors
-    explaining = "--explain" in arguments
+    looking = [a for a in arguments if a.partition("=")[0] in ("--explain", "--cfg", "-c")]
     sweeping = not {"-m", "--multirun"}.isdisjoint(arguments)
-    launcher, exit_code = DEFAULT_LAUNCHER, 0
+    launcher, exit_code = launch.DEFAULT_LAUNCHER, 0
 
-    def job(raw: DictConfig) -> float | None:
+    def job(raw: DictConfig) -> None:
         nonlocal exit_code
         config = None
         try:
             config = validate(raw)
-            return _train(config)
+            _train(config)
         except UserError as error:
             if sweeping:  # the launcher re-raises it in the parent process
-                raise JobError(str(error)) from None
+                raise launch.JobError(str(error)) from None
             _complain(str(error))
             exit_code = EXIT_USAGE if config is None else error.exit_code
-            return None
 
     try:
         if not {"-h", "--help"}.isdisjoint(arguments):
@@ -54,18 +52,18 @@ def _main(arguments: Sequence[str]) -> int:
         arguments = expand([a for a in arguments if a != "--explain"], sweeping)
         folders = extra_dirs(arguments)
         check_overrides(arguments)
-        if explaining and sweeping:
-            raise UserError("--explain shows one configuration; leave out -m")
-        if explaining:
+        if looking and sweeping:
+            raise UserError(f"{looking[0]} shows one configuration; leave out -m")
+        if "--explain" in looking:
             print(explain(override_words(arguments), folders))
             return 0
         if sweeping:
-            launcher = launcher_of(arguments)
-            if launcher == DEFAULT_LAUNCHER:
-                arguments = [*arguments, f"{KEY}={DEFAULT_LAUNCHER}"]
-            else:
-                jobs = check_jobs(arguments, folders)
-                echo(f"{len(jobs)} jobs checked; {launcher} runs them")
+            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(arguments, folders)
+            if launcher == launch.DEFAULT_LAUNCHER:
+                launch.run_jobs(jobs, folders)
+                return 0
+            launch.check_jobs(jobs, lambda own: compose(own, *folders))
+            echo(f"{len(jobs)} jobs checked; {launcher} runs them")
         sys.argv = [*sys.argv[:1], *prepare(arguments, folders)]  # Hydra parses sys.argv
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
@@ -82,15 +80,14 @@ def _main(arguments: Sequence[str]) -> int:
         _complain(str(error) or "interrupted; the same command resumes")
         return EXIT_INTERRUPTED
     except Exception as error:
-        if launcher == DEFAULT_LAUNCHER and not isinstance(error, JobError):
+        if launcher == launch.DEFAULT_LAUNCHER and not isinstance(error, launch.JobError):
             raise
         _complain(f"some runs did not finish ({error_message(error)}); see: spinal status")
         return EXIT_FAILED
     return exit_code
 
 
-def _train(config: Config) -> float:
-    """Train one run; return its selection accuracy, which a Hydra sweeper may maximise."""
+def _train(config: Config) -> None:
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.run import run
 
@@ -99,7 +96,6 @@ def _train(config: Config) -> float:
         echo(f"already finished: {outcome.folder}")
         for line in summary(outcome.record, outcome.folder / "record.json"):
             echo(line)
-    return outcome.record.selection.accuracy
 
 
 def _complain(message: str) -> None:

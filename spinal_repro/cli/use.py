@@ -3,7 +3,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,40 +31,36 @@ def print_predictions(given: argparse.Namespace) -> None:
     paths = find_images(given.images)
     trained = load_run(given.run, given.device)
     top = min(given.top, len(trained.classes))
-    rows, unreadable = [], []
+    rows: list[dict[str, Any]] = []
+    unreadable = []
     for path, answer in zip(paths, predict(trained, paths), strict=True):
         if isinstance(answer, str):
             unreadable.append(f"{path}: {answer}")
             continue
-        probabilities, indices = (found.tolist() for found in answer.topk(top))
-        classes = [trained.classes[index] for index in indices]
-        rows.append({"file": str(path), "top": list(zip(classes, probabilities, strict=True))})
-    print(_predictions(rows, top, given.format))
+        best = [
+            {"class": trained.classes[index], "probability": probability}
+            for probability, index in zip(*(t.tolist() for t in answer.topk(top)), strict=True)
+        ]
+        rows.append({"file": str(path), **best[0], "top": best})
+    if given.format == "json":
+        print(json.dumps(rows, indent=1))
+    else:
+        for row in rows:
+            others = row["top"][1:]
+            row["next"] = ", ".join(f"{o['class']} {100 * o['probability']:.2f}" for o in others)
+        print(render(PREDICTION if top > 1 else PREDICTION[:-1], rows, given.format))
     if unreadable:
         listed = "".join(f"\n  {line}" for line in unreadable)
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
 
 
-def _predictions(rows: Sequence[dict[str, Any]], top: int, style: str) -> str:
-    for row in rows:
-        row["class"], row["probability"] = row["top"][0]
-        row["next"] = ", ".join(f"{name} {100 * p:.2f}" for name, p in row["top"][1:])
-    if style == "json":
-        keys = ("class", "probability")
-        entries = [
-            {key: row[key] for key in ("file", *keys)}
-            | {"top": [dict(zip(keys, pair, strict=True)) for pair in row["top"]]}
-            for row in rows
-        ]
-        return json.dumps(entries, indent=1)
-    softmax = "softmax of the logits, not calibrated"
-    columns = [
-        Column("file", "File"),
-        Column("class", "Class"),
-        Column("probability", "Probability %", softmax, lambda value: f"{100 * value:.2f}"),
-        Column("next", "Next", "the next most probable classes"),
-    ]
-    return render(columns if top > 1 else columns[:-1], rows, style)
+SOFTMAX = "softmax of the logits, not calibrated"
+PREDICTION = (
+    Column("file", "File"),
+    Column("class", "Class"),
+    Column("probability", "Probability %", SOFTMAX, lambda value: f"{100 * value:.2f}"),
+    Column("next", "Next", "the next most probable classes"),
+)
 
 
 def _png(text: str) -> Path:
@@ -123,13 +118,12 @@ def print_export(given: argparse.Namespace) -> None:
     The file is read back and compared with the trained model on images of the test part. If they
     differ, nothing is written.
     """
-    from spinal_repro.export import FORMATS, check_libraries, export_run
+    from spinal_repro.export.card import CARD
+    from spinal_repro.export.write import FORMATS, export_run
     from spinal_repro.inference import load_run
 
-    check_libraries(given.to)  # before anything is loaded
-    trained = load_run(given.run, "cpu")
     out = given.out or given.run / "export" / given.to
-    parity, same_data = export_run(trained, given.to, out, given.root)
+    parity, same_data = export_run(load_run(given.run, "cpu"), given.to, out, given.root)
     if not same_data:
         print("warning: the images compared are not those of the run", file=sys.stderr)
     file = out / FORMATS[given.to].file
@@ -138,4 +132,4 @@ def print_export(given: argparse.Namespace) -> None:
         f"differ from the trained model's by at most {parity.difference:.3g}, {parity.agree} "
         f"images get the same class"
     )
-    print(f"model card: {out / 'model_card.md'}")
+    print(f"model card: {out / CARD}")

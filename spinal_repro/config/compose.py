@@ -26,7 +26,7 @@ def config_dir() -> Path:
 
 
 def version_base() -> dict[str, Any]:
-    """Return the ``version_base`` argument that Hydra 1.3 needs; other versions get none."""
+    """The argument ``version_base``, for Hydra 1.3 alone."""
     import hydra
 
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
@@ -84,6 +84,12 @@ def _add_library_network(name: str) -> None:
         _store("model", name, {"defaults": defaults, "name": name})
 
 
+def search_path(folders: Iterable[Path | None]) -> list[str]:
+    """The override that lets Hydra read the user's configuration folders."""
+    places = [f"file://{folder.resolve()}" for folder in folders if folder is not None]
+    return [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+
+
 def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
     """Overrides for Hydra, which also gets the choices that have no file.
 
@@ -112,19 +118,15 @@ def compose(overrides: Sequence[str] = (), *extra_dirs: Path | None) -> Config:
 
 def compose_raw(overrides: Sequence[str], *extra_dirs: Path | None) -> DictConfig:
     """Compose with Hydra alone, without checks."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
+    import hydra
     from hydra.core.global_hydra import GlobalHydra
     from hydra.errors import HydraException
 
-    overrides = prepare(overrides, extra_dirs)
-    folders = [f"file://{folder.resolve()}" for folder in extra_dirs if folder is not None]
-    if folders:
-        overrides.append(f"hydra.searchpath=[{','.join(folders)}]")
+    full = [*prepare(overrides, extra_dirs), *search_path(extra_dirs)]
     try:
         if GlobalHydra.instance().is_initialized():
-            return hydra_compose("train", overrides=overrides)
-        with initialize_config_dir(str(config_dir().resolve()), **version_base()):
-            return hydra_compose("train", overrides=overrides)
+            return hydra.compose("train", full)
+        with hydra.initialize_config_dir(str(config_dir().resolve()), **version_base()):
+            return hydra.compose("train", full)
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(format_hydra_error(error)) from error

@@ -45,9 +45,7 @@ class Preprocessing:
                 f"got {made.resize}"
             )
         if len(set(sizes)) == 2 and made.crop is None:
-            raise UserError(
-                f"{where}.resize {made.resize} is not square; give {where}.crop as well"
-            )
+            raise UserError(f"{where}.resize {made.resize} is not square; give {where}.crop too")
         for name in ("crop", "fit"):
             side = getattr(made, name)
             if side is not None and not 0 < side <= MAX_SIDE:

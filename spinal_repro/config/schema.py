@@ -7,6 +7,7 @@ against the signature of its constructor (see `registry`).
 import dataclasses
 import hashlib
 import json
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -243,6 +244,13 @@ class Config:
         return reasons
 
 
+SECTIONS: dict[str, Any] = {  # schemas by group; the other groups are components
+    entry.name: entry.type
+    for entry in dataclasses.fields(Config)
+    if dataclasses.is_dataclass(entry.type) and entry.type is not Component
+}
+
+
 def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
     """Collect the fields that differ from their defaults and belong to the identity."""
     found = {}
@@ -264,8 +272,15 @@ def schema_keys() -> set[str]:
         for part in ("train", "eval")
         for key in ("", *(f".{entry.name}" for entry in dataclasses.fields(Preprocessing)))
     }
-    for group in dataclasses.fields(Config):
-        keys.add(group.name)
-        if dataclasses.is_dataclass(group.type) and group.type is not Component:
-            keys |= {f"{group.name}.{entry.name}" for entry in dataclasses.fields(group.type)}
-    return keys
+    for name, schema in SECTIONS.items():
+        keys |= {f"{name}.{entry.name}" for entry in dataclasses.fields(schema)}
+    return keys.union(entry.name for entry in dataclasses.fields(Config))
+
+
+def leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values of nested settings; ``recipe.stages`` is one setting."""
+    if isinstance(node, Mapping) and node and all(isinstance(key, str) for key in node):
+        for key, value in node.items():
+            yield from leaves(value, f"{prefix}.{key}".removeprefix("."))
+    else:
+        yield prefix, node

@@ -6,33 +6,20 @@ Hydra itself accepts unknown keys, after ``+`` and in YAML files.
 import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spinal_repro.config.preprocessing import Preprocessing, check_std
-from spinal_repro.config.schema import (
-    Component,
-    Config,
-    DataConfig,
-    DatasetConfig,
-    ProtocolConfig,
-    RecipeConfig,
-    RuntimeConfig,
-)
+from spinal_repro.config.schema import SECTIONS, Component, Config, leaves
 from spinal_repro.errors import UserError, check_names, one_of, unknown
 from spinal_repro.registry import merge_onto
 
-SECTIONS: dict[str, type] = {
-    "dataset": DatasetConfig,
-    "recipe": RecipeConfig,
-    "protocol": ProtocolConfig,
-    "runtime": RuntimeConfig,
-    "data": DataConfig,
-}
 COMPONENTS = ("model", "head", "tracker")
+TOP = dataclasses.make_dataclass(  # settings outside the groups
+    "Top", [("seed", int, MISSING), ("runs", str, MISSING), ("cell", str | None, None)]
+)
 # the same as left out
 UNSET: dict[str, Any] = {
     "pretrained": None,
@@ -48,15 +35,6 @@ def format_hydra_error(error: Exception) -> str:
     noise = ("Config search path", "provider=", "object_type", "Set the env")
     lines = (line.strip() for line in str(error).splitlines())
     return "; ".join(line for line in lines if line and not line.startswith(noise))
-
-
-@dataclass(frozen=True)
-class _Top:
-    """Settings outside the groups."""
-
-    seed: int = MISSING
-    runs: str = MISSING
-    cell: str | None = None
 
 
 def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
@@ -75,16 +53,22 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     for key in plain:
         if key not in known:
             raise unknown("configuration key", str(key), known)
-    _check_numbers(plain)
+    for key, value in leaves(plain):
+        for number in value if isinstance(value, list) else [value]:
+            too_large = isinstance(number, int) and abs(number) >= 2**63
+            if too_large or (isinstance(number, float) and not math.isfinite(number)):
+                raise UserError(f"{key} must be a finite number of 64 bits, got {number}")
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
     parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}
     for name, schema in SECTIONS.items():
         parts[name] = _section(name, schema, plain.get(name))
-    config = Config(**parts, **merge_onto(_Top, top, where="the configuration"))
+    config = Config(**parts, **merge_onto(TOP, top, where="the configuration"))
     _check_limits(config)
-    _check_names(config)
+    groups = ("dataset", "head", "recipe", "protocol")  # their names are parts of a path
+    names = {f"{group}.name": getattr(config, group).name for group in groups}
+    check_names({**names, "model.name": config.model.label})
     _check_recipe(config)
-    _check_protocol(config.protocol, config.data)
+    _check_protocol(config)
     device = config.runtime.device.partition(":")[0]
     if device == "auto":  # resolved when the run starts, with the precision
         return config
@@ -113,17 +97,6 @@ def _component(group: str, node: Any) -> Component:
     return Component(node["name"], options, node.get("kind"))
 
 
-def _check_numbers(value: Any, where: str = "") -> None:
-    """Refuse NaN, Inf and integers beyond 64 bits."""
-    if isinstance(value, float) and not math.isfinite(value):
-        raise UserError(f"{where} must be a finite number, got {value}")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise UserError(f"{where} must fit in 64 bits, got {value}")
-    items = enumerate(value) if isinstance(value, list) else ()
-    for key, item in value.items() if isinstance(value, dict) else items:
-        _check_numbers(item, f"{where}.{key}".removeprefix("."))
-
-
 def _check_limits(config: Config) -> None:
     """Check each field against the limits that `schema` declares beside it."""
     for prefix, part in [("", config), *((f"{name}.", getattr(config, name)) for name in SECTIONS)]:
@@ -131,23 +104,15 @@ def _check_limits(config: Config) -> None:
             key, value, limits = f"{prefix}{entry.name}", getattr(part, entry.name), entry.metadata
             if "choices" in limits:
                 one_of(key, value.partition(":")[0], limits["choices"])  # device may be cuda:1
-            elif limits and isinstance(value, str):
-                if value != entry.default:
-                    raise UserError(f"{key} must be a number or {entry.default}, got '{value}'")
-            elif limits and value is not None:
+            elif limits and isinstance(value, str) and value != entry.default:
+                raise UserError(f"{key} must be a number or {entry.default}, got '{value}'")
+            elif limits and isinstance(value, int | float):
                 if not value > limits.get("above", -math.inf):
                     raise UserError(f"{key} must be above {limits['above']}, got {value}")
                 if value < limits.get("least", -math.inf):
                     raise UserError(f"{key} must be {limits['least']} or more, got {value}")
                 if value > limits.get("most", math.inf):
                     raise UserError(f"{key} must be at most {limits['most']:,}, got {value:,}")
-
-
-def _check_names(config: Config) -> None:
-    """Names are parts of the run folder's path."""
-    groups = ("dataset", "head", "recipe", "protocol")
-    names = {f"{group}.name": getattr(config, group).name for group in groups}
-    check_names({**names, "model.name": config.model.label})
 
 
 def _check_recipe(config: Config) -> None:
@@ -164,8 +129,6 @@ def _check_recipe(config: Config) -> None:
     if (recipe.mean is None) != (recipe.std is None):
         raise UserError("recipe.mean and recipe.std must both be given, or both be null")
     for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():
-        if any(type(value) not in (int, float) for value in constants or ()):
-            raise UserError(f"recipe.{key} must be a list of numbers, got {constants}")
         if constants is not None and len(constants) not in (1, dataset.channels):
             raise UserError(
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
@@ -187,15 +150,16 @@ def _check_recipe(config: Config) -> None:
             )
 
 
-def _check_protocol(protocol: ProtocolConfig, data: DataConfig) -> None:
-    if protocol.select_on == "val" and not 0 < protocol.val_fraction < 1:
+def _check_protocol(config: Config) -> None:
+    protocol, fraction = config.protocol, config.protocol.val_fraction
+    if protocol.select_on == "val" and not 0 < fraction < 1:
         raise UserError(
-            "protocol.val_fraction must be between 0 and 1 with protocol.select_on=val, got "
-            f"{protocol.val_fraction}"
+            f"protocol.val_fraction must be between 0 and 1 with protocol.select_on=val, "
+            f"got {fraction}"
         )
-    if protocol.select_on == "test" and protocol.val_fraction != 0:
+    if protocol.select_on == "test" and fraction != 0:
         raise UserError("protocol.val_fraction must be 0 with protocol.select_on=test")
     if protocol.select_on == "test" and protocol.watch_test:
         raise UserError("leave out protocol.watch_test: protocol.select_on=test includes it")
-    if (protocol.select_on == "test" or protocol.watch_test) and not data.test:
+    if (protocol.select_on == "test" or protocol.watch_test) and not config.data.test:
         raise UserError("data.test=false needs protocol=heldout and protocol.watch_test=false")

@@ -1,29 +1,102 @@
-"""Exports a finished run's model and its card, after checking that both models agree."""
+"""Exports a finished run's model and its card, after checking that both models agree.
+
+Every file has metadata: preprocessing, classes and configuration. Inputs are called ``images``
+(``[N, C, H, W]`` float32, normalised), outputs ``logits``.
+"""
 
 import contextlib
 import importlib.util
 import tempfile
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
+from io import BytesIO
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from spinal_repro.errors import UserError, error_message
 from spinal_repro.export.card import CARD, Parity, describe, model_card
-from spinal_repro.export.formats import FORMATS, Compute
-from spinal_repro.inference import Trained, load_split
+from spinal_repro.inference import Trained, build_trained, load_split
+from spinal_repro.io import parse_json, write_atomic
+from spinal_repro.models.pretrained import read_tensors
+from spinal_repro.records.record import stored_config
 
 IMAGES, BATCH = 64, 24  # images compared; the first one alone, the others in batches
 TOLERANCE = 1e-4  # relative to the largest logit, or to 1: kernels differ in rounding
+Compute = Callable[[Tensor], Tensor]
 
 
-def check_libraries(to: str) -> None:
-    """Refuse a format whose libraries are not installed."""
-    missing = [name for name in FORMATS[to].libraries if importlib.util.find_spec(name) is None]
-    if missing:
-        names = ", ".join(missing)
-        raise UserError(f"--to {to} needs {names}: pip install 'spinal-repro[export]'")
+@dataclass(frozen=True)
+class Format:
+    """One format: the file's name, how to write and run it, and the libraries it needs."""
+
+    file: str
+    write: Callable[[nn.Module, Tensor, Mapping[str, str], Path], None]  # model, example, metadata
+    load: Callable[[Path], Compute]  # as another program would
+    libraries: tuple[str, ...] = ()
+
+
+def _exported(model: nn.Module, example: Tensor) -> torch.export.ExportedProgram:
+    shapes = ({0: torch.export.Dim("batch")},)
+    return torch.export.export(model, (example,), dynamic_shapes=shapes)
+
+
+def _write_onnx(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # internal warnings of the exporter
+        program = torch.onnx.export(
+            _exported(model, example),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamo=True,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props.update(text)
+    program.save(path)
+
+
+def _load_onnx(path: Path) -> Compute:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+def _write_program(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
+    buffer = BytesIO()  # PyTorch aborts the process if it writes to a full disk itself
+    torch.export.save(_exported(model, example), buffer, extra_files=dict(text))
+    write_atomic(path, buffer.getvalue())
+
+
+def _write_tensors(model: nn.Module, example: Tensor, text: Mapping[str, str], path: Path) -> None:
+    tensors = {name: t.detach().contiguous() for name, t in model.state_dict().items()}
+    save_file(tensors, path, metadata=dict(text))
+
+
+def load_safetensors(path: str | Path) -> nn.Module:
+    """Build the model of a file of `spinal export --to safetensors`, in evaluation mode."""
+    tensors = read_tensors(Path(path))
+    with safe_open(path, framework="pt") as file:
+        text = file.metadata() or {}
+    if "config" not in text:
+        raise UserError(f"{path} was not written by `spinal export --to safetensors`")
+    config = stored_config(parse_json(text["config"], str(path)))
+    return build_trained(config, tensors, str(path))
+
+
+FORMATS = {
+    "onnx": Format("model.onnx", _write_onnx, _load_onnx, ("onnx", "onnxscript", "onnxruntime")),
+    "torch_export": Format(
+        "model.pt2", _write_program, lambda path: torch.export.load(path).module()
+    ),
+    "safetensors": Format("model.safetensors", _write_tensors, load_safetensors),
+}
 
 
 def export_run(
@@ -34,11 +107,14 @@ def export_run(
     If anything fails, nothing is written. The run must be loaded on the CPU; without ``root`` its
     own data folder is read. Returns also whether the images compared are those of the run.
     """
-    check_libraries(to)
+    form = FORMATS[to]
+    missing = [name for name in form.libraries if importlib.util.find_spec(name) is None]
+    if missing:
+        names = ", ".join(missing)
+        raise UserError(f"--to {to} needs {names}: pip install 'spinal-repro[export]'")
     batches, same_data = load_split(trained, "test", root)
     batches.batch_size = IMAGES
     images = next(batches.in_order())[0].contiguous()
-    form = FORMATS[to]
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as name:
@@ -54,8 +130,12 @@ def export_run(
                 )
             files = sorted(folder.iterdir())
             sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
-            (folder / CARD).write_text(model_card(trained, to, parity, sums))
-            _move(folder, out)
+            card = folder / CARD
+            card.write_text(model_card(trained, to, parity, sums))
+            (out / CARD).unlink(missing_ok=True)  # an old card never describes a new model
+            for path in (*files, card):
+                path.chmod(card.stat().st_mode)  # some libraries write files for the owner alone
+                path.replace(out / path.name)
     except OSError as error:
         raise UserError(f"{out} cannot be written: {error_message(error)}") from error
     finally:
@@ -88,12 +168,3 @@ def compare(model: Compute, written: Compute, images: Tensor) -> Parity:
         allowed=TOLERANCE * max(1.0, expected.abs().max().item()),
         agree=int((expected.argmax(1) == found.argmax(1)).sum()),
     )
-
-
-def _move(folder: Path, out: Path) -> None:
-    """Move the files, the card last: an old card never describes a new model."""
-    mode = (folder / CARD).stat().st_mode  # some libraries write files that only the owner can read
-    (out / CARD).unlink(missing_ok=True)
-    for path in sorted(folder.iterdir(), key=lambda path: path.name == CARD):
-        path.chmod(mode)
-        path.replace(out / path.name)

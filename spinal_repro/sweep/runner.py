@@ -1,24 +1,61 @@
-"""Runs the jobs of a sweep, each in its own process, and reports their final states."""
+"""Runs the jobs of a sweep, each in its own process with its share of the cores and GPUs."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
+from spinal_repro.config.schema import RuntimeConfig
 from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, error_message
 from spinal_repro.records.store import RECORD
-from spinal_repro.sweep.slots import ResourceSlots
 
 OUTPUT = "output.txt"  # standard output and error of a job, in its run folder
 POLL = 0.5  # seconds; two signals within this time count as one
 GRACE = 30.0  # seconds between SIGTERM and SIGKILL for a job beyond its time limit
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 STATES = {0: "done", EXIT_BUSY: "busy", EXIT_INTERRUPTED: "interrupted"}
+
+
+class ResourceSlots(NamedTuple):
+    """CPU threads of each job, and one slot per concurrent job."""
+
+    threads: int
+    slots: tuple[str | None, ...]  # CUDA_VISIBLE_DEVICES of the job, if it is set
+
+
+def share(
+    count: int, runtime: RuntimeConfig, *, cores: int, devices: tuple[str, ...] = ()
+) -> ResourceSlots:
+    """Divide the machine among jobs, as ``runtime.jobs`` and ``runtime.threads`` say.
+
+    Args:
+        count: Number of jobs of the sweep, also finished ones: a repeated command must give a job
+            the same number of threads, which affects the rounding of its results.
+    """
+    at_once = len(devices) or max(1, cores // (runtime.threads or 1))
+    if isinstance(runtime.jobs, int):
+        at_once = runtime.jobs
+    at_once = max(1, min(count, at_once))
+    slots = [devices[slot % len(devices)] if devices else None for slot in range(at_once)]
+    return ResourceSlots(runtime.threads or max(1, cores // at_once), tuple(slots))
+
+
+def usable_cores() -> int:
+    """Cores that this process may use: its affinity (SLURM, taskset), else all."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def visible_devices(count: int, environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """Names for ``CUDA_VISIBLE_DEVICES`` of the ``count`` GPUs that PyTorch finds."""
+    named = [name.strip() for name in environment.get("CUDA_VISIBLE_DEVICES", "").split(",")]
+    return tuple(([name for name in named if name] or [str(i) for i in range(count)])[:count])
 
 
 @dataclass
@@ -31,16 +68,10 @@ class Job:
     minutes: float | None = None  # time limit
     state: str = "waiting"  # running, one of STATES, timed out, killed or failed
     message: str = ""  # the result, or why there is none
-    accuracy: float | None = None  # on the selecting split, in [0, 1]; None until it is done
-
-
-@dataclass
-class _Process:
-    job: Job
-    slot: str | None
-    popen: subprocess.Popen[bytes]
-    deadline: float
+    slot: str | None = None  # while it is running, as its process
+    deadline: float = math.inf
     timed_out: bool = False
+    process: subprocess.Popen[bytes] = field(init=False, repr=False)
 
 
 def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job], None]) -> None:
@@ -49,7 +80,7 @@ def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job]
     After a signal the running jobs are stopped and no more are started; a second signal kills them.
     """
     waiting, free = list(jobs), list(shares.slots)
-    running: list[_Process] = []
+    running: list[Job] = []
     received: list[int] = []
     stopping = False
     handled = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]  # nohup
@@ -59,59 +90,61 @@ def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job]
             while waiting and free and not received and not stopping:
                 job = waiting.pop(0)
                 try:
-                    running.append(_start(job, free[0], shares.threads))
-                    free.pop(0)
+                    _start(job, free[0], shares.threads)
                 except OSError as error:
                     job.state, job.message = "failed", error_message(error)
                     on_end(job)
+                else:
+                    running.append(job)
+                    free.pop(0)
             time.sleep(POLL)
             if received:
                 received.clear()
-                for process in running:
-                    process.popen.kill() if stopping else process.popen.terminate()
+                for job in running:
+                    job.process.kill() if stopping else job.process.terminate()
                 stopping = True
-            for process in list(running):
-                if process.popen.poll() is None:
-                    _enforce_limit(process)
+            for job in list(running):
+                if job.process.poll() is None:
+                    _enforce_limit(job)
                     continue
-                running.remove(process)
-                free.append(process.slot)
-                _set_result(process, stopping)
-                on_end(process.job)
+                running.remove(job)
+                free.append(job.slot)
+                _set_result(job, stopping)
+                on_end(job)
     finally:
-        for process in running:  # after an error above
-            process.popen.terminate()
+        for job in running:  # after an error above
+            job.process.terminate()
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
-def _start(job: Job, slot: str | None, threads: int) -> _Process:
+def _start(job: Job, slot: str | None, threads: int) -> None:
     """Start a job in its own process group, which does not receive Ctrl-C of the terminal."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     if slot is not None:
         environment["CUDA_VISIBLE_DEVICES"] = slot
     job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / OUTPUT).open("ab") as output:
-        popen = subprocess.Popen(
+        job.process = subprocess.Popen(
             job.command, env=environment, process_group=0,
             stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
         )  # fmt: skip
-    job.state = "running"
-    return _Process(job, slot, popen, time.monotonic() + 60 * (job.minutes or float("inf")))
+    job.state, job.slot = "running", slot
+    job.deadline = time.monotonic() + 60 * (job.minutes or math.inf)
 
 
-def _enforce_limit(process: _Process) -> None:
+def _enforce_limit(job: Job) -> None:
     """Stop a job beyond its time limit, and kill it if it does not stop."""
-    if time.monotonic() > process.deadline:
-        process.popen.kill() if process.timed_out else process.popen.terminate()
-        process.timed_out, process.deadline = True, time.monotonic() + GRACE
+    if time.monotonic() > job.deadline:
+        job.process.kill() if job.timed_out else job.process.terminate()
+        job.timed_out, job.deadline = True, time.monotonic() + GRACE
 
 
-def _set_result(process: _Process, stopping: bool) -> None:
-    job, code = process.job, process.popen.returncode
+def _set_result(job: Job, stopping: bool) -> None:
+    code = job.process.returncode
     if (job.folder / RECORD).is_file():  # also after a signal that came too late
         job.state = "done"
-    elif code and process.timed_out:
+    elif code and job.timed_out:
         job.state, job.message = "timed out", f"runtime.time_limit={job.minutes:g} minutes"
     elif code < 0:
         job.state = "interrupted" if stopping else "killed"
@@ -120,7 +153,7 @@ def _set_result(process: _Process, stopping: bool) -> None:
             job.message += ", probably because the machine is out of memory"
     else:
         job.state = STATES.get(code, "failed")
-        job.message = _last_message(job.folder, process.popen.pid) or f"exit code {code}"
+        job.message = _last_message(job.folder, job.process.pid) or f"exit code {code}"
 
 
 def _last_message(folder: Path, pid: int) -> str:

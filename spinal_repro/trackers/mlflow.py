@@ -5,13 +5,14 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
+from spinal_repro.config.schema import leaves
 from spinal_repro.trackers import TRACKERS, About
 
 FOLDER = ".mlflow"  # in the runs folder
 TAG = "spinal.id"
-MAX_CHARACTERS, MAX_PARAMETERS = 6000, 100  # MLflow's limits: of a parameter, and in one call
+MAX_CHARACTERS = 6000  # MLflow's limit of a parameter
 
 
 @TRACKERS.register("mlflow")
@@ -49,9 +50,8 @@ class MLflow:
             return
         created = self._client.create_run(experiment, run_name=about.name, tags={TAG: about.id})
         self._run = created.info.run_id
-        params = [Param(key, str(v)[:MAX_CHARACTERS]) for key, v in _flat(about.config).items()]
-        for first in range(0, len(params), MAX_PARAMETERS):
-            self._client.log_batch(self._run, params=params[first : first + MAX_PARAMETERS])
+        params = [Param(key, str(v)[:MAX_CHARACTERS]) for key, v in leaves(about.config)]
+        self._client.log_batch(self._run, params=params)
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:
         from mlflow.entities import Metric
@@ -67,12 +67,3 @@ class MLflow:
         for name, value in (outcome or {}).items():
             self._client.log_metric(self._run, name, value)
         self._client.set_terminated(self._run, "KILLED" if outcome is None else "FINISHED")
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by dotted names, as on the command line."""
-    found: dict[str, Any] = {}
-    for key, value in config.items():
-        nested = isinstance(value, Mapping) and value
-        found |= _flat(value, f"{prefix}{key}.") if nested else {f"{prefix}{key}": value}
-    return found

@@ -1,6 +1,7 @@
 """TensorBoard: event files in the run folder."""
 
 import json
+import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
@@ -35,8 +36,7 @@ class TensorBoard:
             import numpy as np
             from PIL import Image
 
-            with Image.open(path) as image:
-                pixels = np.asarray(image.convert("RGB"))
+            pixels = np.asarray(Image.open(path).convert("RGB"))
             self._writer.add_image(path.stem, pixels, self._step, dataformats="HWC")
         else:
             self._text(path.stem, json.loads(path.read_text()))
@@ -47,6 +47,5 @@ class TensorBoard:
         self._writer.close()
 
     def _text(self, name: str, value: object) -> None:
-        lines = json.dumps(value, indent=1).splitlines()
-        text = "\n".join(f"    {line}" for line in lines)  # a code block in Markdown
+        text = textwrap.indent(json.dumps(value, indent=1), "    ")  # a code block in Markdown
         self._writer.add_text(name, text, self._step)

@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 from spinal_repro.errors import one_of
 from spinal_repro.trackers import TRACKERS, About
 
-SETTINGS = {"console": "off", "silent": True, "save_code": False, "x_save_requirements": False}
 # collect only the data of `log`, `artifact` and `close`
-DISABLED = ("disable_git", "disable_code", "x_disable_stats", "x_disable_meta")
+SETTINGS = {
+    "console": "off", "silent": True, "save_code": False, "x_save_requirements": False,
+    "disable_git": True, "disable_code": True, "x_disable_stats": True, "x_disable_meta": True,
+}  # fmt: skip
 
 
 @TRACKERS.register("wandb")
@@ -32,25 +34,23 @@ class WeightsAndBiases:
         self, *, mode: str = "offline", project: str = "spinal", entity: str | None = None
     ) -> None:
         one_of("tracker.mode", mode, ("offline", "online"))
-        self._mode: Any = mode  # typed as a Literal by wandb
-        self._project, self._entity = project, entity
+        self._where: dict[str, Any] = {"mode": mode, "project": project, "entity": entity}
+        if mode == "online":
+            self._where["resume"] = "allow"
 
     def start(self, about: About) -> None:
-        if self._mode == "offline":
+        if self._where["mode"] == "offline":
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # it would use the network
         import wandb
 
         self._run = wandb.init(
-            mode=self._mode,
+            **self._where,
             id=about.id,
-            resume="allow" if self._mode == "online" else None,
             name=about.name,
-            project=self._project,
-            entity=self._entity,
             dir=str(about.folder),
             config=dict(about.config),
             reinit="create_new",
-            settings=wandb.Settings(**SETTINGS, **dict.fromkeys(DISABLED, True)),
+            settings=wandb.Settings(**SETTINGS),
         )
 
     def log(self, epoch: int, figures: Mapping[str, float]) -> None:

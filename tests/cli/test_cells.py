@@ -9,7 +9,6 @@ import pytest
 from helpers.composing import composed
 
 from spinal_repro.cli.overrides import check_cell, expand
-from spinal_repro.cli.train import check_overrides
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import load_cells
 from spinal_repro.paper.plan import TimeEstimate, estimate
@@ -59,10 +58,6 @@ def test_a_cell_of_one_s_own_is_left_to_hydra(tmp_path):
     check_cell("mine/one", [tmp_path])
     with pytest.raises(UserError, match="mine/two"):
         check_cell("mine/two", [tmp_path])
-
-
-def test_settings_of_a_cell_may_be_changed():
-    check_overrides(["paper=mnist/cnn_spinal8", "head.width=10", "protocol=heldout"])
 
 
 @pytest.fixture

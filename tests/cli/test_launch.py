@@ -6,11 +6,12 @@ import signal
 import threading
 import time
 
+import hydra
 import pytest
-from omegaconf import OmegaConf
 
-from spinal_repro.cli.launch import DEFAULT_LAUNCHER, check_jobs, launcher_of
-from spinal_repro.config.compose import config_dir
+from spinal_repro.cli.launch import DEFAULT_LAUNCHER, check_jobs, jobs_of, launcher_of
+from spinal_repro.config.compose import compose, config_dir
+from spinal_repro.config.schema import Config
 from spinal_repro.errors import EXIT_FAILED, EXIT_USAGE, UserError
 from spinal_repro.records.store import describe, run_folders
 
@@ -22,35 +23,40 @@ def sweep(call):
     return lambda *words: call("spinal-train", "-m", "runtime.threads=1", *words)
 
 
-@pytest.mark.parametrize("launcher", [DEFAULT_LAUNCHER, "joblib"])
+@pytest.mark.parametrize("launcher", [[], ["hydra/launcher=joblib"]])
 def test_every_job_is_checked_before_the_first_is_started(sweep, here, launcher):
     """All wrong jobs are named, and none is run."""
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     wrong = ("recipe.optimizer=sgd,sdg", "recipe.epochs=1,0", "seed=0,1")
-    ended = sweep(f"hydra/launcher={launcher}", *SMALL, *wrong)
+    ended = sweep(*launcher, *SMALL, *wrong)
     assert ended.code == EXIT_USAGE
     assert ended.err.count("seed=0") == ended.err.count("seed=1") == 3  # of 4 a seed
     assert list(run_folders(here / "runs")) == []
 
 
+def checked(*arguments: str) -> list[Config]:
+    return check_jobs(jobs_of(arguments), compose)
+
+
 def test_jobs_are_the_product_of_the_choices_and_a_later_override_wins():
-    configs = check_jobs(["head=fc,spinal", "seed=range(0,2)", "recipe.epochs=1,2", "seed=7"])
+    configs = checked("head=fc,spinal", "seed=range(0,2)", "recipe.epochs=1,2", "seed=7")
     assert [(c.head.name, c.recipe.epochs, c.seed) for c in configs] == [
         (head, epochs, 7) for head in ("fc", "spinal") for epochs in (1, 2)
     ]
     cells = ("mnist/cnn_fc", "transfer/stl10_vgg19_bn_spinal")
-    configs = check_jobs(["-m", f"paper={','.join(cells)}", "seed=0,1"])
+    configs = checked("-m", f"paper={','.join(cells)}", "seed=0,1")
     assert [(c.cell, c.seed) for c in configs] == [
         (cell, seed) for cell in cells for seed in (0, 1)
     ]
+    assert [c.head.name for c in checked("head=glob(*spin*)")] == ["spinal"]
     for wrong, named in (
         (["head=spinal", "head.layers=-1"], "head"),
         (["recipe.lr_rule={name: none}"], "recipe.lr_rule"),
-        (["head=glob(*)"], "head=A,B,C"),
+        (["recipe.lr=interval(0, 1)"], "recipe.lr=A,B,C"),
         (["seed=range(0)"], "no jobs"),
     ):
         with pytest.raises(UserError, match=named):
-            check_jobs(wrong)
+            checked(*wrong)
 
 
 def test_a_launcher_that_is_not_installed_is_named(monkeypatch):
@@ -97,29 +103,11 @@ def test_a_job_that_is_stopped_is_queued_again_and_finishes(sweep, here):
     assert "this job is preempted" in log and "Requeued job" in log
 
 
-def test_the_launcher_for_a_gpu_partition_is_what_sbatch_takes(tmp_path, monkeypatch):
-    """An array job, one GPU each, with a signal before the end and requeueing."""
+def test_the_launcher_for_a_gpu_partition_asks_for_a_gpu_a_warning_and_requeueing():
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    from hydra import compose, initialize_config_dir
-    from submitit import SlurmExecutor
-
-    with initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
-        cfg = compose("train", ["hydra/launcher=slurm_gpu"], return_hydra_config=True)
-    launcher = OmegaConf.to_container(cfg.hydra.launcher)
-    assert isinstance(launcher, dict) and launcher["max_num_timeout"] > 0
-    sbatch = f'#!/bin/sh\ncp "$1" {tmp_path}/submitted\necho Submitted batch job 1\n'
-    for name, text in {"srun": "#!/bin/sh\n", "sbatch": sbatch}.items():
-        (tmp_path / name).write_text(text)
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    executor = SlurmExecutor(tmp_path)
-    names = {"gpus_per_node", "cpus_per_task", "array_parallelism", "signal_delay_s"}
-    executor.update_parameters(
-        time=launcher["timeout_min"],
-        additional_parameters=launcher["additional_parameters"],
-        **{name: launcher[name] for name in names},
-    )
-    executor.map_array(abs, range(40))
-    text = (tmp_path / "submitted").read_text()
-    flags = {line.removeprefix("#SBATCH --") for line in text.splitlines() if "#SBATCH" in line}
-    assert {"requeue", "gpus-per-node=1", "array=0-39%16", "signal=USR2@180"} <= flags
+    with hydra.initialize_config_dir(str(config_dir().resolve()), version_base="1.3"):
+        cfg = hydra.compose("train", ["hydra/launcher=slurm_gpu"], return_hydra_config=True)
+    launcher = cfg.hydra.launcher
+    assert (launcher.gpus_per_node, launcher.array_parallelism) == (1, 16)
+    assert launcher.signal_delay_s > 60 and launcher.max_num_timeout > 0
+    assert launcher.additional_parameters.requeue is True

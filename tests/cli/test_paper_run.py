@@ -162,12 +162,3 @@ def test_a_wrong_command_line_starts_nothing(call, here, words, named):
     ended = call("spinal", "paper", "run", "--minutes=1", *words)
     assert ended.code == 2 and named in ended.err and "Traceback" not in ended.err
     assert not list(here.iterdir())
-
-
-def test_a_time_slot_on_real_data(real_data, call):
-    """The command keeps to its time; runs as long as these would take days."""
-    words = ("protocol=heldout", "recipe.epochs=100000", f"data.root={real_data}", "data.limit=40")
-    began = time.monotonic()
-    ended = call("spinal", "paper", "run", "mnist/vgg5_*", *SETTINGS[-2:], *words, "--minutes=0.05")
-    assert ended.code == EXIT_INTERRUPTED and time.monotonic() - began < 60
-    assert "stopped at the deadline" in ended.out and "heldout" in summary()

@@ -38,12 +38,6 @@ def test_claims_of_the_paper_come_out(rows):
     assert float(fc["head_multiplications_change"]) == 0
 
 
-def test_head_options_are_not_the_baselines(rows):
-    _, (row,) = rows("dataset=emnist_digits", "model=cnn", "head=spinal", "head.width=10")
-    assert numbers(row, "head_multiplications", "head_activations") == (10_700, 60)
-    assert float(row["head_multiplications_change"]) == pytest.approx(100 * (10_700 / 16_500 - 1))
-
-
 def test_the_investigation_notebook_s_layers_are_counted(rows):
     """Recipes 5: fc1 50-30, fc2 to fc15 80-30, output 450-7; its input is a vector of 200."""
     sizes = ("image_size=10", "channels=2", "num_classes=7")
@@ -112,7 +106,7 @@ def test_models_are_listed_with_their_own_data_set_and_need_no_data(here, monkey
 
 
 def test_counts_of_cells_as_json(call, here, monkeypatch):
-    monkeypatch.setattr("spinal_repro.paper.cells.load_cells", lambda: [FC, SPINAL])
+    monkeypatch.setattr("spinal_repro.cli.params.load_cells", lambda: [FC, SPINAL])
     call("spinal params --cells --out counts.json")
     counts = json.loads((here / "counts.json").read_text())
     assert counts == {

@@ -16,12 +16,6 @@ from spinal_repro.records.record import parse_record, write_record
 from spinal_repro.records.store import RECORD, write_status
 
 
-@pytest.fixture
-def runs(here, monkeypatch) -> Path:
-    monkeypatch.setenv("SPINAL_RUNS", str(here / "somewhere"))
-    return here / "somewhere"
-
-
 def add_run(runs: Path, name: str, *status: str, **fields: str) -> Path:
     folder = runs / name
     folder.mkdir(parents=True)
@@ -40,7 +34,11 @@ def rows(call):
     return status
 
 
-def test_every_state(runs, rows, call):
+@pytest.mark.parametrize("name", ["", "somewhere"])
+def test_every_state(here, rows, call, monkeypatch, name):
+    runs = here / (name or "runs")
+    if name:
+        monkeypatch.setenv("SPINAL_RUNS", str(runs))
     done = add_run(runs, "cnn/paper-1/s0", "done", epochs="8/8")
     record = committed()
     record["test"]["selected"]["accuracy"], record["test"]["last"]["accuracy"] = 0.98765, 0.97504
@@ -63,34 +61,15 @@ def test_every_state(runs, rows, call):
     assert found["cnn/paper-1/s4"][0] == "unreadable"
 
 
-def test_the_folder_is_runs_if_no_other_is_named(here, rows):
-    add_run(here / "runs", "a/paper-2/s0", "failed")
-    assert list(rows()) == ["a/paper-2/s0"]
-
-
 def test_version(call):
     assert call("spinal --version") == (0, f"{__version__}\n", "")
 
 
-@pytest.mark.parametrize("words", ["", "stauts", "status a b"])
-def test_usage_errors(words, call):
-    ended = call(f"spinal {words}")
-    assert ended.code == 2 and "usage: spinal" in ended.err
+OPTIONS = "data list --config-dir, paper list --records, paper list --runs, tables --records"
+MORE = "claims --records, report --out x.html --records, report --out, status"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [
-        "status",
-        "data list --config-dir",
-        "paper list --records",
-        "paper list --runs",
-        "tables --records",
-        "claims --records",
-        "report --out x.html --records",
-        "report --out",
-    ],
-)
+@pytest.mark.parametrize("words", f"{OPTIONS}, {MORE}".split(", "))
 def test_a_folder_that_is_named_must_be_there(words, call, here):
     ended = call(f"spinal {words} nowhere/x")
     assert (ended.code, ended.out) == (2, "") and "nowhere" in ended.err

@@ -171,11 +171,6 @@ def test_usage(checkout, capsys, arguments, named):
     assert generated(checkout) == before and not (checkout / "my").exists()
 
 
-def test_a_broken_record_is_named(checkout, capsys):
-    (checkout / FIRST).write_text("{")
-    assert tables() == 2 and "s0.json" in capsys.readouterr().err
-
-
 def test_tables_never_import_torch(checkout):
     code = (
         "import sys; sys.modules['torch'] = sys.modules['torchvision'] = None\n"

@@ -69,8 +69,3 @@ def test_a_validation_part_is_a_fraction_of_train(fraction):
 def test_tf32_needs_cuda():
     with pytest.raises(UserError, match="tf32 needs an NVIDIA GPU"):
         changed(composed(), {"runtime.precision": "tf32", "runtime.device": "cpu"})
-
-
-def test_one_mean_for_each_channel_is_accepted():
-    three = {"dataset.channels": 3, "recipe.mean": [0.1, 0.2, 0.3]}
-    assert changed(composed("dataset=mnist"), three).recipe.mean == [0.1, 0.2, 0.3]

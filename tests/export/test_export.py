@@ -15,10 +15,9 @@ from safetensors.torch import save_file
 from spinal_repro.cli.spinal import main
 from spinal_repro.cli.use import EXPORTS
 from spinal_repro.errors import UserError
-from spinal_repro.export import FORMATS, export_run, load_safetensors
-from spinal_repro.export import formats as formats_module
+from spinal_repro.export import load_safetensors
 from spinal_repro.export.card import CARD
-from spinal_repro.export.write import IMAGES, compare
+from spinal_repro.export.write import FORMATS, IMAGES, compare, export_run
 from spinal_repro.inference import load_run, load_split, predict
 from spinal_repro.training.run import run
 
@@ -154,7 +153,7 @@ def not_supported(model, example, text, path):
 )
 def test_nothing_is_written_if_an_export_fails(trained, tmp_path, monkeypatch, change, message):
     changed = dataclasses.replace(FORMATS["safetensors"], **change)
-    monkeypatch.setitem(formats_module.FORMATS, "safetensors", changed)
+    monkeypatch.setitem(FORMATS, "safetensors", changed)
     with pytest.raises(UserError, match=message):
         export_run(trained, "safetensors", tmp_path / "out")
     assert not list(tmp_path.iterdir())

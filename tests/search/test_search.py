@@ -18,8 +18,8 @@ from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, load_split
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
-from spinal_repro.search import Study, load_space
 from spinal_repro.search import study as study_module
+from spinal_repro.search.study import Study, load_space
 from spinal_repro.training import run as run_module
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
@@ -46,6 +46,13 @@ def space(tmp_path):
 
 def study_of(tmp_path, space, fixed=FIXED):
     return Study(tmp_path / "study/journal.log", "s", space, fixed)
+
+
+def raising(error):
+    def function(*arguments):
+        raise error
+
+    return function
 
 
 def records(tmp_path):
@@ -130,11 +137,8 @@ def test_a_lost_trial_continues(tmp_path, space, monkeypatch):
 
 
 def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space, monkeypatch):
-    def interrupt(*arguments):
-        raise KeyboardInterrupt
-
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(study_module, "run", interrupt)
+    monkeypatch.setattr(study_module, "run", raising(KeyboardInterrupt))
     with pytest.raises(SystemExit) as ended:
         main(["search", *FIXED, "--space=space.yaml", "--journal=study/journal.log", "--study=s"])
     assert ended.value.code == EXIT_INTERRUPTED
@@ -142,11 +146,8 @@ def test_ctrl_c_ends_the_search_with_75_and_a_trial_to_continue(tmp_path, space,
 
 
 def test_trials_of_other_machines_are_repeated_only_on_demand(tmp_path, space, monkeypatch):
-    def die(*arguments):
-        raise Killed
-
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "fit", die)
+        patch.setattr(run_module, "fit", raising(Killed))
         patch.setattr(study_module.socket, "gethostname", lambda: "elsewhere")
         with pytest.raises(Killed):
             study_of(tmp_path, space).run(1, print)
@@ -184,7 +185,7 @@ def test_two_processes_share_a_journal(tmp_path, space):
     study_of(tmp_path, space)
     script = f"""
 from pathlib import Path
-from spinal_repro.search import Study, load_space
+from spinal_repro.search.study import Study, load_space
 place = Path({str(tmp_path)!r})
 study = Study(place / "study/journal.log", "s", load_space(str(place / "space.yaml")), {FIXED!r})
 study.run(12, print)

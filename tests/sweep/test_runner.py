@@ -1,5 +1,6 @@
-"""The runner of a sweep, with jobs that are small scripts."""
+"""The runner of a sweep, with jobs that are small scripts, and what each gets of the machine."""
 
+import dataclasses
 import os
 import signal
 import sys
@@ -10,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from spinal_repro.config.schema import RuntimeConfig
 from spinal_repro.sweep import runner
-from spinal_repro.sweep.runner import OUTPUT, Job, run_sweep
-from spinal_repro.sweep.slots import ResourceSlots
+from spinal_repro.sweep.runner import OUTPUT, Job, ResourceSlots, run_sweep, share, visible_devices
 
 BEGUN = "import signal, sys, time; open('{0}/began', 'w'); time.sleep(99)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + BEGUN
 SAVES = "import signal; signal.signal(signal.SIGTERM, lambda *_: sys.exit(75)); " + BEGUN
+AUTO = RuntimeConfig()
 WELL = "import os; print(os.environ['OMP_NUM_THREADS'], os.environ.get('CUDA_VISIBLE_DEVICES'))"
 
 
@@ -126,3 +128,50 @@ def test_a_second_signal_kills(job):
     run([deaf])
     thread.join()
     assert (deaf.state, deaf.message) == ("interrupted", "by SIGKILL")
+
+
+@pytest.mark.parametrize("cores", [1, 3, 8])
+@pytest.mark.parametrize("count", [1, 2, 5, 1000])
+def test_on_a_cpu_all_cores_work_and_none_twice(cores, count):
+    shares = share(count, AUTO, cores=cores)
+    assert len(shares.slots) == min(cores, count)
+    busy = len(shares.slots) * shares.threads
+    assert cores - len(shares.slots) < busy <= cores
+    assert set(shares.slots) == {None}
+
+
+@pytest.mark.parametrize(
+    ("count", "settings", "cores", "jobs", "threads"),
+    [
+        (9, {"threads": 4}, 8, 2, 4),
+        (9, {"threads": 4}, 2, 1, 4),  # as asked, though there are two
+        (9, {"jobs": 1}, 8, 1, 8),
+        (9, {"jobs": 4}, 8, 4, 2),
+        (9, {"jobs": 4}, 2, 4, 1),
+        (3, {"jobs": 4}, 8, 3, 2),
+    ],
+)
+def test_threads_or_jobs_that_are_asked_for(count, settings, cores, jobs, threads):
+    shares = share(count, dataclasses.replace(AUTO, **settings), cores=cores)
+    assert (len(shares.slots), shares.threads) == (jobs, threads)
+
+
+def test_each_job_is_handed_a_device_and_some_share_one():
+    devices = ("0", "1", "2")
+    assert share(9, AUTO, cores=8, devices=devices).slots == devices
+    assert share(2, AUTO, cores=8, devices=devices).slots == ("0", "1")
+    shared = share(99, dataclasses.replace(AUTO, jobs=7), cores=14, devices=devices)
+    assert sorted(map(shared.slots.count, devices)) == [2, 2, 3]
+    assert shared.threads == 2
+
+
+@pytest.mark.parametrize(
+    "said, names",
+    [
+        ({}, ("0", "1")),
+        ({"CUDA_VISIBLE_DEVICES": "5, 7"}, ("5", "7")),
+        ({"CUDA_VISIBLE_DEVICES": "GPU-ab,GPU-cd"}, ("GPU-ab", "GPU-cd")),
+    ],
+)
+def test_devices_have_the_names_that_the_machine_gave_them(said, names):
+    assert visible_devices(2, said) == names

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 from helpers.composing import composed
-from helpers.interrupting import Killed
+from helpers.interrupting import KillAt, Killed, interrupted
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.records.store import read_records
 from spinal_repro.trackers import TRACKERS
-from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.run import run
 from spinal_repro.training.tracking import Tracking, load_trackers
 
@@ -27,24 +26,9 @@ def small(runs: Path, *overrides: str) -> Config:
     )  # fmt: skip
 
 
-def kill_after_second_checkpoint(monkeypatch, config: Config) -> None:
-    save, calls = Checkpoint.save, []
-
-    def save_then_die(*arguments):
-        save(*arguments)
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoint, "save", save_then_die)
-        with pytest.raises(Killed):
-            run(config)
-
-
 def in_parts(monkeypatch, config: Config) -> dict:
     """The record of a run killed twice, the second time before tracker.json has epoch 3."""
-    kill_after_second_checkpoint(monkeypatch, config)
+    interrupted(config, KillAt(step=3))  # an epoch is a step
     remember = Tracking._remember
 
     def die_at_epoch_3(self):
@@ -136,7 +120,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
     for name in ("WANDB_MODE", "WANDB_ERROR_REPORTING", "WANDB_DIR", "NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
     config = small(tmp_path, "tracker=wandb")
-    kill_after_second_checkpoint(monkeypatch, config)
+    interrupted(config, KillAt(step=3))
     time.sleep(1.1)  # wandb names its folders by the second
     record = run(config).record
     wandb.teardown()  # its service writes behind
