@@ -1,6 +1,7 @@
 """``spinal tables``, ``report`` and ``claims``: the results, from records and cells alone."""
 
 import argparse
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -113,6 +114,8 @@ def _read(path: Path) -> bytes | None:
 )
 def write_report(given: argparse.Namespace) -> None:
     """Write claims, tables and figures as one HTML file, from the records alone."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'")
     from spinal_repro.io import write_atomic
     from spinal_repro.results import figures
     from spinal_repro.results.claims import judge, load_claims

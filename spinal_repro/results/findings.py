@@ -1,7 +1,7 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -19,17 +19,23 @@ from spinal_repro.results.sizes import Counts, cell_counts
 
 @dataclass(frozen=True)
 class ResultsIndex:
-    """Cells, groups of equal runs, pairs of FC and Spinal, and counts.
+    """Groups of equal runs in the paper's order, and the counts of `sizes.cell_counts`.
 
-    ``counts`` are those of `sizes.cell_counts`; ``titles`` those of the tables. All are in the
-    paper's order.
+    A cell without runs has one group, an empty one.
     """
 
-    cells: Mapping[str, Cell]
-    results: Sequence[ResultGroup] = ()
-    pairs: Sequence[Pair] = ()
-    counts: Mapping[str, Counts] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
+    results: Sequence[ResultGroup]
+    counts: Mapping[str, Counts]
+
+    @cached_property
+    def cells(self) -> dict[str, Cell]:
+        """All cells by name."""
+        return {result.cell.name: result.cell for result in self.results}
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        """Pairs of FC and Spinal."""
+        return pairs(self.results)
 
     def cell(self, name: str) -> Cell:
         """Look up a cell."""
@@ -45,7 +51,7 @@ class ResultsIndex:
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
-        found = {name: [r for r in self.results if r.cell.table == name] for name in self.titles}
+        found = {name: [r for r in self.results if r.cell.table == name] for name in table_titles()}
         return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
@@ -56,7 +62,7 @@ class ResultsIndex:
         """
         found = self.pairs if other is None else pairs(self.results, {name: other})
         best: dict[str, Pair] = {}
-        for pair in sorted(found, key=_preference, reverse=True):
+        for pair in sorted(found, key=_preference):
             if pair.spinal.cell.name == name:
                 best.setdefault(pair.spinal.protocol, pair)
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
@@ -90,21 +96,13 @@ class ResultsIndex:
             or (not cell.variant_of and any(fnmatchcase(name, pattern) for pattern in patterns))
         ]
 
-    def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list[Cell]:
+    def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
 def _preference(pair: Pair) -> tuple[int, bool, int]:
-    return -len(pair.spinal.differences), not pair.spinal.numerics, len(pair.seeds)
-
-
-def index_results(
-    results: Sequence[ResultGroup], counted: Mapping[str, Counts], titles: Mapping[str, str]
-) -> ResultsIndex:
-    """Index the results of all cells; counts in records have precedence over ``counted``."""
-    cells = {result.cell.name: result.cell for result in results}
-    return ResultsIndex(cells, results, pairs(results), cell_counts(results, counted), titles)
+    return len(pair.spinal.differences), bool(pair.spinal.numerics), -len(pair.seeds)
 
 
 def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
@@ -118,4 +116,5 @@ def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
                 f"{counts} cannot be used: {error}; "
                 f"make it again: spinal params --cells --out {counts}"
             ) from error
-    return index_results(group_records_by_cell(load_cells(), records), counted, table_titles())
+    results = group_records_by_cell(load_cells(), records)
+    return ResultsIndex(results, cell_counts(results, counted))

@@ -67,7 +67,7 @@ class ResultGroup:
     Without runs, numbers over runs are None; with a single one, so is the standard deviation.
     """
 
-    cell: "Cell"
+    cell: Cell
     protocol: str
     runs: tuple[Run, ...]
 
@@ -94,15 +94,12 @@ class ResultGroup:
         """
         if self.cell.regression is not None:
             return LOWEST
-        published = "" if self.published is None else self.published.selection
-        if self.protocol == PAPER and published == LAST:
+        reported = self.published and self.protocol == PAPER and self.published.selection
+        if reported == LAST:
             return LAST
-        on_test = bool(self.runs) and self.runs[0].selected_on_test
-        if self.protocol == PAPER and published == BEST_VALIDATION and not on_test:
-            return BEST_VALIDATION
-        if on_test or (not self.runs and self.protocol == PAPER):
+        if self.runs and self.runs[0].selected_on_test:
             return BEST_ON_TEST
-        return AT_BEST_VALIDATION
+        return BEST_VALIDATION if reported == BEST_VALIDATION else AT_BEST_VALIDATION
 
     @functools.cached_property
     def values(self) -> list[float]:
@@ -160,7 +157,7 @@ class ResultGroup:
 
     @property
     def verdict(self) -> str:
-        value, unit = self.published_value, self.unit
-        confidence = self.published.confidence if self.published else ""
-        allowed = margin(self.cell.table, unit, value or 0.0)
-        return judge(self.values, value, allowed, rounding(unit, confidence), self.change)
+        published, value = self.published, self.published_value
+        unsure = rounding(self.unit, published.confidence) if published else 0.0
+        allowed = margin(self.cell.table, self.unit, value or 0.0)
+        return judge(self.values, value, allowed, unsure, self.change)

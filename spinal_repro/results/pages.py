@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from spinal_repro.errors import UserError
+from spinal_repro.paper.cells import table_titles
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes
 from spinal_repro.results.claims import claims_markdown
@@ -74,23 +75,21 @@ def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
         own: Records of runs that name no cell.
     """
     paper = []
+    titles = table_titles()
     for name, results in index.by_table().items():
         columns = accuracy.columns(name, results[0].unit)
-        paper.append(Table(name, index.titles[name], columns, list(map(accuracy.row, results))))
+        paper.append(Table(name, titles[name], columns, list(map(accuracy.row, results))))
     counted = sizes.rows(index.cells.values(), index.counts)
+    by_seed = list(map(pairs.row, index.pairs))
     selected = accuracy.selection_rows(index.results)
-    paired = Table(
-        "pairs", "FC against Spinal, seed by seed", pairs.COLUMNS, list(map(pairs.row, index.pairs))
-    )
+    paired = Table("pairs", "FC against Spinal, seed by seed", pairs.COLUMNS, by_seed)
     tables = [
         *paper,
         Table("sizes", "Parameters and multiplications", sizes.COLUMNS, counted),
         paired,
         Table("selection", SELECTION, accuracy.SELECTION, selected),
     ]
-    found: dict[str, str] = {}
-    for table in tables:
-        found |= table.files()
+    found = {name: text for table in tables for name, text in table.files().items()}
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]
     parts += ["## Tables in full", IN_FULL, "\n".join(table.links() for table in tables)]
     for table in paper:
@@ -178,19 +177,11 @@ def fill(text: str, index: ResultsIndex) -> str:
 
 
 def _front_row(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
-    low, high = result.interval or (None, None)
-    other = [result.numerics] if result.numerics else []
-    return {
-        "title": result.cell.title,
-        "published": result.published_value,
-        "mean": result.mean,
-        "sd": result.sd,
-        "n": result.n,
-        "interval": None if low is None else f"{low:.2f} to {high:.2f}",
-        "verdict": "; ".join((result.verdict, *map(str, result.differences), *other)),
-        "head_parameters": index.count(result.cell.name, "head_parameters"),
-        "head_multiplications": index.count(result.cell.name, "head_multiplications"),
-    }
+    verdict = (result.verdict, *map(str, result.differences), result.numerics)
+    interval = "{:.2f} to {:.2f}".format(*result.interval) if result.interval else None
+    found = {"title": result.cell.title, "interval": interval}
+    found["verdict"] = "; ".join(filter(None, verdict))
+    return {**accuracy.row(result), **index.counts.get(result.cell.name, {}), **found}
 
 
 _PLAIN, _COUNT = "{:.2f}".format, "{:,}".format

@@ -7,21 +7,24 @@ connection.
 import base64
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spinal_repro.io import printable
+from spinal_repro.paper.cells import table_titles
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import Judged, tally
-from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
+
+if TYPE_CHECKING:
+    from spinal_repro.results.figures import Drawn
 
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
@@ -36,15 +39,15 @@ SHOWN_SIZES = (
     "head_multiplications", "head_multiplications_change", "total_multiplications",
     "total_multiplications_change", "head_activations",
 )  # fmt: skip
-TONES = {
-    "good": ("supported", verdicts.REPRODUCED, pairs.SPINAL_HIGHER),
-    "bad": ("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER),
-    "none": (verdicts.NOT_RUN, verdicts.UNPUBLISHED),
-}
+TONES = (  # of a verdict; the others are open
+    dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.SPINAL_HIGHER), "good")
+    | dict.fromkeys(("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER), "bad")
+    | dict.fromkeys((verdicts.NOT_RUN, verdicts.UNPUBLISHED), "none")
+)
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Drawn]) -> str:
+def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Drawn]") -> str:
     """Write the page."""
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
@@ -55,7 +58,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tone=tone, symbols=SYMBOLS, number=accuracy.number)
+    environment.globals.update(tones=TONES, symbols=SYMBOLS, number=accuracy.number)
     environment.globals.update(columns=_columns, row=_row, config=_config)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
@@ -66,6 +69,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         claims={name: [j for j in judged if j.claim.group == name] for name in groups},
         verdicts=list(verdicts.RULES),
         index=index,
+        titles=table_titles(),
         pairs={"columns": _pick(pairs.COLUMNS, SHOWN_PAIRS), "rows": paired},
         sizes={"columns": _pick(sizes.COLUMNS, SHOWN_SIZES), "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
@@ -78,11 +82,6 @@ def _one_line(value: Any) -> Any:
     """A value for the page: text without control characters; the template's markup unchanged."""
     plain = isinstance(value, str) and not isinstance(value, Markup)
     return printable(value, keep="\n") if plain else value
-
-
-def tone(word: str) -> str:
-    """Return the colour of a verdict: ``good``, ``bad``, ``none`` or ``open``."""
-    return next((name for name, words in TONES.items() if word in words), "open")
 
 
 def _progress(index: ResultsIndex) -> str:

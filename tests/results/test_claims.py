@@ -9,11 +9,11 @@ import pytest
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_json
-from spinal_repro.paper.cells import load_cells, table_titles
+from spinal_repro.paper.cells import load_cells
 from spinal_repro.records.store import read_records
 from spinal_repro.results import claims
 from spinal_repro.results.cells import group_records_by_cell
-from spinal_repro.results.findings import ResultsIndex, index_results
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES, Verdict
 from spinal_repro.results.tables import escape_markdown
@@ -30,7 +30,7 @@ def known() -> ResultsIndex:
     counts = json.loads((ROOT / "results/counts.json").read_text())
     ran = {result.cell.name for result in results}
     others = [ResultGroup(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]
-    return index_results([*results, *others], counts, table_titles())
+    return ResultsIndex([*results, *others], counts)
 
 
 @pytest.fixture(scope="module")

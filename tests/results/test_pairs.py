@@ -67,4 +67,4 @@ def test_images_are_compared_where_the_records_keep_them():
     assert row(pair)["mcnemar"] == "1 of 1"
     del found[0]["test"]["last"]["correct_bits"]  # a record from before
     (pair,) = pairs(grouped(CELLS, found))
-    assert pair.images == () and row(pair)["mcnemar"] is None
+    assert pair.images == () and "mcnemar" not in row(pair)

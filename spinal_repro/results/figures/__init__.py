@@ -1,29 +1,28 @@
 """Figures of the report as files; the same results give the same bytes.
 
-Nothing here touches matplotlib's global state.
+Nothing here touches matplotlib's global state. Importing this needs the extra ``report``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from spinal_repro.errors import UserError
+import matplotlib
+from matplotlib.figure import Figure
+
 from spinal_repro.io import write_atomic
 from spinal_repro.results.figures import cells, curve, summary
 from spinal_repro.results.findings import ResultsIndex
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PLOTS = (
-    curve.mnist_cnn_curve,
-    cells.against_paper,
-    cells.regression,
-    cells.paired_differences,
-    cells.accuracy_by_parameters,
-    summary.summary,
-)
+PLOTS = {  # titles by function, which returns None where there is nothing to draw
+    curve.mnist_cnn_curve: "MNIST CNN, epoch by epoch",
+    cells.against_paper: "Ours against the paper",
+    cells.regression: "Regression, Table I",
+    cells.paired_differences: "Spinal minus FC, seed by seed",
+    cells.accuracy_by_parameters: "Accuracy against the size of the head",
+    summary.summary: "Best of SpinalNet against the state of the art of June 2020",
+}
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "spinal_repro",
     "svg.fonttype": "path",
@@ -54,24 +53,21 @@ class Drawn(NamedTuple):
 
 
 def draw(index: ResultsIndex) -> Iterator[Drawn]:
-    """Draw every figure that has results."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'") from error
+    """Draw every figure that has results; the docstring of its function is its caption."""
     settings: Any = {**matplotlib.rcParamsDefault, **STYLE}
     with matplotlib.rc_context(settings):
-        for plot in PLOTS:
-            figure = plot.draw(index)
+        for plot, title in PLOTS.items():
+            figure = plot(index)
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # laid out once, not again for each format
                 svg = _bytes(figure, "svg", {"Date": None, "Creator": "spinal_repro"})
                 png = _bytes(figure, "png", {"Software": None})
-                yield Drawn(plot.name, plot.title, plot.caption, svg, png)
+                caption = " ".join((plot.__doc__ or "").split())
+                yield Drawn(plot.__name__, title, caption, svg, png)
 
 
-def _bytes(figure: "Figure", form: str, metadata: Mapping[str, str | None]) -> bytes:
+def _bytes(figure: Figure, form: str, metadata: Mapping[str, str | None]) -> bytes:
     out = BytesIO()
     figure.savefig(out, format=form, dpi=150, metadata=metadata, bbox_inches="tight")
     return out.getvalue()

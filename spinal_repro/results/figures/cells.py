@@ -1,7 +1,10 @@
 """Cell by cell: ours against the paper, Spinal against FC, accuracy against size."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
 from spinal_repro.io import printable
 from spinal_repro.results.figures import common
@@ -10,21 +13,16 @@ from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.rules.common import published
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 ELSEWHERE = ("curve", "summary")  # tables with their own figures
 
 
 def _published_results(index: ResultsIndex, unit: str) -> list[ResultGroup]:
     """For each cell with a published number and each protocol, the runs that differ least."""
     found: dict[tuple[str, str], ResultGroup] = {}
-    for name, cell in index.cells.items():
-        for result in [] if cell.best_of else index.runs(name):
-            known = result.published_value is not None and result.unit == unit
-            if known and not index.is_subset_of_other_cell(result):
-                found.setdefault((name, result.protocol), result)
+    for result in index.results:
+        known = result.runs and result.published_value is not None and result.unit == unit
+        if known and not result.cell.best_of and not index.is_subset_of_other_cell(result):
+            found.setdefault((result.cell.name, result.protocol), result)
     return list(found.values())
 
 
@@ -36,7 +34,7 @@ def _with_settings(names: Sequence[str], results: Sequence[ResultGroup]) -> list
 
 
 def _draw_mean(
-    panel: "Axes", result: ResultGroup, place: float, shift: float = 0.0, vertical: bool = False
+    panel: Axes, result: ResultGroup, place: float, shift: float = 0.0, vertical: bool = False
 ) -> None:
     """Draw the mean minus ``shift`` at a place on the other axis."""
     assert result.mean is not None
@@ -45,8 +43,7 @@ def _draw_mean(
     common.draw_point(panel, result, result.mean - shift, interval, place, vertical)
 
 
-@common.plot("Ours against the paper")
-def against_paper(index: ResultsIndex) -> "Figure | None":
+def against_paper(index: ResultsIndex) -> Figure | None:
     """Our mean minus the published number, for each cell that was run and has one.
 
     Lines are the 95 % interval of the mean over seeds (of one run: of its finite test set). Open
@@ -77,8 +74,7 @@ def against_paper(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-@common.plot("Regression, Table I")
-def regression(index: ResultsIndex) -> "Figure | None":
+def regression(index: ResultsIndex) -> Figure | None:
     """The published metric: our mean over seeds with its 95 % interval, and Table I (diamonds).
 
     Lower is better; the axis is logarithmic.
@@ -86,8 +82,6 @@ def regression(index: ResultsIndex) -> "Figure | None":
     results = _published_results(index, "1e-3")
     if not results:
         return None
-    from matplotlib.ticker import LogFormatter
-
     figure, axes = common.new_figure(9.5, 1.6 + common.ROW * len(results))
     panel = axes[0][0]
     for row, result in enumerate(results):
@@ -102,8 +96,7 @@ def regression(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-@common.plot("Accuracy against the size of the head")
-def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
+def accuracy_by_parameters(index: ResultsIndex) -> Figure | None:
     """Mean test accuracy with its 95 % interval against the parameters of the head.
 
     One panel for each data set and backbone; diamonds are published numbers. Open markers: a
@@ -130,9 +123,7 @@ def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: ResultsIndex) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
+def _parameters_panel(panel: Axes, results: Sequence[ResultGroup], index: ResultsIndex) -> None:
     sizes = [index.counts[result.cell.name]["head_parameters"] for result in results]
     for size, result in zip(sizes, results, strict=True):
         _draw_mean(panel, result, size, vertical=True)
@@ -153,8 +144,7 @@ def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: Resu
     panel.margins(y=0.25)
 
 
-@common.plot("Spinal minus FC, seed by seed")
-def paired_differences(index: ResultsIndex) -> "Figure | None":
+def paired_differences(index: ResultsIndex) -> Figure | None:
     """Difference from the FC head for each seed (grey ticks), with mean and 95 % interval.
 
     Both heads of a seed are trained on the same batches from the same backbone weights. Open
@@ -182,7 +172,7 @@ def paired_differences(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
+def _differences_panel(panel: Axes, pairs: Sequence[Pair]) -> None:
     for row, pair in enumerate(pairs):
         compared = pair.comparison
         rows = [row] * len(compared.differences)

@@ -1,24 +1,23 @@
 """The supplement's bar chart: best of SpinalNet, and the state of the art of June 2020."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
 from spinal_repro.results.figures import common
 from spinal_repro.results.figures.common import BLACK
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules.common import published
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-
 BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
 REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
 STAR: Any = {"linestyle": "", "marker": "*", "markersize": 13, "color": BLACK}
 
 
-@common.plot("Best of SpinalNet against the state of the art of June 2020")
-def summary(index: ResultsIndex) -> "Figure | None":
+def summary(index: ResultsIndex) -> Figure | None:
     """Error rates of the supplement's bar chart, and our best means (stars).
 
     Plain bars: the published best of SpinalNet; hatched bars: the state of the art that the paper
@@ -47,11 +46,13 @@ def summary(index: ResultsIndex) -> "Figure | None":
     panel.margins(x=0.08)
     panel.set_xlim(left=0)
     panel.set_xlabel("Error, % (labels: accuracy, %); shorter is better")
-    _legend(figure)
+    bars = (("SpinalNet, published best", BEST), ("state of the art, June 2020", REFERENCE))
+    star = Line2D([], [], label="ours", **STAR)
+    common.legend(figure, [*(Patch(label=label, **style) for label, style in bars), star])
     return figure
 
 
-def _label(panel: "Axes", x: float, y: float, text: str, distance: int) -> None:
+def _label(panel: Axes, x: float, y: float, text: str, distance: int) -> None:
     panel.annotate(
         text,
         (x, y),
@@ -61,15 +62,3 @@ def _label(panel: "Axes", x: float, y: float, text: str, distance: int) -> None:
         fontsize=8.5,
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
     )
-
-
-def _legend(figure: "Figure") -> None:
-    from matplotlib.lines import Line2D
-    from matplotlib.patches import Patch
-
-    handles: list[Any] = [
-        Patch(label="SpinalNet, published best", **BEST),
-        Patch(label="state of the art, June 2020", **REFERENCE),
-        Line2D([], [], label="ours", **STAR),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
