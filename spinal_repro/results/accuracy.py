@@ -31,27 +31,30 @@ def identify(result: ResultGroup) -> dict[str, Any]:
 def row(result: ResultGroup) -> dict[str, Any]:
     """A result as a row of an accuracy table; unknown values are None."""
     cell, published, runs = result.cell, result.published, result.runs
-    wanted = "?" if published is None or published.epochs is None else published.epochs
-    epochs = "; ".join(f"{count} of {wanted}" for count in sorted({run.epochs for run in runs}))
     also = [f"{o.value:g} ({o.confidence})" for o in cell.published[1:] if o.value is not None]
     if cell.reference is not None and cell.reference.value is not None:
         also.append(f"state of the art {cell.reference.value:g}")
     found = identify(result) | {
-        "published": result.published_value,
-        "confidence": published and published.confidence,
+        "published": published.value,
+        "confidence": published.confidence or None,
         "also": "; ".join(also) or None,
-        "published_rule": published and published.selection,
-        "epochs": epochs or None,
-        "rule": result.reported_metric if runs else None,
+        "published_rule": published.selection or None,
+        "verdict": result.verdict,
+    }
+    if not runs:
+        return found
+    wanted = "?" if published.epochs is None else published.epochs
+    epochs = [f"{count} of {wanted}" for count in sorted({run.epochs for run in runs})]
+    numbers = {
+        "epochs": "; ".join(epochs),
+        "rule": result.reported_metric,
         "mean": result.mean,
         "sd": result.sd,
         "difference": result.difference,
-        "verdict": result.verdict,
+        "selected": fmean(run.selected for run in runs),  # shown for accuracies, as the next one
+        "last": fmean(run.last for run in runs),
     }
-    if runs:  # shown for accuracies alone
-        found["selected"] = fmean(run.selected for run in runs)
-        found["last"] = fmean(run.last for run in runs)
-    return found | ends(result.interval)
+    return found | numbers | ends(result.interval)
 
 
 def ends(interval: tuple[float, float] | None) -> dict[str, float]:

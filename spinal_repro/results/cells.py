@@ -125,7 +125,7 @@ def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
         ran = [result for result in others if result.runs and result.protocol == protocol]
         whole = [result for result in ran if not result.differences]
-        best = max(whole or ran, key=lambda result: result.mean or 0.0)
+        best = max(whole or ran, key=lambda result: result.mean)
         names = {result.cell.name for result in whole}
         runs = best.runs
         if len(names) < len(cell.best_of):

@@ -77,10 +77,6 @@ class ResultsIndex:
         whole = [result for result in self.results if not result.differences]
         return {(run.identity, run.seed) for result in whole for run in result.runs}
 
-    def count(self, name: str, quantity: str) -> int | None:
-        """A count of a cell's model; None where it has not been counted."""
-        return self.counts.get(self.cell(name).name, {}).get(quantity)
-
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 

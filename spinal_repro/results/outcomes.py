@@ -60,11 +60,16 @@ class Run:
         return test.last if metric == LAST else test.selected
 
 
+def published(cell: Cell) -> Published:
+    """Return the published number to compare with; its value may be unknown."""
+    return cell.published[0] if cell.published else Published("", None, "%", "", None, "", "")
+
+
 @dataclass(frozen=True)
 class ResultGroup:
     """Runs of one cell with the same protocol, device, precision and differences, by seed.
 
-    Without runs, numbers over runs are None; with a single one, so is the standard deviation.
+    ``mean`` needs a run; ``sd`` is None for a single one, ``interval`` where it is not known.
     """
 
     cell: Cell
@@ -72,17 +77,8 @@ class ResultGroup:
     runs: tuple[Run, ...]
 
     @property
-    def published(self) -> Published | None:
-        """The published number to compare with; its value may be unknown."""
-        return self.cell.published[0] if self.cell.published else None
-
-    @property
-    def published_value(self) -> float | None:
-        return None if self.published is None else self.published.value
-
-    @property
-    def unit(self) -> str:
-        return "%" if self.published is None else self.published.unit
+    def published(self) -> Published:
+        return published(self.cell)
 
     @functools.cached_property
     def reported_metric(self) -> str:
@@ -94,7 +90,7 @@ class ResultGroup:
         """
         if self.cell.regression is not None:
             return LOWEST
-        reported = self.published and self.protocol == PAPER and self.published.selection
+        reported = self.published.selection if self.protocol == PAPER else ""
         if reported == LAST:
             return LAST
         if self.runs and self.runs[0].selected_on_test:
@@ -131,8 +127,8 @@ class ResultGroup:
         return len(self.runs)
 
     @property
-    def mean(self) -> float | None:
-        return statistics.mean(self.values) if self.runs else None
+    def mean(self) -> float:
+        return statistics.mean(self.values)
 
     @property
     def sd(self) -> float | None:
@@ -151,13 +147,11 @@ class ResultGroup:
 
     @property
     def difference(self) -> float | None:
-        if self.mean is None or self.published_value is None:
-            return None
-        return self.mean - self.published_value
+        return None if self.published.value is None else self.mean - self.published.value
 
     @property
     def verdict(self) -> str:
-        published, value = self.published, self.published_value
-        unsure = rounding(self.unit, published.confidence) if published else 0.0
-        allowed = margin(self.cell.table, self.unit, value or 0.0)
+        value, unit = self.published.value, self.published.unit
+        unsure = rounding(unit, self.published.confidence)
+        allowed = margin(self.cell.table, unit, value or 0.0)
         return judge(self.values, value, allowed, unsure, self.change)

@@ -77,7 +77,7 @@ def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
     paper = []
     titles = table_titles()
     for name, results in index.by_table().items():
-        columns = accuracy.columns(name, results[0].unit)
+        columns = accuracy.columns(name, results[0].published.unit)
         paper.append(Table(name, titles[name], columns, list(map(accuracy.row, results))))
     counted = sizes.rows(index.cells.values(), index.counts)
     by_seed = list(map(pairs.row, index.pairs))

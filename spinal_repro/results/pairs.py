@@ -121,7 +121,7 @@ def row(pair: Pair) -> dict[str, Any]:
     found = accuracy.identify(pair.spinal) | {
         "counterpart": pair.fc.cell.name,
         "rule": pair.spinal.reported_metric,
-        "unit": pair.spinal.unit,
+        "unit": pair.spinal.published.unit,
         "n": len(pair.seeds),
         "fc": statistics.mean(pair.first),
         "spinal": statistics.mean(pair.second),

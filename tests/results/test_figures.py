@@ -9,7 +9,7 @@ from helpers.fakes import SHORT, cell, fc_and_spinal, findings, result
 from spinal_repro.paper.cells import Published
 from spinal_repro.results import figures
 from spinal_repro.results.figures import PLOTS
-from spinal_repro.results.figures.curve import published_curves
+from spinal_repro.results.figures.supplement import published_curves
 
 ALWAYS = {"mnist_cnn_curve"}  # the supplement's curve is there before any run is
 

@@ -12,16 +12,16 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from spinal_repro.io import write_atomic
-from spinal_repro.results.figures import cells, curve, summary
+from spinal_repro.results.figures import cells, supplement
 from spinal_repro.results.findings import ResultsIndex
 
 PLOTS = {  # titles by function, which returns None where there is nothing to draw
-    curve.mnist_cnn_curve: "MNIST CNN, epoch by epoch",
+    supplement.mnist_cnn_curve: "MNIST CNN, epoch by epoch",
     cells.against_paper: "Ours against the paper",
     cells.regression: "Regression, Table I",
     cells.paired_differences: "Spinal minus FC, seed by seed",
     cells.accuracy_by_parameters: "Accuracy against the size of the head",
-    summary.summary: "Best of SpinalNet against the state of the art of June 2020",
+    supplement.summary: "Best of SpinalNet against the state of the art of June 2020",
 }
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "spinal_repro",

@@ -38,9 +38,10 @@ def draw_point(
     value: float,
     interval: tuple[float, float] | None,
     place: float,
+    shift: float = 0.0,
     vertical: bool = False,
 ) -> None:
-    """Draw a value (along y if vertical) with its interval at a place on the other axis.
+    """Draw a value minus ``shift`` (along y if vertical) at a place on the other axis.
 
     Colour and marker are those of the head; open markers have a reduced budget or changed recipe.
     """
@@ -48,7 +49,7 @@ def draw_point(
     colour, marker, _ = HEADS[of.cell.head_kind]
     spread: Any = {"yerr" if vertical else "xerr": [[value - low], [high - value]]}
     panel.errorbar(
-        *((place, value) if vertical else (value, place)),
+        *((place, value - shift) if vertical else (value - shift, place)),
         **spread,
         color=colour,
         marker=marker,

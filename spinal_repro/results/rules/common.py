@@ -9,7 +9,7 @@ from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.outcomes import ResultGroup, published
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.verdicts import MIN_RUNS
 
@@ -66,9 +66,7 @@ def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0
 
 def bounds(interval: Interval | None, form: str = "+.2f") -> str:
     """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
-    return (
-        "" if interval is None else f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}"
-    )
+    return f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
 
 
 def decisive(pair: Pair) -> Interval | None:
@@ -115,7 +113,7 @@ def _direction(pair: Pair, worse_by: float) -> Verdict:
 
 
 def _describe(pair: Pair) -> str:
-    digits, n = decimals(pair.spinal.unit), len(pair.seeds)
+    digits, n = decimals(pair.spinal.published.unit), len(pair.seeds)
     within = bounds(pair.comparison.interval, f"+.{digits}f") or ", no interval from one pair"
     return (
         f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
@@ -141,18 +139,20 @@ def _missing(findings: ResultsIndex, cell: Cell) -> str:
     assert cell.counterpart is not None
     sides = cell, findings.cell(cell.counterpart)
     ran = [side.title for side in sides if findings.runs(side.name)]
-    ours, theirs = map(published, sides)
+    ours, theirs = (published(side).value for side in sides)
     if (why := not_run(*sides)) != Verdict.NOT_RUN:
         return why
     if len(ran) == 1:
         return f"only {ran[0]} was run"
-    known = ours is not None and theirs is not None
-    return f"{Verdict.NOT_RUN} (published: {ours} against {theirs})" if known else Verdict.NOT_RUN
+    return why if None in (ours, theirs) else f"{why} (published: {ours} against {theirs})"
 
 
-def published(cell: Cell) -> float | None:
-    """The published number to compare with."""
-    return cell.published[0].value if cell.published else None
+def most(found: Sequence[Verdict], wins: int | None = None) -> Verdict:
+    """Verdict on "so many of these hold", by default more than half; not run where none was run."""
+    wins, lost = wins or len(found) // 2 + 1, found.count(Verdict.CONTRADICTED)
+    if found.count(Verdict.NOT_RUN) == len(found):
+        return Verdict.NOT_RUN
+    return Verdict.of(found.count(Verdict.SUPPORTED) >= wins, len(found) - lost < wins)
 
 
 def combine(parts: Sequence[Judgement], decides: Verdict) -> Verdict:

@@ -7,7 +7,7 @@ from statistics import median
 
 from spinal_repro.errors import unknown
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules.common import RULES, Judgement, Verdict, compare, together
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, compare, most, together
 
 Groups = dict[str, dict[str, str]]  # by backbone: counterparts by cell
 QUANTITIES = {
@@ -25,7 +25,8 @@ def _counts(
     """Counts of two cells; None unless both are known."""
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
-    before, after = (findings.count(name, quantity) for name in (against, cell))
+    known = [findings.counts.get(findings.cell(name).name, {}) for name in (against, cell)]
+    before, after = (counts.get(quantity) for counts in known)
     return None if before is None or after is None else (before, after)
 
 
@@ -93,14 +94,6 @@ def _saved(findings: ResultsIndex, others: Mapping[str, str], quantity: str) -> 
     return [100 * (1 - pair[1] / pair[0]) for pair in found if pair and pair[0]]
 
 
-def _most(found: Sequence[Verdict], wins: int | None = None) -> Verdict:
-    """Verdict on "so many of these hold", by default more than half."""
-    wins, lost = wins or len(found) // 2 + 1, found.count(Verdict.CONTRADICTED)
-    if found.count(Verdict.NOT_RUN) == len(found):
-        return Verdict.NOT_RUN
-    return Verdict.of(found.count(Verdict.SUPPORTED) >= wins, len(found) - lost < wins)
-
-
 def _range(values: Sequence[float]) -> str:
     """``1.21 to 1.67``, ``35.48`` or ``not counted``."""
     ends = (min(values), max(values)) if values else ()
@@ -166,7 +159,7 @@ def fraction_of_networks_cheaper(
             count = Counter(part.verdict for part in compared)
             said.append(f"{name} " + ", ".join(f"{of} {count[of]}" for of in Verdict if count[of]))
             if met:
-                found[-1] = _most([part.verdict for part in compared])
+                found[-1] = most([part.verdict for part in compared])
                 parts += compared
     few = f"at least {at_least:g} % fewer" if at_least else "fewer"
     evidence = f"{found.count(Verdict.SUPPORTED)} of {len(kept)} architectures have {few} "
@@ -175,7 +168,7 @@ def fraction_of_networks_cheaper(
         lower = f"an error less than {worse_by:g} higher" if worse_by else "a lower error"
         evidence += f" and {lower}; verdicts on the error, by cells: {'; '.join(said)}"
     evidence += f"; {_sizes(findings, kept, apart, quantity)}"
-    verdict = _most(found, len(kept) if every else None)
+    verdict = most(found, len(kept) if every else None)
     if verdict == Verdict.INCONCLUSIVE and {part.verdict for part in parts} == {Verdict.NOT_RUN}:
         verdict = Verdict.NOT_RUN
     return together(verdict, evidence, parts)

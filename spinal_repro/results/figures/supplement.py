@@ -1,12 +1,18 @@
-"""The MNIST CNN, epoch by epoch: the supplement's own curves, and those of our runs."""
+"""Figures of the supplement with our runs: the MNIST CNN epoch by epoch, and the bar chart."""
+
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from pandas import DataFrame
 
 from spinal_repro.paper.cells import Cell, curve, load_cells
-from spinal_repro.results.figures.common import HEADS, new_figure
+from spinal_repro.results.figures import common
+from spinal_repro.results.figures.common import BLACK
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import published
 from spinal_repro.results.rules.epochs import Curve, curves
 
 LABELS = {"accuracy": "Test accuracy, %", "loss": "Test loss"}
@@ -14,6 +20,9 @@ PUBLISHED_AS = {
     "accuracy": {"mean accuracy %": "mean", "SD of accuracy": "std"},
     "loss": {"mean loss": "mean"},
 }
+BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
+REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
+STAR: Any = {"linestyle": "", "marker": "*", "markersize": 13, "color": BLACK}
 
 
 def published_curves(quantity: str) -> dict[str, DataFrame]:
@@ -48,12 +57,12 @@ def mnist_cnn_curve(index: ResultsIndex) -> Figure:
     filled markers: ours. Bands: one standard deviation over runs. FC: circles, dashed; Spinal:
     squares, solid.
     """
-    figure, axes = new_figure(9.5, 4.6, 1, 2)
+    figure, axes = common.new_figure(9.5, 4.6, 1, 2)
     cells = load_cells("curve")
     for panel, quantity in zip(axes[0], LABELS, strict=True):
-        published = published_curves(quantity)
+        printed = published_curves(quantity)
         for cell in cells:
-            _draw_series(panel, f"{cell.head}, supplement", cell, published[cell.head], False)
+            _draw_series(panel, f"{cell.head}, supplement", cell, printed[cell.head], False)
         for cell in cells:
             if runs := measured_curves(index, cell, quantity):
                 series = DataFrame(runs).rename(columns=lambda place: place + 1)
@@ -67,7 +76,7 @@ def mnist_cnn_curve(index: ResultsIndex) -> Figure:
 
 
 def _draw_series(panel: Axes, label: str, cell: Cell, series: DataFrame, ours: bool) -> None:
-    colour, marker, line = HEADS[cell.head_kind]
+    colour, marker, line = common.HEADS[cell.head_kind]
     panel.plot(
         series["mean"],
         color=colour,
@@ -82,3 +91,50 @@ def _draw_series(panel: Axes, label: str, cell: Cell, series: DataFrame, ours: b
     band = series.dropna()
     low, high = band["mean"] - band["std"], band["mean"] + band["std"]
     panel.fill_between(band.index, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def summary(index: ResultsIndex) -> Figure | None:
+    """Error rates of the supplement's bar chart, and our best means (stars).
+
+    Plain bars: the published best of SpinalNet; hatched bars: the state of the art that the paper
+    names. Stars are our best means over the networks that were run, not always the network of the
+    bar; open stars: a reduced budget or a changed recipe. The labels are accuracies.
+    """
+    rows = [c for c in index.cells.values() if c.reference is not None and published(c).value]
+    if not rows:
+        return None
+    figure, axes = common.new_figure(9.5, 1.5 + 1.6 * common.ROW * len(rows))
+    panel = axes[0][0]
+    for row, cell in enumerate(rows):
+        best, reference = published(cell).value, cell.reference and cell.reference.value
+        for value, style, shift in ((best, BEST, -0.2), (reference, REFERENCE, 0.2)):
+            assert isinstance(value, float)
+            panel.barh(row + shift, 100 - value, 0.38, **style)
+            _label(panel, 100 - value, row + shift, f"{value:.2f}", distance=4)
+        ran = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
+        ours = max(ran, key=lambda r: (not r.differences, r.mean), default=None)
+        if ours is not None:
+            error, face = 100 - ours.mean, "white" if ours.differences else BLACK
+            panel.plot(error, row, **STAR, markerfacecolor=face, zorder=5)
+            parts = (f"{ours.mean:.2f}", ours.cell.backbone, ours.numerics)
+            _label(panel, error, row, ", ".join(filter(None, parts)), distance=10)
+    common.name_rows(panel, [cell.dataset for cell in rows])
+    panel.margins(x=0.08)
+    panel.set_xlim(left=0)
+    panel.set_xlabel("Error, % (labels: accuracy, %); shorter is better")
+    bars = (("SpinalNet, published best", BEST), ("state of the art, June 2020", REFERENCE))
+    star = Line2D([], [], label="ours", **STAR)
+    common.legend(figure, [*(Patch(label=label, **style) for label, style in bars), star])
+    return figure
+
+
+def _label(panel: Axes, x: float, y: float, text: str, distance: int) -> None:
+    panel.annotate(
+        text,
+        (x, y),
+        xytext=(distance, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=8.5,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+    )
