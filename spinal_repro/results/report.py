@@ -6,7 +6,7 @@ connection.
 
 import base64
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
@@ -30,15 +30,8 @@ LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not 
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
-SHOWN_PAIRS = (
-    "dataset", "backbone", "head", "protocol", "unit", "n", "fc", "spinal", "difference",
-    "low", "high", "p", "verdict", "marks",
-)  # fmt: skip
-SHOWN_SIZES = (
-    "dataset", "backbone", "head", "head_parameters", "head_parameters_change",
-    "head_multiplications", "head_multiplications_change", "total_multiplications",
-    "total_multiplications_change", "head_activations",
-)  # fmt: skip
+NOT_OF_PAIRS = ("cell", "counterpart", "device", "rule", "only_fc", "only_spinal", "mcnemar")
+NOT_OF_SIZES = ("cell", "body_parameters", "total_parameters", "total_parameters_change", "source")
 TONES = (  # of a verdict; the others are open
     dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.SPINAL_HIGHER), "good")
     | dict.fromkeys(("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER), "bad")
@@ -58,10 +51,10 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Dra
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tones=TONES, symbols=SYMBOLS, number=accuracy.number)
-    environment.globals.update(columns=_columns, row=_row, config=_config)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
+    of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
+    of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
     groups = dict.fromkeys(item.claim.group for item in judged)
     return environment.get_template("report.html").render(
         tally=tally(judged),
@@ -70,11 +63,17 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Dra
         verdicts=list(verdicts.RULES),
         index=index,
         titles=table_titles(),
-        pairs={"columns": _pick(pairs.COLUMNS, SHOWN_PAIRS), "rows": paired},
-        sizes={"columns": _pick(sizes.COLUMNS, SHOWN_SIZES), "rows": counted},
+        pairs={"columns": of_pairs, "rows": paired},
+        sizes={"columns": of_sizes, "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
         rules={name: _summary(RULES[name]) for name in RULES.names()},
         cell_rules=verdicts.RULES,
+        tones=TONES,
+        symbols=SYMBOLS,
+        number=accuracy.number,
+        columns=_columns,
+        row=_row,
+        config=_config,
     )
 
 
@@ -104,7 +103,8 @@ def _progress(index: ResultsIndex) -> str:
 
 
 def _columns(table: str, unit: str) -> list[Column]:
-    return [Column("title", "Cell"), *_pick(accuracy.columns(table, unit), SHOWN)]
+    known = {column.key: column for column in accuracy.columns(table, unit)}
+    return [Column("title", "Cell"), *(known[key] for key in SHOWN)]
 
 
 def _row(result: ResultGroup) -> dict[str, Any]:
@@ -121,11 +121,6 @@ def _config(result: ResultGroup) -> str:
     else:
         return ""
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
-
-
-def _pick(columns: Sequence[Column], shown: Sequence[str]) -> list[Column]:
-    known: Mapping[str, Column] = {column.key: column for column in columns}
-    return [known[key] for key in shown]
 
 
 def _summary(function: object) -> str:
