@@ -111,12 +111,11 @@ def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
             *(run.device, run.precision, run.differences),
         )
         groups.setdefault(key, {}).setdefault(run.seed, run)
-    if not groups:
-        return [ResultGroup(cell, PAPER, ())]
-    return [
+    found_groups = [
         ResultGroup(cell, key[1], tuple(runs[seed] for seed in sorted(runs)))
         for key, runs in sorted(groups.items())
     ]
+    return found_groups or [ResultGroup(cell, PAPER, ())]
 
 
 def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:

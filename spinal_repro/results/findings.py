@@ -1,8 +1,8 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 
@@ -29,16 +29,18 @@ class ResultsIndex:
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
-        """All cells by name."""
         return {result.cell.name: result.cell for result in self.results}
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        """Pairs of FC and Spinal."""
-        return pairs(self.results)
+        return [
+            pair
+            for cell in self.cells.values()
+            if cell.counterpart in self.cells
+            for pair in pairs(self.runs(cell.name), self.runs(cell.counterpart))
+        ]
 
     def cell(self, name: str) -> Cell:
-        """Look up a cell."""
         if name not in self.cells:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
@@ -60,11 +62,11 @@ class ResultsIndex:
         Of several pairs take the one with the fewest differences from the cells, then one with
         reference numerics, then the one with the most seeds.
         """
-        found = self.pairs if other is None else pairs(self.results, {name: other})
+        against = other or self.cell(name).counterpart
+        found = [] if against is None else pairs(self.runs(name), self.runs(against))
         best: dict[str, Pair] = {}
-        for pair in sorted(found, key=_preference):
-            if pair.spinal.cell.name == name:
-                best.setdefault(pair.spinal.protocol, pair)
+        for pair in sorted(found, key=lambda pair: pair.order):
+            best.setdefault(pair.spinal.protocol, pair)
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
     def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
@@ -82,23 +84,19 @@ class ResultsIndex:
 
         A variant of a cell, e.g. as committed, is matched only by its full name.
         """
+        found: set[str] = set()
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in self.cells):
+            matched = fnmatch.filter(self.cells, pattern)
+            if not matched:
                 raise unknown("cell", pattern, self.cells)
-        return [
-            cell
-            for name, cell in self.cells.items()
-            if name in patterns
-            or (not cell.variant_of and any(fnmatchcase(name, pattern) for pattern in patterns))
-        ]
+            found |= {
+                name for name in matched if name == pattern or not self.cells[name].variant_of
+            }
+        return [cell for name, cell in self.cells.items() if name in found]
 
     def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
-
-
-def _preference(pair: Pair) -> tuple[int, bool, int]:
-    return len(pair.spinal.differences), bool(pair.spinal.numerics), -len(pair.seeds)
 
 
 def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:

@@ -46,11 +46,8 @@ class Run:
 
     def value(self, metric: str) -> float:
         """The number that `ResultGroup.reported_metric` names."""
-        if metric == LAST:
-            return self.last
-        if metric == BEST_VALIDATION and self.validation is not None:
-            return self.validation
-        return self.selected
+        known = {LAST: self.last, BEST_VALIDATION: self.validation}.get(metric)
+        return self.selected if known is None else known
 
     def tested(self, metric: str) -> Accuracy | None:
         """Counts of test images at the epoch of a metric; None for the regression."""

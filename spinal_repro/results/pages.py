@@ -112,15 +112,14 @@ def _render(columns: Sequence[Column], rows: Sequence[Row], style: str) -> str:
 
 
 def _overview(tables: Iterable[Table]) -> str:
-    """Render one row per table: cells, cells run, and results by verdict."""
     rows: list[Row] = []
-    found: set[str] = set()
+    found: Counter[str] = Counter()
     for table in tables:
         verdicts = Counter(row["verdict"] for row in table.rows)
         cells = {row["cell"] for row in table.rows}
         ran = {row["cell"] for row in table.rows if row["n"]}
         rows.append({"table": table.title, "cells": len(cells), "run": len(ran), **verdicts})
-        found |= verdicts.keys()
+        found += verdicts
     columns = (
         Column("table", "Table"),
         Column("cells", "Cells", "numbers of the paper and of related works"),
@@ -143,14 +142,10 @@ OWN = (
 
 def _own_row(record: Record) -> dict[str, Any]:
     assert record.test is not None
-    return {
-        **{group: record.config[group]["name"] for group in GROUPS},
-        "device": record.device,
-        "epochs": record.epochs,
-        "seed": record.seed,
-        "selected": 100 * record.test.selected.accuracy,
-        "last": 100 * record.test.last.accuracy,
-    }
+    test, names = record.test, {group: record.config[group]["name"] for group in GROUPS}
+    about = {"device": record.device, "epochs": record.epochs, "seed": record.seed}
+    accuracies = {"selected": 100 * test.selected.accuracy, "last": 100 * test.last.accuracy}
+    return names | about | accuracies
 
 
 def fill(text: str, index: ResultsIndex) -> str:

@@ -1,6 +1,6 @@
 """FC against Spinal: the same data, backbone, recipe and seeds, compared seed by seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -43,6 +43,11 @@ class Pair:
     images: tuple[McNemarCounts, ...]  # of each seed whose records hold `correct_bits`
 
     @property
+    def order(self) -> tuple[int, bool, int]:
+        """Sorts pairs of the same cells, the one that tells most first."""
+        return len(self.spinal.differences), bool(self.spinal.numerics), -len(self.seeds)
+
+    @property
     def lower_is_better(self) -> bool:
         return self.spinal.cell.regression is not None
 
@@ -59,27 +64,16 @@ class Pair:
         return SPINAL_LOWER if high < 0 else NONE_SHOWN
 
 
-def pairs(
-    results: Sequence[ResultGroup], counterparts: Mapping[str, str] | None = None
-) -> list[Pair]:
-    """Pair every result with the result of its counterpart that was run in the same way.
-
-    Args:
-        counterparts: By name of the cell; None for those that the cells name.
-    """
-    by_key = {_key(result.cell.name, result): result for result in results if result.runs}
-    found = []
-    for (name, *_), result in by_key.items():
-        other = result.cell.counterpart if counterparts is None else counterparts.get(name)
-        fc = by_key.get(_key(other, result))
-        if fc is not None and (pair := _pair(fc, result)) is not None:
-            found.append(pair)
-    return found
+def pairs(spinal: Iterable[ResultGroup], fc: Iterable[ResultGroup]) -> list[Pair]:
+    """Pair the results of a cell with those of its counterpart that were run in the same way."""
+    others = {_settings(result): result for result in fc}
+    both = [(other, result) for result in spinal if (other := others.get(_settings(result)))]
+    return [pair for other, result in both if (pair := _pair(other, result))]
 
 
-def _key(name: str | None, result: ResultGroup) -> tuple[Any, ...]:
+def _settings(result: ResultGroup) -> tuple[Any, ...]:
     run = result.runs[0]
-    return name, result.protocol, run.device, run.precision, run.differences
+    return result.protocol, run.device, run.precision, run.differences
 
 
 def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
@@ -105,7 +99,6 @@ def _images(run: Run) -> list[Any]:
 
 
 def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
-    """Compare two runs image by image, where both records hold `correct_bits`."""
     tested = [run.tested(metric) for run in (fc, spinal)]
     right = [unpack_correct(t.correct_bits, t.count) for t in tested if t and t.correct_bits]
     if len(right) < len(tested):

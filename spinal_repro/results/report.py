@@ -66,7 +66,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Dra
         pairs={"columns": of_pairs, "rows": paired},
         sizes={"columns": of_sizes, "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
-        rules={name: _summary(RULES[name]) for name in RULES.names()},
+        rules={name: _without_arguments(RULES[name]) for name in RULES.names()},
         cell_rules=verdicts.RULES,
         tones=TONES,
         symbols=SYMBOLS,
@@ -84,7 +84,6 @@ def _one_line(value: Any) -> Any:
 
 
 def _progress(index: ResultsIndex) -> str:
-    """Describe the progress: cells run as published, and distinct trainings."""
     own = [result for result in index.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.differences}
     other = {r.cell.name for r in own if not index.is_subset_of_other_cell(r)} - full
@@ -123,6 +122,5 @@ def _config(result: ResultGroup) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
 
 
-def _summary(function: object) -> str:
-    """Return the docstring of a rule without its arguments."""
+def _without_arguments(function: object) -> str:
     return " ".join((inspect.getdoc(function) or "").split("\nArgs:")[0].split())

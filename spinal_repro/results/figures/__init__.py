@@ -25,9 +25,6 @@ PLOTS = {  # titles by function, which returns None where there is nothing to dr
 }
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "spinal_repro",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
-    "font.size": 10,
     "text.parse_math": False,  # dollar signs in titles are text
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -37,8 +34,6 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
 }
 
 

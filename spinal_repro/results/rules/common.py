@@ -70,9 +70,11 @@ def bounds(interval: Interval | None, form: str = "+.2f") -> str:
 
 
 def decisive(pair: Pair) -> Interval | None:
-    """Interval of the mean difference; None with too few runs or runs that differ from the cell."""
-    enough = len(pair.seeds) >= MIN_RUNS and not pair.spinal.differences
-    return pair.comparison.interval if enough else None
+    """Interval of the mean gain; None with too few runs or runs that differ from the cell."""
+    interval = pair.comparison.interval
+    if interval is None or len(pair.seeds) < MIN_RUNS or pair.spinal.differences:
+        return None
+    return (-interval[1], -interval[0]) if pair.lower_is_better else interval
 
 
 def better(pair: Pair) -> bool:
@@ -91,25 +93,17 @@ def compare(
     Args:
         worse_by: How much worse, in the unit of the published numbers, still counts as better.
     """
-    found = findings.compared(cell.name, None if other is None else other.name)
+    found = findings.compared(cell.name, other and other.name)
     if not found:
-        why = _missing(findings, cell) if other is None else "not run"
+        why = _why_not_compared(findings, cell) if other is None else "not run"
         return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
-    first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
-    verdict = _direction(first, worse_by)
-    opposite = verdict.opposite
-    if opposite != verdict and any(_direction(p, worse_by) == opposite for p in rest):
+    found.sort(key=lambda pair: bool(pair.spinal.differences))
+    verdict, *others = (by_interval(decisive(pair), -worse_by) for pair in found)
+    if verdict != verdict.opposite and verdict.opposite in others:
         verdict = Verdict.INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
-    text = f"{cell.title}{beside}: " + "; ".join(_describe(pair) for pair in (first, *rest))
-    return Judgement(verdict, text, len(first.seeds), first.spinal.change)
-
-
-def _direction(pair: Pair, worse_by: float) -> Verdict:
-    """Verdict on "the cell is better", or worse by less than ``worse_by``."""
-    if pair.lower_is_better:
-        return by_interval(decisive(pair), worse_by).opposite
-    return by_interval(decisive(pair), -worse_by)
+    text = f"{cell.title}{beside}: " + "; ".join(map(_describe, found))
+    return Judgement(verdict, text, len(found[0].seeds), found[0].spinal.change)
 
 
 def _describe(pair: Pair) -> str:
@@ -134,8 +128,7 @@ def not_run(*cells: Cell) -> str:
     return f"cannot be run here ({why})" if why else Verdict.NOT_RUN
 
 
-def _missing(findings: ResultsIndex, cell: Cell) -> str:
-    """Why a cell and its counterpart cannot be compared, with their published numbers."""
+def _why_not_compared(findings: ResultsIndex, cell: Cell) -> str:
     assert cell.counterpart is not None
     sides = cell, findings.cell(cell.counterpart)
     ran = [side.title for side in sides if findings.runs(side.name)]
