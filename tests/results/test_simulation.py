@@ -11,7 +11,6 @@ from spinal_repro.records.statistics import (
     deviation,
     mcnemar_test,
     mean_interval,
-    paired,
     prediction_interval,
     sign_flip_test,
 )
@@ -68,15 +67,6 @@ def test_many_pairs_are_drawn_from_a_seed(generator):
 def test_mcnemar_is_the_binomial_test(b, c):
     expected = stats.binomtest(b, b + c, 0.5).pvalue if b + c else 1.0
     assert mcnemar_test(b, c) == mcnemar_test(c, b) == pytest.approx(expected)
-
-
-def test_pairing_takes_away_the_spread_that_seeds_share(generator):
-    shared = generator.normal(0, 1, 8)
-    second = shared + 0.1 + generator.normal(0, 0.01, 8)
-    found = paired(shared.tolist(), second.tolist())
-    assert found.mean == pytest.approx(0.1, abs=0.02)
-    assert found.interval[0] > 0 and found.p == pytest.approx(2 / 2**8)
-    assert paired([1.0], [2.0]).interval is None
 
 
 def test_a_published_run_of_the_same_kind_is_rarely_called_different(generator):
