@@ -48,8 +48,9 @@ class Pair:
         return len(self.spinal.differences), bool(self.spinal.numerics), -len(self.seeds)
 
     @property
-    def lower_is_better(self) -> bool:
-        return self.spinal.cell.regression is not None
+    def sign(self) -> int:
+        """-1 where less is better."""
+        return 1 if self.spinal.cell.regression is None else -1
 
     @property
     def verdict(self) -> str:

@@ -15,7 +15,6 @@ from spinal_repro.results.rules.common import (
     Judgement,
     Verdict,
     all_of,
-    better,
     bounds,
     by_interval,
     combine,
@@ -95,7 +94,8 @@ def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None
     if verdict == Verdict.NOT_RUN:
         return Judgement(verdict, f"none of {total} run")
     won, lost = count[Verdict.SUPPORTED], count[Verdict.CONTRADICTED]
-    means = sum(better(found[0]) for cell in compared if (found := findings.compared(cell.name)))
+    pairs = [pair for cell in compared for pair in findings.compared(cell.name)[:1]]
+    means = sum(pair.sign * pair.comparison.mean > 0 for pair in pairs)
     evidence = (
         f"of {total}, better {won}, worse {lost}, undecided {count[Verdict.INCONCLUSIVE]}, "
         f"not run {count[Verdict.NOT_RUN]} (95 % intervals of paired differences); by the mean "

@@ -74,13 +74,8 @@ def decisive(pair: Pair) -> Interval | None:
     interval = pair.comparison.interval
     if interval is None or len(pair.seeds) < MIN_RUNS or pair.spinal.differences:
         return None
-    return (-interval[1], -interval[0]) if pair.lower_is_better else interval
-
-
-def better(pair: Pair) -> bool:
-    """Whether the cell's mean is better than its counterpart's, by any amount."""
-    difference = pair.comparison.mean
-    return difference < 0 if pair.lower_is_better else difference > 0
+    low, high = sorted(pair.sign * end for end in interval)
+    return low, high
 
 
 def compare(

@@ -105,19 +105,22 @@ def _sizes(findings: ResultsIndex, kept: Groups, apart: Groups, quantity: str) -
     """What architectures save in the head and in the whole network, and the median of them."""
     of = quantity.partition("_")[2]
     kinds = [name for name in QUANTITIES if name.endswith(of)]
-    lines = [
-        f"{name} {' and '.join(_range(_saved(findings, others, kind)) for kind in kinds)}"
-        for name, others in (*kept.items(), *apart.items())
-    ]
+
+    def saved_in(groups: Groups) -> str:
+        return "; ".join(
+            f"{name} {' and '.join(_range(_saved(findings, others, kind)) for kind in kinds)}"
+            for name, others in groups.items()
+        )
+
     middle = []
     for kind in kinds:
-        saved = [_saved(findings, others, kind) for others in kept.values()]
-        each = [median(values) for values in saved if values]
+        known = [_saved(findings, others, kind) for others in kept.values()]
+        each = [median(values) for values in known if values]
         middle.append(f"{_range(each and [median(each)])} ({_range(each)})")
-    left = f"; left out for an assumption: {'; '.join(lines[len(kept) :])}" if apart else ""
+    left = f"; left out for an assumption: {saved_in(apart)}" if apart else ""
     return (
         f"% of {of} saved in the head{' and in the whole network' * (len(kinds) > 1)}: "
-        f"{'; '.join(lines[: len(kept)])}; median of the architectures {' and '.join(middle)}{left}"
+        f"{saved_in(kept)}; median of the architectures {' and '.join(middle)}{left}"
     )
 
 
