@@ -47,9 +47,8 @@ class ResultsIndex:
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
         """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
-        cell = self.cell(name)
-        found = [r for r in self.results if r.runs and r.cell.name == cell.name]
-        return [r for r in found if protocol in (None, r.protocol)]
+        found = [result for result in self.results if result.cell.name == self.cell(name).name]
+        return [r for r in found if r.runs and protocol in (None, r.protocol)]
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
@@ -89,9 +88,7 @@ class ResultsIndex:
             matched = fnmatch.filter(self.cells, pattern)
             if not matched:
                 raise unknown("cell", pattern, self.cells)
-            found |= {
-                name for name in matched if name == pattern or not self.cells[name].variant_of
-            }
+            found.update(n for n in matched if n == pattern or not self.cells[n].variant_of)
         return [cell for name, cell in self.cells.items() if name in found]
 
     def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:

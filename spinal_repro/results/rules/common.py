@@ -88,7 +88,7 @@ def compare(
     Args:
         worse_by: How much worse, in the unit of the published numbers, still counts as better.
     """
-    found = findings.compared(cell.name, other and other.name)
+    found = findings.compared(cell.name, other.name if other else None)
     if not found:
         why = _why_not_compared(findings, cell) if other is None else "not run"
         return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
