@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.data import DataLoader
 from torchvision import transforms
+from torchvision.transforms import InterpolationMode
 
 from bench.cases import Case
 from spinal_repro.data.sources import ImageSet
@@ -37,7 +38,9 @@ def transform_of(case: Case) -> transforms.Compose:
     """Build torchvision's transforms for the recipe's augmentation and normalisation."""
     recipe, size = case.config.recipe, case.config.dataset.image_size
     made: Mapping[str, Any] = {
-        "perspective": lambda o: transforms.RandomPerspective(o["distortion"], o["p"]),
+        "perspective": lambda o: transforms.RandomPerspective(
+            o["distortion"], o["p"], InterpolationMode(o.get("interpolation", "bilinear"))
+        ),
         "rotation": lambda o: transforms.RandomRotation(o["degrees"], fill=(0,)),
         "hflip": lambda o: transforms.RandomHorizontalFlip(o["p"]),
         "pad_crop": lambda o: transforms.RandomCrop(size, padding=o["padding"]),

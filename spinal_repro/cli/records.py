@@ -27,7 +27,7 @@ def add_records(given: argparse.Namespace) -> None:
     differences from the published cell. If one record is refused, none is copied.
     """
     from spinal_repro.paper.cells import load_cells
-    from spinal_repro.records.record import Record, load_record, write_record
+    from spinal_repro.records.record import GradientRecord, Record, load_record, write_record
     from spinal_repro.records.store import read_records
     from spinal_repro.results.cells import cell_of
 
@@ -43,6 +43,8 @@ def add_records(given: argparse.Namespace) -> None:
             if isinstance(record, Record):
                 others = [r for r in (*known, *accepted.values()) if isinstance(r, Record)]
                 target = out / _check(record, cell_of(record, cells), others, path)
+            elif isinstance(record, GradientRecord):
+                target = out / f"gradients/{record.dataset}-{record.init}-s{record.seeds}.json"
             else:
                 target = out / _check_regression(record)
             if target.exists() or target in accepted:

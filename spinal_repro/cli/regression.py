@@ -1,4 +1,4 @@
-"""``spinal regression``: Table I of the paper."""
+"""``spinal regression`` and ``spinal gradients``: experiments of many small nets."""
 
 import argparse
 import time
@@ -39,4 +39,30 @@ def print_regression(given: argparse.Namespace) -> None:
     if given.out is not None:
         seconds = round(time.perf_counter() - start, 1)
         record = regression_record({"seeds": given.seeds} | settings, rows, summary, seconds)
+        write_record(given.out, record)
+
+
+INIT = "initial weights: PyTorch's (default), or He's normal ones without biases"
+
+
+@command(
+    "gradients",
+    option("--dataset", default="mnist", help="default: mnist"),
+    option("--seeds", type=count, default=6, help="number (default: 6)"),
+    option("--depths", type=count, nargs="+", default=[4, 8, 16, 30], help="default: 4 8 16 30"),
+    option("--init", choices=("default", "he"), default="default", help=INIT),
+    option("--out", type=new_file, help="also write every layer's norms as JSON"),
+)
+def print_gradients(given: argparse.Namespace) -> None:
+    """Measure how much gradient reaches the first layer of FC and Spinal stacks."""
+    import torch
+
+    from spinal_repro.paper.gradients import gradients
+    from spinal_repro.records.record import write_record
+    from spinal_repro.results.rules.gradients import by_depth
+
+    torch.set_num_threads(1)  # the layers are small
+    record = gradients(given.dataset, given.seeds, given.depths, given.init)
+    print("\n".join(part.evidence for part in by_depth(record)), flush=True)
+    if given.out is not None:
         write_record(given.out, record)

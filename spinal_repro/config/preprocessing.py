@@ -1,4 +1,4 @@
-"""Preprocessing of a recipe: resize and centre crop."""
+"""Preprocessing of a recipe: resize and centre crop, or the whole photograph."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,16 @@ def check_std(std: Sequence[float], where: str) -> None:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Deterministic resize and centre crop of stored images, before any augmentation."""
+    """Deterministic resize and centre crop of stored images, before any augmentation.
+
+    ``fit`` keeps whole photographs of any shape, for a random resized crop: those that are larger
+    than a square of that side are scaled down to fit into it.
+    """
 
     resize: Any = None  # N: the shorter side in pixels; [height, width]; None: unchanged
     crop: int | None = None  # side of the centre crop in pixels; None: no crop
     interpolation: str = "bilinear"  # or bicubic, for image files alone
+    fit: int | None = None  # pixels; for image files in training, without resize and crop
 
     @classmethod
     def of(cls, prepare: Mapping[str, Any], part: str) -> "Preprocessing":
@@ -43,14 +48,21 @@ class Preprocessing:
             raise UserError(
                 f"{where}.resize {made.resize} is not square; give {where}.crop as well"
             )
-        if made.crop is not None and not 0 < made.crop <= MAX_SIDE:
-            raise UserError(f"{where}.crop must be from 1 to {MAX_SIDE}, got {made.crop}")
+        for name in ("crop", "fit"):
+            side = getattr(made, name)
+            if side is not None and not 0 < side <= MAX_SIDE:
+                raise UserError(f"{where}.{name} must be from 1 to {MAX_SIDE}, got {side}")
+        if made.fit is not None and (part, made.resize, made.crop) != ("train", None, None):
+            raise UserError(
+                f"{where}.fit keeps whole photographs: it is for training alone, without resize "
+                f"and crop (set them to null)"
+            )
         one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
         return made
 
     @property
     def size(self) -> int | None:
         """Side of the resulting square in pixels; None if images keep their size."""
-        if self.crop is not None or self.resize is None:
-            return self.crop
+        if self.resize is None or self.crop is not None:
+            return self.fit or self.crop
         return int(self.resize[0] if isinstance(self.resize, list) else self.resize)

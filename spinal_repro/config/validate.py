@@ -33,7 +33,14 @@ SECTIONS: dict[str, type] = {
     "data": DataConfig,
 }
 COMPONENTS = ("model", "head", "tracker")
-UNSET = {"pretrained": None, "freeze": "none", "output_dropout": None}  # the same as left out
+# the same as left out
+UNSET: dict[str, Any] = {
+    "pretrained": None,
+    "freeze": "none",
+    "output_dropout": None,
+    "zero_head_bias": False,
+    "order": [],
+}
 
 
 def format_hydra_error(error: Exception) -> str:
@@ -165,8 +172,13 @@ def _check_recipe(config: Config) -> None:
                 f"channels of {dataset.name}, got {constants}"
             )
     check_std(recipe.std or (), "recipe")
-    for part in ("train", "eval"):
-        Preprocessing.of(recipe.prepare, part)
+    Preprocessing.of(recipe.prepare, "eval")
+    fit, first = Preprocessing.of(recipe.prepare, "train").fit, next(iter(recipe.augment), {})
+    if fit is not None and not (first.get("name") == "resized_crop" and first.get("size")):
+        raise UserError(
+            "recipe.prepare.train.fit keeps photographs of any shape, which only a resized crop "
+            "can read: make it the first of recipe.augment, with its size"
+        )
     for epoch, lr in recipe.stages.items():
         if not (epoch > 1 and lr > 0):
             raise UserError(

@@ -33,11 +33,7 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     shown = present[np.linspace(0, len(present) - 1, min(COLUMNS, len(present))).astype(int)]
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     rows = np.concatenate([np.resize(shuffled[labels[shuffled] == label], ROWS) for label in shown])
-    before = _pixels(Dataset(dataset.train.subset(rows), dataset.test), config)
-    after, generator = before, torch.Generator().manual_seed(seed)
-    for augmentation in build_augmentations(config.recipe.augment):
-        drawn = augmentation.draw(len(after), after.shape[-1], generator)
-        after = augmentation.apply(after, drawn)
+    before, after = _pixels(Dataset(dataset.train.subset(rows), dataset.test), config, seed)
     if config.dataset.source == "emnist":
         before, after = before.mT, after.mT
     names = _class_names(config, dataset)
@@ -48,8 +44,8 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     return _draw(titles, [(above, before), (below, after)])
 
 
-def _pixels(dataset: Dataset, config: Config) -> Tensor:
-    """All training images in 0..255 after preprocessing: ``[N, C, S, S]``."""
+def _pixels(dataset: Dataset, config: Config, seed: int) -> tuple[Tensor, Tensor]:
+    """All training images in 0..255 ``[N, C, S, S]``, before and after augmentation."""
     none = np.arange(0)
     with TemporaryDirectory() as cache:
         batches = batches_of(
@@ -63,7 +59,13 @@ def _pixels(dataset: Dataset, config: Config) -> Tensor:
             mean=[0.0],
             std=[1 / 255],
         )
-        return next(batches.in_order())[0]
+        before = after = next(batches.in_order())[0]
+        augmentations = build_augmentations(config.recipe.augment)
+        order, generator = torch.arange(len(before)), torch.Generator().manual_seed(seed)
+        drawn = batches.draw(augmentations, order, generator)
+        for augmentation, parameters in zip(augmentations, drawn, strict=True):
+            after = augmentation.apply(after, parameters)
+        return before, after
 
 
 def _class_names(config: Config, dataset: Dataset) -> Sequence[str]:

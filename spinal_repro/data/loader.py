@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -34,6 +35,8 @@ class Batches:
         resize: ``(height, width)`` of images before augmentation; None for no resizing.
         crop: Side of the centre crop after resizing; None for no crop.
         outputs: How many of the model's outputs count in an evaluation; None for all.
+        shapes: Height and width ``[N, 2]`` of whole photographs, each in the upper left corner of
+            its image; the first augmentation must be a resized crop. None: images are whole.
     """
 
     def __init__(
@@ -49,6 +52,7 @@ class Batches:
         resize: tuple[int, int] | None = None,
         crop: int | None = None,
         outputs: int | None = None,
+        shapes: Tensor | None = None,
     ) -> None:
         self._indices, self.outputs = indices, outputs
         chosen = torch.from_numpy(indices)
@@ -56,6 +60,7 @@ class Batches:
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size, self.device = batch_size, device
         self._resize, self._crop = resize, crop
+        self._shapes = None if shapes is None else shapes[chosen]
         if isinstance(images.images, Tensor):
             self._pixels = (images.images if whole else images.images[chosen]).to(device)
             self._decoded = None
@@ -170,14 +175,20 @@ class Batches:
 
     def _draw(self, seed: int, epoch: int, augmentations: Sequence[Augmentation]) -> _Drawn:
         """Draw the order ``[N]`` and parameters ``[N, ...]`` per augmentation, on the CPU."""
-        count, size = self.num_images, self.size
-        order = torch.randperm(count, generator=_generator(seed, "order", epoch))
-        generator = _generator(seed, "augment", epoch)
+        order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
+        drawn = self.draw(augmentations, order, _generator(seed, "augment", epoch))
+        return self._pinned(order), [self._pinned(parameters) for parameters in drawn]
+
+    def draw(
+        self, augmentations: Sequence[Augmentation], order: Tensor, generator: torch.Generator
+    ) -> list[Tensor]:
+        """Draw the parameters ``[N, ...]`` of each augmentation, for images in an order ``[N]``."""
+        size: Any = self.size if self._shapes is None else self._shapes[order]
         drawn = []
         for augmentation in augmentations:
-            drawn.append(augmentation.draw(count, size, generator))
+            drawn.append(augmentation.draw(len(order), size, generator))
             size = augmentation.size_after(size)
-        return self._pinned(order), [self._pinned(parameters) for parameters in drawn]
+        return drawn
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """List the images of a step as indices into the published part; epoch and step from 1."""

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -68,10 +69,8 @@ class Photos:
         """Decode and resize all images, or map them into memory from the folder ``cache``."""
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
-            "resize": preprocessing.resize,
-            "crop": preprocessing.crop,
-            "interpolation": preprocessing.interpolation,
             "channels": self.channels,
+            **{k: v for k, v in vars(preprocessing).items() if (k, v) != ("fit", None)},
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         assert preprocessing.size is not None
@@ -100,6 +99,17 @@ class Photos:
                 f"{cache}: {error.strerror or error}; free some space, or choose another "
                 f"folder with runs=FOLDER"
             ) from error
+
+    def shapes(self, preprocessing: Preprocessing) -> Tensor | None:
+        """Height and width ``[N, 2]`` of whole photographs in their squares; None if cropped."""
+        if (fit := preprocessing.fit) is None:
+            return None
+
+        def measure(index: int) -> tuple[int, int]:
+            with Image.open(self.paths[index]) as image:
+                return _fitted(image, fit)[::-1]
+
+        return torch.tensor(self._for_each(measure, "measuring"))
 
     def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -174,7 +184,9 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     width, height = image.size
     resize, side = preprocessing.resize, preprocessing.size
     method = Image.Resampling[preprocessing.interpolation.upper()]
-    if isinstance(resize, list):
+    if preprocessing.fit is not None:
+        wide, high = _fitted(image, preprocessing.fit)
+    elif isinstance(resize, list):
         high, wide = resize[0], resize[-1]
     elif resize is None:
         high, wide = height, width
@@ -186,4 +198,12 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
     if side is None or (wide, high) == (side, side):
         return image
     left, top = round((wide - side) / 2), round((high - side) / 2)
+    if preprocessing.fit is not None:
+        left = top = 0
     return image.crop((left, top, left + side, top + side))  # pads a smaller image with 0
+
+
+def _fitted(image: Image.Image, fit: int) -> tuple[int, int]:
+    """Width and height of an image that is scaled down until both are at most ``fit``."""
+    scale = min(1.0, fit / max(image.size))
+    return max(1, round(scale * image.width)), max(1, round(scale * image.height))

@@ -53,26 +53,25 @@ def batches_of(
     resized with each batch.
     """
     source = published_part(dataset, split, part)
-    resize: tuple[int, int] | None = None
-    crop: int | None = None
     if isinstance(source, Photos):
+        options["shapes"] = source.shapes(preprocessing)
         decoded: Any = source.decode(preprocessing, runs / CACHE)
         if device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if decoded.nbytes < DEVICE_SHARE * free:
                 decoded = torch.from_numpy(decoded[:]).to(device)
         source = ImageSet(decoded, source.labels)
-    elif preprocessing.interpolation != "bilinear":
+    elif preprocessing.fit is not None or preprocessing.interpolation != "bilinear":
         raise UserError(
-            f"interpolation {preprocessing.interpolation} in recipe.prepare works with image files "
-            f"only; this data set is resized with bilinear: leave it out"
+            "fit and interpolation=bicubic in recipe.prepare work with image files only; the "
+            "images of this data set are in memory and have one size: leave them out"
         )
     else:
         sides = preprocessing.resize or source.images.shape[-2:]
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
-        resize, crop = (height, width), preprocessing.size
+        options |= {"resize": (height, width), "crop": preprocessing.size}
     options["outputs"] = dataset.test_outputs if part == "test" else None
-    return Batches(source, getattr(split, part), device=device, resize=resize, crop=crop, **options)
+    return Batches(source, getattr(split, part), device=device, **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

@@ -8,13 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from spinal_repro.config.schema import Component, DatasetConfig
-from spinal_repro.errors import one_of
+from spinal_repro.errors import UserError, one_of
 from spinal_repro.models.backbones import load_backbones
-from spinal_repro.models.heads import HEADS
+from spinal_repro.models.heads import HEADS, PRETRAINED
 from spinal_repro.models.pretrained import WeightReport, convert_inputs, load_pretrained
 from spinal_repro.seeds import stream_seed
-
-FREEZE = ("none", "backbone")
 
 
 class Classifier(nn.Module):
@@ -79,7 +77,8 @@ def build_model(
     backbone weights. The caller's random state does not change.
 
     Args:
-        model: The backbone; its options may have ``pretrained`` and ``freeze``.
+        model: The backbone; its options may have ``pretrained``, ``freeze`` and ``zero_head_bias``
+            (Linear biases of the head start at 0).
         image_size: Side of the images in pixels; None for that of the data set.
         data_root: Folder searched for a pretrained-weights file after the working directory.
         load_weights: Load the pretrained weights; False if the weights of a run are loaded next.
@@ -87,12 +86,16 @@ def build_model(
     options = dict(model.arguments)
     size = image_size or dataset.image_size
     pretrained, freeze = options.pop("pretrained", None), options.pop("freeze", "none")
-    one_of("model.freeze", str(freeze), FREEZE)
+    zero_bias = options.pop("zero_head_bias", False)
+    one_of("model.freeze", str(freeze), ("none", "backbone"))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "backbone"))
         body = load_backbones().build(model.registered, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
-        top = HEADS.build(head.name, head.options, body.num_features, dataset.outputs)
+        top = _build_head(body, head, dataset.outputs, pretrained is not None)
+        for linear in _linears(top) if zero_bias else ():
+            if linear.bias is not None:
+                nn.init.zeros_(linear.bias)
         frozen = freeze == "backbone"
         aux_features = [] if frozen else getattr(body, "aux_features", [])
         aux_heads = [nn.Linear(inputs, dataset.outputs) for inputs in aux_features]
@@ -100,8 +103,26 @@ def build_model(
     if pretrained is not None:
         convert_inputs(body)
     if pretrained is not None and load_weights:
-        classifier.weights = load_pretrained(body, str(pretrained), Path(data_root))
+        kept = top if head.name == PRETRAINED else None
+        classifier.weights = load_pretrained(body, str(pretrained), data_root, kept)
     return classifier
+
+
+def _build_head(body: nn.Module, head: Component, outputs: int, pretrained: bool) -> nn.Module:
+    """Build a head, or take the network's own classifier for ``head=pretrained``."""
+    own: nn.Module | None = vars(body).pop("classifier", None)  # freed, unless it is the head
+    if head.name != PRETRAINED or not pretrained or own is None:
+        return HEADS.build(head.name, head.options, body.num_features, outputs)
+    found = _linears(own)[-1].out_features
+    if found != outputs:
+        raise UserError(
+            f"the network's own classifier has {found} outputs: set dataset.num_outputs={found}"
+        )
+    return own
+
+
+def _linears(module: nn.Module) -> list[nn.Linear]:
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
 def build_blank(

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
+from spinal_repro.models.heads.common import is_activation
 from spinal_repro.models.modes import evaluation_mode
 
 aten = torch.ops.aten
@@ -23,8 +25,9 @@ class Counts:
     """Size of a classifier for one image, without auxiliary outputs.
 
     Parameters are trainable ones. Multiplications are those of linear layers, convolutions and
-    attention as executed (a layer called k times counts k times). Activations are hidden units of
-    the head, without the logits. Auxiliary outputs exist only in training and do not count.
+    attention as executed (a layer called k times counts k times). Activations are outputs of the
+    head's activation functions, so layers with ``identity`` have none. Auxiliary outputs exist only
+    in training and do not count.
     """
 
     body_parameters: int
@@ -43,9 +46,13 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
     """Count a classifier by running one blank image through it in evaluation mode."""
     device = next(classifier.parameters()).device
     image = torch.zeros(1, channels, image_size, image_size, device=device)
+    units: list[int] = []
     with evaluation_mode(classifier):
         in_body, features = _multiplications(classifier.backbone, image)
-        in_head, _ = _multiplications(classifier.head, features)
+        with register_module_forward_hook(
+            lambda module, _, output: units.append(output.numel() if is_activation(module) else 0)
+        ):
+            in_head, _ = _multiplications(classifier.head, features)
     body, head = _parameters(classifier.backbone), _parameters(classifier.head)
     body -= sum(_parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
     return Counts(
@@ -54,7 +61,7 @@ def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
         total_parameters=body + head,
         head_multiplications=in_head,
         total_multiplications=in_body + in_head,
-        head_activations=int(classifier.head.num_activations),  # type: ignore[arg-type]
+        head_activations=sum(units),
     )
 
 

@@ -6,17 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from spinal_repro.errors import UserError
+from spinal_repro.errors import UserError, error_message
 
-HERE = Path()
-COUNTER = "num_batches_tracked"  # of batch norm
-SHOWN = 300  # characters of a PyTorch message
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
@@ -41,7 +39,9 @@ class WeightReport:
         )
 
 
-def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) -> WeightReport:
+def load_pretrained(
+    backbone: nn.Module, source: str, data_root: str | Path = ".", head: nn.Module | None = None
+) -> WeightReport:
     """Load weights into a backbone.
 
     A file may hold the whole network with its classifier, or be the ``best.safetensors`` of a
@@ -52,9 +52,10 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
             the name of published weights, such as ``IMAGENET1K_V1``.
         data_root: Folder searched for a relative path after the working directory, so that a
             recipe can name a file on any machine.
+        head: The network's own classifier, to load its weights too; None to leave them out.
     """
     sha256 = None
-    path = next((p for p in (Path(source), data_root / source) if p.is_file()), None)
+    path = next((p for p in (Path(source), Path(data_root, source)) if p.is_file()), None)
     if path is not None:
         tensors = read_tensors(path)
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -67,17 +68,24 @@ def load_pretrained(backbone: nn.Module, source: str, data_root: Path = HERE) ->
         tensors = _fetch(backbone, source)
     target: Any = getattr(backbone, "net", backbone)
     classifier = set(getattr(backbone, "classifier_tensors", ()))
+    of_head = f"{getattr(backbone, 'classifier_name', '')}."
     if any(name.startswith("backbone.") for name in tensors):  # saved by a run
         target = backbone
         classifier = {name for name in tensors if name.startswith(("head.", "aux_heads."))}
+        of_head = "head."
         tensors = {name.removeprefix("backbone."): t for name, t in tensors.items()}
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+    kept = {}
+    if head is not None:
+        names = [name for name in head.state_dict() if of_head + name in tensors]
+        kept = {name: tensors.pop(of_head + name) for name in names}
+        load_strict(head, kept, source, "the network's own classifier, which head=pretrained keeps")
     expected = target.state_dict()
     fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
     load_strict(target, fitting, source, "this model; check model.name and dataset.image_size")
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
-    return WeightReport(source, sha256, len(fitting), missing, unexpected)
+    return WeightReport(source, sha256, len(fitting) + len(kept), missing, unexpected)
 
 
 def convert_inputs(backbone: nn.Module) -> None:
@@ -89,8 +97,6 @@ def convert_inputs(backbone: nn.Module) -> None:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a file without executing any code in it."""
-    if not path.is_file():
-        raise UserError(f"weights file {path} not found")
     try:
         if path.suffix == ".safetensors":
             return dict(load_file(path))
@@ -114,7 +120,7 @@ def load_strict(
     model: nn.Module, tensors: Mapping[str, Tensor], source: str, target: str = "the run's config"
 ) -> None:
     """Load every tensor of a model; only batch norm's counters may be missing, as in old files."""
-    counters = {n: t for n, t in model.state_dict().items() if n.endswith(COUNTER)}
+    counters = {n: t for n, t in model.state_dict().items() if n.endswith("num_batches_tracked")}
     try:
         model.load_state_dict({**counters, **tensors})
     except RuntimeError as error:
@@ -144,5 +150,4 @@ def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
 
 def _one_line(error: Exception) -> str:
     """Shorten a message to one line; PyTorch lists every tensor that does not fit."""
-    line = " ".join(str(error).split()) or type(error).__name__
-    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+    return shorten(error_message(error), 300)

@@ -1,11 +1,13 @@
 """Replacing the classifier of any network by a Spinal head."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
 from spinal_repro.models.heads import SpinalHead
+from spinal_repro.models.heads.common import is_activation
 from spinal_repro.models.modes import evaluation_mode
 
 # the layers of a classifier, besides Linear and activations
@@ -85,19 +87,23 @@ def find_classifier(model: nn.Module, example: Tensor | None = None) -> Classifi
     for i in range(start - 1, -1, -1):
         if isinstance(parent[i], nn.Linear):
             start, linear = i, parent[i]
-        elif not _belongs_to_classifier(parent[i]):
+        elif not (is_activation(parent[i]) or isinstance(parent[i], OTHER_LAYERS)):
             break
     return ClassifierLocation(parent_name, linear.in_features, start)
 
 
-def replace_classifier(model: nn.Module, location: ClassifierLocation, head: nn.Module) -> None:
-    """Put a head in place of the classifier at ``location``."""
+def replace_classifier(
+    model: nn.Module, location: ClassifierLocation, head: nn.Module
+) -> nn.Module:
+    """Put a head in place of the classifier at ``location``, and return the classifier."""
     old = model.get_submodule(location.name)
     if isinstance(old, nn.Sequential) and (location.start or not location.name):
+        removed = nn.Sequential(OrderedDict([*old.named_children()][location.start :]))
         del old[location.start :]
         old.append(head)
-    else:
-        model.set_submodule(location.name, head)
+        return removed
+    model.set_submodule(location.name, head)
+    return old
 
 
 def _linear_calls(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Tensor, Tensor]], Any]:
@@ -135,8 +141,3 @@ def _blank(model: nn.Module) -> Tensor:
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether one tensor is the other one, reshaped."""
     return a.numel() == b.numel() and a.data_ptr() == b.data_ptr() != 0
-
-
-def _belongs_to_classifier(layer: nn.Module) -> bool:
-    is_activation = type(layer).__module__ == nn.ReLU.__module__ and not list(layer.parameters())
-    return is_activation or isinstance(layer, OTHER_LAYERS)

@@ -1,6 +1,5 @@
 """Estimate of the time of a run on this machine, from a few steps on random images."""
 
-import dataclasses
 import json
 import time
 from collections.abc import Callable
@@ -59,9 +58,9 @@ def _benchmark_step(config: Config) -> tuple[float, float]:
     device = resolve_device(config.runtime.device)
     size = config.input_size
     count = max(2, min(config.recipe.batch_size, PIXELS // (config.dataset.channels * size**2)))
-    bare = {k: v for k, v in config.model.options.items() if k not in ("pretrained", "freeze")}
-    component = dataclasses.replace(config.model, options=bare)  # weights do not change the time
-    model = build_model(config.dataset, component, config.head, 0, image_size=size).to(device)
+    model = build_model(
+        config.dataset, config.model, config.head, image_size=size, load_weights=False
+    ).to(device)
     optimizer = build_optimizer(config.recipe, model.parameters())
     augmentations = build_augmentations(config.recipe.augment)
     stored = config.preprocessing("train").size or size

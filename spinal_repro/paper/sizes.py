@@ -9,7 +9,7 @@ from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import Classifier, build_blank
 from spinal_repro.models.counting import Counts, count
-from spinal_repro.models.heads import HEADS
+from spinal_repro.models.heads import HEADS, PRETRAINED
 from spinal_repro.paper.cells import Cell
 from spinal_repro.paper.regression import INPUTS, make_net
 from spinal_repro.records.record import stored_config
@@ -39,8 +39,10 @@ def count_model(config: Config) -> dict[str, int]:
     dataset, head = config.dataset, config.head
     shape = dataset.channels, config.input_size
     key = repr((shape, config.model.to_dict()))
-    if key not in _BACKBONES:
+    if key not in _BACKBONES or head.name == PRETRAINED:
         built = build_blank(dataset, config.model, head, config.input_size)
+        if head.name == PRETRAINED:  # belongs to this backbone
+            return count(built, *shape).to_dict()
         _BACKBONES[key] = int(built.backbone.num_features), count(built, *shape)  # type: ignore[arg-type]
     features, whole = _BACKBONES[key]
     with torch.device("meta"):

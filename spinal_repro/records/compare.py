@@ -96,7 +96,7 @@ def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     recipe = _with_defaults(RecipeConfig, config["recipe"])
     groups = {
         "dataset": {key: dataset.get(key) for key in DATASET},
-        "model": {k: v for k, v in config["model"].items() if not (k in UNSET and v == UNSET[k])},
+        "model": UNSET | config["model"],
         "head": config["head"],
         "recipe": {key: value for key, value in recipe.items() if key not in NOT_COMPARED},
     }

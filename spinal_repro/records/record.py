@@ -3,9 +3,10 @@
 Nothing here imports torch, so that listing runs is quick.
 """
 
+import itertools
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
 
 # A new key with a default needs no new version. Version 2 changed `Config.identity`.
 SCHEMA_VERSION, CONFIG_VERSION = 2, 1
-REGRESSION = "regression"
 RETIRED = ("self_check",)  # runtime settings of older records, without effect on results
 NEEDED = ("dataset.name", "model.name", "head.name", "recipe.epochs", "protocol.name",
           "protocol.select_on", "runtime.precision")  # fmt: skip
@@ -156,6 +156,7 @@ class RegressionRun:
 class RegressionRecord:
     """All runs of one ``spinal regression``."""
 
+    kind: ClassVar = "regression"
     settings: RegressionSettings
     environment: dict[str, Any]
     git: dict[str, Any]
@@ -165,11 +166,46 @@ class RegressionRecord:
     runs: list[RegressionRun]
 
 
-AnyRecord = Record | RegressionRecord
+@dataclass(frozen=True)
+class GradientRun:
+    """Norms of the gradient before the activation of each hidden layer of one stack."""
+
+    net: str  # fc or spinal
+    depth: Positive  # number of hidden layers
+    seed: Natural
+    multiplications: Positive
+    start: list[float]  # by layer, at the first step
+    epoch: list[float]  # by layer, mean over the steps of the first epoch
+
+
+@dataclass(frozen=True)
+class GradientRecord:
+    """All runs of one ``spinal gradients``, with its options."""
+
+    kind: ClassVar = "gradients"
+    dataset: str
+    seeds: Positive  # how many, from 0
+    depths: list[Annotated[int, Range(2)]]
+    init: str
+    data: dict[str, Any]  # as in the record of a run
+    environment: dict[str, Any]
+    git: dict[str, Any]
+    finished: str
+    seconds: float
+    runs: list[GradientRun]
+
+    def __post_init__(self) -> None:
+        wanted = set(itertools.product(("fc", "spinal"), self.depths, range(self.seeds)))
+        whole = [r for r in self.runs if len(r.start) == len(r.epoch) == r.depth]
+        if wrong := wanted ^ {(run.net, run.depth, run.seed) for run in whole}:
+            raise UserError(f"runs lacks or adds net, depth, seed {min(wrong)}")
+
+
+AnyRecord = Record | RegressionRecord | GradientRecord
 
 
 def load_record(path: Path) -> AnyRecord:
-    """Read a record of either kind."""
+    """Read a record of any kind."""
     stored = read_json(path)
     try:
         return parse_record(stored)
@@ -184,8 +220,10 @@ def parse_record(stored: Any) -> AnyRecord:
     fields = dict(stored)
     version, kind = fields.pop("schema_version", None), fields.pop("kind", None)
     check_version(version, 1, SCHEMA_VERSION)
-    if kind == REGRESSION:
+    if kind == RegressionRecord.kind:
         return from_plain(RegressionRecord, fields)
+    if kind == GradientRecord.kind:
+        return from_plain(GradientRecord, fields)
     record = from_plain(Record, fields)
     if version == SCHEMA_VERSION:
         return record
@@ -207,13 +245,13 @@ def read_record(path: Path) -> Record:
     """Read the record of a run."""
     record = load_record(path)
     if not isinstance(record, Record):
-        raise UserError(f"{path} is a record of spinal regression, not of a run")
+        raise UserError(f"{path} is a record of spinal {record.kind}, not of a run")
     return record
 
 
 def write_record(path: Path, record: AnyRecord) -> None:
     """Write a record as indented JSON."""
-    kind = {} if isinstance(record, Record) else {"kind": REGRESSION}
+    kind = {} if isinstance(record, Record) else {"kind": record.kind}
     write_json(path, {"schema_version": SCHEMA_VERSION, **kind, **to_plain(record)})
 
 

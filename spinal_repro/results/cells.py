@@ -22,7 +22,7 @@ def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -
         if isinstance(record, RegressionRecord):
             for cell in cells:
                 runs[cell.name] += [(PAPER, run) for run in regression_runs(cell, record)]
-        elif (named := cell_of(record, by_name)) is not None:
+        elif isinstance(record, Record) and (named := cell_of(record, by_name)) is not None:
             runs[named.name].append((record.protocol, _run(named, record)))
     results = {cell.name: _groups(cell, runs[cell.name]) for cell in cells}
     for cell in cells:

@@ -1,7 +1,7 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
 import fnmatch
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +10,7 @@ from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
 from spinal_repro.paper.cells import Cell, load_cells, table_titles
 from spinal_repro.records.convert import from_plain
-from spinal_repro.records.record import AnyRecord, Natural
+from spinal_repro.records.record import AnyRecord, GradientRecord, Natural
 from spinal_repro.results.cells import group_records_by_cell
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair, pairs
@@ -26,6 +26,7 @@ class ResultsIndex:
 
     results: Sequence[ResultGroup]
     counts: Mapping[str, Counts]
+    gradients: Sequence[GradientRecord] = ()
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -78,17 +79,22 @@ class ResultsIndex:
         whole = [result for result in self.results if not result.differences]
         return {(run.identity, run.seed) for result in whole for run in result.runs}
 
+    @cached_property
+    def _in_paper(self) -> set[str]:
+        return {c.name for c in self.cells.values() if c.published and not c.variant_of}
+
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        A variant of a cell, e.g. as committed, is matched only by its full name.
+        A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
+        matched only by its full name.
         """
         found: set[str] = set()
         for pattern in patterns:
             matched = fnmatch.filter(self.cells, pattern)
             if not matched:
                 raise unknown("cell", pattern, self.cells)
-            found.update(n for n in matched if n == pattern or not self.cells[n].variant_of)
+            found.update(name for name in matched if name == pattern or name in self._in_paper)
         return [cell for name, cell in self.cells.items() if name in found]
 
     def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
@@ -96,7 +102,7 @@ class ResultsIndex:
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
-def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
+def build_index(records: Sequence[AnyRecord], counts: Path) -> ResultsIndex:
     """Group records by cell and index them; ``counts`` is of ``spinal params --cells``, if any."""
     counted = {}
     if counts.is_file():
@@ -108,4 +114,5 @@ def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
                 f"make it again: spinal params --cells --out {counts}"
             ) from error
     results = group_records_by_cell(load_cells(), records)
-    return ResultsIndex(results, cell_counts(results, counted))
+    gradients = [record for record in records if isinstance(record, GradientRecord)]
+    return ResultsIndex(results, cell_counts(results, counted), gradients)

@@ -3,7 +3,14 @@
 import json
 
 import pytest
-from helpers.made_records import FC, committed, grouped, path_of, regression_record
+from helpers.made_records import (
+    FC,
+    committed,
+    gradient_record,
+    grouped,
+    path_of,
+    regression_record,
+)
 
 from spinal_repro.io import write_json
 from spinal_repro.records.record import stored_config
@@ -39,13 +46,14 @@ def test_real_records_are_copied_to_their_table_once(add, here):
     assert sorted((here / "out").rglob("*.json")) == copies
 
 
-def test_run_folders_and_regressions_are_taken_too(add, here):
+def test_run_folders_and_experiments_are_taken_too(add, here):
     (here / "runs").mkdir()
     write_json(here / "runs/record.json", committed())
     write_json(here / "r.json", regression_record())
-    assert add("runs", "r.json").code == 0
+    write_json(here / "g.json", gradient_record())
+    assert add("runs", "r.json", "g.json").code == 0
     found = sorted(path.name for path in (here / "out").rglob("*.json"))
-    assert found == [FC0.name, "column-distinct-200-s4.json"]
+    assert found == [FC0.name, "column-distinct-200-s4.json", "mnist-default-s4.json"]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def assert_refused(ended, folder, named: str) -> None:
         ("++modle=vgg5", "'model'"),
         ("+model=vgg5", "+model=vgg5"),
         ("model=efficientnet_bo", "'efficientnet_b"),
-        ("head=nothing", "arch2, fc, linear, progressive, spinal"),
+        ("head=nothing", "arch2, fc, linear, pretrained, progressive, spinal"),
         ("dataset=null", "'None'"),
         ("head.widht=8", "'head.width'"),
         ("+head.widht=8 head=spinal", "'head.width'"),

@@ -9,6 +9,7 @@ from helpers.composing import composed
 from spinal_repro.config.compose import GROUPS, choices, compose
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
+from spinal_repro.paper.sizes import count_model
 from spinal_repro.training.setup import check_parts
 
 CHOICES = {group: choices(group) for group in GROUPS}
@@ -22,7 +23,7 @@ def test_files_of_every_specialisation_name_choices_that_exist():
     """A file whose name fits no pair would silently never be used."""
     pairs = {f"{m}_{h}" for m, h in product(CHOICES["model"], CHOICES["head"])}
     recipes = {f"{d}_{r}" for d, r in product(CHOICES["dataset"], CHOICES["recipe"])}
-    heads = {f"{d}_arch2" for d in CHOICES["dataset"]}
+    heads = {f"{d}_{h}" for d, h in product(CHOICES["dataset"], CHOICES["head"])}
     for folder, known in (("head/for", pairs), ("head/on", heads), ("recipe/on", recipes)):
         assert choices(folder) and set(choices(folder)) <= known
 
@@ -37,6 +38,18 @@ def test_the_small_cnn_on_mnist():
     assert (recipe.name, recipe.optimizer, recipe.lr, recipe.momentum) == ("cnn", "sgd", 0.01, 0.5)
     assert (recipe.epochs, recipe.batch_size, recipe.lr_rule) == (8, 64, {"name": "constant"})
     assert (recipe.augment, recipe.mean, recipe.std) == ([], [0.1307], [0.3081])
+
+
+def test_the_order_of_a_spinal_head_is_an_option_that_changes_no_identity_until_it_is_set():
+    words = ["dataset=mnist", "head=spinal"]
+    plain, empty, reused = (
+        composed(*words, *more) for more in ([], ["head.order=[]"], ["head.order=[1,2,3,4,3,4]"])
+    )
+    assert "order" not in plain.head.options and plain.identity() == empty.identity()
+    assert reused.head.options["order"] == [1, 2, 3, 4, 3, 4]
+    assert reused.identity() != plain.identity()
+    cell = composed("paper=transfer/hymenoptera_resnet18_spinal")
+    assert cell.head.options["order"] == reused.head.options["order"]
 
 
 def test_fashion_mnist_has_its_own_augmentation_with_vgg5_alone():
@@ -57,6 +70,22 @@ def test_the_original_reading_of_the_letters():
     assert (letters.dataset.outputs, letters.dataset.label_offset) == (26, -1)
     assert (original.dataset.outputs, original.dataset.label_offset) == (62, 0)
     assert original.dataset.options == letters.dataset.options == {"split": "letters"}
+    for group in ("recipe/on", "head/on"):  # what is made for the letters is kept for both
+        names = [name for name in choices(group) if name.startswith("emnist_letters_")]
+        ours = {name.removeprefix("emnist_letters_62_") for name in names if "_62_" in name}
+        theirs = {name.removeprefix("emnist_letters_") for name in names if "_62_" not in name}
+        assert ours == theirs and ours, group
+
+
+@pytest.mark.parametrize(
+    ("dataset", "parameters", "batch"), [("kmnist", 95_498, 64), ("emnist_letters_62", 277_566, 50)]
+)
+def test_progressive_heads_and_batches_are_those_of_the_data_set(dataset, parameters, batch):
+    """Recipes 7.2."""
+    words = f"dataset={dataset}", "model=vgg5", "head=progressive", "recipe=progressive"
+    config = composed(*words)
+    assert config.recipe.batch_size == batch
+    assert count_model(config)["head_parameters"] == parameters
 
 
 def test_the_order_of_overrides_does_not_matter():

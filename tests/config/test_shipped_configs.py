@@ -35,6 +35,9 @@ def choices_of(group: str, name: str) -> list[str]:
         return [f"recipe={name}", *model]
     if name == "arch2":  # its head reads the outputs of one backbone
         return ["model=arch2", "head=arch2"]
+    if name == "pretrained":  # weights are not loaded, only named
+        options = ["model.pretrained=IMAGENET1K_V1", "dataset.num_outputs=1000"]
+        return ["model=resnet18", "head=pretrained", *options]
     return [f"{group}={name}"]
 
 
@@ -43,7 +46,7 @@ def test_a_choice_has_an_effect_and_can_be_trained(group, name):
     raw = compose_raw(choices_of(group, name))
     composed = OmegaConf.to_container(raw[group.partition("/")[0]])
     own = {k: v for k, v in find_choice(group, name)[1].items() if k != "defaults"}
-    assert own or group == "head/for", "a file without a setting"
+    assert own or group in ("head/for", "recipe/on"), "a file without a setting"
     for key, value in own.items():
         assert key in composed
         assert group in GENERAL or composed[key] == value or isinstance(value, dict), key

@@ -69,7 +69,10 @@ class Recorder(Augmentation):
 
 
 VGG5 = [Perspective(), Rotation(degrees=10)]
-ALL = [*VGG5, ResizedCrop(), Affine(degrees=9, translate=(0.1, 0.2))]
+ALL = [
+    *VGG5, ResizedCrop(), Perspective(interpolation="bicubic"),
+    ResizedCrop(size=20, antialias=True), Affine(degrees=9, translate=(0.1, 0.2)),
+]  # fmt: skip
 SUBSETS = {
     "all": np.arange(300),
     "shuffled": np.random.default_rng(0).permutation(300)[:200],

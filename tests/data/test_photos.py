@@ -12,15 +12,18 @@ import torch
 from helpers.composing import composed
 from PIL import Image
 from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+from torchvision.transforms import functional as tvf
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data import photos as module
-from spinal_repro.data.augment import HorizontalFlip
+from spinal_repro.data.augment import HorizontalFlip, ResizedCrop
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos, read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import ImageSet, load_dataset
+from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
+from spinal_repro.seeds import stream_seed
 
 CPU = torch.device("cpu")
 SQUARE = Preprocessing(resize=12, crop=10)
@@ -53,13 +56,14 @@ def cached(cache: Path) -> list[Path]:
     return sorted(path for path in cache.glob("*") if path.suffix != ".lock")
 
 
-def test_images_in_memory_are_not_resized_with_bicubic(cache):
+@pytest.mark.parametrize("option", [{"interpolation": "bicubic", "resize": 32}, {"fit": 32}])
+def test_images_in_memory_are_not_resized_as_files_are(cache, option):
     dataset = load_dataset(composed().dataset, "unused")
     split = split_dataset(dataset, composed().protocol)
-    with pytest.raises(UserError, match="interpolation bicubic"):
+    with pytest.raises(UserError, match="image files only"):
         batches_of(
             dataset, split, "train", runs=cache, device=CPU, num_classes=10,
-            preprocessing=Preprocessing(resize=32, interpolation="bicubic"),
+            preprocessing=Preprocessing(**option),
         )  # fmt: skip
 
 
@@ -198,6 +202,30 @@ def test_batches_from_the_cache_are_those_from_memory(files, cache, batch_size):
         pairs = zip(stream(from_files), stream(from_memory), strict=True)
         for (images, labels), (others, other_labels) in pairs:
             assert torch.equal(images, others) and torch.equal(labels, other_labels)
+
+
+@pytest.mark.parametrize("fit", [31, 24])
+def test_a_resized_crop_sees_the_whole_photograph(files, cache, fit):
+    """Against torchvision on the photographs, of which the larger ones are scaled down to fit."""
+    part, rows = photos(files), np.array([1, 2, 3, 5, 6, 7])
+    crop, split = ResizedCrop(size=8, antialias=True), Split(rows, rows[:0], rows[:0])
+    options = {"batch_size": 4, "mean": [0.0], "std": [1 / 255], "runs": cache, "device": CPU}
+    prepare = Preprocessing(fit=fit)
+    made = batches_of(Dataset(part, part), split, "train", preprocessing=prepare, **options)
+    order = [row for step in (1, 2) for row in made.images(0, 1, step)]
+    assert sorted(order) == rows.tolist() != order
+    places = torch.tensor([rows.tolist().index(row) for row in order])
+    generator = torch.Generator().manual_seed(stream_seed(0, "augment", 1))
+    (boxes,) = made.draw([crop], places, generator)
+    shapes = {31: [(20, 31), (25, 14), (16, 16)], 24: [(15, 24), (24, 13), (16, 16)]}[fit]
+    ours = torch.cat([images for images, _ in made.epoch(0, 1, [crop])])
+    for row, image, box in zip(order, ours, boxes.int().tolist(), strict=True):
+        (left, top, width, height), (high, wide) = box, shapes[row % 3]
+        photo = Image.open(files[row]).resize((wide, high), Image.Resampling.BILINEAR)
+        assert left + width <= wide and top + height <= high
+        theirs = tvf.resized_crop(photo, top, left, height, width, [8, 8])
+        expected = torch.from_numpy(np.array(theirs)).permute(2, 0, 1)
+        assert (image - expected).abs().max() < 1.02  # PIL rounds twice
 
 
 @pytest.mark.parametrize(("resize", "crop"), [((14, 14), 14), ((14, 20), 14), ((7, 7), 7)])

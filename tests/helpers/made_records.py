@@ -120,3 +120,17 @@ def regression_record(seeds: int = 4, epochs: int = 200, **settings: str) -> dic
     same = {key: committed()[key] for key in ("schema_version", "environment", "git", "finished")}
     more = {"kind": "regression", "settings": usual | settings, "seconds": 1.0, "summary": []}
     return same | more | {"runs": rows}
+
+
+def gradient_record(fc: float = 0.1, spinal: float = 1.0, seeds: int = 4) -> dict[str, Any]:
+    """A record of gradients; the first layer's norm is this share of the last one's."""
+    runs = []
+    for net, share in (("fc", fc), ("spinal", spinal)):
+        for depth, seed in ((depth, seed) for depth in (2, 3) for seed in range(seeds)):
+            norms = [share * (seed + 1), 7.0, float(seed + 1)][-depth:]
+            norms[0] = share * (seed + 1)
+            about = {"net": net, "depth": depth, "seed": seed, "multiplications": 1}
+            runs.append(about | {"start": norms, "epoch": norms})
+    same = {key: committed()[key] for key in ("schema_version", "environment", "git", "finished")}
+    options = {"dataset": "mnist", "seeds": seeds, "depths": [2, 3], "init": "default"}
+    return same | options | {"kind": "gradients", "data": {}, "seconds": 1.0, "runs": runs}

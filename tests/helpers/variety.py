@@ -15,6 +15,7 @@ SMALL = [
 ]  # fmt: skip  # 3 steps an epoch
 FC = ["head=fc", "head.hidden=[16]", "head.dropout=[0.3,0.3]"]
 AT_28 = "recipe.prepare={train: {resize: 28}, eval: {resize: 28}}"
+BILINEAR = "recipe.augment=[{name: perspective}, {name: rotation, degrees: 10}]"
 LARGER = "recipe.prepare={train: {resize: 32}, eval: {resize: 28}}"  # leaves a margin to crop
 RULES = {
     "constant": "name: {}",
@@ -38,12 +39,12 @@ HEAD_OPTIONS = {
     "fc": ["head.hidden=[16, 12]", "head.dropout=[0.1, 0.2, 0.3]", "head.norm=true"],
     "spinal": ["head.width=8", "head.dropout=0.3", "head.norm=true"],
     "progressive": ["head.width=8", "head.layer_dropout=0.3", "head.norm=true"],
-    "arch2": ["model=arch2", AT_28],
+    "arch2": ["model=arch2", AT_28, BILINEAR],
 }
 HEADS_MORE = {
     "linear": ["head=linear"],
     "spinal, shared": ["head=spinal", "head.width=8", "head.shared=true", "head.dropout=0.2"],
-    "spinal, layers used again": ["head=spinal", "head.width=8", "+head.order=[1, 2, 2, 3, 2, 3]"],
+    "spinal, layers used again": ["head=spinal", "head.width=8", "head.order=[1, 2, 2, 3, 2, 3]"],
     "spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
 }
 OTHERS = {

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 import torch.nn.functional as F
-from helpers.composing import composed
+from helpers.composing import changed, composed
 from torch import nn
 
 from spinal_repro.config.compose import choices
@@ -184,6 +184,21 @@ def test_tutorial_resnet_averages_after_the_last_relu():
         torch.testing.assert_close(whole(images), maps.mean((2, 3)))
         by_cell = maps.unflatten(3, (4, 2)).unflatten(2, (4, 2)).mean((3, 5))
         torch.testing.assert_close(cells(images), by_cell.flatten(1))
+
+
+@pytest.mark.parametrize("head", ["fc", "spinal", "linear"])
+@pytest.mark.parametrize("model", ["resnet18_thin", "resnet34_thin"])
+def test_linear_biases_of_thin_heads_start_at_zero(model, head):
+    """Recipes 2.6; every other weight is as without the option, which older records leave out."""
+    config = composed("dataset=cifar10", f"model={model}", f"head={head}")
+    plain = changed(config, {"model.zero_head_bias": False})
+    assert "zero_head_bias" not in plain.model.options
+    ours, before = (
+        build_model(c.dataset, c.model, c.head, seed=3).state_dict() for c in (config, plain)
+    )
+    biases = {n for n in ours if n.startswith("head.") and n.endswith(".bias")}
+    assert biases and all(before[n].any() and not ours[n].any() for n in biases)
+    assert all(torch.equal(ours[n], tensor) for n, tensor in before.items() if n not in biases)
 
 
 def test_lenet_connections():

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from spinal_repro.models.counting import MultiplicationCounter
+from spinal_repro.models.classifier import Classifier
+from spinal_repro.models.counting import count
 from spinal_repro.models.heads import (
     Arch2Head,
     FCHead,
@@ -42,15 +43,10 @@ def linears(module: nn.Module) -> list[nn.Linear]:
     return [m for m in module.modules() if isinstance(m, nn.Linear)]
 
 
-def parameters(module: nn.Module) -> int:
-    return sum(p.numel() for p in module.parameters())
-
-
-def multiplications(module: nn.Module, features: int) -> int:
-    device = next(module.parameters()).device
-    with torch.no_grad(), MultiplicationCounter() as counter:
-        module.eval()(torch.zeros(1, features, device=device))
-    return counter.total
+def sizes(head: nn.Module, features: int) -> tuple[int, int, int]:
+    """Parameters, multiplications and activations of a head."""
+    found = count(Classifier(nn.Flatten(), head), features, 1)
+    return found.head_parameters, found.head_multiplications, found.head_activations
 
 
 def with_real_norms(head: nn.Module) -> nn.Module:
@@ -143,18 +139,18 @@ def test_refused_exactly_where_an_input_would_not_be_read():
                     build(in_features, **(named | {key: worse}))
 
 
-@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(
     "half, width, layers, classes", [(160, 8, 6, 10), (128, 128, 4, 62), (5, 3, 2, 1)]
 )
-def test_closed_forms_of_the_halves(half, width, layers, classes, norm):
-    """Parameters, multiplications and activations (recipes 1.1)."""
-    head = SpinalHead(2 * half, classes, width=width, layers=layers, norm=norm)
+def test_closed_forms_of_the_halves(half, width, layers, classes, style):
+    """Parameters, multiplications and activations (recipes 1.1); linear-only has none (1.2)."""
+    head = SpinalHead(2 * half, classes, width=width, layers=layers, **STYLES[style])
     h, w, n, c = half, width, layers, classes
     products = h * w + (n - 1) * (h + w) * w + n * w * c
-    assert parameters(head) == products + n * w + c + (2 * n * w if norm else 0)
-    assert multiplications(head, 2 * h) == products
-    assert head.num_activations == n * w
+    parameters = products + n * w + c + (2 * n * w if style == "drop-bn" else 0)
+    units = 0 if style == "linear-only" else n * w
+    assert sizes(head, 2 * h) == (parameters, products, units)
 
 
 @pytest.mark.parametrize(
@@ -166,8 +162,8 @@ def test_shared_layers_count_once_as_parameters_and_at_each_call_as_multiplicati
 ):
     options = {"width": width, "layers": 8, "splits": 8}
     shared, own = (SpinalHead(inputs, 10, **options, shared=flag) for flag in (True, False))
-    assert (parameters(shared), parameters(own), multiplications(own, inputs)) == published
-    assert multiplications(shared, inputs) == published[-1]
+    (fewer, *same), (more, *also) = sizes(shared, inputs), sizes(own, inputs)
+    assert (fewer, more, same[0]) == published and same == also
 
 
 @pytest.mark.parametrize(
@@ -191,7 +187,7 @@ def test_shared_layers_count_once_as_parameters_and_at_each_call_as_multiplicati
 def test_fc_head_layouts(options, layers):
     head = FCHead(320, 10, **options)
     assert list(map(repr, head.layers)) == list(map(repr, layers))
-    assert head.num_activations == sum(options["hidden"])
+    assert sizes(head, 320)[2] == sum(options["hidden"])
 
 
 IMPOSSIBLE = [
@@ -222,15 +218,14 @@ def test_the_output_layer_may_have_its_own_dropout():
 @pytest.mark.parametrize(
     ("features", "width", "classes", "norm", "expected"),
     [
-        (784, 128, 10, True, (514_218, 512_672)),
-        (2048, 1024, 250, False, (16_220_410, 16_216_064)),
+        (784, 128, 10, True, (514_218, 512_672, 512)),
+        (2048, 1024, 250, False, (16_220_410, 16_216_064, 4096)),
     ],
 )
 def test_progressive_has_the_sizes_of_its_scripts(features, width, classes, norm, expected):
     with torch.device("meta"):
         head = ProgressiveSpinalHead(features, classes, width=width, norm=norm)
-    assert (parameters(head), multiplications(head, features)) == expected
-    assert head.num_activations == 4 * width
+    assert sizes(head, features) == expected
 
 
 @pytest.mark.parametrize(("layers", "norm"), [(1, False), (4, False), (6, True)])
@@ -276,7 +271,7 @@ def test_reused_layers_share_weights_and_the_last_two_are_never_used():
     unused = {name: p.numel() for name, p in head.named_parameters() if p.grad is None}
     assert set(unused) == {f"layers.{k}.0.{kind}" for k in (4, 5) for kind in ("weight", "bias")}
     assert sum(unused.values()) == 5_500
-    assert (parameters(head), multiplications(head, 8)) == (14_301, 14_000)
+    assert sizes(head, 8) == (14_301, 14_000, 300)
 
 
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
@@ -301,9 +296,8 @@ def test_arch2_sizes(width):
         head = Arch2Head(784 + 1440 + 320, 10, width=width)
     w, taps = width, ((392, 10), (720, 8), (160, 8))
     stacks = sum(h * w + (n - 1) * (h + w) * w for h, n in taps)
-    assert multiplications(head, 2544) == stacks + 26 * w * 50 + 50 * 10
-    assert parameters(head) == stacks + 26 * w + 26 * w * 50 + 50 + 510
-    assert head.num_activations == 26 * w + 50
+    products = stacks + 26 * w * 50 + 50 * 10
+    assert sizes(head, 2544) == (products + 26 * w + 50 + 10, products, 26 * w + 50)
 
 
 @pytest.mark.parametrize("layers", [(3, 2, 4), (0, 2, 4)])
@@ -312,7 +306,7 @@ def test_arch2_reads_each_tap_with_its_own_stack_in_order(layers):
     head = Arch2Head(14, 3, width=4, taps=(6, 2, 6), layers=layers, hidden=5)
     x = torch.randn(2, 14)
     taps = (x[:, :6], x[:, 6:8], x[:, 8:])[-len(head.stacks) :]
-    assert [stack.num_layers for stack in head.stacks] == [n for n in layers if n]
+    assert [len(stack.order) for stack in head.stacks] == [n for n in layers if n]
     outputs = [stack(tap) for stack, tap in zip(head.stacks, taps, strict=True)]
     torch.testing.assert_close(head(x), head.output(torch.cat(outputs, dim=1)))
 

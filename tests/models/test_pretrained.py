@@ -10,14 +10,20 @@ from collections.abc import Iterator
 import pytest
 import torch
 from helpers import mirror
+from helpers.variety import small
+from PIL import Image
 from safetensors.torch import save_file
 from torchvision import models
 
 from spinal_repro.config.schema import Component, DatasetConfig, RecipeConfig
 from spinal_repro.errors import UserError
+from spinal_repro.export import export_run, load_safetensors
+from spinal_repro.inference import evaluate, load_run, load_split, predict
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.classifier import build_model
+from spinal_repro.models.counting import count
 from spinal_repro.models.pretrained import load_pretrained, read_tensors
+from spinal_repro.training.run import run
 from spinal_repro.training.setup import normalisation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -142,6 +148,86 @@ def test_the_weights_of_a_run_are_taken(tmp_path):
     second = build(Component("cifar_cnn", {"pretrained": str(path)}), seed=1)
     for a, b in zip(first.backbone.parameters(), second.backbone.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def own(source: str | None, name=NAME, kind="torchvision", outputs=1000, **options):
+    dataset = dataclasses.replace(DATASET, num_outputs=outputs)
+    model = Component(name, {} if source is None else {"pretrained": source}, kind)
+    return build_model(dataset, model, Component("pretrained", {}), image_size=64, **options)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("torchvision", NAME),  # fc
+        ("torchvision", "mobilenet_v3_small"),  # a classifier of two Linear layers
+        ("torchvision", "convnext_tiny"),  # the last layer of a classifier
+        ("timm", "convnext_atto"),  # head.fc
+    ],
+)
+def test_the_networks_own_classifier_is_kept_with_its_weights(tmp_path, kind, name):
+    torch.manual_seed(5)
+    library = pytest.importorskip("timm").create_model if kind == "timm" else models.get_model
+    network, path = library(name).eval(), tmp_path / "weights.pth"
+    torch.save(network.state_dict(), path)
+    model, images = own(str(path), name, kind).eval(), torch.rand(2, 3, 64, 64)
+    assert torch.equal(model(images), network(images))
+    report = model.weights
+    assert (report.matched, report.unexpected) == (len(network.state_dict()), [])
+    again = own(str(path), name, kind, load_weights=False, seed=1).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(images), model(images))
+    save_file(model.state_dict(), tmp_path / "best.safetensors")  # as a run does
+    assert torch.equal(
+        own(str(tmp_path / "best.safetensors"), name, kind).eval()(images), again(images)
+    )
+
+
+def test_what_the_committed_scripts_train():
+    """Recipes 2.8 (Q3): VGG-19 with batch norm and its own 1000-way classifier."""
+    with torch.device("meta"):
+        model = own("IMAGENET1K_V1", "vgg19_bn", load_weights=False)
+    found = count(model, 3, 64)
+    assert (found.total_parameters, found.head_activations) == (143_678_248, 2 * 4096)
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "kind", "outputs", "message"),
+    [
+        (None, NAME, "torchvision", 1000, r"model\.pretrained"),
+        ("w.pth", "cifar_cnn", None, 1000, "torchvision or timm"),
+        ("w.pth", "deit_tiny_distilled_patch16_224", "timm", 1000, "torchvision or timm"),
+        ("w.pth", NAME, "torchvision", None, r"dataset\.num_outputs=1000"),
+    ],
+)
+def test_a_classifier_that_cannot_be_kept_is_refused(source, name, kind, outputs, message):
+    with torch.device("meta"), pytest.raises(UserError, match=message):
+        own(source, name, kind, outputs)
+
+
+def test_a_file_without_the_classifier_is_refused_for_keeping_it(whole, tmp_path):
+    path = tmp_path / "changed.pth"
+    torch.save({name: t for name, t in whole.items() if name != "fc.bias"}, path)
+    with pytest.raises(UserError, match=r"head=pretrained"):
+        own(str(path))
+
+
+def test_a_run_that_keeps_the_classifier_is_used_like_any_other(whole, tmp_path):
+    """Labels 0 to 9 among 1000 outputs, the rest named by their numbers."""
+    path = tmp_path / "weights.pth"
+    torch.save(whole, path)
+    words = [f"model={NAME}", f"model.pretrained={path}", "head=pretrained"]
+    trained = load_run(run(small(tmp_path, *words, "dataset.num_outputs=1000")).folder, "cpu")
+    assert list(trained.classes) == [str(number) for number in range(1000)]
+    batches, same = load_split(trained, "test")
+    assert same and evaluate(trained, batches).correct == trained.record.test.selected.correct
+    Image.new("L", (28, 28)).save(tmp_path / "black.png")
+    (answer,) = predict(trained, [tmp_path / "black.png"])
+    assert answer.shape == (1000,)
+    export_run(trained, "safetensors", tmp_path / "out")
+    exported = load_safetensors(tmp_path / "out" / "model.safetensors")
+    images = torch.rand(3, 1, 28, 28)
+    assert torch.equal(exported(images), trained.model(images))
 
 
 def test_googlenet_computes_the_same_when_a_run_is_loaded_again(tmp_path):

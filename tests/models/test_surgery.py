@@ -41,7 +41,7 @@ def test_the_head_replaces_the_classifier(library, name, place, features):
     model = build(library, name)
     assert to_spinal(model, 7, **OPTIONS) is model
     ((found, head),) = heads(model).items()
-    assert (found, head.in_features, head.num_layers) == (place, features, 4)
+    assert (found, head.in_features, len(head.layers)) == (place, features, 4)
     side = model.pretrained_cfg["input_size"][1] if library == "timm" else 224
     images = torch.zeros(2, 3, side, side, device="meta")
     assert model.eval()(images).shape == (2, 7)
@@ -110,7 +110,7 @@ def test_other_layers_of_a_sequential_stay():
 def test_the_head_takes_options_type_and_mode():
     model = tv.resnet18(weights=None).double().eval()
     to_spinal(model, 3, width=6, layers=5, splits=4, dropout=0.5, norm=True, shared=True)
-    assert model.fc.slice_size == 128 and model.fc.shared and not model.fc.training
+    assert model.fc.slice_size == 128 and len(model.fc.layers) == 2 and not model.fc.training
     assert {p.dtype for p in model.fc.parameters()} == {torch.float64}
 
 

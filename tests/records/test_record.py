@@ -4,7 +4,7 @@ import json
 
 import pytest
 from helpers.composing import composed
-from helpers.made_records import RECORDS, committed, path_of, regression_record
+from helpers.made_records import RECORDS, committed, gradient_record, path_of, regression_record
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_json
@@ -30,7 +30,7 @@ def test_every_committed_record_is_written_as_it_was_read(tmp_path):
             assert record.identity == record.run.split("/")[1].split("-")[1]
             assert record.identity in path.name
         kinds.add(type(record))
-    assert len(paths) > 90 and len(kinds) == 2
+    assert len(paths) > 90 and len(kinds) == 3
 
 
 def test_the_identity_of_committed_records_is_that_of_their_configuration():
@@ -114,6 +114,24 @@ def test_regression_records_are_checked_too(tmp_path):
         read_record(tmp_path / "r.json")
     del record["runs"][0]["seed"]
     with pytest.raises(UserError, match=r"runs\[0\].seed is missing"):
+        parse_record(record)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r["runs"].pop(),
+        lambda r: r["runs"][0].update(net="linear"),
+        lambda r: r["runs"][0].update(start=[1.0]),
+        lambda r: r.update(seeds=5),
+        lambda r: r.update(depths=[1, 2, 3]),
+    ],
+)
+def test_a_record_of_gradients_has_every_net_depth_seed_and_layer(change):
+    record = gradient_record()
+    assert len(parse_record(record).runs) == 2 * 2 * 4
+    change(record)
+    with pytest.raises(UserError, match=r"runs|depths"):
         parse_record(record)
 
 

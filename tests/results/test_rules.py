@@ -1,11 +1,14 @@
 """The rules that decide claims, on made-up runs whose verdict is known."""
 
+from dataclasses import replace
+
 import pytest
 from helpers.fakes import CHANGED, SHORT, cell, fc_and_spinal, findings, result
+from helpers.made_records import gradient_record
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Published
-from spinal_repro.records.record import Selection
+from spinal_repro.records.record import Selection, parse_record
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.rules import RULES
 
@@ -103,6 +106,11 @@ def test_all_cells_some_of_them_or_most():
         assert found.verdict == verdict, (rule, options, found.evidence)
         disagree = options.get("readings") == one | other
         assert ("depends on the reading" in found.evidence) == disagree
+    for names, verdict in (("012", "contradicted"), ("23", "inconclusive"), ("2", "supported"),
+                           ("3", "not run")):  # fmt: skip
+        pairs = {f"mnist/sp{name}": "mnist/fc" for name in names}
+        found = decide("most_above_others", findings([FC, *cells], won + lost), pairs=pairs)
+        assert found.verdict == verdict, (names, found.evidence)
 
 
 def test_the_same_is_shown_and_not_assumed():
@@ -183,15 +191,58 @@ def curves(*shifts):
 
 
 @pytest.mark.parametrize("quantity", ["accuracy", "loss"])
-def test_every_epoch_counts(quantity):
-    options = {"cells": ["mnist/sp"], "quantity": quantity, "epochs": 3}
-    assert decide("above_at_each_epoch", curves(1, 1, 1), **options).verdict == "supported"
-    worse = decide("above_at_each_epoch", curves(-1, 1, 1), **options)
-    assert worse.verdict == "contradicted" and "(epochs 1)" in worse.evidence
-    assert decide("above_at_each_epoch", curves(1, 0, 1), **options).verdict == "inconclusive"
-    shorter = decide("above_at_each_epoch", curves(1, 1, 1), **options | {"epochs": 20})
+def test_early_epochs_count_on_average_and_later_ones_are_told(quantity):
+    options = {"cells": ["mnist/sp"], "quantity": quantity, "early": 2}
+    for shifts, verdict in (
+        ((1, 1, -2), "supported"),
+        ((-1, 2, 0), "supported"),  # on average
+        ((1, -2, 2), "contradicted"),
+        ((1, -1, 2), "inconclusive"),
+    ):
+        found = decide("above_early", curves(*shifts), **options)
+        assert (found.verdict, found.n) == (verdict, 4), shifts
+    assert "over the first 2 epochs" in found.evidence
+    if quantity == "accuracy":  # the last shifts' mean is 2 / 3, that of the wobble 0.0025
+        assert f"over the first 3 epochs {94.1525 + 2 / 3:.2f} against 94.15" in found.evidence
+    shorter = decide("above_early", curves(1, 1, 1), **options | {"early": 5})
     assert shorter.label == "inconclusive (reduced budget)"
-    assert "3 of 20 epochs" in shorter.evidence
+    assert "3 of 5 epochs" in shorter.evidence
+
+
+def test_early_epochs_of_longer_and_shorter_runs_count_once_a_seed():
+    long_fc, long = (cell(f"curve/{name}", counterpart=other) for name, other in
+                     (("fc", None), ("sp", "curve/fc")))  # fmt: skip
+    runs = []
+    for cells, seeds, epochs in (((FC, SPINAL), 4, 2), ((long_fc, long), 3, 4)):
+        for of, lead in zip(cells, (0, 1), strict=True):
+            by_seed = [[90 + lead + 0.1 * s] * epochs for s in range(seeds)]
+            runs.append(result(of, [v[-1] for v in by_seed], curves=by_seed))
+    known = findings([FC, SPINAL, long_fc, long], runs)
+    options = {"cells": ["mnist/sp", "curve/sp"], "quantity": "accuracy", "early": 2}
+    found = decide("above_early", known, **options)
+    assert (found.verdict, found.n) == ("supported", 4)
+    assert "4 epochs 91.10 against 90.10 (3 pairs)" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("fc", "spinal", "seeds", "verdict"),
+    [
+        (0.1, 1.0, 4, "supported"),
+        (1.0, 0.1, 4, "contradicted"),
+        (1.0, 1.0, 4, "inconclusive"),
+        (0.0, 1.0, 4, "supported"),  # below the smallest float
+        (0.1, 1.0, 2, "inconclusive"),  # two runs decide nothing
+    ],
+)
+def test_the_gradient_of_the_first_layer_as_a_share_of_the_last(fc, spinal, seeds, verdict):
+    made = parse_record(gradient_record(fc, spinal, seeds))
+    known = replace(findings([]), gradients=[made])
+    found = decide("gradient_at_first_layer", known, init="default")
+    assert (found.verdict, found.n) == (verdict, seeds), found.evidence
+    if fc:  # each seed has the same ratio of both shares
+        ratio = f"{spinal / fc:.2g}"
+        assert f"ratio (95 %) {ratio} to {ratio}" in found.evidence
+    assert decide("gradient_at_first_layer", known, init="he").verdict == "not run"
 
 
 def test_sooner_counts_epochs():

@@ -10,23 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation
-from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, VerticalFlip
-from spinal_repro.data.augment.warps import Affine, Perspective, ResizedCrop, Rotation, homography
+from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, ResizedCrop, VerticalFlip
+from spinal_repro.data.augment.warps import Affine, Perspective, Rotation, homography
 
 __all__ = [
-    "AUGMENTATIONS",
-    "Affine",
-    "Augmentation",
-    "Crop",
-    "HorizontalFlip",
-    "PadCrop",
-    "Perspective",
-    "ResizedCrop",
-    "Rotation",
-    "VerticalFlip",
-    "build_augmentations",
-    "homography",
-]
+    "AUGMENTATIONS", "Affine", "Augmentation", "Crop", "HorizontalFlip", "PadCrop", "Perspective",
+    "ResizedCrop", "Rotation", "VerticalFlip", "build_augmentations", "homography",
+]  # fmt: skip
 
 
 def build_augmentations(entries: Sequence[Mapping[str, Any]]) -> list[Augmentation]:

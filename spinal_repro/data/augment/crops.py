@@ -1,10 +1,14 @@
-"""Flips and crops, without interpolation."""
+"""Flips and crops."""
+
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
+from spinal_repro.data.augment.warps import pixel_centres, sample
 from spinal_repro.errors import UserError
 
 
@@ -95,3 +99,88 @@ class Crop(_Window):
 
     def size_after(self, size: int) -> int:
         return self._side(size)[1]
+
+
+@AUGMENTATIONS.register("resized_crop")
+class ResizedCrop(Augmentation):
+    """torchvision's ``RandomResizedCrop``: a random box, resized bilinearly.
+
+    Args:
+        scale: Range of the box's area, as a fraction of the image's.
+        ratio: Range of width over height, drawn log-uniformly.
+        size: Side of the result in pixels; None for that of the images.
+        antialias: Average over the pixels of a box that shrinks, as torchvision does.
+    """
+
+    TRIES = 10  # then the largest central box of an allowed ratio is taken
+
+    def __init__(
+        self,
+        *,
+        scale: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (3 / 4, 4 / 3),
+        size: int | None = None,
+        antialias: bool = False,
+    ) -> None:
+        if size is not None and size < 1:
+            raise ValueError(f"size must be above 0, got {size}")
+        for name, bounds in (("scale", scale), ("ratio", ratio)):
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+                raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
+        self.scale, self.ratio, self.size = tuple(scale), tuple(ratio), size
+        self.antialias = antialias
+
+    def size_after(self, size: int) -> int:
+        return self.size or size
+
+    def draw(self, count: int, size: int | Tensor, generator: torch.Generator) -> Tensor:
+        """Draw left, top, width and height of the boxes in pixels: ``[count, 4]``.
+
+        ``size`` may also be the height and width of each image: ``[count, 2]``.
+        """
+        high, wide = torch.as_tensor(size).float().expand(count, 2).unbind(1)
+        low, up = self.scale
+        share = low + (up - low) * uniform(generator, count, self.TRIES)
+        area = (high * wide).unsqueeze(1) * share
+        low, up = (math.log(bound) for bound in self.ratio)
+        ratio = torch.exp(low + (up - low) * uniform(generator, count, self.TRIES))
+        widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
+        fits = (widths > 0) & (widths <= wide.unsqueeze(1))
+        fits &= (heights > 0) & (heights <= high.unsqueeze(1))
+        first, any_fits = fits.int().argmax(dim=1, keepdim=True), fits.any(dim=1)
+        largest = torch.minimum(wide, (high.double() * self.ratio[1]).round().float())
+        width = torch.where(any_fits, widths.gather(1, first)[:, 0], largest)
+        largest = torch.minimum(high, (wide.double() / self.ratio[0]).round().float())
+        height = torch.where(any_fits, heights.gather(1, first)[:, 0], largest)
+        free = torch.stack([wide - width, high - height], dim=1)
+        places = torch.stack([uniform(generator, count), uniform(generator, count)], dim=1)
+        corner = torch.where(any_fits.unsqueeze(1), places * (free + 1), free / 2).floor()
+        return torch.cat([corner, width.unsqueeze(1), height.unsqueeze(1)], dim=1)
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        side = self.size_after(images.shape[-1])
+        left, top, width, height = parameters.view(-1, 4, 1, 1).unbind(1)
+        if self.antialias and side < images.shape[-1]:  # else no box can shrink
+            rows = _averages(images.shape[-2], side, top, height).unsqueeze(1)
+            columns = _averages(images.shape[-1], side, left, width)
+            return rows @ (images.flatten(1, 2) @ columns.mT).unflatten(1, images.shape[1:3])
+        x, y = pixel_centres(images, side)
+        # clamped to the box, because pixels around it are not part of the crop
+        source_x = left + torch.clamp(x * width / side, min=0.5).minimum(width - 0.5)
+        source_y = top + torch.clamp(y * height / side, min=0.5).minimum(height - 0.5)
+        shape = (len(images), side, side)
+        return sample(images, source_x.expand(shape), source_y.expand(shape))
+
+
+def _averages(size: int, side: int, start: Tensor, length: Tensor) -> Tensor:
+    """Weights ``[N, side, size]`` that resize parts of images to ``side`` px, as PIL does.
+
+    ``start`` and ``length`` of the parts are ``[N, 1, 1]``, in pixels. The weights fall linearly to
+    0 at one output pixel from the centre, or at one input pixel if that is more.
+    """
+    pixels = torch.arange(size, device=start.device) + 0.5 - start
+    scale = length / side
+    centres = (torch.arange(side, device=start.device).unsqueeze(1) + 0.5) * scale
+    weights = (1 - (pixels - centres).abs() / scale.clamp(min=1)).clamp(min=0)
+    weights = weights * ((pixels > 0) & (pixels < length))
+    return weights / weights.sum(dim=-1, keepdim=True)

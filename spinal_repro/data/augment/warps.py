@@ -8,9 +8,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
+from spinal_repro.errors import one_of
 
 
-def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
+def pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
     """Return coordinates ``[1, 1, W]`` and ``[1, H, 1]`` of the centres of output pixels."""
     height, width = (side, side) if side else images.shape[-2:]
     x = torch.arange(width, device=images.device, dtype=torch.float32) + 0.5
@@ -18,7 +19,7 @@ def _pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Ten
     return x.view(1, 1, -1), y.view(1, -1, 1)
 
 
-def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
+def sample(images: Tensor, x: Tensor, y: Tensor, mode: str = "bilinear") -> Tensor:
     """Sample images at input coordinates ``[N, H, W]`` in pixels (centres at +0.5)."""
     height, width = images.shape[-2:]
     grid = x.new_empty(*x.shape, 2)  # written in place: stacking costs more than sampling
@@ -27,25 +28,63 @@ def _sample(images: Tensor, x: Tensor, y: Tensor, mode: str) -> Tensor:
     return F.grid_sample(images, grid, mode=mode, padding_mode="border", align_corners=False)
 
 
-def _inside(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
-    """Return 1 for input coordinates inside the image, else 0: ``[N, 1, H, W]``."""
+def _sample_bicubic(images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """As `sample`, with the cubic of PIL's transforms: a = -1, where ``grid_sample`` has -0.75.
+
+    Along one axis, the cubic between two pixels is ``(1-s) u + s v + t(1-t) ((1-t) m - t n)``,
+    of their values u and v, slopes m and n, and the distance t, with ``s = t^2 (3 - 2t)``. Both
+    parts are linear interpolations, the second one of slopes whose sign alternates.
+    """
+    framed = F.pad(images, [2] * 4, mode="replicate")
+    across, down = _slopes(framed, -1), _slopes(framed, -2)
+    x, y = x + 2, y + 2
+    (smooth_x, weight_x), (smooth_y, weight_y) = _cubic(x), _cubic(y)
+    values, slopes = (
+        torch.addcmul(sample(plain, smooth_x, at), weight_x, sample(sloped, x, at))
+        for plain, sloped, at in ((framed, across, smooth_y), (down, _slopes(down, -1), y))
+    )
+    return torch.addcmul(values, weight_y, slopes).clamp_(0, 255)  # a cubic overshoots
+
+
+def _cubic(at: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the coordinates for values ``[N, H, W]`` and the weights of slopes, with a channel."""
+    before = (at - 0.5).floor()
+    t = at - 0.5 - before
+    weight = torch.where(before.int() % 2 == 0, t, -t) * (1 - t)
+    return before + 0.5 + t * t * (3 - 2 * t), weight.unsqueeze(1)
+
+
+def _slopes(images: Tensor, axis: int) -> Tensor:
+    """Difference of both neighbours, negative at odd pixels; wrong at the outermost pixels."""
+    signs = 1 - 2 * (torch.arange(images.shape[axis], device=images.device) % 2)
+    slopes = images.roll(-1, axis) - images.roll(1, axis)
+    return slopes * (signs if axis == -1 else signs.unsqueeze(1))
+
+
+def _fill_outside(sampled: Tensor, images: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """Replace pixels whose input coordinates are outside of the images by 0."""
     height, width = images.shape[-2:]
-    return ((x >= 0) & (x < width) & (y >= 0) & (y < height)).unsqueeze(1).to(images.dtype)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return torch.where(inside.unsqueeze(1), sampled, 0.0)
 
 
 @AUGMENTATIONS.register("perspective")
 class Perspective(Augmentation):
-    """torchvision's ``RandomPerspective``: corners move inwards by whole pixels; fill 0, bilinear.
+    """torchvision's ``RandomPerspective``: corners move inwards by whole pixels; fill 0.
 
     Args:
         distortion: Largest displacement of a corner, as a fraction of half the side.
         p: Probability that an image is warped.
+        interpolation: ``bilinear``, or ``bicubic`` as in torchvision up to 0.7 (Q25).
     """
 
-    def __init__(self, *, distortion: float = 0.5, p: float = 0.5) -> None:
+    def __init__(
+        self, *, distortion: float = 0.5, p: float = 0.5, interpolation: str = "bilinear"
+    ) -> None:
         if not (0 <= distortion <= 1 and 0 <= p <= 1):
             raise ValueError(f"distortion ({distortion}) and p ({p}) must be in [0, 1]")
-        self.distortion, self.p = distortion, p
+        one_of("interpolation", interpolation, ("bilinear", "bicubic"))
+        self.distortion, self.p, self.interpolation = distortion, p, interpolation
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw coefficients a..h of the map from output to input pixels: ``[count, 8]``."""
@@ -63,11 +102,12 @@ class Perspective(Augmentation):
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         a, b, c, d, e, f, g, h = parameters.view(-1, 8, 1, 1).unbind(1)
-        x, y = _pixel_centres(images)
+        x, y = pixel_centres(images)
         scale = g * x + h * y + 1
         source_x, source_y = (a * x + b * y + c) / scale, (d * x + e * y + f) / scale
-        warped = _sample(images, source_x, source_y, "bilinear")
-        return warped * _inside(images, source_x, source_y)
+        interpolate = _sample_bicubic if self.interpolation == "bicubic" else sample
+        warped = interpolate(images, source_x, source_y)
+        return _fill_outside(warped, images, source_x, source_y)
 
 
 def homography(start: Tensor, end: Tensor) -> Tensor:
@@ -117,10 +157,11 @@ class Rotation(Augmentation):
         """Rotate by ``angles`` and shift by pixels, all ``[N, 1, 1]``."""
         height, width = images.shape[-2:]
         cos, sin = torch.cos(angles), torch.sin(angles)
-        x, y = _pixel_centres(images)
+        x, y = pixel_centres(images)
         x, y = x - width / 2 - right, y - height / 2 - down
         source_x, source_y = cos * x - sin * y + width / 2, sin * x + cos * y + height / 2
-        return _sample(images, source_x, source_y, "nearest") * _inside(images, source_x, source_y)
+        turned = sample(images, source_x, source_y, "nearest")
+        return _fill_outside(turned, images, source_x, source_y)
 
 
 @AUGMENTATIONS.register("affine")
@@ -148,63 +189,3 @@ class Affine(Rotation):
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         angles, right, down = parameters.view(-1, 3, 1, 1).unbind(1)
         return self._rotate(images, angles, right, down)
-
-
-@AUGMENTATIONS.register("resized_crop")
-class ResizedCrop(Augmentation):
-    """torchvision's ``RandomResizedCrop``: a random box, resized bilinearly.
-
-    Args:
-        scale: Range of the box's area, as a fraction of the image's.
-        ratio: Range of width over height, drawn log-uniformly.
-        size: Side of the result in pixels; None for that of the images.
-    """
-
-    TRIES = 10  # then the largest central box of an allowed ratio is taken
-
-    def __init__(
-        self,
-        *,
-        scale: Sequence[float] = (0.08, 1.0),
-        ratio: Sequence[float] = (3 / 4, 4 / 3),
-        size: int | None = None,
-    ) -> None:
-        if size is not None and size < 1:
-            raise ValueError(f"size must be above 0, got {size}")
-        for name, bounds in (("scale", scale), ("ratio", ratio)):
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
-        self.scale, self.ratio, self.size = tuple(scale), tuple(ratio), size
-
-    def size_after(self, size: int) -> int:
-        return self.size or size
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Draw left, top, width and height of the boxes in pixels: ``[count, 4]``."""
-        low, high = self.scale
-        area = size * size * (low + (high - low) * uniform(generator, count, self.TRIES))
-        low, high = (math.log(bound) for bound in self.ratio)
-        ratio = torch.exp(low + (high - low) * uniform(generator, count, self.TRIES))
-        widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-        fits = (widths > 0) & (widths <= size) & (heights > 0) & (heights <= size)
-        first = fits.int().argmax(dim=1, keepdim=True)
-        width, height = widths.gather(1, first)[:, 0], heights.gather(1, first)[:, 0]
-        # if no box fits: the whole image, narrowed if its ratio 1 is not allowed
-        none = ~fits.any(dim=1)
-        width[none] = round(size * min(1.0, self.ratio[1]))
-        height[none] = round(size / max(1.0, self.ratio[0]))
-        free_x, free_y = size - width, size - height
-        left = (uniform(generator, count) * (free_x + 1)).floor()
-        top = (uniform(generator, count) * (free_y + 1)).floor()
-        left[none], top[none] = (free_x[none] / 2).floor(), (free_y[none] / 2).floor()
-        return torch.stack([left, top, width, height], dim=1)
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        side = self.size_after(images.shape[-1])
-        left, top, width, height = parameters.view(-1, 4, 1, 1).unbind(1)
-        x, y = _pixel_centres(images, side)
-        # clamped to the box, because pixels around it are not part of the crop
-        source_x = left + torch.clamp(x * width / side, min=0.5).minimum(width - 0.5)
-        source_y = top + torch.clamp(y * height / side, min=0.5).minimum(height - 0.5)
-        shape = (len(images), side, side)
-        return _sample(images, source_x.expand(shape), source_y.expand(shape), "bilinear")

@@ -1,5 +1,7 @@
 """The "CNN dropout" network and the VGG networks of the CIFAR scripts."""
 
+import math
+from collections.abc import Sequence
 from functools import partial
 
 from torch import nn
@@ -41,22 +43,27 @@ def cifar_cnn(channels: int, image_size: int) -> Backbone:
     return Backbone(layers, channels * (image_size // 8) ** 2)
 
 
-def cifar_vgg(depths: tuple[int, ...], channels: int, image_size: int) -> Backbone:
-    """VGG-11, 13, 16 or 19 for small images (``VGG_*_CIFAR*.py``; recipes 2.5).
+def vgg(
+    blocks: Sequence[Sequence[int]], channels: int, image_size: int, normal: bool = False
+) -> Backbone:
+    """Pooled blocks of 3x3 convolutions with bias, each followed by batch norm and ReLU.
 
-    Each convolution is 3x3 with bias, followed by batch norm and ReLU; default initialisation.
-    32x32 images give 512 features.
+    VGG-11, 13, 16 and 19 for small images (``VGG_*_CIFAR*.py``; recipes 2.5) give 512 features of
+    32x32 images. PyTorch's default initialisation, or with ``normal`` that of `mnist.vgg5`.
     """
-    check_image_size(image_size, 32)
+    check_image_size(image_size, 2 ** len(blocks))
     layers: list[nn.Module] = []
-    for width, depth in zip(VGG_WIDTHS, depths, strict=True):
-        for _ in range(depth):
+    for block in blocks:
+        for width in block:
             conv = nn.Conv2d(channels, width, 3, padding=1)
+            if normal:
+                nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * width)))
             layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
             channels = width
         layers.append(nn.MaxPool2d(2))
-    return Backbone(layers, channels * (image_size // 32) ** 2)
+    return Backbone(layers, channels * (image_size // 2 ** len(blocks)) ** 2)
 
 
 for _name, _depths in VGG_DEPTHS.items():
-    BACKBONES.register(_name)(partial(cifar_vgg, _depths))
+    _blocks = tuple((width,) * depth for width, depth in zip(VGG_WIDTHS, _depths, strict=True))
+    BACKBONES.register(_name)(partial(vgg, _blocks))

@@ -30,7 +30,8 @@ class LibraryBackbone(nn.Module):
 
     In training mode a network with auxiliary outputs returns ``(features, [auxiliary, ...])``.
     ``aux_features`` are their lengths, ``aux_modules`` the parts of the network that only they
-    use, ``classifier_tensors`` the names of the tensors of all classifiers. ``fetch`` returns
+    use, ``classifier_tensors`` the names of the tensors of all classifiers. ``classifier`` is the
+    one that was removed, or None, and ``classifier_name`` was its place. ``fetch`` returns
     published weights by their name.
     """
 
@@ -52,7 +53,7 @@ class LibraryBackbone(nn.Module):
         tensors = set(net.state_dict())
         self.aux_modules, self.aux_features = _remove_aux_classifiers(net)
         try:
-            self.num_features = _remove_classifier(net, image_size)
+            self.num_features, self.classifier_name, own = _remove_classifier(net, image_size)
             if self.aux_modules:
                 _check_training_mode(net, image_size)
         except (RuntimeError, ValueError, AssertionError) as error:
@@ -62,6 +63,7 @@ class LibraryBackbone(nn.Module):
                 f"{title} cannot be used with images of {image_size} px: {reason}{hint}"
             ) from error
         self.classifier_tensors = tensors - set(net.state_dict())
+        vars(self)["classifier"] = own  # not a part of this module
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
         if images.shape[1] == 1:
@@ -70,8 +72,8 @@ class LibraryBackbone(nn.Module):
         return (output[0], list(output[1:])) if isinstance(output, tuple) else output
 
 
-def _remove_classifier(net: Any, image_size: int) -> int:
-    """Remove the classifier and return the number of features that it read."""
+def _remove_classifier(net: Any, image_size: int) -> tuple[int, str, nn.Module | None]:
+    """Remove the classifier; return the number of features that it read, its name, and itself."""
     blank = torch.zeros(1, 3, image_size, image_size, device=next(net.parameters()).device)
     try:
         location = find_classifier(net, blank)
@@ -84,12 +86,13 @@ def _remove_classifier(net: Any, image_size: int) -> int:
         if features.dim() != 2:
             shape = list(features.shape)
             raise ValueError(f"its output is {shape}, not one vector per image") from None
-        return int(features.shape[1])
+        return int(features.shape[1]), "", None
     start, layers = location.start, net.get_submodule(location.name)
     while start and isinstance(layers[start - 1], nn.Dropout):
         start -= 1  # dropout before the classifier belongs to the head
-    replace_classifier(net, dataclasses.replace(location, start=start), nn.Identity())
-    return location.in_features
+    location = dataclasses.replace(location, start=start)
+    own = replace_classifier(net, location, nn.Identity())
+    return location.in_features, location.name, own
 
 
 def _remove_aux_classifiers(net: nn.Module) -> tuple[list[nn.Module], list[int]]:

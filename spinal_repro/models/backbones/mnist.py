@@ -1,12 +1,11 @@
 """The networks of the MNIST and EMNIST scripts, and raw pixels as features."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
+from spinal_repro.models.backbones.cifar import vgg
 
 VGG5_BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (256, 256, 256))
 
@@ -68,13 +67,4 @@ def vgg5(channels: int, image_size: int) -> Backbone:
     28x28 images give 256 features. Convolution weights start as Normal(0, sqrt(2 / (9 * out)));
     biases keep PyTorch's default. The authors call it VGG-5.
     """
-    check_image_size(image_size, 16)
-    layers: list[nn.Module] = []
-    for block in VGG5_BLOCKS:
-        for width in block:
-            conv = nn.Conv2d(channels, width, 3, padding=1)
-            nn.init.normal_(conv.weight, 0.0, math.sqrt(2 / (9 * width)))
-            layers += [conv, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
-            channels = width
-        layers.append(nn.MaxPool2d(2))
-    return Backbone(layers, channels * (image_size // 16) ** 2)
+    return vgg(VGG5_BLOCKS, channels, image_size, normal=True)

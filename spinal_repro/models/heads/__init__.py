@@ -8,18 +8,12 @@ baseline. `SpinalHidden` replaces a hidden Linear of any network.
 """
 
 from spinal_repro.models.heads.arch2 import Arch2Head
-from spinal_repro.models.heads.common import ACTIVATIONS, HEADS
+from spinal_repro.models.heads.common import ACTIVATIONS, HEADS, PRETRAINED
 from spinal_repro.models.heads.fc import FCHead
 from spinal_repro.models.heads.progressive import ProgressiveSpinalHead
 from spinal_repro.models.heads.spinal import SpinalHead, SpinalHidden, SpinalStack
 
 __all__ = [
-    "ACTIVATIONS",
-    "HEADS",
-    "Arch2Head",
-    "FCHead",
-    "ProgressiveSpinalHead",
-    "SpinalHead",
-    "SpinalHidden",
-    "SpinalStack",
-]
+    "ACTIVATIONS", "HEADS", "PRETRAINED", "Arch2Head", "FCHead", "ProgressiveSpinalHead",
+    "SpinalHead", "SpinalHidden", "SpinalStack",
+]  # fmt: skip

@@ -50,7 +50,6 @@ class Arch2Head(nn.Module):
             if n
         )
         self.output = FCHead(sum(layers) * width, num_classes, hidden=(hidden,))
-        self.num_activations = sum(layers) * width + hidden
 
     def forward(self, features: Tensor) -> Tensor:
         taps = features.split(self.taps, dim=1)

@@ -2,10 +2,12 @@
 
 from torch import nn
 
-from spinal_repro.errors import unknown
+from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
 
 HEADS: Registry[nn.Module] = Registry("head")
+
+PRETRAINED = "pretrained"  # the name of the head that is a network's own classifier
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     "relu": nn.ReLU,
@@ -17,11 +19,25 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
+@HEADS.register(PRETRAINED)
+def refuse_pretrained(in_features: int, num_classes: int) -> nn.Module:
+    """Refuse a backbone without a pretrained classifier; `build_model` takes one that exists."""
+    raise UserError(
+        "head=pretrained keeps the classifier that a network's weights were published with: choose "
+        "a network of torchvision or timm that has one, and its weights by model.pretrained=..."
+    )
+
+
 def make_activation(name: str) -> nn.Module:
     """Build an activation by its name in `ACTIVATIONS`."""
     if name not in ACTIVATIONS:
         raise unknown("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
+
+
+def is_activation(module: nn.Module) -> bool:
+    """Whether a module is an activation of torch.nn without parameters; Identity is none."""
+    return type(module).__module__ == nn.ReLU.__module__ and not list(module.parameters())
 
 
 def check_counts(**counts: int) -> None:

@@ -56,7 +56,6 @@ class FCHead(nn.Module):
             width_in = width
         layers += [*make_dropout(before[-1]), nn.Linear(width_in, num_classes)]
         self.layers = nn.Sequential(*layers)
-        self.num_activations = sum(hidden)
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features)

@@ -43,20 +43,15 @@ class ProgressiveSpinalHead(nn.Module):
         super().__init__()
         check_counts(in_features=in_features, num_classes=num_classes, width=width, layers=layers)
         check_probabilities(dropout=dropout, layer_dropout=layer_dropout)
-        self.in_features, self.width = in_features, width
-        self._style = (layer_dropout, norm, activation)
+        self.in_features = in_features
         self.dropout = nn.Sequential(*make_dropout(dropout))
-        self.layers = nn.ModuleList()
-        for _ in range(layers):
-            self._append()
+        self.layers = nn.ModuleList(
+            make_layer(in_features + k * width, width, layer_dropout, norm, activation)
+            for k in range(layers)
+        )
         self.output = nn.Sequential(
             *make_dropout(layer_dropout), nn.Linear(in_features + layers * width, num_classes)
         )
-
-    def _append(self) -> None:
-        inputs = self.in_features + len(self.layers) * self.width
-        self.layers.append(make_layer(inputs, self.width, *self._style))
-        self.num_activations = len(self.layers) * self.width
 
     def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``."""

@@ -51,28 +51,19 @@ class SpinalStack(nn.Module):
         check_counts(in_features=in_features, width=width, layers=layers, splits=splits)
         check_probabilities(dropout=dropout)
         _check_order(order, layers, shared)
-        self.in_features, self.width, self.num_layers = in_features, width, 0
+        self.in_features = in_features
         self.slice_size = _slice_size(in_features, layers, splits)
-        self.shared = shared
-        self._style = (dropout, norm, activation)
-        self.order: list[int] = []  # for each step, its index in self.layers
-        self.layers = nn.ModuleList()
-        for _ in range(layers):
-            self._append()
-        if order:
-            self.order = [number - 1 for number in order]
-
-    def _append(self) -> None:
-        if not (self.shared and len(self.layers) == 2):
-            previous = self.width if self.num_layers else 0
-            self.layers.append(make_layer(self.slice_size + previous, self.width, *self._style))
-        self.order.append(len(self.layers) - 1)
-        self.num_layers = len(self.order)
-        self.num_activations = self.num_layers * self.width
+        own = min(layers, 2) if shared else layers
+        self.layers = nn.ModuleList(
+            make_layer(self.slice_size + (width if k else 0), width, dropout, norm, activation)
+            for k in range(own)
+        )
+        # for each step, the index of its layer
+        self.order = [number - 1 for number in order] or [min(k, own - 1) for k in range(layers)]
 
     def forward(self, features: Tensor) -> Tensor:
-        size, end = self.slice_size, self.num_layers * self.slice_size
-        repeats = -(-end // self.in_features)
+        size = self.slice_size
+        repeats = -(-len(self.order) * size // self.in_features)
         tiled = features if repeats == 1 else features.repeat(1, repeats)
         outputs: list[Tensor] = []
         for k, index in enumerate(self.order):

@@ -203,3 +203,11 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
     evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
     verdict = Verdict.of(best >= value and not found.change, False)
     return Judgement(verdict, evidence, found.n, found.change)
+
+
+@RULES.register("most_above_others")
+def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judgement:
+    """In more than half of the pairs the first cell is better than the second (as `wins_of`)."""
+    parts = [above_other(findings, cell=cell, other=other) for cell, other in pairs.items()]
+    verdict = most([part.verdict for part in parts])
+    return together(verdict, "; ".join(part.evidence for part in parts), parts)

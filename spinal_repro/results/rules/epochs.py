@@ -5,19 +5,12 @@ from spinal_repro.records.record import AnyRecord, Record
 from spinal_repro.records.statistics import mean, paired
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER
-from spinal_repro.results.rules.common import (
-    RULES,
-    Judgement,
-    Verdict,
-    bounds,
-    by_interval,
-)
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, bounds, by_interval
 from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
 
 Curve = tuple[float, ...]
-NO_CURVES = Judgement(
-    Verdict.NOT_RUN, "not run under the paper's protocol"
-)  # only it tests every epoch
+# Only that protocol tests every epoch.
+NO_CURVES = Judgement(Verdict.NOT_RUN, "not run under the paper's protocol")
 
 
 def _curve(record: AnyRecord, quantity: str) -> Curve:
@@ -42,55 +35,55 @@ def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]
 
 
 def _paired_curves(
-    findings: ResultsIndex, cells: list[str], quantity: str
+    findings: ResultsIndex, cells: list[str], quantity: str, epochs: int | None = None
 ) -> tuple[list[Curve], list[Curve]]:
-    """Curves of a cell's runs and of its counterpart's, with the same seeds, equally long."""
-    best: tuple[list[Curve], list[Curve]] = ([], [])
-    longest = 0
+    """Curves of cells and of their counterparts, by seed, all of the same length.
+
+    Args:
+        epochs: That length; None, or more than there are, for the longest.
+    """
+    found: dict[int, tuple[Curve, Curve]] = {}
     for cell in findings.with_counterpart(cells):
         assert cell.counterpart is not None
         ours, theirs = (curves(findings, side, quantity) for side in (cell.name, cell.counterpart))
-        lengths = {s: min(len(ours[s]), len(theirs[s])) for s in sorted(ours.keys() & theirs)}
-        length = max(lengths.values(), default=0)
-        if length > longest:
-            longest = length
-            seeds = [seed for seed in lengths if lengths[seed] == length]
-            best = ([ours[s][:length] for s in seeds], [theirs[s][:length] for s in seeds])
-    return best
+        for seed in ours.keys() & theirs:
+            length = min(len(ours[seed]), len(theirs[seed]))
+            if seed not in found or length > len(found[seed][0]):
+                found[seed] = ours[seed][:length], theirs[seed][:length]
+    longest = max((len(curve) for curve, _ in found.values()), default=0)
+    length = min(longest, epochs or longest)
+    pairs = [found[seed] for seed in sorted(found) if len(found[seed][0]) >= length]
+    return [curve[:length] for curve, _ in pairs], [curve[:length] for _, curve in pairs]
 
 
-@RULES.register("above_at_each_epoch")
-def above_at_each_epoch(
-    findings: ResultsIndex, *, cells: list[str], quantity: str, epochs: int
+@RULES.register("above_early")
+def above_early(
+    findings: ResultsIndex, *, cells: list[str], quantity: str, early: int
 ) -> Judgement:
-    """A cell is better than its counterpart after every epoch.
+    """A cell is better than its counterpart in early epochs, on average over them.
 
-    Supported if the 95 % interval of the paired difference is above 0 at every epoch,
-    contradicted if it is below 0 at one of them.
+    Supported if the 95 % interval of the paired difference of the means over the early epochs is
+    above 0, contradicted if it is below. The evidence has the means over all epochs too.
 
     Args:
-        cells: Of the same training with different numbers of epochs; the longest is taken.
-        epochs: With fewer, the verdict is at most inconclusive.
+        cells: Of the same training with different numbers of epochs; by seed the longest counts.
+        early: Number of epochs; with fewer, the verdict is at most inconclusive.
     """
-    ours, theirs = _paired_curves(findings, cells, quantity)
-    if not ours:
-        return NO_CURVES
+    texts, form = [], ".4f" if quantity == "loss" else ".2f"
+    for epochs in (None, early):
+        sides = _paired_curves(findings, cells, quantity, epochs)
+        if not sides[0]:
+            return NO_CURVES
+        ours, theirs = ([mean(curve) for curve in side] for side in sides)
+        found, n, ran = paired(theirs, ours), len(ours), len(sides[0][0])
+        texts.append(
+            f"over the first {ran} epochs {mean(ours):{form}} against {mean(theirs):{form}} "
+            f"({n} pairs): difference {found.mean:+{form}}{bounds(found.interval, '+' + form)}"
+        )
+    verdict = by_interval(found.interval)
     if quantity == "loss":  # less is better
-        ours, theirs = theirs, ours
-    by_epoch = [
-        paired(a, b)
-        for a, b in zip(zip(*theirs, strict=True), zip(*ours, strict=True), strict=True)
-    ]
-    found = [by_interval(epoch.interval) for epoch in by_epoch]
-    worse = [epoch for epoch, word in enumerate(found, 1) if word == Verdict.CONTRADICTED]
-    clear, above = found.count(Verdict.SUPPORTED), sum(epoch.mean > 0 for epoch in by_epoch)
-    ran, n = len(by_epoch), len(ours)
-    evidence = (
-        f"{quantity} better by the mean of {n} paired runs after {above} of {ran} epochs, by the "
-        f"95 % interval after {clear}; worse by the interval after {len(worse)}"
-        + (f" (epochs {', '.join(map(str, worse))})" if worse else "")
-    )
-    return _by_curves(Verdict.of(clear == ran, bool(worse)), evidence, n, ran, epochs)
+        verdict = verdict.opposite
+    return _by_curves(verdict, f"{quantity} {texts[1]}; {texts[0]}", n, ran, early)
 
 
 @RULES.register("sooner")

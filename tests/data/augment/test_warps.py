@@ -28,6 +28,7 @@ from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 
 SIGMAS = 5  # tolerance of statistical tests, in standard errors
+ROUNDED_TWICE = 1.02  # PIL rounds after the rows and again after the columns
 IDENTITY_TOLERANCE = 0.005  # float32 coordinates are off by about 1e-6 of a pixel
 
 
@@ -44,9 +45,12 @@ def digits() -> Tensor:
     return load_dataset(composed("dataset=digits").dataset, "unused").test.images
 
 
-@pytest.fixture(params=["noise", "digits"])
+@pytest.fixture(params=["noise", "digits", "mnist"])
 def images(request: pytest.FixtureRequest) -> Tensor:
     """100 images ``[100, 1, H, W]`` uint8: noise, where every pixel counts, and real digits."""
+    if request.param == "mnist":
+        folder = request.getfixturevalue("real_data")
+        return load_dataset(composed("dataset=mnist").dataset, folder).test.images[:100]
     return digits()[:100] if request.param == "digits" else noise(100, 27)
 
 
@@ -77,30 +81,46 @@ def end_points(coefficients: Tensor, size: int) -> Tensor:
     return ends.round()
 
 
-def pil_perspective(image: Image.Image, ends: Tensor) -> Image.Image:
+def pil_perspective(image: Image.Image, ends: Tensor, interpolation: str) -> Image.Image:
     start = corners(image.width).int().tolist()
-    return tvf.perspective(image, start, ends.int().tolist(), InterpolationMode.BILINEAR)
+    return tvf.perspective(image, start, ends.int().tolist(), InterpolationMode(interpolation))
 
 
-def pil_resized_crop(image: Image.Image, box: Tensor) -> Image.Image:
+def pil_resized_crop(image: Image.Image, box: Tensor, side: int) -> Image.Image:
     left, top, width, height = box.int().tolist()
-    return tvf.resized_crop(image, top, left, height, width, [image.height, image.width])
+    return tvf.resized_crop(image, top, left, height, width, [side, side])
 
 
 # Same parameters, same image
 
 
-def test_perspective_agrees_with_pil(images: Tensor) -> None:
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
+def test_perspective_agrees_with_pil(images: Tensor, interpolation: str) -> None:
     size = images.shape[-1]
-    perspective = Perspective(distortion=0.5, p=1)
+    perspective = Perspective(distortion=0.5, p=1, interpolation=interpolation)
     parameters = perspective.draw(len(images), size, seeded())
     ours = perspective.apply(images.float(), parameters)
     ends = end_points(parameters, size)
     assert len({tuple(e.flatten().tolist()) for e in ends}) > 90
-    theirs = from_pil(map(pil_perspective, map(to_pil, images), ends))
+    pairs = zip(map(to_pil, images), ends, strict=True)
+    theirs = from_pil(pil_perspective(image, end, interpolation) for image, end in pairs)
     assert (theirs != images).float().mean() > 0.1, "the reference must move pixels"
     excess = ours - theirs.float()  # PIL drops the fraction; at the very border rounding decides
     assert ((excess < -0.001) | (excess > 1.001)).float().mean() < 0.002
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.25, 0.5, 0.9])
+def test_bicubic_has_the_kernel_of_pil(shift: float) -> None:
+    """Cubic convolution with a = -1: 1 - 2|t|^2 + |t|^3, then 4 - 8|t| + 5|t|^2 - |t|^3."""
+    images = torch.full((2, 1, 9, 9), 100.0)
+    images[0, 0, :, 4] = images[1, 0, 4] = 200  # a column, a row
+    moves = torch.tensor([[1, 0, shift, 0, 1, 0, 0, 0], [1, 0, 0, 0, 1, shift, 0, 0]])
+    column, row = Perspective(interpolation="bicubic").apply(images, moves)[:, 0]
+    t = (torch.arange(8) + shift - 4).abs()
+    kernel = torch.where(t < 1, 1 - 2 * t**2 + t**3, 4 - 8 * t + 5 * t**2 - t**3) * (t < 2)
+    expected = (100 + 100 * kernel).expand(9, 8)
+    torch.testing.assert_close(column[:, :8], expected, rtol=0, atol=IDENTITY_TOLERANCE)
+    torch.testing.assert_close(row[:8].T, expected, rtol=0, atol=IDENTITY_TOLERANCE)
 
 
 @pytest.mark.parametrize("degrees", [10, 180])
@@ -136,16 +156,49 @@ def test_resized_crop_agrees_with_pil(images: Tensor, options: dict[str, Any]) -
     crop = ResizedCrop(**options)
     parameters = crop.draw(len(images), images.shape[-1], seeded())
     ours = crop.apply(images.float(), parameters)
-    theirs = from_pil(map(pil_resized_crop, map(to_pil, images), parameters))
-    # PIL rounds after the rows and again after the columns: twice half a grey level
-    assert (ours - theirs.float()).abs().max() < 1.02
+    boxes = zip(map(to_pil, images), parameters, strict=True)
+    theirs = from_pil(pil_resized_crop(image, box, images.shape[-1]) for image, box in boxes)
+    assert (ours - theirs.float()).abs().max() < ROUNDED_TWICE
+
+
+@pytest.mark.parametrize("side", [224, 128, 64, 32])
+def test_a_crop_that_shrinks_is_antialiased_as_by_pil(side: int) -> None:
+    """The whole image and four boxes; without antialias they differ by tens of levels."""
+    images, crop = noise(5, 256), ResizedCrop(size=side, antialias=True)
+    boxes = crop.draw(5, 256, seeded())
+    boxes[0] = torch.tensor([0, 0, 256, 256])
+    ours = crop.apply(images.float(), boxes)
+    pairs = zip(map(to_pil, images), boxes, strict=True)
+    theirs = from_pil(pil_resized_crop(image, box, side) for image, box in pairs).float()
+    assert (ours - theirs).abs().max() < ROUNDED_TWICE
+    plain = ResizedCrop(size=side).apply(images.float(), boxes)
+    assert (plain - theirs).abs().max() > 20
+
+
+@pytest.mark.parametrize(
+    ("choice", "interpolation"),
+    [
+        (["dataset=kmnist", "model=arch2", "head=arch2"], "bicubic"),
+        (["dataset=qmnist", "recipe=arch2_committed"], "bicubic"),
+        (["dataset=mnist", "recipe=transfer"], "bicubic"),
+        (["dataset=kmnist", "model=vgg5", "recipe=progressive"], "bilinear"),
+    ],
+    ids=str,
+)
+def test_scripts_of_2020_warped_bicubically(choice: list[str], interpolation: str) -> None:
+    """The default of torchvision up to 0.7; 0.8 of October 2020 has bilinear (Q25)."""
+    made = build_augmentations(composed(*choice).recipe.augment)
+    (warp,) = (a for a in made if isinstance(a, Perspective))
+    assert warp.interpolation == interpolation
 
 
 def test_recipes_have_the_options_of_torchvision() -> None:
     entries = composed("dataset=mnist", "model=vgg5").recipe.augment
     perspective, rotation = build_augmentations(entries)
     warp = tv.RandomPerspective()
-    assert vars(perspective) == {"distortion": warp.distortion_scale, "p": warp.p}
+    assert vars(perspective) == {
+        "distortion": warp.distortion_scale, "p": warp.p, "interpolation": "bicubic",
+    }  # fmt: skip
     assert vars(rotation) == {"degrees": tv.RandomRotation(10).degrees[1]}
     entries = composed("dataset=fashion_mnist", "model=vgg5").recipe.augment
     _, crop = build_augmentations(entries)
@@ -195,10 +248,13 @@ def test_angles_are_uniform() -> None:
     assert distance < 2.0 / math.sqrt(count)  # Kolmogorov-Smirnov; exceeded in 0.07 % of draws
 
 
-def test_boxes_are_distributed_as_in_torchvision() -> None:
+@pytest.mark.parametrize("shape", [(8, 8), (5, 9)])
+def test_boxes_are_distributed_as_in_torchvision(shape: tuple[int, int]) -> None:
+    """Of squares, and of whole photographs by their height and width."""
     scale, ratio = (0.08, 1.0), (3 / 4, 4 / 3)
-    boxes = ResizedCrop(scale=scale, ratio=ratio).draw(50_000, 8, seeded()).int()
-    image = Image.new("L", (8, 8))
+    size = shape[0] if shape[0] == shape[1] else torch.tensor(shape)
+    boxes = ResizedCrop(scale=scale, ratio=ratio).draw(50_000, size, seeded()).int()
+    image = Image.new("L", shape[::-1])
     torch.manual_seed(0)
     theirs = []
     for _ in range(5000):
@@ -207,15 +263,16 @@ def test_boxes_are_distributed_as_in_torchvision() -> None:
     assert_same_distribution(list(map(tuple, boxes.tolist())), theirs)
 
 
+@pytest.mark.parametrize("shape", [(28, 28), (20, 31), (40, 13)])
 @pytest.mark.parametrize(
-    ("scale", "ratio"), [((1, 1), (0.5, 0.6)), ((1, 1), (1.3, 2)), ((2, 2), (3 / 4, 4 / 3))]
+    ("scale", "ratio"), [((1, 1), (0.5, 0.6)), ((1, 1), (1.3, 1.4)), ((2, 2), (3 / 4, 4 / 3))]
 )
 def test_fallback_is_that_of_torchvision(
-    scale: tuple[float, float], ratio: tuple[float, float]
+    scale: tuple[float, float], ratio: tuple[float, float], shape: tuple[int, int]
 ) -> None:
     """If no box fits, the largest central one of an allowed ratio is taken."""
-    boxes = ResizedCrop(scale=scale, ratio=ratio).draw(3, 28, seeded())
-    image = Image.new("L", (28, 28))
+    boxes = ResizedCrop(scale=scale, ratio=ratio).draw(3, torch.tensor(shape), seeded())
+    image = Image.new("L", shape[::-1])
     top, left, height, width = tv.RandomResizedCrop.get_params(image, list(scale), list(ratio))
     assert boxes.tolist() == [[left, top, width, height]] * 3
 
@@ -229,14 +286,20 @@ def ident(augmentation):
 
 
 @pytest.mark.parametrize(
-    "augmentation", [Perspective(), Rotation(degrees=10), ResizedCrop()], ids=ident
-)
+    "augmentation",
+    [
+        Perspective(), Perspective(interpolation="bicubic"), Rotation(degrees=10), ResizedCrop(),
+        ResizedCrop(size=20, antialias=True),
+    ],
+    ids=ident,
+)  # fmt: skip
 def test_images_and_channels_are_warped_each_on_its_own(augmentation: Augmentation) -> None:
     images = noise(1, channels=3).float().repeat(64, 1, 1, 1)
     original = images.clone()
     parameters = augmentation.draw(64, 28, seeded())
     batch = augmentation.apply(images, parameters)
-    assert (batch.shape, batch.dtype) == (images.shape, images.dtype)
+    side = augmentation.size_after(28)
+    assert (batch.shape, batch.dtype) == ((64, 3, side, side), images.dtype)
     assert torch.equal(images, original), "the input must not change"
     assert batch.min() >= 0 and batch.max() <= 255.001
     assert len(batch.flatten(1).unique(dim=0)) > 5
@@ -252,6 +315,7 @@ def test_images_and_channels_are_warped_each_on_its_own(augmentation: Augmentati
     [
         Perspective(p=0),
         Perspective(distortion=0, p=1),
+        Perspective(distortion=0, p=1, interpolation="bicubic"),
         ResizedCrop(scale=(1, 1), ratio=(1, 1)),
         Rotation(degrees=0),
     ],
@@ -279,10 +343,11 @@ def test_collapsed_corners_give_the_identity() -> None:
     identity = torch.tensor([1.0, 0, 0, 0, 1, 0, 0, 0], dtype=torch.float64)
     ends = torch.stack([collapsed, corners(28)])
     torch.testing.assert_close(homography(start, ends), identity.expand(2, 8))
-    widest = Perspective(distortion=1, p=1)
-    parameters = widest.draw(20_000, 28, seeded())
+    parameters = Perspective(distortion=1, p=1).draw(20_000, 28, seeded())
     assert parameters.isfinite().all()
-    assert widest.apply(noise(500).float(), parameters[:500]).isfinite().all()
+    for interpolation in ("bilinear", "bicubic"):
+        widest = Perspective(interpolation=interpolation)
+        assert widest.apply(noise(500).float(), parameters[:500]).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -291,6 +356,7 @@ def test_collapsed_corners_give_the_identity() -> None:
         ({"distortion": 0.5}, r"needs a name.*distortion"),
         ({"name": "perspektive"}, r"no augmentation 'perspektive'; did you mean 'perspective'"),
         ({"name": "perspective", "distortion": 1.5}, r"distortion \(1.5\)"),
+        ({"name": "perspective", "interpolation": "nearest"}, "bilinear or bicubic"),
         ({"name": "perspective", "distorsion": 0.5}, r"did you mean 'distortion'"),
         ({"name": "rotation"}, r"degrees"),
         ({"name": "rotation", "degrees": "ten"}, r"degrees.*ten"),
