@@ -15,26 +15,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from PIL import Image
-from torch import Tensor
 
 from spinal_repro.config.compose import compose
-from spinal_repro.data.catalog import find_entry
 from spinal_repro.data.image_files import image_files
-from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
+from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
 
 BACKGROUND = "zz_background"  # the last class by name, so it gets the last label
-NAMES = ("cifar10", "cifar100", "stl10")
 VALIDATION_IMAGE = 1999  # the background image that is also in the validation part, from 0
 
 
-def write_folders(
-    dataset: Dataset, names: Sequence[str], background: Sequence[Path], target: Path, *, val: bool
-) -> None:
+def write_folders(dataset: Dataset, background: Sequence[Path], target: Path, *, val: bool) -> None:
     """Write PART/CLASS/NUMBER.SUFFIX below ``target``, which must not exist.
 
     Args:
-        names: Class names by label, sorted.
+        dataset: Data in memory, with class names.
         background: Image files, which are copied to the training part.
         val: Hold out every tenth training image, from the fifth, and one background image, which
             the training part has as well.
@@ -44,29 +39,24 @@ def write_folders(
     partial = target.with_name(f"{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     for part in ("train", "test"):
-        images: ImageSet = getattr(dataset, part)  # type: ignore[assignment]
+        images = getattr(dataset, part)
         for number, (pixels, label) in enumerate(zip(images.images, images.labels, strict=True)):
             held = val and part == "train" and number % 10 == 4
-            folder = partial / ("valid" if held else part) / names[int(label)]
+            folder = partial / ("valid" if held else part) / dataset.classes[int(label)]
             folder.mkdir(parents=True, exist_ok=True)
-            _write(pixels, folder / f"{number:05}.png")
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(folder / f"{number:05}.png")
     for number, path in enumerate(background):
-        parts = ["train"] + ["valid"] * (val and number == VALIDATION_IMAGE)
-        for part in parts:
+        for part in ["train"] + ["valid"] * (val and number == VALIDATION_IMAGE):
             folder = partial / part / BACKGROUND
             folder.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, folder / f"{number:05}{path.suffix.lower()}")
     partial.rename(target)
 
 
-def _write(pixels: Tensor, path: Path) -> None:
-    Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(path)
-
-
-def main() -> int:
+def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("dataset", choices=NAMES)
+    parser.add_argument("dataset", choices=("cifar10", "cifar100", "stl10"))
     parser.add_argument("--background", type=Path, required=True, help="a folder of images")
     parser.add_argument("--data", type=Path, default=Path("data"), help="the data folder")
     given = parser.parse_args()
@@ -75,16 +65,12 @@ def main() -> int:
         background = image_files(given.background)
         if not background:
             raise UserError(f"{given.background} has no image files")
-        overrides = [f"dataset={given.dataset}", "model=flatten", "head=fc"]
-        dataset = load_dataset(compose(overrides).dataset, given.data)
-        names = dataset.classes or find_entry(given.dataset).about.classes
-        write_folders(dataset, names, background, target, val=given.dataset == "stl10")
+        dataset = load_dataset(compose([f"dataset={given.dataset}"]).dataset, given.data)
+        write_folders(dataset, background, target, val=given.dataset == "stl10")
     except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        sys.exit(f"error: {error}")
     print(f"{target}: {len(background):,} background images")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -3,11 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from spinal_repro.models.heads import FCHead as FCHead
-    from spinal_repro.models.heads import ProgressiveSpinalHead as ProgressiveSpinalHead
-    from spinal_repro.models.heads import SpinalHead as SpinalHead
-    from spinal_repro.models.heads import SpinalHidden as SpinalHidden
-    from spinal_repro.models.surgery import to_spinal as to_spinal
+    from spinal_repro.models.heads import FCHead, ProgressiveSpinalHead, SpinalHead, SpinalHidden
+    from spinal_repro.models.surgery import to_spinal
 
 __version__ = "0.1.0"
 __all__ = [
@@ -22,12 +19,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Load the public classes on first use: importing the package must not import torch."""
-    if name in ("FCHead", "ProgressiveSpinalHead", "SpinalHead", "SpinalHidden"):
-        from spinal_repro.models import heads
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from spinal_repro.models import heads, surgery
 
-        return getattr(heads, name)
-    if name == "to_spinal":
-        from spinal_repro.models.surgery import to_spinal
-
-        return to_spinal
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(surgery if name == "to_spinal" else heads, name)

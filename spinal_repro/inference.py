@@ -10,7 +10,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from spinal_repro.config.preprocessing import check_std
 from spinal_repro.config.schema import Config
 from spinal_repro.data.image_files import IMAGE_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
@@ -65,27 +64,11 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     keep_freed_memory()
     place = resolve_device(device)
     weights = folder / "best.safetensors"
-    model = build_trained(config, read_tensors(weights), str(weights))
-    constants = record.data.get("normalisation") or {}
-    if not {"mean", "std"} <= constants.keys():
-        raise UserError(f"{path} has no data.normalisation with mean and std")
-    check_std(constants["std"], str(path))
-    names, outputs = list(record.data.get("classes") or ()), config.dataset.outputs
-    if len(names) > outputs:
-        raise UserError(f"{path} names {len(names)} classes, but the model has {outputs} outputs")
-    names += [str(number) for number in range(len(names), outputs)]
-    mean, std = constants["mean"], constants["std"]
-    return Trained(folder, config, record, model.to(place), names, mean, std, place)
-
-
-def build_trained(config: Config, weights: dict[str, Tensor], source: str) -> nn.Module:
-    """Build the model of a run with its weights, in evaluation mode on the CPU."""
-    size = config.input_size
-    model = build_model(
-        config.dataset, config.model, config.head, image_size=size, load_weights=False
-    )
-    load_strict(model, weights, source)
-    return model.eval()
+    model = build_trained(config, read_tensors(weights), str(weights)).to(place)
+    names = list(record.data.get("classes") or ())
+    names += [str(number) for number in range(len(names), config.dataset.outputs)]
+    mean, std = (record.data["normalisation"][key] for key in ("mean", "std"))
+    return Trained(folder, config, record, model, names, mean, std, place)
 
 
 def _config(folder: Path, record: Record) -> Config:
@@ -101,6 +84,14 @@ def _config(folder: Path, record: Record) -> Config:
             f"{config.identity()}, not {record.identity}"
         )
     return config
+
+
+def build_trained(config: Config, weights: dict[str, Tensor], source: str) -> nn.Module:
+    """Build the model of a run with its weights, in evaluation mode on the CPU."""
+    parts, size = (config.dataset, config.model, config.head), config.input_size
+    model = build_model(*parts, image_size=size, load_weights=False)
+    load_strict(model, weights, source)
+    return model.eval()
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
@@ -169,30 +160,24 @@ def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Ba
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
         raise UserError(f"this run has no {part} images: {why}")
+    # caches are in the folder of runs: here, not `config.runs` of another machine
+    place = trained.folder.resolve()
+    whole = place.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
     batches = batches_of(
         dataset,
         split,
         part,
         preprocessing=config.preprocessing("eval"),
-        runs=runs_folder(trained.folder, trained.config),
+        runs=place.parents[2] if whole else place,
         batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,
         std=trained.std,
         device=trained.device,
         channels_last=config.runtime.channels_last,
     )
-    hashes = dataset.train.hash, dataset.test.hash, split.hash
-    keys = ("train_hash", "test_hash", "split_hash")
-    return batches, hashes == tuple(trained.record.data.get(key) for key in keys)
-
-
-def runs_folder(folder: Path, config: Config) -> Path:
-    """Find the folder of runs, for caches: here, not ``config.runs`` of another machine.
-
-    A run folder that was moved alone has its caches inside.
-    """
-    place = folder.resolve()
-    return place.parents[2] if place.parts[-3:] == config.run_dir.parts[-3:] else place
+    hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
+    hashes["split_hash"] = split.hash
+    return batches, hashes.items() <= trained.record.data.items()
 
 
 def evaluate(trained: Trained, batches: Batches) -> Evaluation:

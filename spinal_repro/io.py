@@ -124,14 +124,11 @@ def run_lock(folder: Path) -> Iterator[None]:
 
 def is_locked(folder: Path) -> bool:
     """Whether a process is training the run in a folder."""
-    if not (folder / LOCK).is_file():
-        return False
     try:
-        _acquire(folder / LOCK, timeout=0).release()
-    except Timeout:
-        return True
-    except OSError:  # a folder of another user
-        pass
+        if (folder / LOCK).is_file():
+            _acquire(folder / LOCK, timeout=0).release()
+    except OSError as error:  # also for a folder of another user
+        return isinstance(error, Timeout)
     return False
 
 

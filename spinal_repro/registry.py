@@ -53,10 +53,10 @@ class Registry(Generic[T]):
 
     def build_entry(self, entry: Mapping[str, Any]) -> T:
         """Build from a mapping with a ``name`` and options, as in a recipe."""
-        if "name" not in entry:
-            raise UserError(f"each {self.noun} needs a name, got {dict(entry)}")
-        options = {key: value for key, value in entry.items() if key != "name"}
-        return self.build(str(entry["name"]), options)
+        options = dict(entry)
+        if "name" not in options:
+            raise UserError(f"each {self.noun} needs a name, got {options}")
+        return self.build(str(options.pop("name")), options)
 
     def build(self, name: str, options: Mapping[str, Any], *args: Any) -> T:
         """Check the options and call the constructor with ``args`` and them."""
@@ -81,12 +81,10 @@ def _schema(constructor: Callable[..., Any]) -> type:
         hint, default = hints[name], parameter.default
         if typing.get_origin(hint) in (collections.abc.Sequence, tuple):  # a list in YAML
             hint = list[typing.get_args(hint)[0]]  # type: ignore[misc]
-        field: Any = dataclasses.field()
+        known: Any = {} if default is parameter.empty else {"default": default}
         if isinstance(default, (list, tuple)):
-            field = dataclasses.field(default_factory=functools.partial(list, default))
-        elif default is not parameter.empty:
-            field = dataclasses.field(default=default)
-        fields.append((name, hint, field))
+            known = {"default_factory": functools.partial(list, default)}
+        fields.append((name, hint, dataclasses.field(**known)))
     return dataclasses.make_dataclass("Options", fields, kw_only=True)
 
 

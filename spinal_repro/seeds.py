@@ -12,13 +12,7 @@ STREAMS = ("backbone", "head", "order", "augment", "dropout", "lr", "samples")
 
 
 def stream_seed(seed: int, stream: str, epoch: int = 0) -> int:
-    """A 63-bit seed for one stream of one run in one epoch.
-
-    Args:
-        seed: The run's seed.
-        stream: One of `STREAMS`.
-        epoch: Epochs count from 1; 0 is before training.
-    """
+    """A 63-bit seed for one of `STREAMS` in one epoch of a run; epoch 0 is before training."""
     assert stream in STREAMS, stream
     digest = hashlib.sha256(f"{seed}/{stream}/{epoch}".encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1

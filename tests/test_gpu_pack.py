@@ -1,8 +1,6 @@
 """The folder for a node with a GPU: its data, its parts, and the commands of its script."""
 
-import dataclasses
 import gzip
-import hashlib
 import os
 import shutil
 import subprocess
@@ -10,10 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from helpers.idx_files import gzip_in_place, write_dataset
+from helpers import mirror
+from helpers.composing import composed
+from helpers.idx_files import gzip_in_place, paths, write_dataset
 
-from spinal_repro.config.compose import compose
-from spinal_repro.data.catalog import find_entry
+from spinal_repro.data.catalog import File, find_entry
 from spinal_repro.errors import UserError
 
 GPU = Path(__file__).parents[1] / "scripts" / "gpu"
@@ -21,7 +20,7 @@ if not GPU.is_dir():
     pytest.skip("scripts/ is in the repository, not in the source archive", allow_module_level=True)
 if not hasattr(os, "fork"):
     pytest.skip("the script is for bash", allow_module_level=True)
-CONFIG = compose(["dataset=mnist"]).dataset
+CONFIG = composed("dataset=mnist").dataset
 
 
 @pytest.fixture
@@ -38,13 +37,8 @@ def data(tmp_path, pack, monkeypatch):
     """A small MNIST with an entry of the catalog that has its checksums."""
     root = tmp_path / "data"
     write_dataset(root, CONFIG, 60, 20)
-    entry = find_entry("mnist")
-    folder = entry.path(root)
-    contents = [
-        dataclasses.replace(f, sha256=hashlib.sha256((folder / f.name).read_bytes()).hexdigest())
-        for f in entry.contents
-    ]
-    entry = dataclasses.replace(entry, about=dataclasses.replace(entry.about, contents=contents))
+    contents = [File(p.name, sha256=mirror.sha256(p.read_bytes())) for p in paths(root, CONFIG)]
+    entry = mirror.with_about(find_entry("mnist"), contents=contents)
     monkeypatch.setattr(pack, "find_entry", lambda name: entry)
     return root
 
@@ -56,7 +50,7 @@ def contents(root):
 def test_published_idx_files_are_packed_the_same_whether_plain_or_compressed(pack, data, tmp_path):
     plain = contents(data)
     pack.add_data("mnist", data, tmp_path / "once")
-    packed = [gzip_in_place(path) for path in (data / "MNIST" / "raw").iterdir()]
+    packed = [gzip_in_place(path) for path in paths(data, CONFIG)]
     pack.add_data("mnist", data, tmp_path / "again")
     found = contents(tmp_path / "once")
     assert found == contents(tmp_path / "again") and len(found) == 4

@@ -48,7 +48,9 @@ def trained_folder(photographs, tmp_path_factory):
     return run(compose(overrides)).folder
 
 
-def test_the_folder_alone_gives_the_recorded_accuracy(trained_folder, photographs):
+def test_the_folder_alone_gives_the_recorded_accuracy_and_files_the_same(
+    trained_folder, photographs
+):
     trained = load_run(trained_folder)
     assert list(trained.classes) == sorted(COLOURS)
     assert trained.config.dataset.name.startswith("folder_colours")
@@ -60,47 +62,34 @@ def test_the_folder_alone_gives_the_recorded_accuracy(trained_folder, photograph
     assert evaluate(trained.model, val, torch.no_grad).accuracy == pytest.approx(
         trained.record.selection.accuracy
     )
-
-
-def test_files_are_classified_as_the_same_images_are_in_evaluation(trained_folder, photographs):
-    trained = load_run(trained_folder)
-    dataset = load_dataset(trained.config.dataset, photographs)
-    batches, _ = load_split(trained, "test")
-    expected = evaluate(trained.model, batches, torch.no_grad).predictions
-    answers = list(predict(trained, dataset.test.paths))
+    paths = load_dataset(trained.config.dataset, photographs).test.paths
+    answers = list(predict(trained, paths))
     assert all(abs(answer.sum() - 1) < 1e-5 for answer in answers)
-    assert [int(answer.argmax()) for answer in answers] == expected.tolist()
+    assert [int(answer.argmax()) for answer in answers] == result.predictions.tolist()
 
 
 def test_predict_command(trained_folder, here, call):
+    """An unreadable image does not hide the others."""
     Image.new("RGB", (40, 40), COLOURS["red"]).save("one.png")
     command = f"spinal predict {trained_folder} one.png"
     (entry,) = json.loads(call(f"{command} --format json").out)
     assert entry["class"] == "red" and len(entry["top"]) == 3
     assert sum(c["probability"] for c in entry["top"]) == pytest.approx(1, abs=1e-5)
-    head, row = call(f"{command} --format csv --top 1").out.splitlines()
-    assert head == "file,class,probability" and row.startswith("one.png,red,")
-
-
-def test_an_unreadable_image_does_not_hide_the_others(trained_folder, here, call):
-    Image.new("RGB", (40, 40), COLOURS["green"]).save("a.png")
     (here / "b.png").write_bytes(b"no image")
-    ended = call(f"spinal predict {trained_folder} .")
-    assert ended.code == 2 and "green" in ended.out and "b.png" in ended.err
+    ended = call(f"spinal predict {trained_folder} . --format csv --top 1")
+    head, row = ended.out.splitlines()
+    assert head == "file,class,probability" and row.startswith("one.png,red,")
+    assert ended.code == 2 and "b.png" in ended.err
 
 
-def test_eval_command(trained_folder, here, call):
+def test_eval_command(trained_folder, photographs, here, call):
+    """It says when the images are not those of the run."""
     out = call(f"spinal eval {trained_folder} --confusion confusion.png").out
     record = json.loads((trained_folder / "record.json").read_text())
     assert f"{100 * record['test']['selected']['accuracy']:.2f} %" in out.splitlines()[0]
     assert all(name in out for name in COLOURS)
     with Image.open("confusion.png") as image:
         assert min(image.size) > 300
-
-
-def test_other_images_are_not_passed_off_as_those_of_the_run(
-    trained_folder, photographs, here, call
-):
     shutil.copytree(photographs, here / "colours")
     Image.new("RGB", (30, 30), "white").save("colours/red/0.png")
     ended = call(f"spinal eval {trained_folder} --root colours")
@@ -129,15 +118,6 @@ def test_refusals(trained_folder, here, call, words, named):
     assert ended.code == 2 and re.search(named, ended.err)
 
 
-def edit_record(change):
-    def edit(folder: Path) -> None:
-        record = json.loads((folder / "record.json").read_text())
-        change(record)
-        (folder / "record.json").write_text(json.dumps(record))
-
-    return edit
-
-
 def edit_config(old: str, new: str):
     def edit(folder: Path) -> None:
         path = folder / "config.yaml"
@@ -158,9 +138,6 @@ def edit_weights(change):
 @pytest.mark.parametrize(
     ("edit", "message"),
     [
-        (edit_record(lambda r: r["data"].update(classes=["a"] * 11)), "names 11 classes"),
-        (edit_record(lambda r: r["data"]["normalisation"].update(std=[0.0])), "std in .* above 0"),
-        (edit_record(lambda r: r["data"].pop("normalisation")), "normalisation"),
         (edit_config("lr: ", "lr: 1"), "is not the configuration of"),
         (edit_config("recipe:", "recipe"), r"config\.yaml"),
         (edit_config("schema_version: 1", "schema_version: 2"), r"config\.yaml.*version"),

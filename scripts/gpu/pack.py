@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from spinal_repro.data.archives import gunzip
+from spinal_repro.data.assemble import gunzip
 from spinal_repro.data.catalog import find_entry
 from spinal_repro.data.verify import file_problem
 from spinal_repro.errors import UserError

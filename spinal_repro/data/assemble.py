@@ -1,14 +1,60 @@
-"""Collects the files of a data set from downloads or from paths that the user gives."""
+"""Collects the files of a data set from downloads, archives or paths that the user gives."""
 
+import gzip
+import lzma
 import shutil
-from collections.abc import Sequence
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from spinal_repro.data.archives import ArchiveError, gunzip
 from spinal_repro.data.catalog import Entry, File, checksum, load_catalog
 from spinal_repro.data.image_files import IMAGE_SUFFIXES, images_by_class, part_of
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
+
+SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
+BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
+
+
+class ArchiveError(UserError):
+    """An archive that is damaged or would write outside its folder."""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether the file name is that of a zip or tar archive."""
+    return path.name.lower().endswith(SUFFIXES)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a zip or tar archive into a folder; nothing is written outside it."""
+    target.mkdir(parents=True, exist_ok=True)
+    with _reading(archive):
+        if zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                zipped.extractall(target)  # puts members with .. inside
+        else:
+            with tarfile.open(archive) as tar:
+                tar.extractall(target, filter="data")  # refuses them
+
+
+def gunzip(path: Path, target: Path) -> None:
+    """Unpack one gzipped file."""
+    with _reading(path), gzip.open(path) as source, target.open("wb") as out:
+        shutil.copyfileobj(source, out, 2**20)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn the errors of damaged archives into one; errors of the disk, with a number, stay."""
+    try:
+        yield
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        raise ArchiveError(f"{path} is damaged or not a safe archive") from error
 
 
 def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> list[str]:
@@ -30,48 +76,34 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
                 for image in images:
                     _take(image, target / entry.parts[part] / name / image.name, work)
         return problems(entry, work / "ready")
-    found = [source for source in sources if source.is_file()]
-    for source in sources:
-        found += sorted(path for path in source.rglob("*") if path.is_file())
+    found = [p for source in sources for p in (source, *sorted(source.rglob("*"))) if p.is_file()]
     wrong = []
     for file in entry.contents:
-        if file_problem(entry.path(root), file) is None:
-            continue
-        reasons = [_place(path, file, target, work) for path in _named(file.name, found)]
-        if None not in reasons:
-            wrong.append("; ".join(r for r in reasons if r) or f"missing {file.name}")
+        if file_problem(entry.path(root), file) is not None:
+            wrong += _place(_named(file.name, found), file, target, work)
     return wrong or _files_of_other_sets(entry, target)
 
 
 def _named(name: str, paths: Sequence[Path]) -> list[Path]:
     """List files of this name, gzipped ones last; Kaggle writes ``train-images.idx3-ubyte``."""
-
-    def plain(path: Path) -> str:
-        return path.name.removesuffix(".gz").replace(".idx", "-idx")
-
-    return sorted(
-        (p for p in paths if plain(p) == Path(name).name), key=lambda p: p.suffix == ".gz"
-    )
+    same = [p for p in paths if p.name.removesuffix(".gz").replace(".idx", "-idx") == name]
+    return sorted(same, key=lambda path: path.suffix == ".gz")
 
 
-def _place(path: Path, file: File, target: Path, work: Path) -> str | None:
-    """Copy one file into a folder; if it is the wrong one, return why."""
-    place = target / file.name
-    if place.exists():
-        return None
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if path.suffix == ".gz" and not file.name.endswith(".gz"):
-        try:
-            gunzip(path, place)
-        except ArchiveError as error:
-            return str(error)
-    else:
-        _take(path, place, work)
-    wrong = file_problem(target, file)
-    if wrong is not None:
-        place.unlink()
-        return f"{wrong} ({path})"
-    return None
+def _place(paths: Sequence[Path], file: File, target: Path, work: Path) -> list[str]:
+    """Copy the first right one of some files into a folder; if there is none, list why."""
+    wrong = []
+    for path in paths:
+        if path.suffix == ".gz":
+            gunzip(path, target / file.name)
+        else:
+            _take(path, target / file.name, work)
+        problem = file_problem(target, file)
+        if problem is None:
+            return []
+        (target / file.name).unlink()
+        wrong.append(f"{problem} ({path})")
+    return wrong or [f"missing {file.name}"]
 
 
 def _take(path: Path, place: Path, work: Path) -> None:
@@ -101,8 +133,7 @@ def _find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     for part, name in entry.parts.items():
         named = [path for path in folders if part_of(path) == part_of(Path(name)) and path.is_dir()]
         classes = {path: names for path in named if (names := list(images_by_class(path)))}
-        right = {p: n for p, n in classes.items() if entry.num_classes in (None, len(n))}
-        right = right or classes
+        right = {p: n for p, n in classes.items() if entry.num_classes in (None, len(n))} or classes
         if len({tuple(names) for names in right.values()}) > 1:
             raise UserError(
                 f"{entry.title}: several folders could be the part {part}: "

@@ -6,7 +6,7 @@ Read from the ``about`` mappings of ``configs/dataset/*.yaml``.
 import functools
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -59,17 +59,15 @@ class About:
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(DatasetConfig):
     """One data set of the catalog; classes and sizes that are not fixed are None."""
 
-    name: str
-    title: str
-    source: str
-    options: Mapping[str, Any]
-    num_classes: int | None
-    sizes: Mapping[str, int | None]  # images by part
-    about: About
-    test_classes: int | None = None  # in the test part, if fewer: without the last ones
+    about: About = field(default_factory=About)
+
+    @property
+    def sizes(self) -> dict[str, int | None]:
+        """Number of images by part."""
+        return {part: getattr(self, f"{part}_size") for part in PARTS}
 
     @property
     def is_folder(self) -> bool:
@@ -92,12 +90,11 @@ class Entry:
         return {part: str(self.options[part]) for part in PARTS if self.options.get(part)}
 
     @property
-    def contents(self) -> tuple[File, ...]:
+    def contents(self) -> list[File]:
         """Files expected in `path`: those listed, else those of the download without ``.gz``."""
         if self.is_folder or self.about.contents:
-            return tuple(self.about.contents)
-        files = self.about.files
-        return tuple(File(f.name[:-3]) if f.name.endswith(".gz") else f for f in files)
+            return self.about.contents
+        return [File(f.name[:-3]) if f.name.endswith(".gz") else f for f in self.about.files]
 
     @property
     def download_size(self) -> str:
@@ -107,9 +104,7 @@ class Entry:
 
     def resized(self, config: DatasetConfig) -> "Entry":
         """Copy with the classes, sizes and folders of a configuration."""
-        sizes = {"train": config.train_size, "val": config.val_size, "test": config.test_size}
-        options = dict(config.options)
-        return replace(self, num_classes=config.num_classes, sizes=sizes, options=options)
+        return replace(self, **{**vars(config), "name": self.name})
 
 
 def checksum(path: Path, kind: str) -> str:
@@ -120,41 +115,37 @@ def checksum(path: Path, kind: str) -> str:
 
 
 @functools.cache
+def _nodes(extra_dir: Path | None) -> dict[str, dict[str, Any]]:
+    """Read the YAML of each data set that has an ``about``; the user's take precedence."""
+    if extra_dir is not None and not extra_dir.is_dir():
+        raise UserError(f"the configuration folder {extra_dir} does not exist; check --config-dir")
+    folders = [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
+    nodes = {path.stem: read_yaml(path) for folder in folders for path in folder.glob("*.yaml")}
+    return {name: node for name, node in sorted(nodes.items()) if "about" in (node or ())}
+
+
 def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
-    """Read every data set with an ``about``; those in the user's ``extra_dir`` take precedence."""
-    paths = [path for folder in _folders(extra_dir) for path in folder.glob("*.yaml")]
-    entries = {path.stem: entry for path in paths if (entry := _read(path)) is not None}
-    return dict(sorted(entries.items()))
+    """List all data sets, those in the user's configuration folder ``extra_dir`` included."""
+    return {name: find_entry(name, extra_dir) for name in _nodes(extra_dir)}
 
 
+@functools.cache
 def find_entry(name: str, extra_dir: Path | None = None) -> Entry:
-    """Read one data set of the catalog."""
-    for folder in reversed(_folders(extra_dir)):
-        entry = _read(folder / f"{name}.yaml")
-        if entry is not None:
-            return entry
-    raise unknown("data set", name, load_catalog(extra_dir))
+    """Find one data set of the catalog."""
+    nodes = _nodes(extra_dir)
+    if name not in nodes:
+        raise unknown("data set", name, nodes)
+    return parse_entry(nodes[name], name)
 
 
 def entry_for(config: DatasetConfig) -> Entry | None:
     """Find the entry of a configured data set: by its name, or by the files it reads."""
-    found = _read(config_dir() / "dataset" / f"{config.name}.yaml")
-    if found is None:
-        reads = (config.source, dict(config.options))
-        same = (e for e in load_catalog().values() if (e.source, dict(e.options)) == reads)
-        found = next(same, None)
-    return None if found is None or found.source != config.source else found.resized(config)
-
-
-def _folders(extra_dir: Path | None) -> list[Path]:
-    if extra_dir is not None and not extra_dir.is_dir():
-        raise UserError(f"the configuration folder {extra_dir} does not exist; check --config-dir")
-    return [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
-
-
-def _read(path: Path) -> Entry | None:
-    node = read_yaml(path) if path.is_file() else None
-    return parse_entry(node, path.stem) if isinstance(node, dict) and "about" in node else None
+    nodes, reads = _nodes(None), (config.source, config.options)
+    same = (name for name, n in nodes.items() if (n.get("source"), n.get("options") or {}) == reads)
+    name = config.name if config.name in nodes else next(same, "")
+    if not name or nodes[name].get("source") != config.source:
+        return None
+    return find_entry(name).resized(config)
 
 
 def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
@@ -165,17 +156,6 @@ def parse_entry(node: Mapping[str, Any], name: str) -> Entry:
         plain[key] = [File(**file) for file in plain[key]]
     about = About(**plain)
     one_of(f"{where}: state", about.state, STATES)
-    if about.state != "auto" and not about.instructions:
-        raise UserError(f"{where}: state {about.state} needs instructions")
-    if about.files and not about.mirrors:
-        raise UserError(f"{where}: files need mirrors")
-    return Entry(
-        name=name,
-        title=str(node.get("title", name)),
-        source=str(node.get("source")),
-        options=node.get("options") or {},
-        num_classes=node.get("num_classes"),
-        sizes={part: node.get(f"{part}_size") for part in PARTS},
-        about=about,
-        test_classes=node.get("test_outputs"),
-    )
+    known = {each.name for each in fields(DatasetConfig)}
+    settings = {key: value for key, value in node.items() if key in known}
+    return Entry(**{**settings, "name": name}, about=about)

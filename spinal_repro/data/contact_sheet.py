@@ -11,7 +11,6 @@ from torch import Tensor
 
 from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
-from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.preprocessing import batches_of
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split
@@ -28,34 +27,22 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     is shown upright. ``seed`` selects the images and the draw.
     """
     dataset = load_dataset(config.dataset, root, config.data.download)
-    labels = dataset.train.labels.numpy() - config.dataset.label_offset
+    labels = dataset.train.labels.numpy()
     present = np.unique(labels)
-    shown = present[np.linspace(0, len(present) - 1, min(COLUMNS, len(present))).astype(int)]
+    names = dataset.classes if len(dataset.classes) == len(present) else present
+    columns = np.linspace(0, len(present) - 1, min(COLUMNS, len(present))).astype(int)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    rows = np.concatenate([np.resize(shuffled[labels[shuffled] == label], ROWS) for label in shown])
-    before, after = _pixels(Dataset(dataset.train.subset(rows), dataset.test), config, seed)
-    if config.dataset.source == "emnist":
-        before, after = before.mT, after.mT
-    names = _class_names(config, dataset)
-    titles = [names[label] if label < len(names) else str(label) for label in shown.tolist()]
-    used = ", ".join(str(entry["name"]) for entry in config.recipe.augment) or "nothing"
-    above = f"{config.dataset.title}, {len(shown)} of {len(present)} classes"
-    below = f"augmented as in recipe {config.recipe.name}: {used} ({after.shape[-1]} px)"
-    return _draw(titles, [(above, before), (below, after)])
-
-
-def _pixels(dataset: Dataset, config: Config, seed: int) -> tuple[Tensor, Tensor]:
-    """All training images in 0..255 ``[N, C, S, S]``, before and after augmentation."""
-    none = np.arange(0)
+    rows = [np.resize(shuffled[labels[shuffled] == label], ROWS) for label in present[columns]]
+    chosen, none = dataset.train.subset(np.concatenate(rows)), np.arange(0)
     with TemporaryDirectory() as cache:
         batches = batches_of(
-            dataset,
-            Split(np.arange(len(dataset.train)), none, none),
+            Dataset(chosen, chosen),
+            Split(np.arange(len(chosen)), none, none),
             "train",
             preprocessing=config.preprocessing("train"),
             runs=Path(cache),
             device=torch.device("cpu"),
-            batch_size=len(dataset.train),
+            batch_size=len(chosen),
             mean=[0.0],
             std=[1 / 255],
         )
@@ -63,30 +50,27 @@ def _pixels(dataset: Dataset, config: Config, seed: int) -> tuple[Tensor, Tensor
         augmentations = build_augmentations(config.recipe.augment)
         order, generator = torch.arange(len(before)), torch.Generator().manual_seed(seed)
         drawn = batches.draw(augmentations, order, generator)
-        for augmentation, parameters in zip(augmentations, drawn, strict=True):
-            after = augmentation.apply(after, parameters)
-        return before, after
-
-
-def _class_names(config: Config, dataset: Dataset) -> Sequence[str]:
-    """Class names by stored label; the labels of EMNIST letters start at 1."""
-    entry = entry_for(config.dataset)
-    names = list(entry.about.classes) if entry is not None else []
-    if len(names) != config.dataset.num_classes:
-        names = list(dataset.classes)
-    return [""] * (config.dataset.options.get("split") == "letters") + names
+    for augmentation, parameters in zip(augmentations, drawn, strict=True):
+        after = augmentation.apply(after, parameters)
+    if config.dataset.source == "emnist":
+        before, after = before.mT, after.mT
+    titles = [str(names[column]) for column in columns]
+    used = ", ".join(str(entry["name"]) for entry in config.recipe.augment) or "nothing"
+    above = f"{config.dataset.title}, {len(columns)} of {len(present)} classes"
+    below = f"augmented as in recipe {config.recipe.name}: {used} ({after.shape[-1]} px)"
+    return _draw(titles, [(above, before), (below, after)])
 
 
 def _draw(titles: Sequence[str], blocks: Sequence[tuple[str, Tensor]]) -> Image.Image:
     """Draw captioned blocks one below the other, with one column per class."""
-    step = CELL + GAP
-    font = ImageFont.load_default(13)
+    step, font = CELL + GAP, ImageFont.load_default(13)
     width = max(GAP + len(titles) * step, *(int(font.getlength(t)) + 2 * GAP for t, _ in blocks))
-    block_height = 2 * (LINE + GAP) + ROWS * step
-    sheet = Image.new("RGB", (width, len(blocks) * block_height + GAP), "white")
+    height = 2 * (LINE + GAP) + ROWS * step
+    sheet = Image.new("RGB", (width, len(blocks) * height + GAP), "white")
+    draw = ImageDraw.Draw(sheet)
     for number, (caption, images) in enumerate(blocks):
-        top = GAP + number * block_height
-        ImageDraw.Draw(sheet).text((GAP, top), caption, "black", font)
+        top = GAP + number * height
+        draw.text((GAP, top), caption, "black", font)
         for index, pixels in enumerate(images.round().clamp(0, 255).to(torch.uint8)):
             column, row = divmod(index, ROWS)
             left = GAP + column * step

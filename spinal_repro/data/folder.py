@@ -46,17 +46,14 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
             f"images, expected {config.num_classes or 'two or more'}; give the folder of the data "
             f"with data.root=FOLDER, or check dataset.num_classes"
         )
-    if config.channels not in (1, 3):
-        raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
     parts: dict[str, Any] = {}
     for part, by_class in images.items():
         odd = sorted(set(by_class) - set(classes))
         if odd:
             raise UserError(f"{config.title}: the classes {odd} are in {folders[part]} only")
         paths = [path for files in by_class.values() for path in files]
-        counts = torch.tensor([len(by_class.get(name, ())) for name in classes])
-        labels = torch.arange(len(classes)).repeat_interleave(counts) + config.label_offset
-        parts[part] = Photos(paths, labels, config.channels)
+        labels = [number for number, name in enumerate(classes) for _ in by_class.get(name, ())]
+        parts[part] = Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
     if len(parts) > 1:
         return Dataset(**parts, classes=classes)
     kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
@@ -85,30 +82,24 @@ def with_counts(config: DatasetConfig, root: Path) -> DatasetConfig:
 def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     """Find the folders of the parts; without parts, ``train`` is the whole folder."""
     check_options(config, OPTIONS)
-    options: dict[str, Any] = {key: config.options.get(key) for key in OPTIONS}
-    base = root / str(options["folder"] or "")
-    if not base.is_dir():
-        raise _not_found(config, base, "no such folder")
-    found = {part: base / str(options[part]) for part in PART_NAMES if options[part]}
-    missing = [path.name for path in found.values() if not path.is_dir()]
-    if not found:
+    base = root / str(config.options.get("folder") or "")
+    named = {part: config.options.get(part) for part in PART_NAMES}
+    found = {part: base / str(name) for part, name in named.items() if name}
+    if not found and base.is_dir():
         inside = sorted((path for path in base.iterdir() if path.is_dir()), reverse=True)
         found = {part: path for path in inside if (part := part_of(path))}
+    missing = [f"missing {path.name}/" for path in found.values() if not path.is_dir()]
     if found and "train" not in found:
-        missing.append("train")
+        missing.append("missing train/")
+    if not base.is_dir():
+        missing = ["no such folder"]
     if missing:
-        raise _not_found(config, base, f"missing {missing[0]}/")
-    if not found:
-        return {"train": base}
+        raise UserError(
+            f"the images of dataset={config.name} are not in {base.resolve()} ({missing[0]}). Each "
+            f"part needs one folder of image files per class; give the folder of the parts: "
+            f"data.root=FOLDER or the environment variable SPINAL_DATA (how to get it: spinal data "
+            f"info {config.name})"
+        )
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")
-    return found
-
-
-def _not_found(config: DatasetConfig, base: Path, reason: str) -> UserError:
-    return UserError(
-        f"the images of dataset={config.name} are not in {base.resolve()} ({reason}). Each part "
-        f"needs one folder of image files per class; give the folder of the parts: "
-        f"data.root=FOLDER or the environment variable SPINAL_DATA (how to get it: spinal data "
-        f"info {config.name})"
-    )
+    return found or {"train": base}

@@ -9,18 +9,13 @@ import torch
 from numpy.typing import NDArray
 
 from spinal_repro.config.schema import DatasetConfig
+from spinal_repro.data.catalog import find_entry
 from spinal_repro.data.install import require_files
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options
-from spinal_repro.errors import UserError
+from spinal_repro.errors import UserError, one_of
 
+SETS = ("mnist", "fashion_mnist", "kmnist", "qmnist", "emnist")
 EMNIST_SPLITS = ("byclass", "bymerge", "balanced", "letters", "digits", "mnist")
-FOLDERS = {
-    "mnist": "MNIST/raw",
-    "fashion_mnist": "FashionMNIST/raw",
-    "kmnist": "KMNIST/raw",
-    "qmnist": "QMNIST/raw",
-    "emnist": "EMNIST/raw",
-}
 # End of the file name: number of dimensions, type code in the header, type.
 KINDS = {"idx1-ubyte": (1, 8, "u1"), "idx3-ubyte": (3, 8, "u1"), "idx2-int": (2, 12, ">i4")}
 
@@ -32,8 +27,7 @@ def _file_names(config: DatasetConfig) -> list[str]:
         train, test, labels = "qmnist-train", "qmnist-test", "labels-idx2-int"
     if config.source == "emnist":
         split = str(config.options.get("split", ""))
-        if split not in EMNIST_SPLITS:
-            raise UserError(f"dataset.options.split is '{split}'; EMNIST has {EMNIST_SPLITS}")
+        one_of("dataset.options.split", split, EMNIST_SPLITS)
         train, test = f"emnist-{split}-train", f"emnist-{split}-test"
     return [f"{part}-{kind}" for part in (train, test) for kind in ("images-idx3-ubyte", labels)]
 
@@ -41,7 +35,8 @@ def _file_names(config: DatasetConfig) -> list[str]:
 def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """Read images and labels from where torchvision keeps them, or from ``options.folder``."""
     check_options(config, ["folder", "split"] if config.source == "emnist" else ["folder"])
-    folder = root / str(config.options.get("folder") or FOLDERS[config.source])
+    entry = find_entry("emnist_letters" if config.source == "emnist" else config.source)
+    folder = root / str(config.options.get("folder") or entry.about.folder)
     names = _file_names(config)
     require_files(config, root, folder, names, download)
     parts = []
@@ -58,7 +53,7 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     return Dataset(train=parts[0], test=parts[1])
 
 
-for _name in FOLDERS:
+for _name in SETS:
     SOURCES.register(_name)(_load)
 
 

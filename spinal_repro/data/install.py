@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.archives import ArchiveError, is_archive, unpack
-from spinal_repro.data.assemble import assemble
+from spinal_repro.data.assemble import ArchiveError, assemble, is_archive, unpack
 from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.download import download
 from spinal_repro.data.verify import file_problem, problems
@@ -22,16 +21,14 @@ def require_files(
     config: DatasetConfig, root: Path, folder: Path, names: Sequence[str], download: bool
 ) -> None:
     """Refuse a data set with missing files, after `ensure`."""
-
-    def missing() -> list[str]:
-        return [name for name in names if not (folder / name).is_file()]
-
-    if missing():
+    paths = [folder / name for name in names]
+    if not all(path.is_file() for path in paths):
         ensure(config, root, download)
-    if missing():
+    missing = [path.name for path in paths if not path.is_file()]
+    if missing:
         raise UserError(
             f"the files of dataset={config.name} are not in {folder.resolve()} "
-            f"(missing {', '.join(missing())}). "
+            f"(missing {', '.join(missing)}). "
             f"Fetch it with: spinal-train dataset={config.name} data.download=true; or give its "
             f"folder: data.root=FOLDER or the environment variable SPINAL_DATA. More: "
             f"spinal data info {config.name}"
@@ -48,8 +45,7 @@ def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
         return
     packed = [root / file.name for file in entry.about.files if is_archive(Path(file.name))]
     packed += [entry.path(root) / f"{file.name}.gz" for file in entry.contents]
-    packed = [path for path in packed if path.is_file()]
-    if packed:
+    if packed := [path for path in packed if path.is_file()]:
         import_data(entry, root, packed)
 
 
@@ -92,8 +88,6 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
     for path in paths:
         if not path.exists():
             raise UserError(f"{path} does not exist")
-    if not entry.is_folder and not entry.contents:
-        raise UserError(f"{entry.title} is part of a package; there is nothing to import")
     if not problems(entry, root):
         return False
     with _workspace(entry, root) as work:
@@ -149,41 +143,29 @@ def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> lis
     """Install a data set and others of the same archive; list the problems."""
     try:
         sources = _unpacked(paths, work / "unpacked")
+        wrong = assemble(entry, sources, work, root)
+        for other in load_catalog().values():
+            same = (other.key, other.about.files) == (entry.key, entry.about.files)
+            if same and other.name != entry.name and not wrong:
+                assemble(other, sources, work, root)  # into the same folder
     except ArchiveError as error:
         return [str(error)]
-    wrong = assemble(entry, sources, work, root)
     if wrong:
         return wrong
-    _rename(entry, work, root)
-    for other in load_catalog().values():
-        same = (other.key, other.about.files) == (entry.key, entry.about.files)
-        if same and other.name != entry.name and not assemble(other, sources, work, root):
-            _rename(other, work, root)
+    ready, target = entry.path(work / "ready"), entry.path(root)
+    if entry.is_folder or not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        ready.rename(target)  # in place of an empty folder
+    else:
+        for file in ready.iterdir():
+            file.replace(target / file.name)
     return []
 
 
 def _unpacked(paths: Sequence[Path], target: Path) -> list[Path]:
-    """Files and folders to search, with archives unpacked."""
-    sources: list[Path] = []
-    for path in paths:
-        inside = [path, *sorted(path.iterdir())] if path.is_dir() else [path]
-        archives = [each for each in inside if each.is_file() and is_archive(each)]
-        sources += [path] if path not in archives else []
-        for archive in archives:
-            sources.append(target / str(len(sources)))
-            unpack(archive, sources[-1])
-    return sources
-
-
-def _rename(entry: Entry, work: Path, root: Path) -> None:
-    """Move a verified data set to its final place."""
-    source, target = entry.path(work / "ready"), entry.path(root)
-    if entry.is_folder and target.exists():
-        target.rmdir()
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.exists():
-        source.rename(target)
-        return
-    for file in entry.contents:
-        if (source / file.name).is_file():
-            (source / file.name).replace(target / file.name)
+    """Unpack the archives among paths and directly in folders; list all files and folders."""
+    files = [p for path in paths for p in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    archives = [path for path in files if is_archive(path) and path.is_file()]
+    for number, archive in enumerate(archives):
+        unpack(archive, target / str(number))
+    return [*paths, target]

@@ -5,26 +5,29 @@ A reader is a function ``(config, root, download) -> Dataset``, registered under
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.photos import Photos, Pixels
-from spinal_repro.data.splits import Indices, content_hash, fingerprints, stratified
+from spinal_repro.data.catalog import PARTS, entry_for
+from spinal_repro.data.photos import Photos
+from spinal_repro.data.splits import Indices, stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images ``[N, C, H, W]`` uint8, in memory or in a cache file, with labels ``[N]`` int64."""
+    """Images ``[N, C, H, W]`` uint8 with labels ``[N]`` int64."""
 
-    images: Tensor | Pixels
+    images: Any  # a tensor, or an array in a cache file
     labels: Tensor
 
     def __len__(self) -> int:
@@ -33,18 +36,20 @@ class ImageSet:
     @property
     def digests(self) -> list[bytes]:
         """A 16-byte digest of each image."""
-        assert isinstance(self.images, Tensor)
-        return fingerprints(self.images.numpy())
+        images = np.ascontiguousarray(self.images)
+        return [hashlib.blake2b(image, digest_size=16).digest() for image in images]
 
     @property
     def hash(self) -> str:
-        """SHA-256 of images and labels."""
-        assert isinstance(self.images, Tensor)
-        return content_hash(self.images.numpy(), self.labels.numpy())
+        """SHA-256 of shapes, types and values, which identifies the version of a data set."""
+        digest = hashlib.sha256()
+        for array in map(np.ascontiguousarray, (self.images, self.labels)):
+            digest.update(f"{array.shape}{array.dtype}".encode())
+            digest.update(array.data)
+        return digest.hexdigest()
 
     def subset(self, indices: Indices) -> "ImageSet":
-        """Select images that are in memory."""
-        assert isinstance(self.images, Tensor)
+        """Select some of the images."""
         return ImageSet(self.images[indices], self.labels[indices])
 
 
@@ -74,36 +79,29 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set and check it against its configuration.
 
-    ``download`` fetches missing files; without ``test`` the test part is empty.
+    ``download`` fetches missing files; without ``test`` the test part is empty. Class names that
+    the files do not have are those of the catalog.
     """
     dataset = load_sources()[config.source](config, Path(root), download)
-    dataset = dataclasses.replace(dataset, test_outputs=config.test_outputs)
-    if not test:
-        nothing = torch.zeros(0, config.channels, 1, 1, dtype=torch.uint8)
-        dataset = dataclasses.replace(dataset, test=ImageSet(nothing, torch.zeros(0).long()))
+    entry = entry_for(config)
+    classes = dataset.classes or (entry.about.classes if entry else ())
     if config.num_classes is None:
-        config = dataclasses.replace(config, num_classes=len(dataset.classes))
-    if config.channels == 3:
-        parts = {part: _in_colour(getattr(dataset, part)) for part in ("train", "val", "test")}
-        dataset = dataclasses.replace(dataset, **parts)
-    for part in ("train", "val", "test"):
-        images, size = getattr(dataset, part), getattr(config, f"{part}_size")
-        if (images is not None or size is not None) and (test or part != "test"):
-            _check(images, config, part, size)
-    return dataset
+        config = dataclasses.replace(config, num_classes=len(classes))
+    parts: dict[str, Any] = {part: getattr(dataset, part) for part in PARTS}
+    for part, images in parts.items():
+        if part == "test" and not test:
+            nothing = torch.zeros(0, config.channels, 1, 1, dtype=torch.uint8)
+            parts[part] = ImageSet(nothing, torch.zeros(0).long())
+        elif images is not None or getattr(config, f"{part}_size") is not None:
+            parts[part] = _checked(images, config, part)
+    return Dataset(**parts, classes=classes, test_outputs=config.test_outputs)
 
 
-def _in_colour(part: ImageSet | Photos | None) -> Any:
-    """Expand grey images to three channels without copying."""
-    if isinstance(part, ImageSet) and isinstance(part.images, Tensor) and part.images.shape[1] == 1:
-        return ImageSet(part.images.expand(-1, 3, -1, -1), part.labels)
-    return part
-
-
-def _check(
-    images: ImageSet | Photos | None, config: DatasetConfig, part: str, size: int | None
-) -> None:
-    where = f"{config.title} ({part})"
+def _checked(
+    images: ImageSet | Photos | None, config: DatasetConfig, part: str
+) -> ImageSet | Photos:
+    """Check one part, and expand grey images to three channels without copying."""
+    where, size = f"{config.title} ({part})", getattr(config, f"{part}_size")
     count = 0 if images is None else len(images)
     if images is None or size not in (None, count):
         raise UserError(
@@ -112,31 +110,26 @@ def _check(
         )
     if count == 0:
         raise UserError(f"{where} has no images")
-    if isinstance(images, ImageSet) and isinstance(images.images, Tensor):
-        _check_tensors(images.images, images.labels, config, where)
+    if isinstance(images, ImageSet):
+        if config.channels == 3 and images.images.shape[1] == 1:
+            images = ImageSet(images.images.expand(-1, 3, -1, -1), images.labels)
+        shape = [count, config.channels, config.image_size, config.image_size]
+        expected = f"images {shape} of torch.uint8 and labels {[count]} of torch.int64"
+        pixels, labels = images.images, images.labels
+        found = f"images {list(pixels.shape)} of {pixels.dtype} and "
+        found += f"labels {list(labels.shape)} of {labels.dtype}"
+        if found != expected:
+            raise UserError(
+                f"{where} has {found}, expected {expected}; check dataset.channels and "
+                f"dataset.image_size"
+            )
     low, high = int(images.labels.min()), int(images.labels.max())
     if low < 0 or high >= config.outputs:
         raise UserError(
             f"{where} has labels {low}..{high}, outside the {config.outputs} outputs; "
             f"check dataset.num_classes, dataset.num_outputs and dataset.label_offset"
         )
-
-
-def _check_tensors(pixels: Tensor, labels: Tensor, config: DatasetConfig, where: str) -> None:
-    """Check types and shapes, for readers that users write."""
-    if pixels.dtype != torch.uint8:
-        raise UserError(f"{where} has pixels of {pixels.dtype}; a reader returns torch.uint8")
-    if labels.dtype != torch.int64 or labels.shape != pixels.shape[:1]:
-        raise UserError(
-            f"{where} has labels of {labels.dtype} and shape {list(labels.shape)} for images of "
-            f"shape {list(pixels.shape)}; a reader returns one torch.int64 per image"
-        )
-    found, side = "x".join(map(str, pixels.shape[1:])), config.image_size
-    if found != f"{config.channels}x{side}x{side}":
-        raise UserError(
-            f"{where} has images of {found}, expected {config.channels}x{side}x{side}; check "
-            f"dataset.channels and dataset.image_size"
-        )
+    return images
 
 
 @SOURCES.register("digits")
@@ -152,11 +145,9 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     small = torch.from_numpy(raw.images).float().mul(255 / 16).unsqueeze(1)
     size = config.image_size
     large = torch.nn.functional.interpolate(small, size, mode="bilinear", align_corners=False)
-    images = large.round().to(torch.uint8)
-    labels = torch.from_numpy(raw.target).long()
-    train, test = stratified(labels.numpy(), fraction=0.2, seed=0)
-    everything = ImageSet(images, labels)
-    return Dataset(everything.subset(train), everything.subset(test))
+    images = ImageSet(large.round().to(torch.uint8), torch.from_numpy(raw.target).long())
+    train, test = stratified(images.labels.numpy(), fraction=0.2, seed=0)
+    return Dataset(images.subset(train), images.subset(test))
 
 
 def check_options(config: DatasetConfig, known: Iterable[str]) -> None:

@@ -70,12 +70,6 @@ class Split:
     test: Indices
     published_val: bool = False
 
-    def __post_init__(self) -> None:
-        shared = () if self.published_val else np.intersect1d(self.train, self.val)
-        assert len(shared) == 0, "train and val share images"
-        for part in (self.train, self.val, self.test):
-            assert len(np.unique(part)) == len(part), "a split has an image twice"
-
     @property
     def hash(self) -> str:
         """SHA-256 of the three index arrays."""
@@ -99,44 +93,28 @@ def make_split(
     limit: int | None = None,
     val_labels: NDArray[np.int64] | None = None,
 ) -> Split:
-    """Make the split of one run.
+    """Make the split of one run from the classes ``[N]`` of the published parts.
 
     Args:
-        train_labels: Classes ``[N]``, like the other labels.
+        train_labels: Of the train part.
         test_labels: Of the test part.
         val_fraction: Fraction of train used for validation, stratified; 0 for none.
         seed: Seed of the split, independent of the run's seed.
         limit: Largest number of images in each of train, val and test.
         val_labels: Of a published validation part, used if ``val_fraction`` is above 0.
     """
-    published = val_fraction > 0 and val_labels is not None
-    train, val, test = np.arange(len(train_labels)), np.arange(0), np.arange(len(test_labels))
-    labels = train_labels
-    if val_fraction > 0 and val_labels is not None:
-        labels, val = val_labels, np.arange(len(val_labels))
+    train, val, test = (np.arange(n) for n in (len(train_labels), 0, len(test_labels)))
+    published = val_labels if val_fraction > 0 else None
+    if published is not None:
+        val = np.arange(len(published))
     elif val_fraction > 0:
         train, val = stratified(train_labels, val_fraction, seed)
     return Split(
         subset(train_labels, train, limit, seed),
-        subset(labels, val, limit, seed),
+        subset(train_labels if published is None else published, val, limit, seed),
         subset(test_labels, test, limit, seed),
-        published,
+        published is not None,
     )
-
-
-def content_hash(*arrays: NDArray[np.generic]) -> str:
-    """SHA-256 of shapes, types and values, which identifies the version of a data set."""
-    digest = hashlib.sha256()
-    for array in arrays:
-        digest.update(f"{array.shape}{array.dtype}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()
-
-
-def fingerprints(images: NDArray[np.uint8]) -> list[bytes]:
-    """A 128-bit digest of each image."""
-    rows = np.ascontiguousarray(images)
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in rows]
 
 
 def num_shared(images: Sequence[bytes], others: Sequence[bytes]) -> int:

@@ -6,7 +6,6 @@ published one.
 
 import pickle
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,23 +19,11 @@ from spinal_repro.data.install import require_files
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options
 from spinal_repro.errors import UserError
 
-Arrays = tuple[NDArray[np.uint8], NDArray[np.integer]]
+Arrays = tuple[NDArray[np.uint8], NDArray[np.integer]]  # images [N, 3, S, S] and labels [N]
 
 
-@dataclass(frozen=True)
-class _Kind:
-    """The files of a data set and their reader."""
-
-    train: tuple[str, ...]
-    test: tuple[str, ...]
-    read: Callable[[list[Path]], Arrays]  # images [N, 3, S, S] and labels [N]
-    names: tuple[str, str] | None = None  # a pickle with class names, and its key
-
-
-def _unpickled(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        table: dict[str, Any] = pickle.load(file, encoding="latin1")
-    return table
+def _unpickled(path: Path) -> Any:
+    return pickle.loads(path.read_bytes(), encoding="latin1")
 
 
 def _cifar(paths: list[Path]) -> Arrays:
@@ -59,23 +46,21 @@ def _stl10(paths: list[Path]) -> Arrays:
     return images.reshape(-1, 3, 96, 96).transpose(0, 1, 3, 2), labels.astype(np.int64) - 1
 
 
-_KINDS = {
-    "cifar10": _Kind(
-        tuple(f"data_batch_{number}" for number in range(1, 6)),
-        ("test_batch",),
-        _cifar,
-        ("batches.meta", "label_names"),
-    ),
-    "cifar100": _Kind(("train",), ("test",), _cifar, ("meta", "fine_label_names")),
-    "svhn": _Kind(("train_32x32.mat",), ("test_32x32.mat",), _svhn),
-    "stl10": _Kind(("train_X.bin", "train_y.bin"), ("test_X.bin", "test_y.bin"), _stl10),
+_KINDS: dict[str, tuple[Callable[[list[Path]], Arrays], list[str], list[str]]] = {
+    "cifar10": (_cifar, [f"data_batch_{number}" for number in range(1, 6)], ["test_batch"]),
+    "cifar100": (_cifar, ["train"], ["test"]),
+    "svhn": (_svhn, ["train_32x32.mat"], ["test_32x32.mat"]),
+    "stl10": (_stl10, ["train_X.bin", "train_y.bin"], ["test_X.bin", "test_y.bin"]),
 }
+# pickles of class names, and the key
+_CLASSES = {"cifar10": ("batches.meta", "label_names"), "cifar100": ("meta", "fine_label_names")}
 
 
 def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
-    kind, entry = _KINDS[config.source], find_entry(config.source)
+    (read, train, test), entry = _KINDS[config.source], find_entry(config.source)
+    classes, key = _CLASSES.get(config.source, ("", ""))
     check_options(config, [])
-    names = [*kind.train, *kind.test, *([kind.names[0]] if kind.names else [])]
+    names = [*train, *test, *([classes] if classes else [])]
     folder = entry.path(root)
     require_files(config, root, folder, names, download)
     for file in entry.contents:
@@ -85,12 +70,11 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
                 f"spinal data fetch {entry.name}"
             )
     parts: dict[str, Any] = {}
-    for part, files in (("train", kind.train), ("test", kind.test)):
-        images, labels = kind.read([folder / name for name in files])
+    for part, files in (("train", train), ("test", test)):
+        images, labels = read([folder / name for name in files])
         pixels = torch.from_numpy(np.ascontiguousarray(images))
         parts[part] = ImageSet(pixels, torch.from_numpy(labels) + config.label_offset)
-    classes = _unpickled(folder / kind.names[0])[kind.names[1]] if kind.names else ()
-    return Dataset(**parts, classes=classes)
+    return Dataset(**parts, classes=_unpickled(folder / classes)[key] if classes else ())
 
 
 for _name in _KINDS:

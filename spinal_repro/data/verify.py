@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
 from spinal_repro.data.catalog import Entry, File
@@ -46,29 +47,21 @@ def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
             continue
         by_class = images_by_class(base / name)
         classes, images = list(by_class), [path for files in by_class.values() for path in files]
-        wanted = (part == "test" and entry.test_classes) or entry.num_classes
+        wanted = (part == "test" and entry.test_outputs) or entry.num_classes
         if wanted not in (None, len(classes)):
             found.append(f"{name}/ has {len(classes)} class folders, expected {wanted}")
         elif known is not None and classes != known[:wanted]:
             odd = sorted(set(classes) ^ set(known))
             found.append(f"{name}/ has other classes than the previous part: {', '.join(odd[:5])}")
         known = classes
-        size = entry.sizes.get(part)
+        size = entry.sizes[part]
         if size not in (None, len(images)):
             found.append(f"{name}/ has {len(images):,} images, expected {size:,}")
-        if open_images:
-            found += _unreadable(images)
-    return found
-
-
-def _unreadable(images: list[Path]) -> list[str]:
-    from PIL import Image
-
-    found = []
-    for path in tqdm(images, desc="opening", unit=" images", disable=None, leave=False, delay=2):
-        try:
-            with Image.open(path) as image:
-                image.verify()
-        except Exception as error:  # Pillow raises many types for damaged files
-            found.append(f"{path} cannot be read: {error}")
+        opened = images if open_images else []
+        for path in tqdm(opened, "opening", unit=" images", disable=None, leave=False, delay=2):
+            try:
+                with Image.open(path) as image:
+                    image.verify()
+            except Exception as error:  # Pillow raises many types for damaged files
+                found.append(f"{path} cannot be read: {error}")
     return found

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from helpers.composing import composed
-from helpers.idx_files import file_names, idx_bytes, raw_folder, write_dataset
+from helpers.idx_files import idx_bytes, paths, write_dataset
 from PIL import Image
 
 from spinal_repro.config.compose import compose
@@ -91,10 +91,9 @@ def test_without_augmentation_both_halves_are_equal_and_emnist_is_upright(tmp_pa
     overrides = ["dataset.train_size=60", "dataset.test_size=30", "recipe.augment=[]"]
     config = compose(["dataset=emnist_digits", *overrides])
     write_dataset(tmp_path, config.dataset, 60, 30)
-    name = raw_folder(tmp_path, config.dataset) / file_names(config.dataset)[0]
     pixels = np.zeros((60, 28, 28), np.uint8)
     pixels[:, :14] = 255  # the upper half in the file is the left half when upright
-    name.write_bytes(idx_bytes(pixels))
+    paths(tmp_path, config.dataset)[0].write_bytes(idx_bytes(pixels))
     sheet = np.asarray(contact_sheet(config, tmp_path).convert("L"))
     top = GAP + LINE + GAP + LINE
     first = sheet[top : top + CELL, GAP : GAP + CELL]

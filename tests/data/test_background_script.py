@@ -1,5 +1,6 @@
 """The script that writes folders with a class of background images (recipes 9)."""
 
+import dataclasses
 import importlib
 import sys
 from pathlib import Path
@@ -45,9 +46,11 @@ def folders(script, real_data, tmp_path):
     """A few images of CIFAR-10 with more background images, and their configuration."""
     whole = load_dataset(composed("dataset=cifar10").dataset, real_data)
     parts = whole.train.subset(np.arange(TRAIN)), whole.test.subset(np.arange(TEST))
-    target = tmp_path / "cifar10_background"
+    dataset = dataclasses.replace(whole, train=parts[0], test=parts[1])
     files = one_colour(tmp_path / "other", BACKGROUND)
-    script.write_folders(Dataset(*parts), whole.classes, files, target, val=False)
+    script.write_folders(dataset, files, tmp_path / "cifar10_background", val=False)
+    with pytest.raises(UserError, match="exists"):
+        script.write_folders(dataset, files, tmp_path / "cifar10_background", val=False)
     config = composed("dataset=cifar10_background", "model=flatten", "head=fc", "protocol=paper")
     settings = {
         "dataset.train_size": TRAIN + BACKGROUND, "dataset.test_size": TEST, "runs": str(tmp_path),
@@ -55,34 +58,29 @@ def folders(script, real_data, tmp_path):
             part: {"resize": [32, 32]} for part in ("train", "eval")
         }, "runtime.device": "cpu", "runtime.progress": "none",
     }  # fmt: skip
-    return parts, changed(config, settings)
+    return parts, changed(config, settings), files
 
 
 def test_background_images_are_the_last_class_and_in_train_only(folders, script):
-    (train, test), config = folders
-    root = Path(config.data.root)
-    made = load_dataset(config.dataset, root)
+    (train, test), config, files = folders
+    made = load_dataset(config.dataset, config.data.root)
     assert made.classes[-1] == script.BACKGROUND and len(made.classes) == 11
     for part, source, extra in ((made.train, train, BACKGROUND), (made.test, test, 0)):
         counts = torch.bincount(source.labels, minlength=10).tolist()
         assert torch.bincount(part.labels, minlength=11).tolist() == [*counts, extra]
         for path, label in zip(part.paths, part.labels.tolist(), strict=True):
             number = int(path.stem)
-            if label < 10:
-                assert label == source.labels[number]
-                pixels = read_image(path, 3, config.preprocessing("eval"))
-                assert np.array_equal(pixels, source.images[number].numpy())
-            else:
-                assert path.read_bytes() == next(root.glob(f"other/{number:04}.*")).read_bytes()
-    assert problems(entry_for(config.dataset), root) == []
-    with pytest.raises(UserError, match="exists"):
-        script.write_folders(
-            Dataset(train, test), made.classes, [], root / config.dataset.name, val=False
-        )
+            if label == 10:
+                assert path.read_bytes() == files[number].read_bytes()
+                continue
+            pixels = read_image(path, 3, config.preprocessing("eval"))
+            assert label == source.labels[number]
+            assert np.array_equal(pixels, source.images[number].numpy())
+    assert problems(entry_for(config.dataset), Path(config.data.root)) == []
 
 
 def test_the_background_output_does_not_count_on_test_images(folders):
-    _, config = folders
+    _, config, _ = folders
     record = run(config).record
     trained = load_run(config.run_dir, "cpu")
     test, same = load_split(trained, "test")
@@ -98,13 +96,10 @@ def test_the_background_output_does_not_count_on_test_images(folders):
 def test_the_notebook_holds_out_every_tenth_image_and_one_of_the_background(script, tmp_path):
     pixels = torch.arange(40, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 2, 2)
     images = ImageSet(pixels, torch.arange(40) % 2)
-    files = one_colour(tmp_path / "other", 3) * 667  # 2,001
-    script.write_folders(Dataset(images, images), ["a", "b"], files, tmp_path / "made", val=True)
+    files, made = one_colour(tmp_path / "other", 3) * 667, tmp_path / "made"  # 2,001
+    script.write_folders(Dataset(images, images, classes=["a", "b"]), files, made, val=True)
     found = {
-        part: {
-            p.relative_to(tmp_path / "made" / part).as_posix()
-            for p in (tmp_path / "made" / part).rglob("*.*")
-        }
+        part: {p.relative_to(made / part).as_posix() for p in (made / part).rglob("*.*")}
         for part in ("train", "valid", "test")
     }
     held = {"a/00004.png", "a/00014.png", "a/00024.png", "a/00034.png"}

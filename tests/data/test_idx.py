@@ -1,6 +1,5 @@
 """The MNIST family: files of the true format, whole, gzipped, damaged, missing and downloaded."""
 
-import dataclasses
 import gzip
 
 import numpy as np
@@ -8,7 +7,7 @@ import pytest
 import torch
 from helpers import mirror
 from helpers.composing import composed
-from helpers.idx_files import file_names, gzip_in_place, idx_bytes, raw_folder, small, written
+from helpers.idx_files import gzip_in_place, idx_bytes, paths, small, written
 from torchvision import datasets as tv
 
 from spinal_repro.data import install
@@ -30,7 +29,7 @@ def assert_holds(dataset, parts, offset=0):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_are_loaded(tmp_path, name):
-    config, parts = written(tmp_path, name)
+    config, parts, _ = written(tmp_path, name)
     dataset = load_dataset(config, tmp_path)
     assert_holds(dataset, parts, -1 if name == "emnist_letters" else 0)
     classes, first = CLASSES.get(name, 10), int(name == "emnist_letters_62")
@@ -53,61 +52,47 @@ def test_emnist_has_the_splits_of_torchvision(tmp_path):
 
 
 def test_gzipped_files_are_unpacked(tmp_path):
-    config, parts = written(tmp_path, "qmnist")
-    folder, names = raw_folder(tmp_path, config), file_names(config)
-    for name in names[1:]:
-        gzip_in_place(folder / name)
-    (folder / f"{names[0]}.gz").write_bytes(b"not needed")
+    config, parts, files = written(tmp_path, "qmnist")
+    packed = [gzip_in_place(path) for path in files[1:]]
+    files[0].with_name(f"{files[0].name}.gz").write_bytes(b"not needed")
     assert_holds(load_dataset(config, tmp_path), parts)
-    assert {path.name for path in folder.iterdir()} == {*names, *(f"{name}.gz" for name in names)}
-
-
-def test_a_truncated_gzipped_file(tmp_path):
-    config, _ = written(tmp_path, "kmnist")
-    folder, name = raw_folder(tmp_path, config), file_names(config)[2]
-    packed = gzip_in_place(folder / name)
-    packed.write_bytes(packed.read_bytes()[:-10])
-    with pytest.raises(UserError, match=rf"{name}\.gz is damaged.*spinal data info kmnist"):
+    assert len(list(files[0].parent.iterdir())) == 8, "the gzipped files stay"
+    files[2].unlink()
+    packed[1].write_bytes(packed[1].read_bytes()[:-10])
+    message = rf"{packed[1].name} is damaged.*spinal data info qmnist"
+    with pytest.raises(UserError, match=message):
         load_dataset(config, tmp_path)
-    assert not (folder / name).exists()
+    assert not files[2].exists()
 
 
 @pytest.mark.parametrize("name", ["qmnist", "emnist_letters_62"])
-def test_missing_data_name_the_folder_and_the_command(tmp_path, name):
-    config = small(name)
-    with pytest.raises(UserError) as caught:
-        load_dataset(config, tmp_path / "nowhere")
-    message = str(caught.value)
-    assert str(raw_folder(tmp_path / "nowhere", config)) in message
-    assert f"spinal-train dataset={name} data.download=true" in message
-    assert all(file in message for file in file_names(config))
-    assert not (tmp_path / "nowhere").exists()
-
-
-def test_a_single_missing_file_is_named(tmp_path):
-    config, _ = written(tmp_path, "mnist")
-    path = raw_folder(tmp_path, config) / file_names(config)[2]
-    path.unlink()
-    with pytest.raises(UserError, match=rf"missing {path.name}\)"):
+def test_missing_data_name_the_folder_the_files_and_the_command(tmp_path, name):
+    config, root = small(name), tmp_path / "nowhere"
+    with pytest.raises(UserError, match=f"spinal-train dataset={name} data.download=true") as error:
+        load_dataset(config, root)
+    files = paths(root, config)
+    for text in (str(files[0].parent), *(path.name for path in files)):
+        assert text in str(error.value)
+    assert not root.exists()
+    *_, files = written(tmp_path, name)
+    files[2].unlink()
+    with pytest.raises(UserError, match=rf"missing {files[2].name}\)"):
         load_dataset(config, tmp_path)
 
 
 def test_download(tmp_path, monkeypatch):
     """Files are put where torchvision reads them, beside an interrupted download of its."""
-    config, parts = written(tmp_path / "made", "emnist_letters")
-    made, names = raw_folder(tmp_path / "made", config), file_names(config)
-    packed = {f"gzip/{n}.gz": gzip.compress((made / n).read_bytes()) for n in names}
+    config, parts, made = written(tmp_path / "made", "emnist_letters")
+    packed = {f"gzip/{path.name}.gz": gzip.compress(path.read_bytes()) for path in made}
     served = {"gzip.zip": mirror.zip_of(packed)}
-    entry = entry_for(config)
     files = [File(file, md5=mirror.md5(data)) for file, data in served.items()]
-    contents = [File(file.name) for file in entry.contents]
-    folder = raw_folder(tmp_path / "data", config)
-    folder.mkdir(parents=True)
-    (folder / f"{names[0]}.gz").write_bytes(b"\x1f\x8b\x08 interrupted")
+    first, *_ = paths(tmp_path / "data", config)
+    first.parent.mkdir(parents=True)
+    first.with_name(f"{first.name}.gz").write_bytes(b"\x1f\x8b\x08 interrupted")
     with mirror.serving() as server:
         server.files = served
-        about = {"mirrors": [server.url], "files": files, "contents": contents}
-        entry = dataclasses.replace(entry, about=dataclasses.replace(entry.about, **about))
+        about = {"mirrors": [server.url], "files": files, "contents": [File(p.name) for p in made]}
+        entry = mirror.with_about(entry_for(config), **about)
         monkeypatch.setattr(install, "entry_for", lambda config: entry)
         for _ in range(2):
             assert_holds(load_dataset(config, tmp_path / "data", download=True), parts, -1)
@@ -126,34 +111,32 @@ DAMAGE = {
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_images(tmp_path, damage):
-    config, _ = written(tmp_path, "mnist")
-    path = raw_folder(tmp_path, config) / file_names(config)[0]
-    path.write_bytes(DAMAGE[damage](path.read_bytes()))
-    with pytest.raises(UserError, match=rf"^{path.name} is damaged.*delete {path} and run"):
-        load_dataset(config, tmp_path)
+def test_damaged_images(tmp_path):
+    config, _, (path, *_) = written(tmp_path, "mnist")
+    whole = path.read_bytes()
+    for damage in DAMAGE.values():
+        path.write_bytes(damage(whole))
+        with pytest.raises(UserError, match=rf"^{path.name} is damaged.*delete {path} and run"):
+            load_dataset(config, tmp_path)
 
 
-def test_images_and_labels_differ_in_number(tmp_path):
-    config, _ = written(tmp_path, "qmnist")
-    path = raw_folder(tmp_path, config) / file_names(config)[1]
-    path.write_bytes(idx_bytes(np.zeros((119, 8), np.int32)))
-    with pytest.raises(UserError, match=rf"120 images but 119 labels in {path.parent}"):
-        load_dataset(config, tmp_path)
+def labelled(labels, value):
+    """Labels with another value for one image of a class that has more."""
+    changed = labels.copy()
+    changed[np.flatnonzero(labels == labels.min() + 3)[1]] = value
+    return changed
 
 
 @pytest.mark.parametrize(
-    ("name", "label", "message"),
+    ("name", "change", "message"),
     [
-        ("mnist", 10, r"0\.\.10, outside the 10 outputs"),
-        ("emnist_letters", 0, r"-1\.\.25, outside the 26 outputs"),
+        ("mnist", lambda labels: labels[1:], "60 images but 59 labels"),
+        ("mnist", lambda labels: labelled(labels, 10), r"0\.\.10, outside the 10 .*label_offset"),
+        ("emnist_letters", lambda labels: labelled(labels, 0), r"-1\.\.25, outside the 26 outputs"),
     ],
 )
-def test_label_out_of_range(tmp_path, name, label, message):
-    config, (_, test) = written(tmp_path, name)
-    labels = test.labels.copy()
-    labels[np.flatnonzero(labels == labels.min() + 3)[1]] = label  # another of its class stays
-    (raw_folder(tmp_path, config) / file_names(config)[3]).write_bytes(idx_bytes(labels))
-    with pytest.raises(UserError, match=rf"\(test\) has labels {message}.*label_offset"):
+def test_labels_that_do_not_fit(tmp_path, name, change, message):
+    config, (_, test), files = written(tmp_path, name)
+    files[3].write_bytes(idx_bytes(change(test.labels)))
+    with pytest.raises(UserError, match=message):
         load_dataset(config, tmp_path)

@@ -1,6 +1,5 @@
 """Data sets are fetched or imported whole and verified, or not at all."""
 
-import dataclasses
 import errno
 import gzip
 import os
@@ -14,7 +13,7 @@ from helpers.composing import composed
 from helpers.idx_files import idx_bytes
 
 from spinal_repro.data import assemble, download, install
-from spinal_repro.data.catalog import File, entry_for, load_catalog
+from spinal_repro.data.catalog import File, entry_for, find_entry
 from spinal_repro.data.install import HIDDEN, fetch, import_data
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.data.verify import problems
@@ -41,10 +40,10 @@ def server(monkeypatch):
 
 
 def idx_entry(*urls: str):
-    files = [{"name": name, "md5": m.md5(data)} for name, data in PACKED.items()]
-    contents = [{"name": name, "sha256": m.sha256(data)} for name, data in CONTENTS.items()]
-    about = {"folder": "Tiny/raw", "mirrors": list(urls), "files": files, "contents": contents}
-    return m.entry(about)
+    files = [File(name, md5=m.md5(data)) for name, data in PACKED.items()]
+    contents = [File(name, sha256=m.sha256(data)) for name, data in CONTENTS.items()]
+    about = {"folder": "Tiny/raw", "mirrors": list(urls)}
+    return m.with_about(m.entry(about), files=files, contents=contents)
 
 
 def assert_whole(root: Path) -> None:
@@ -121,28 +120,24 @@ def test_of_two_that_fetch_at_once_one_waits(server, tmp_path):
 # Image folders
 
 CLASSES = [f"class {label}" for label in range(4)]
-FOLDERS = {  # name: prefix of the parts in the download, images per class of the parts
-    "cinic10": ("", {"train": 3, "valid": 2, "test": 1}),
-    "caltech101": ("caltech101/", {"train": 3, "eval": 2, "test": 1}),
-    "bird225": ("", {"train": 3, "valid": 2, "test": 1, "consolidated": 6}),
-    "stanford_cars": ("car_data/car_data/", {"train": 3, "test": 1}),
-    "flowers102": ("flower_data/flower_data/", {"train": 3, "valid": 1}),
-    "fruits360": ("fruits-360_dataset/fruits-360/", {"Training": 3, "Test": 1}),
-    "hymenoptera": ("hymenoptera_data/", {"train": 3, "val": 1}),
-    "monkeys10": ("", {"training/training": 3, "validation/validation": 1}),
-}
-EXTRA = {
-    "flowers102": {"flower_data/flower_data/test/1.png": m.png(1)},
-    "fruits360": {"fruits-360_dataset/fruits-360/test-multiple_fruits/a.png": m.png(1)},
-    "hymenoptera": {"hymenoptera_data/train/class 0/imageNotFound.gif": b"GIF89a"},
+# name: prefix of the parts in the download, images per class of the parts, a file to pass over
+FOLDERS = {
+    "cinic10": ("", {"train": 3, "valid": 2, "test": 1}, "README.md"),
+    "caltech101": ("caltech101/", {"train": 3, "eval": 2, "test": 1}, "README.md"),
+    "bird225": ("", {"train": 3, "valid": 2, "test": 1, "consolidated": 6}, "README.md"),
+    "stanford_cars": ("car_data/car_data/", {"train": 3, "test": 1}, "README.md"),
+    "flowers102": ("flower_data/flower_data/", {"train": 3, "valid": 1}, "test/1.png"),
+    "fruits360": ("fruits-360/", {"Training": 3, "Test": 1}, "test-multiple_fruits/a.png"),
+    "hymenoptera": ("hymenoptera_data/", {"train": 3, "val": 1}, "train/class 0/notFound.gif"),
+    "monkeys10": ("", {"training/training": 3, "validation/validation": 1}, "README.md"),
 }
 
 
 def photographs(name):
     """A configuration for four classes, its entry, and image files as published."""
-    prefix, parts = FOLDERS[name]
-    files = {**m.tree(parts, CLASSES, prefix), **EXTRA.get(name, {}), "README.md": b"hello"}
-    files["__MACOSX/train/class 0/._0.png"] = b""
+    prefix, parts, other = FOLDERS[name]
+    files = m.tree(parts, CLASSES, prefix)
+    files |= {prefix + other: m.png(1), "__MACOSX/train/class 0/._0.png": b""}
     sizes = ["dataset.num_classes=4", "dataset.train_size=12", "dataset.test_size=4"]
     if len(parts) > 2:
         sizes.append("dataset.val_size=8")
@@ -163,95 +158,61 @@ def served(server, entry, data):
     """The entry with one archive on the mirror."""
     server.files["images.zip"] = data
     files = [File("images.zip", md5=m.md5(data))]
-    about = {"state": "auto", "mirrors": [server.url], "files": files}
-    return dataclasses.replace(entry, about=dataclasses.replace(entry.about, **about))
+    return m.with_about(entry, state="auto", mirrors=[server.url], files=files)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_photographs_are_imported_from_a_zip(name, tmp_path):
+def test_photographs_are_imported_from_an_archive_or_a_folder(name, tmp_path):
     config, entry, files = photographs(name)
-    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
-    assert import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
-    assert_photographs(config, tmp_path / "root")
-    assert not import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
-
-
-@pytest.mark.parametrize("how", ["tar", "folder", "zip in a folder", "fetched"])
-def test_photographs_come_in_other_ways(how, tmp_path, server):
-    config, entry, files = photographs("bird225")
-    mine = tmp_path / "mine"
-    mine.mkdir()
-    if how == "tar":
-        (mine / "a.tar.gz").write_bytes(m.tar_of(files))
-    elif how == "folder":
-        for name, data in files.items():
-            (mine / name).parent.mkdir(parents=True, exist_ok=True)
-            (mine / name).write_bytes(data)
-    else:
-        (mine / "a.zip").write_bytes(m.zip_of(files))
-    before = {p: p.stat().st_mtime_ns for p in mine.rglob("*")}
-    if how == "fetched":
-        assert fetch(served(server, entry, m.zip_of(files)), tmp_path / "root")
-    else:
-        assert import_data(entry, tmp_path / "root", [mine / "a.tar.gz" if how == "tar" else mine])
-    assert_photographs(config, tmp_path / "root")
-    assert {p: p.stat().st_mtime_ns for p in mine.rglob("*")} == before
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/a.zip").write_bytes(m.zip_of(files))
+    assert import_data(entry, tmp_path / "root", [tmp_path / "mine"])
+    assert import_data(entry, tmp_path / "again", [tmp_path / "root"])
+    for root in ("root", "again"):
+        assert_photographs(config, tmp_path / root)
+        assert not import_data(entry, tmp_path / root, [tmp_path / "mine"])
 
 
 def test_a_set_that_needs_a_login_says_how_to_get_it(tmp_path):
     with pytest.raises(UserError, match=r"cannot be fetched.*spinal data import bird225"):
-        fetch(load_catalog()["bird225"], tmp_path / "root")
+        fetch(find_entry("bird225"), tmp_path / "root")
     assert not (tmp_path / "root").exists()
 
 
 PARTS = {"train": 3, "valid": 2, "test": 1}
-ODD = {"valid": 2, "test": 1}
+WHOLE = m.tree(PARTS, CLASSES)
+ODD = m.tree({"train": 3}, CLASSES[:1]) | m.tree({"valid": 2, "test": 1}, ["odd"])
+WRONG = {
+    "train/ has 5 class folders, expected 4": m.zip_of(m.tree(PARTS, [*CLASSES, "more"])),
+    "missing test/": m.zip_of(m.tree({"train": 3, "valid": 2}, CLASSES)),
+    "valid/ has other classes.*class 0, odd": m.zip_of(m.tree(PARTS, CLASSES[1:]) | ODD),
+    "no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth": m.zip_of({"README.md": b""}),
+    "train/ has 13 images, expected 12": m.zip_of({**WHOLE, "train/class 0/more.png": m.png(1)}),
+    "not a safe archive": m.tar_of({**WHOLE, "a/../../evil.png": b"evil"}),
+    "is damaged": m.zip_of(WHOLE)[:-200],
+}
 
 
-@pytest.mark.parametrize(
-    ("files", "message"),
-    [
-        (
-            m.tree(PARTS, [*CLASSES, "more"]),
-            r"train/ has 5 class folders, expected 4.*test/ has 5 images.*dataset\.num_classes=N",
-        ),
-        (m.tree({"train": 3, "valid": 2}, CLASSES), "missing test/"),
-        (
-            m.tree(PARTS, CLASSES[1:]) | m.tree({"train": 3}, CLASSES[:1]) | m.tree(ODD, ["odd"]),
-            r"valid/ has other classes.*class 0, odd",
-        ),
-        ({"README.md": b""}, r"no train/CLASS/, valid/CLASS/, test/CLASS/ .*at any depth"),
-        (
-            m.tree(PARTS, CLASSES) | m.tree({"b/train": 3}, [*CLASSES[1:], "odd"]),
-            "several folders could be the part train",
-        ),
-    ],
-)
-def test_other_images_are_not_imported(files, message, tmp_path):
+@pytest.mark.parametrize("message", WRONG)
+def test_a_wrong_archive_is_neither_imported_nor_fetched(server, tmp_path, message):
     _, entry, _ = photographs("bird225")
-    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
-    with pytest.raises(UserError, match=message):
+    (tmp_path / "mine.zip").write_bytes(WRONG[message])
+    root = tmp_path / "a/root"
+    with pytest.raises(UserError, match=rf"mine\.zip cannot be imported as Bird-225.*{message}"):
+        import_data(entry, root, [tmp_path / "mine.zip"])
+    with pytest.raises(UserError, match=f"the download is not Bird-225.*{message}.*deleted"):
+        fetch(served(server, entry, WRONG[message]), root)
+    files = [path.name for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == ["bird225.lock", "mine.zip"]
+    assert fetch(served(server, entry, m.tar_of(WHOLE)), root)
+
+
+def test_of_two_folders_for_a_part_none_is_taken(tmp_path):
+    _, entry, _ = photographs("bird225")
+    (tmp_path / "a.zip").write_bytes(m.zip_of(WHOLE | m.tree({"b/train": 3}, ["x", *CLASSES[1:]])))
+    with pytest.raises(UserError, match="several folders could be the part train"):
         import_data(entry, tmp_path / "root", [tmp_path / "a.zip"])
     assert not (tmp_path / "root/bird225").exists() and left_over(tmp_path / "root") == []
-
-
-@pytest.mark.parametrize("damage", ["unsafe", "truncated", "another release"])
-def test_a_wrong_archive_is_refused(server, tmp_path, damage):
-    _, entry, files = photographs("bird225")
-    good = m.zip_of(files)
-    data = {
-        "unsafe": m.tar_of({**files, "a/../../evil.png": b"evil"}),
-        "truncated": good[:-200],
-        "another release": m.zip_of({**files, "train/class 0/more.png": m.png(1)}),
-    }[damage]
-    root = tmp_path / "a/root"
-    with pytest.raises(UserError, match=r"the download is not Bird-225.*deleted"):
-        fetch(served(server, entry, data), root)
-    assert [p for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"] == []
-    (tmp_path / "mine.zip").write_bytes(data)
-    with pytest.raises(UserError, match=r"mine\.zip cannot be imported as Bird-225"):
-        import_data(entry, root, [tmp_path / "mine.zip"])
-    assert fetch(served(server, entry, good), root)
 
 
 def test_a_folder_in_the_way_is_not_touched(server, tmp_path):
@@ -265,18 +226,12 @@ def test_a_folder_in_the_way_is_not_touched(server, tmp_path):
 
 def test_files_of_another_set_with_the_same_names(tmp_path, monkeypatch):
     """MNIST's files have KMNIST's names; checksums tell them apart."""
-    catalog = load_catalog()
-    mine = {f"{name}.gz": gzip.compress(data) for name, data in CONTENTS.items()}
-    for name, data in mine.items():
+    for name, data in PACKED.items():
         (tmp_path / name).write_bytes(data)
-    about = dataclasses.replace(catalog["mnist"].about, contents=idx_entry("x").about.contents)
-    known = {**catalog, "mnist": dataclasses.replace(catalog["mnist"], about=about)}
-    monkeypatch.setattr(assemble, "load_catalog", lambda: known)
+    mnist = m.with_about(find_entry("mnist"), contents=idx_entry().about.contents)
+    monkeypatch.setattr(assemble, "load_catalog", lambda: {"mnist": mnist})
     with pytest.raises(UserError, match="train-images-idx3-ubyte belongs to MNIST"):
-        import_data(catalog["kmnist"], tmp_path / "root", [tmp_path])
+        import_data(find_entry("kmnist"), tmp_path / "root", [tmp_path])
     assert not (tmp_path / "root/KMNIST").exists()
-
-
-def test_nothing_to_import(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
-        import_data(load_catalog()["mnist"], tmp_path, [tmp_path / "nowhere"])
+        import_data(find_entry("kmnist"), tmp_path / "root", [tmp_path / "nowhere"])

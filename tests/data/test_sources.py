@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.composing import composed
-from helpers.idx_files import file_names, idx_bytes, raw_folder, written
+from helpers.idx_files import idx_bytes, written
 from sklearn.datasets import load_digits
 
 from spinal_repro.config.compose import compose, config_dir
@@ -46,39 +46,27 @@ def test_unknown_options_are_refused(tmp_path, name):
         load_dataset(config, tmp_path)
 
 
-@pytest.mark.parametrize(("part", "found"), [("train", 120), ("test", 60)])
-def test_wrong_number_of_images(tmp_path, part, found):
-    config, _ = written(tmp_path, "kmnist")
-    config = dataclasses.replace(config, **{f"{part}_size": found + 1})
-    message = rf"\({part}\) has {found} images, expected.*set dataset\.{part}_size={found}"
-    with pytest.raises(UserError, match=message):
+def test_parts_of_another_size(tmp_path):
+    config, _, files = written(tmp_path, "kmnist")
+    for part, found in (("train", 120), ("test", 60)):
+        message = rf"\({part}\) has {found} images, expected.*set dataset\.{part}_size={found}"
+        with pytest.raises(UserError, match=message):
+            load_dataset(dataclasses.replace(config, **{f"{part}_size": found + 1}), tmp_path)
+    files[2].write_bytes(idx_bytes(np.zeros((60, 28, 27), np.uint8)))
+    with pytest.raises(UserError, match=r"\(test\).*1, 28, 27\].*expected.*1, 28, 28\]"):
         load_dataset(config, tmp_path)
 
 
-def test_wrong_image_size(tmp_path):
-    config, _ = written(tmp_path, "mnist")
-    path = raw_folder(tmp_path, config) / file_names(config)[2]
-    path.write_bytes(idx_bytes(np.zeros((60, 28, 27), np.uint8)))
-    with pytest.raises(UserError, match=r"\(test\).*1x28x27, expected 1x28x28"):
-        load_dataset(config, tmp_path)
-
-
-def test_grey_images_on_three_channels(tmp_path):
-    config, _ = written(tmp_path, "mnist")
-    grey = load_dataset(config, tmp_path).train.images
-    colour = load_dataset(dataclasses.replace(config, channels=3), tmp_path).train.images
-    assert torch.equal(colour, grey.expand(-1, 3, -1, -1))
-    with pytest.raises(UserError, match=r"1x28x28, expected 2x28x28"):
-        load_dataset(dataclasses.replace(config, channels=2), tmp_path)
-
-
-def test_a_grey_validation_part_on_three_channels(monkeypatch) -> None:
-    part = ImageSet(torch.zeros(4, 1, 28, 28, dtype=torch.uint8), torch.arange(4))
+def test_grey_images_on_three_channels(monkeypatch) -> None:
+    part = ImageSet(torch.arange(4).byte().view(4, 1, 1, 1).repeat(1, 1, 28, 28), torch.arange(4))
     monkeypatch.setitem(SOURCES._items, "odd", lambda *given: Dataset(part, part, part))
-    config = dataclasses.replace(
-        shipped("digits"), source="odd", channels=3, train_size=4, test_size=4, val_size=4
-    )
-    assert load_dataset(config, "unused").val.images.shape == (4, 3, 28, 28)
+    sizes = {"train_size": 4, "test_size": 4, "val_size": 4}
+    config = dataclasses.replace(shipped("digits"), source="odd", channels=3, **sizes)
+    dataset = load_dataset(config, "unused")
+    for found in (dataset.train, dataset.val, dataset.test):
+        assert torch.equal(found.images, part.images.expand(-1, 3, -1, -1))
+    with pytest.raises(UserError, match=r"4, 1, 28, 28\].*expected.*4, 2, 28, 28\]"):
+        load_dataset(dataclasses.replace(config, channels=2), "unused")
 
 
 def test_a_yaml_file_alone_adds_a_data_set(tmp_path):
@@ -102,9 +90,9 @@ IMAGES = torch.zeros(4, 1, 28, 28, dtype=torch.uint8)
 @pytest.mark.parametrize(
     ("images", "labels", "message"),
     [
-        (IMAGES.float(), torch.arange(4), "pixels of torch.float32"),
-        (IMAGES, torch.arange(4.0), "labels of"),
-        (IMAGES, torch.arange(3), r"labels of .* \[3\] for images"),
+        (IMAGES.float(), torch.arange(4), "of torch.float32"),
+        (IMAGES, torch.arange(4.0), r"labels \[4\] of torch.float32"),
+        (IMAGES, torch.arange(3), r"images \[4.* labels \[3\] of"),
         (IMAGES[:0], torch.arange(0), "has no images"),
     ],
 )

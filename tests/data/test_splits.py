@@ -2,16 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
-from spinal_repro.data.splits import (
-    Split,
-    content_hash,
-    fingerprints,
-    make_split,
-    num_shared,
-    stratified,
-    subset,
-)
+from spinal_repro.data.sources import ImageSet
+from spinal_repro.data.splits import Split, make_split, num_shared, stratified, subset
 
 MNIST = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
@@ -34,6 +28,7 @@ def test_stratified(fraction):
     first, second = stratified(labels, fraction, seed=0)
     assert np.array_equal(np.sort(np.concatenate([first, second])), np.arange(len(labels)))
     assert (np.diff(first) > 0).all() and (np.diff(second) > 0).all()
+    assert not np.array_equal(second, stratified(labels, fraction, seed=1)[1])
     sizes, counts = np.bincount(labels), class_counts(labels, second)
     share = sizes * round(fraction * len(labels)) / len(labels)
     for size, count, exact in zip(sizes, counts, share, strict=True):
@@ -50,16 +45,6 @@ def test_the_second_part_has_its_fraction_of_the_whole(sizes):
     assert abs(len(stratified(labels, 0.1, seed=0)[1]) - len(labels) / 10) <= 0.5
 
 
-def test_the_seed_decides():
-    labels = uneven_labels()
-    for draw in (
-        lambda seed: stratified(labels, 0.3, seed)[1],
-        lambda seed: subset(labels, np.arange(len(labels)), 100, seed),
-    ):
-        assert np.array_equal(draw(1), draw(1))
-        assert not np.array_equal(draw(1), draw(2))
-
-
 @pytest.mark.parametrize("limit", [1, 26, 333, 10_000, None])
 def test_subset_keeps_the_limit_and_the_proportions(limit):
     labels = uneven_labels()
@@ -69,6 +54,9 @@ def test_subset_keeps_the_limit_and_the_proportions(limit):
     assert np.isin(kept, indices).all() and (np.diff(kept) > 0).all()
     share = class_counts(labels, indices) * (len(kept) / len(indices))
     assert (np.abs(class_counts(labels, kept) - share) < 1).all()
+    assert np.array_equal(kept, subset(labels, indices, limit, seed=0))
+    if limit in (26, 333):
+        assert not np.array_equal(kept, subset(labels, indices, limit, seed=1))
 
 
 @pytest.mark.parametrize("val_fraction", [0.0, 0.1])
@@ -85,47 +73,42 @@ def test_the_split_of_a_run(val_fraction):
         assert np.isin(getattr(split, part), indices).all()
 
 
-def split_of(*parts):
-    return Split(*(np.array(part, dtype=np.int64) for part in parts))
-
-
 def test_the_hash_changes_with_any_change():
     splits = [
-        split_of([0, 1, 2, 3], [4, 5], [0, 1]),
-        split_of([0, 1, 3], [4, 5], [0, 1]),  # one image fewer
-        split_of([0, 1, 2, 6], [4, 5], [0, 1]),  # another image
-        split_of([0, 1, 2, 3], [4, 5], [0, 2]),
-        split_of([0, 1, 3, 2], [4, 5], [0, 1]),  # another order
-        split_of([0, 1, 2], [3, 4, 5], [0, 1]),  # the same images in other parts
-        split_of([4, 5], [0, 1, 2, 3], [0, 1]),
+        ([0, 1, 2, 3], [4, 5], [0, 1]),
+        ([0, 1, 3], [4, 5], [0, 1]),  # one image fewer
+        ([0, 1, 2, 6], [4, 5], [0, 1]),  # another image
+        ([0, 1, 2, 3], [4, 5], [0, 2]),
+        ([0, 1, 3, 2], [4, 5], [0, 1]),  # another order
+        ([0, 1, 2], [3, 4, 5], [0, 1]),  # the same images in other parts
+        ([4, 5], [0, 1, 2, 3], [0, 1]),
     ]
-    assert len({split.hash for split in splits}) == len(splits)
-    assert splits[0].hash == split_of([0, 1, 2, 3], [4, 5], [0, 1]).hash
+    hashes = [[Split(*map(np.array, parts)).hash for parts in splits] for _ in range(2)]
+    assert len(set(hashes[0])) == len(splits) and hashes[0] == hashes[1]
 
 
-def test_the_content_hash_changes_with_any_change():
-    images, labels = np.arange(18, dtype=np.uint8).reshape(2, 3, 3), np.array([0, 1])
-    changed = images.copy()
-    changed[1, 2, 2] ^= 1
-    base = content_hash(images, labels)
-    assert base == content_hash(np.asfortranarray(images), labels), "memory layout must not count"
+def test_the_hash_of_images_changes_with_any_change():
+    images, labels = torch.arange(18, dtype=torch.uint8).view(2, 1, 3, 3), torch.tensor([0, 1])
+    changed = images.clone()
+    changed[1, 0, 2, 2] ^= 1
+    base = ImageSet(images, labels).hash
+    strided = images.mT.contiguous().mT
+    assert base == ImageSet(strided, labels).hash, "memory layout must not count"
     others = [
-        content_hash(changed, labels),
-        content_hash(images, np.array([0, 2])),
-        content_hash(images[::-1], labels),
-        content_hash(images.reshape(2, 9), labels),
-        content_hash(images.astype(np.int8), labels),
-        content_hash(images),
-    ]
-    assert len({base, *others}) == 7
+        (changed, labels), (images, torch.tensor([0, 2])), (images.flip(0), labels),
+        (images.view(2, 1, 1, 9), labels), (images.to(torch.int8), labels),
+    ]  # fmt: skip
+    assert len({base, *(ImageSet(*other).hash for other in others)}) == 6
 
 
 def test_planted_duplicates_are_counted():
     def shared(some, others):
-        return num_shared(fingerprints(some), fingerprints(others))
+        none = torch.zeros(len(some))
+        return num_shared(ImageSet(some, none).digests, ImageSet(others, none).digests)
 
-    images = np.random.default_rng(0).integers(0, 256, (40, 1, 28, 28), dtype=np.uint8)
-    train, test = images[:20], images[20:].copy()
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 1, 28, 28), dtype=torch.uint8, generator=random)
+    train, test = images[:20], images[20:].clone()
     assert shared(train, test) == 0
     test[[3, 4, 11]] = train[[7, 0, 7]]
     assert shared(train, test) == 3

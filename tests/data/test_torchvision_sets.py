@@ -1,6 +1,5 @@
 """CIFAR-10, CIFAR-100, SVHN and STL-10, from files of their formats and from real ones."""
 
-import dataclasses
 import io
 import pickle
 
@@ -56,7 +55,7 @@ def svhn():
 
 
 def stl10():
-    files = {"unlabeled_X.bin": images(3, 96).tobytes()}
+    files = {"unlabeled_X.bin": images(3, 96).tobytes()}  # is not read
     for part, count in (("train", 20), ("test", 10)):
         files[f"{part}_X.bin"] = images(count, 96).transpose(0, 1, 3, 2).tobytes()
         files[f"{part}_y.bin"] = bytes(label % 10 + 1 for label in range(count))
@@ -76,27 +75,27 @@ def published(request, monkeypatch):
     """A configuration, its entry with the checksums of small files, and what a mirror serves."""
     make, train = MADE[request.param]
     served, contents = make()
-    entry = find_entry(request.param)
-    files = [File(name, md5=m.md5(data)) for name, data in served.items()]
-    inside = [File(name, md5=m.md5(data)) for name, data in contents.items()]
-    about = dataclasses.replace(entry.about, mirrors=[], files=files, contents=inside)
-    entry = dataclasses.replace(entry, about=about)
+    files, inside = (
+        [File(name, md5=m.md5(data)) for name, data in each.items()] for each in (served, contents)
+    )
+    about = {"mirrors": [], "files": files, "contents": inside}
+    entry = m.with_about(find_entry(request.param), **about)
     monkeypatch.setattr(torchvision_sets, "find_entry", lambda name: entry)
     monkeypatch.setattr(install, "entry_for", lambda config: entry)
     sizes = [f"dataset.train_size={train}", "dataset.test_size=10"]
     return composed(f"dataset={request.param}", *sizes).dataset, entry, served
 
 
-def assert_read(config, root, **options):
+def assert_read(config, entry, root, **options):
     dataset = load_dataset(config, root, **options)
     repeats = 5 if config.name == "cifar10" else 1
     assert_holds(dataset.train, config.train_size // repeats, repeats)
     assert_holds(dataset.test, 10)
-    assert list(dataset.classes[:2]) == (["c0", "c1"] if "cifar" in config.name else [])
+    in_files = [f"c{number}" for number in range(100)]
+    assert list(dataset.classes) == (in_files if "cifar" in config.name else entry.about.classes)
 
 
-def test_they_are_fetched_if_allowed(published, tmp_path):
-    """Or unpacked from archives in the data folder."""
+def test_they_are_fetched_if_allowed_or_unpacked_from_archives(published, tmp_path):
     config, entry, served = published
     with m.serving() as server:
         server.files = served
@@ -104,31 +103,30 @@ def test_they_are_fetched_if_allowed(published, tmp_path):
         with pytest.raises(UserError, match=r"missing .*data\.download=true"):
             load_dataset(config, tmp_path)
         assert server.asked == []
-        assert_read(config, tmp_path / "fetched", download=True)
+        assert_read(config, entry, tmp_path / "fetched", download=True)
     for name, data in served.items():
         (tmp_path / name).write_bytes(data)
-    assert_read(config, tmp_path)
+    assert_read(config, entry, tmp_path)
 
 
 def test_they_are_imported_and_never_opened_with_another_checksum(published, tmp_path):
     config, entry, served = published
-    (tmp_path / "mine").mkdir()
     for name, data in served.items():
-        (tmp_path / "mine" / name).write_bytes(data)
-    assert import_data(entry, tmp_path / "root", [tmp_path / "mine"])
-    assert_read(config, tmp_path / "root")
-    name = "test_y.bin" if config.name == "stl10" else entry.contents[-1].name
-    path = entry.path(tmp_path / "root") / name
+        (tmp_path / name).write_bytes(data)
+    root = tmp_path / "root"
+    assert import_data(entry, root, [tmp_path])
+    assert_read(config, entry, root)
+    path = entry.path(root) / entry.contents[-1].name
     path.write_bytes(b"cposix\nsystem\n(S'touch %s'\ntR." % bytes(tmp_path / "made"))
-    with pytest.raises(UserError, match=rf"{name} is damaged: its md5 is .*spinal data fetch"):
-        load_dataset(config, tmp_path / "root")
+    with pytest.raises(UserError, match=rf"{path.name} is damaged: its md5 is .*spinal data fetch"):
+        load_dataset(config, root)
     assert not (tmp_path / "made").exists()
 
 
 def test_cifar10_is_what_torchvision_reads(real_data):
     if not (real_data / tv.CIFAR10.base_folder).is_dir():
         pytest.skip(f"there is no {real_data / tv.CIFAR10.base_folder}")
-    dataset = load_dataset(composed("dataset=cifar10", "model=cifar_cnn").dataset, real_data)
+    dataset = load_dataset(composed("dataset=cifar10").dataset, real_data)
     for part, train in ((dataset.train, True), (dataset.test, False)):
         theirs = tv.CIFAR10(real_data, train=train)
         assert np.array_equal(part.images.permute(0, 2, 3, 1), theirs.data)

@@ -18,7 +18,6 @@ FOLDERS = {
     "qmnist": "QMNIST",
     "emnist": "EMNIST",
 }
-_TYPE_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D}
 
 
 class Part(NamedTuple):
@@ -29,26 +28,21 @@ class Part(NamedTuple):
 
 
 def idx_bytes(array: NDArray[np.generic]) -> bytes:
-    """An array in idx format: magic number, sizes and values, all big-endian."""
-    head = bytes([0, 0, _TYPE_CODES[array.dtype.name], array.ndim])
+    """An array of uint8 or int32 in idx format: magic number, sizes and values, all big-endian."""
+    head = bytes([0, 0, {"uint8": 8, "int32": 12}[array.dtype.name], array.ndim])
     sizes = np.asarray(array.shape, dtype=">u4").tobytes()
     return head + sizes + array.astype(array.dtype.newbyteorder(">")).tobytes()
 
 
-def raw_folder(root: Path, config: DatasetConfig) -> Path:
-    """The folder of a data set's files."""
-    return root / FOLDERS[config.source] / "raw"
-
-
-def file_names(config: DatasetConfig) -> tuple[str, str, str, str]:
-    """Names of the training images and labels, then of the test images and labels."""
+def paths(root: Path, config: DatasetConfig) -> list[Path]:
+    """The files of a data set: training images and labels, then test images and labels."""
     train, test, labels = "train", "t10k", "labels-idx1-ubyte"
     if config.source == "qmnist":
         train, test, labels = "qmnist-train", "qmnist-test", "labels-idx2-int"
     elif config.source == "emnist":
         train, test = (f"emnist-{config.options['split']}-{part}" for part in ("train", "test"))
-    images = "images-idx3-ubyte"
-    return f"{train}-{images}", f"{train}-{labels}", f"{test}-{images}", f"{test}-{labels}"
+    kinds, folder = ("images-idx3-ubyte", labels), root / FOLDERS[config.source] / "raw"
+    return [folder / f"{part}-{kind}" for part in (train, test) for kind in kinds]
 
 
 def make_part(config: DatasetConfig, count: int, seed: int) -> Part:
@@ -68,16 +62,16 @@ def write_dataset(
     root: Path, config: DatasetConfig, train: int, test: int, seed: int = 0
 ) -> tuple[Part, Part]:
     """Write ``train`` and ``test`` images; return both parts."""
-    folder, names = raw_folder(root, config), file_names(config)
-    folder.mkdir(parents=True, exist_ok=True)
+    files = paths(root, config)
+    files[0].parent.mkdir(parents=True, exist_ok=True)
     parts = make_part(config, train, 2 * seed), make_part(config, test, 2 * seed + 1)
     for place, (images, labels) in zip((0, 2), parts, strict=True):
         columns: NDArray[np.generic] = labels
         if config.source == "qmnist":  # the class, then writer, index, glyph code, ...
             columns = np.random.default_rng(0).integers(-1, 2**31 - 1, (len(labels), 8), np.int32)
             columns[:, 0] = labels
-        (folder / names[place]).write_bytes(idx_bytes(images))
-        (folder / names[place + 1]).write_bytes(idx_bytes(columns))
+        files[place].write_bytes(idx_bytes(images))
+        files[place + 1].write_bytes(idx_bytes(columns))
     return parts
 
 
@@ -88,10 +82,10 @@ def small(name: str, **options: str) -> DatasetConfig:
     return dataclasses.replace(shipped, train_size=120, test_size=60, options=options)
 
 
-def written(root: Path, name: str) -> tuple[DatasetConfig, tuple[Part, Part]]:
-    """Write a small data set; return its configuration and both parts."""
+def written(root: Path, name: str) -> tuple[DatasetConfig, tuple[Part, Part], list[Path]]:
+    """Write a small data set; return its configuration, both parts and the files."""
     config = small(name)
-    return config, write_dataset(root, config, 120, 60)
+    return config, write_dataset(root, config, 120, 60), paths(root, config)
 
 
 def gzip_in_place(path: Path) -> Path:

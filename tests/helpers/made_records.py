@@ -24,14 +24,9 @@ def path_of(head: str) -> Path:
     return path
 
 
-@functools.cache
-def _text(head: str) -> str:
-    return path_of(head).read_text()
-
-
 def committed(head: str = "fc") -> dict[str, Any]:
     """The same as JSON stores it; a new copy each time."""
-    return dict(json.loads(_text(head)))
+    return dict(json.loads(path_of(head).read_text()))
 
 
 def grouped(cells: Sequence[Cell], stored: Iterable[dict[str, Any]]) -> list[ResultGroup]:

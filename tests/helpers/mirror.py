@@ -7,13 +7,13 @@ import threading
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 from PIL import Image
 
-from spinal_repro.data.catalog import parse_entry
+from spinal_repro.data.catalog import Entry, parse_entry
 
 
 @dataclass
@@ -112,7 +112,12 @@ def tree(parts: Mapping[str, int], classes: list[str], prefix: str = "") -> dict
     }
 
 
-def entry(about: Mapping[str, object], **node: object):
+def entry(about: Mapping[str, object]) -> Entry:
     """An entry of the catalog, from its YAML."""
-    base = {"title": "Tiny", "source": "mnist", "num_classes": 2}
-    return parse_entry({**base, **node, "about": {"state": "auto", **about}}, "tiny")
+    about = {"state": "auto", **about}
+    return parse_entry({"title": "Tiny", "source": "mnist", "about": about}, "tiny")
+
+
+def with_about(known: Entry, **about: object) -> Entry:
+    """An entry with other facts about it."""
+    return replace(known, about=replace(known.about, **about))

@@ -64,6 +64,7 @@ FRUITS = Images(square(140), [rotation(15), resized_crop(128), HFLIP, VFLIP], (1
 MONKEYS = Images(square(320), [rotation(15), resized_crop(300), HFLIP, VFLIP], square(300))
 SVHN = Images(([272, 320], 272), [rotation(15), crop(256)], ([272, 320], 256))  # centre first
 OXFORD_2L = Images(square(230), [rotation(30), crop(224), HFLIP, VFLIP], square(224))
+WHOLE = Images(AS_STORED, [resized_crop(224), HFLIP], (256, 224))  # of the whole photograph
 EARLIER = Images(square(136), [rotation(10), crop(128)], (128, None))  # CIFAR100.py's docstring
 
 CONSTANTS = {  # section 1.6
@@ -71,6 +72,7 @@ CONSTANTS = {  # section 1.6
     "N-MNIST": ([0.1307], [0.3081]),
     "N-half": ([0.5], [0.5]),
     "N-C100": ([0.507, 0.487, 0.441], [0.267, 0.256, 0.276]),
+    "N-IN": ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),
     "N-CINIC": ([0.47889522, 0.47227842, 0.43047404], [0.24205776, 0.23828046, 0.25874835]),
 }
 
@@ -89,7 +91,11 @@ RECIPES: dict[str, tuple[Images, int, str, str]] = {
     "cifar100/vgg19_bn_*": (CROP_FLIP, 200, "0.0001 x 200", "N-C100"),
     # 2.6
     "cifar10*/resnet*_thin_*": (CROP_FLIP, 200, "0.001 x 160", "N-C100"),
+    # 4.5
+    "cifar10*/densenet_*": (PLAIN, 100, "0.001 x 50", "N-half"),
+    "early/*_tutorial_cnn_*": (PLAIN, 4, "0.001 x 2", "N-half"),
     # 2.8
+    "transfer/hymenoptera_*": (WHOLE, 4, "0.001 x 25", "N-IN"),
     "transfer/stl10_*": (T256, 24, "0.001 x 20", "N-C100"),
     "transfer/cifar10_*": (T256, 28, "0.001 x 50", "N-C100"),
     "transfer/cifar100_*": (T256, 24, "0.001 x 50", "N-C100"),

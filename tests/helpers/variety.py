@@ -17,48 +17,46 @@ FC = ["head=fc", "head.hidden=[16]", "head.dropout=[0.3,0.3]"]
 AT_28 = "recipe.prepare={train: {resize: 28}, eval: {resize: 28}}"
 BILINEAR = "recipe.augment=[{name: perspective}, {name: rotation, degrees: 10}]"
 LARGER = "recipe.prepare={train: {resize: 32}, eval: {resize: 28}}"  # leaves a margin to crop
-RULES = {
-    "constant": "name: {}",
-    "redraw": "name: {}",
-    "redraw_late": "name: {}, start: 1",
-    "divide": "name: {}",
-    "divide_at": "name: {}, epochs: [1, 2]",
-    "step": "name: {}, step: 1",
-}
+EVERYTHING = "model.name=everything"
+RULES = {"constant": "", "redraw": "", "redraw_late": ", start: 1", "divide": "",
+         "divide_at": ", epochs: [1, 2]", "step": ", step: 1"}  # fmt: skip
 WARPS = {
-    "hflip": "name: {}",
-    "vflip": "name: {}",
-    "pad_crop": "name: {}, padding: 1",
-    "crop": "name: {}, size: 28",
-    "perspective": "name: {}",
-    "rotation": "name: {}, degrees: 20",
-    "affine": "name: {}, degrees: 5, translate: [0.1, 0.1]",
-    "resized_crop": "name: {}, size: 28",
-}
-HEAD_OPTIONS = {
-    "fc": ["head.hidden=[16, 12]", "head.dropout=[0.1, 0.2, 0.3]", "head.norm=true"],
-    "spinal": ["head.width=8", "head.dropout=0.3", "head.norm=true"],
-    "progressive": ["head.width=8", "head.layer_dropout=0.3", "head.norm=true"],
-    "arch2": ["model=arch2", AT_28, BILINEAR],
-}
-HEADS_MORE = {
-    "linear": ["head=linear"],
-    "spinal, shared": ["head=spinal", "head.width=8", "head.shared=true", "head.dropout=0.2"],
-    "spinal, layers used again": ["head=spinal", "head.width=8", "head.order=[1, 2, 2, 3, 2, 3]"],
-    "spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
-}
-OTHERS = {
-    "on the test part": ["protocol=paper"],
-    "the test part watched": ["protocol.watch_test=true"],
-    "the head first": ["model.name=everything", "recipe.head_epochs=1"],
-    "a frozen backbone": ["model.name=everything", "model.freeze=backbone"],
-    "auxiliary outputs": ["model.name=everything", "recipe.label_smoothing=0.1"],
-    "stages": ["recipe.stages={2: 0.05, 3: 0.01}"],
-    "stages that forget": ["recipe.stages={2: 0.05}", "recipe.best_of_last_stage=true"],
-    "bf16": ["model.name=everything", "runtime.precision=bf16"],
-    "deterministic": ["model.name=everything", "runtime.deterministic=true"],
-}
-NETWORKS = {
+    "hflip": "", "vflip": "", "pad_crop": ", padding: 1", "crop": ", size: 28", "perspective": "",
+    "rotation": ", degrees: 20", "affine": ", degrees: 5, translate: [0.1, 0.1]",
+    "resized_crop": ", size: 28",
+}  # fmt: skip
+VARIETY: dict[str, list[str]] = {
+    **{
+        f"rule {name}": [f"recipe.lr_rule={{name: {name}{more}}}", "recipe.lr=0.01", *FC]
+        for name, more in RULES.items()
+    },
+    **{
+        f"augmentation {name}": [
+            f"recipe.augment=[{{name: {name}{more}}}]", *([LARGER] if "size" in more else []), *FC
+        ]
+        for name, more in WARPS.items()
+    },
+    "head fc": ["head=fc", "head.hidden=[16,12]", "head.dropout=[0.1,0.2,0.3]", "head.norm=true"],
+    "head spinal": ["head=spinal", "head.width=8", "head.dropout=0.3", "head.norm=true"],
+    "head progressive": [
+        "head=progressive", "head.width=8", "head.layer_dropout=0.3", "head.norm=true",
+    ],
+    "head arch2": ["head=arch2", "model=arch2", AT_28, BILINEAR],
+    "head linear": ["head=linear"],
+    "head spinal, shared": ["head=spinal", "head.width=8", "head.shared=true", "head.dropout=0.2"],
+    "head spinal, layers used again": [
+        "head=spinal", "head.width=8", "head.order=[1, 2, 2, 3, 2, 3]",
+    ],
+    "head spinal, its own last dropout": ["head=spinal", "head.width=8", "head.output_dropout=0.5"],
+    "on the test part": [*FC, "protocol=paper"],
+    "the test part watched": [*FC, "protocol.watch_test=true"],
+    "the head first": [*FC, EVERYTHING, "recipe.head_epochs=1"],
+    "a frozen backbone": [*FC, EVERYTHING, "model.freeze=backbone"],
+    "auxiliary outputs": [*FC, EVERYTHING, "recipe.label_smoothing=0.1"],
+    "stages": [*FC, "recipe.stages={2: 0.05, 3: 0.01}"],
+    "stages that forget": [*FC, "recipe.stages={2: 0.05}", "recipe.best_of_last_stage=true"],
+    "bf16": [*FC, EVERYTHING, "runtime.precision=bf16"],
+    "deterministic": [*FC, EVERYTHING, "runtime.deterministic=true"],
     "flatten, sgd with momentum": [
         "model=flatten", "head=spinal", "recipe.optimizer=sgd", "recipe.momentum=0.9",
         "recipe.stages={2: 0.5}", "recipe.best_of_last_stage=true",
@@ -67,23 +65,6 @@ NETWORKS = {
         "head=spinal", "head.dropout=0.3", "protocol=paper", "recipe.lr_rule={name: divide}",
         "recipe.optimizer=adam",
     ],
-}  # fmt: skip
-
-VARIETY: dict[str, list[str]] = {
-    **{
-        f"rule {name}": [f"recipe.lr_rule={{{rule.format(name)}}}", "recipe.lr=0.01", *FC]
-        for name, rule in RULES.items()
-    },
-    **{
-        f"augmentation {name}": [
-            f"recipe.augment=[{{{warp.format(name)}}}]", *([LARGER] if "size" in warp else []), *FC
-        ]
-        for name, warp in WARPS.items()
-    },
-    **{f"head {name}": [f"head={name}", *options] for name, options in HEAD_OPTIONS.items()},
-    **{f"head {name}": options for name, options in HEADS_MORE.items()},
-    **{name: [*FC, *options] for name, options in OTHERS.items()},
-    **NETWORKS,
 }  # fmt: skip
 
 

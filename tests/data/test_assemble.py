@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from helpers import mirror as m
 
-from spinal_repro.data.archives import ArchiveError, gunzip, is_archive, unpack
+from spinal_repro.data.assemble import ArchiveError, gunzip, is_archive, unpack
 
 FILES = {"a/one.txt": b"1" * 1000, "a/b/two.txt": b"2" * 10, "./three.txt": b"3"}
 MODES = {"x.zip": "", "x.tar.gz": "w:gz", "x.tgz": "w:gz", "x.tar": "w", "x.tar.xz": "w:xz"}
@@ -31,22 +31,21 @@ def test_whole_or_refused(tmp_path: Path, name: str) -> None:
         unpack(path, tmp_path / "other")
 
 
-@pytest.mark.parametrize("name", ["x.zip", "x.tar"])
 @pytest.mark.parametrize("unsafe", ["../x.txt", "a/../../x.txt", "a/link -> ../../x.txt"])
-def test_nothing_is_written_outside(tmp_path: Path, name: str, unsafe: str) -> None:
-    if name == "x.zip" and "->" in unsafe:
-        pytest.skip("zipfile makes no links")
-    with pytest.raises(ArchiveError, match=r"x\.(zip|tar) is unsafe"):
-        unpack(packed(tmp_path, name, {**FILES, unsafe: b"evil"}), tmp_path / "out")
-    assert not (tmp_path / "x.txt").exists()
+def test_nothing_is_written_outside(tmp_path: Path, unsafe: str) -> None:
+    with pytest.raises(ArchiveError, match=r"x\.tar is .*not a safe archive"):
+        unpack(packed(tmp_path, "x.tar", {**FILES, unsafe: b"evil"}), tmp_path / "out")
+    unpack(packed(tmp_path, "x.zip", {**FILES, unsafe: b"evil"}), tmp_path / "other")
+    assert {p.name for p in tmp_path.iterdir()} == {"x.tar", "out", "x.zip", "other"}
+    assert not [path for path in tmp_path.rglob("*") if path.is_symlink()]
 
 
 def test_gunzip(tmp_path: Path) -> None:
-    (tmp_path / "a.gz").write_bytes(gzip.compress(b"0" * 1000))
-    gunzip(tmp_path / "a.gz", tmp_path / "a")
-    assert (tmp_path / "a").read_bytes() == b"0" * 1000
-    for content in (gzip.compress(b"0" * 1000)[:-8], b"<html>"):
-        (tmp_path / "a.gz").write_bytes(content)
+    packed, plain = tmp_path / "a.gz", b"0" * 1000
+    packed.write_bytes(gzip.compress(plain))
+    gunzip(packed, tmp_path / "a")
+    assert (tmp_path / "a").read_bytes() == plain
+    for content in (gzip.compress(plain)[:-8], b"<html>"):
+        packed.write_bytes(content)
         with pytest.raises(ArchiveError, match=r"a\.gz is damaged"):
-            gunzip(tmp_path / "a.gz", tmp_path / "b")
-        assert not (tmp_path / "b").exists()
+            gunzip(packed, tmp_path / "b")
