@@ -1,6 +1,7 @@
 """``spinal tables``, ``report`` and ``claims``: the results, from records and cells alone."""
 
 import argparse
+import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -93,6 +94,8 @@ def write_tables(given: argparse.Namespace) -> None:
 )
 def write_report(given: argparse.Namespace) -> None:
     """Write claims, tables and figures as one HTML file, from the records alone."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'")
     from spinal_repro.results import figures
     from spinal_repro.results.claims import judge, load_claims
     from spinal_repro.results.report import render as render_page

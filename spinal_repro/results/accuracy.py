@@ -6,19 +6,15 @@ from typing import Any
 
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
-from spinal_repro.results.outcomes import BEST_ON_TEST, LOWEST, ResultGroup
+from spinal_repro.results.outcomes import BEST_ON_TEST, ResultGroup
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import RULES, margin_rule
 
 
 def who(cell: Cell) -> dict[str, Any]:
     """The values of `CELL_COLUMNS`."""
-    return {
-        "cell": cell.name,
-        "dataset": cell.dataset,
-        "backbone": cell.backbone,
-        "head": cell.head,
-    }
+    shown = ("dataset", "backbone", "head")
+    return {"cell": cell.name} | {key: getattr(cell, key) for key in shown}
 
 
 def identify(result: ResultGroup) -> dict[str, Any]:
@@ -35,29 +31,35 @@ def identify(result: ResultGroup) -> dict[str, Any]:
 def row(result: ResultGroup) -> dict[str, Any]:
     """A result as a row of an accuracy table; unknown values are None."""
     cell, published, runs = result.cell, result.published, result.runs
-    low, high = result.interval or (None, None)
-    wanted = "?" if published is None or published.epochs is None else published.epochs
-    epochs = "; ".join(f"{count} of {wanted}" for count in sorted({run.epochs for run in runs}))
     also = [f"{o.value:g} ({o.confidence})" for o in cell.published[1:] if o.value is not None]
     if cell.reference is not None and cell.reference.value is not None:
         also.append(f"state of the art {cell.reference.value:g}")
-    is_accuracy = bool(runs) and result.reported_metric != LOWEST
-    return identify(result) | {
-        "published": result.published_value,
-        "confidence": published and published.confidence,
+    found = identify(result) | {
+        "published": published.value,
+        "confidence": published.confidence or None,
         "also": "; ".join(also) or None,
-        "published_rule": published and published.selection,
-        "epochs": epochs or None,
-        "rule": result.reported_metric if runs else None,
-        "mean": result.mean,
-        "sd": result.sd,
-        "low": low,
-        "high": high,
-        "difference": result.difference,
-        "selected": fmean(run.selected for run in runs) if is_accuracy else None,
-        "last": fmean(run.last for run in runs) if is_accuracy else None,
+        "published_rule": published.selection or None,
         "verdict": result.verdict,
     }
+    if not runs:
+        return found
+    wanted = "?" if published.epochs is None else published.epochs
+    epochs = [f"{count} of {wanted}" for count in sorted({run.epochs for run in runs})]
+    numbers = {
+        "epochs": "; ".join(epochs),
+        "rule": result.reported_metric,
+        "mean": result.mean,
+        "sd": result.sd,
+        "difference": result.difference,
+        "selected": fmean(run.selected for run in runs),  # shown for accuracies, as the next one
+        "last": fmean(run.last for run in runs),
+    }
+    return found | numbers | ends(result.interval)
+
+
+def ends(interval: tuple[float, float] | None) -> dict[str, float]:
+    """Values of the columns ``low`` and ``high``, if there is an interval."""
+    return {} if interval is None else {"low": interval[0], "high": interval[1]}
 
 
 def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
@@ -69,21 +71,18 @@ def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
     for result in results:
         runs = result.runs
         highest = [run.best_on_test for run in runs if run.best_on_test is not None]
-        if not runs or len(highest) < len(runs) or result.reported_metric == LOWEST:
+        if not runs or len(highest) < len(runs):
             continue
         on_test = runs[0].selected_on_test
         chosen = [run.last if on_test else run.selected for run in runs]
-        gains = [best - other for best, other in zip(highest, chosen, strict=True)]
-        low, high = statistics.mean_interval(gains) if len(gains) > 1 else (None, None)
+        gain = statistics.paired(chosen, highest)
         numbers = {
             "best_on_test": fmean(highest),
             "by_validation": None if on_test else fmean(chosen),
             "last": fmean(run.last for run in runs),
-            "gain": fmean(gains),
-            "low": low,
-            "high": high,
+            "gain": gain.mean,
         }
-        found.append(identify(result) | numbers)
+        found.append(identify(result) | numbers | ends(gain.interval))
     return found
 
 

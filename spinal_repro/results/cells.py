@@ -111,12 +111,11 @@ def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
             *(run.device, run.precision, run.differences),
         )
         groups.setdefault(key, {}).setdefault(run.seed, run)
-    if not groups:
-        return [ResultGroup(cell, PAPER, ())]
-    return [
+    found_groups = [
         ResultGroup(cell, key[1], tuple(runs[seed] for seed in sorted(runs)))
         for key, runs in sorted(groups.items())
     ]
+    return found_groups or [ResultGroup(cell, PAPER, ())]
 
 
 def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
@@ -125,7 +124,7 @@ def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
         ran = [result for result in others if result.runs and result.protocol == protocol]
         whole = [result for result in ran if not result.differences]
-        best = max(whole or ran, key=lambda result: result.mean or 0.0)
+        best = max(whole or ran, key=lambda result: result.mean)
         names = {result.cell.name for result in whole}
         runs = best.runs
         if len(names) < len(cell.best_of):

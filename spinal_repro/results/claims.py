@@ -75,28 +75,28 @@ def load_claims(folder: Path | None = None) -> list[Claim]:
 def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
     added = {"name": name, "group": group.title, "from_paper": group.from_paper}
     try:
-        claim = from_plain(Claim, given | added)
-        if claim.rule:
-            RULES.check(claim.rule, claim.parameters)
-        elif not (claim.verdict and claim.evidence):
-            raise UserError("give a rule, or a verdict and its evidence")
+        return from_plain(Claim, given | added)
     except UserError as error:
         raise UserError(f"claim '{name}': {error}") from error
-    return claim
 
 
 def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
     """Apply the rules of claims."""
     judged = []
     for claim in claims:
-        judgement = Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
         try:
-            if claim.rule:
-                judgement = RULES.build(claim.rule, claim.parameters, findings)
+            judged.append(Judged(claim, _judgement(claim, findings)))
         except UserError as error:
             raise UserError(f"claim '{claim.name}': {error}") from error
-        judged.append(Judged(claim, judgement))
     return judged
+
+
+def _judgement(claim: Claim, findings: ResultsIndex) -> Judgement:
+    if claim.rule:
+        return RULES.build(claim.rule, claim.parameters, findings)
+    if not (claim.verdict and claim.evidence):
+        raise UserError("give a rule, or a verdict and its evidence")
+    return Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
 
 
 def tally(judged: Sequence[Judged]) -> dict[str, int]:

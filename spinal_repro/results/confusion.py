@@ -40,10 +40,9 @@ def confusion(
 
 def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
     """Compute the row of each class with images or predictions; undefined values are omitted."""
-    rows: list[dict[str, Any]] = []
-    for index, name in enumerate(classes):
-        images, answers = int(counts[index].sum()), int(counts[:, index].sum())
-        right = int(counts[index, index])
+    rows = []
+    numbers = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
+    for name, images, answers, right in zip(classes, *(n.tolist() for n in numbers), strict=True):
         row: dict[str, Any] = {"class": name, "images": images, "correct": right}
         if images:
             low, high = binomial_interval(right, images)

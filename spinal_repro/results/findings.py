@@ -1,8 +1,8 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
+import fnmatch
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -19,34 +19,41 @@ from spinal_repro.results.sizes import Counts, cell_counts
 
 @dataclass(frozen=True)
 class ResultsIndex:
-    """Cells, groups of equal runs, pairs of FC and Spinal, and counts.
+    """Groups of equal runs in the paper's order, and the counts of `sizes.cell_counts`.
 
-    ``counts`` are those of `sizes.cell_counts`; ``titles`` those of the tables. All are in the
-    paper's order.
+    A cell without runs has one group, an empty one.
     """
 
-    cells: Mapping[str, Cell]
-    results: Sequence[ResultGroup] = ()
-    pairs: Sequence[Pair] = ()
-    counts: Mapping[str, Counts] = field(default_factory=dict)
-    titles: Mapping[str, str] = field(default_factory=dict)
+    results: Sequence[ResultGroup]
+    counts: Mapping[str, Counts]
     gradients: Sequence[GradientRecord] = ()
 
+    @cached_property
+    def cells(self) -> dict[str, Cell]:
+        return {result.cell.name: result.cell for result in self.results}
+
+    @cached_property
+    def pairs(self) -> list[Pair]:
+        return [
+            pair
+            for cell in self.cells.values()
+            if cell.counterpart in self.cells
+            for pair in pairs(self.runs(cell.name), self.runs(cell.counterpart))
+        ]
+
     def cell(self, name: str) -> Cell:
-        """Look up a cell."""
         if name not in self.cells:
             raise unknown("cell", name, self.cells)
         return self.cells[name]
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
         """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
-        cell = self.cell(name)
-        found = [r for r in self.results if r.runs and r.cell.name == cell.name]
-        return [r for r in found if protocol in (None, r.protocol)]
+        found = [result for result in self.results if result.cell.name == self.cell(name).name]
+        return [r for r in found if r.runs and protocol in (None, r.protocol)]
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
-        found = {name: [r for r in self.results if r.cell.table == name] for name in self.titles}
+        found = {name: [r for r in self.results if r.cell.table == name] for name in table_titles()}
         return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
@@ -55,11 +62,11 @@ class ResultsIndex:
         Of several pairs take the one with the fewest differences from the cells, then one with
         reference numerics, then the one with the most seeds.
         """
-        found = self.pairs if other is None else pairs(self.results, {name: other})
+        against = other or self.cell(name).counterpart
+        found = [] if against is None else pairs(self.runs(name), self.runs(against))
         best: dict[str, Pair] = {}
-        for pair in sorted(found, key=_preference, reverse=True):
-            if pair.spinal.cell.name == name:
-                best.setdefault(pair.spinal.protocol, pair)
+        for pair in sorted(found, key=lambda pair: pair.order):
+            best.setdefault(pair.spinal.protocol, pair)
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
 
     def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
@@ -72,9 +79,9 @@ class ResultsIndex:
         whole = [result for result in self.results if not result.differences]
         return {(run.identity, run.seed) for result in whole for run in result.runs}
 
-    def count(self, name: str, quantity: str) -> int | None:
-        """A count of a cell's model; None where it has not been counted."""
-        return self.counts.get(self.cell(name).name, {}).get(quantity)
+    @cached_property
+    def _in_paper(self) -> set[str]:
+        return {c.name for c in self.cells.values() if c.published and not c.variant_of}
 
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
@@ -82,38 +89,20 @@ class ResultsIndex:
         A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
         matched only by its full name.
         """
+        found: set[str] = set()
         for pattern in patterns:
-            if not any(fnmatchcase(name, pattern) for name in self.cells):
+            matched = fnmatch.filter(self.cells, pattern)
+            if not matched:
                 raise unknown("cell", pattern, self.cells)
-        return [
-            cell
-            for name, cell in self.cells.items()
-            if name in patterns
-            or (
-                cell.published
-                and not cell.variant_of
-                and any(fnmatchcase(name, pattern) for pattern in patterns)
-            )
-        ]
+            found.update(name for name in matched if name == pattern or name in self._in_paper)
+        return [cell for name, cell in self.cells.items() if name in found]
 
-    def with_counterpart(self, patterns: Sequence[str] = ("*",)) -> list[Cell]:
+    def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 
-def _preference(pair: Pair) -> tuple[int, bool, int]:
-    return -len(pair.spinal.differences), not pair.spinal.numerics, len(pair.seeds)
-
-
-def index_results(
-    results: Sequence[ResultGroup], counted: Mapping[str, Counts], titles: Mapping[str, str]
-) -> ResultsIndex:
-    """Index the results of all cells; counts in records have precedence over ``counted``."""
-    cells = {result.cell.name: result.cell for result in results}
-    return ResultsIndex(cells, results, pairs(results), cell_counts(results, counted), titles)
-
-
-def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
+def build_index(records: Sequence[AnyRecord], counts: Path) -> ResultsIndex:
     """Group records by cell and index them; ``counts`` is of ``spinal params --cells``, if any."""
     counted = {}
     if counts.is_file():
@@ -124,6 +113,6 @@ def build_index(records: Iterable[AnyRecord], counts: Path) -> ResultsIndex:
                 f"{counts} cannot be used: {error}; "
                 f"make it again: spinal params --cells --out {counts}"
             ) from error
-    records = list(records)
-    index = index_results(group_records_by_cell(load_cells(), records), counted, table_titles())
-    return replace(index, gradients=[r for r in records if isinstance(r, GradientRecord)])
+    results = group_records_by_cell(load_cells(), records)
+    gradients = [record for record in records if isinstance(record, GradientRecord)]
+    return ResultsIndex(results, cell_counts(results, counted), gradients)

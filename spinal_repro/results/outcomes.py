@@ -46,11 +46,8 @@ class Run:
 
     def value(self, metric: str) -> float:
         """The number that `ResultGroup.reported_metric` names."""
-        if metric == LAST:
-            return self.last
-        if metric == BEST_VALIDATION and self.validation is not None:
-            return self.validation
-        return self.selected
+        known = {LAST: self.last, BEST_VALIDATION: self.validation}.get(metric)
+        return self.selected if known is None else known
 
     def tested(self, metric: str) -> Accuracy | None:
         """Counts of test images at the epoch of a metric; None for the regression."""
@@ -60,29 +57,25 @@ class Run:
         return test.last if metric == LAST else test.selected
 
 
+def published(cell: Cell) -> Published:
+    """Return the published number to compare with; its value may be unknown."""
+    return cell.published[0] if cell.published else Published("", None, "%", "", None, "", "")
+
+
 @dataclass(frozen=True)
 class ResultGroup:
     """Runs of one cell with the same protocol, device, precision and differences, by seed.
 
-    Without runs, numbers over runs are None; with a single one, so is the standard deviation.
+    ``mean`` needs a run; ``sd`` is None for a single one, ``interval`` where it is not known.
     """
 
-    cell: "Cell"
+    cell: Cell
     protocol: str
     runs: tuple[Run, ...]
 
     @property
-    def published(self) -> Published | None:
-        """The published number to compare with; its value may be unknown."""
-        return self.cell.published[0] if self.cell.published else None
-
-    @property
-    def published_value(self) -> float | None:
-        return None if self.published is None else self.published.value
-
-    @property
-    def unit(self) -> str:
-        return "%" if self.published is None else self.published.unit
+    def published(self) -> Published:
+        return published(self.cell)
 
     @functools.cached_property
     def reported_metric(self) -> str:
@@ -94,15 +87,12 @@ class ResultGroup:
         """
         if self.cell.regression is not None:
             return LOWEST
-        published = "" if self.published is None else self.published.selection
-        if self.protocol == PAPER and published == LAST:
+        reported = self.published.selection if self.protocol == PAPER else ""
+        if reported == LAST:
             return LAST
-        on_test = bool(self.runs) and self.runs[0].selected_on_test
-        if self.protocol == PAPER and published == BEST_VALIDATION and not on_test:
-            return BEST_VALIDATION
-        if on_test or (not self.runs and self.protocol == PAPER):
+        if self.runs and self.runs[0].selected_on_test:
             return BEST_ON_TEST
-        return AT_BEST_VALIDATION
+        return BEST_VALIDATION if reported == BEST_VALIDATION else AT_BEST_VALIDATION
 
     @functools.cached_property
     def values(self) -> list[float]:
@@ -134,8 +124,8 @@ class ResultGroup:
         return len(self.runs)
 
     @property
-    def mean(self) -> float | None:
-        return statistics.mean(self.values) if self.runs else None
+    def mean(self) -> float:
+        return statistics.mean(self.values)
 
     @property
     def sd(self) -> float | None:
@@ -154,13 +144,11 @@ class ResultGroup:
 
     @property
     def difference(self) -> float | None:
-        if self.mean is None or self.published_value is None:
-            return None
-        return self.mean - self.published_value
+        return None if self.published.value is None else self.mean - self.published.value
 
     @property
     def verdict(self) -> str:
-        value, unit = self.published_value, self.unit
-        confidence = self.published.confidence if self.published else ""
+        value, unit = self.published.value, self.published.unit
+        unsure = rounding(unit, self.published.confidence)
         allowed = margin(self.cell.table, unit, value or 0.0)
-        return judge(self.values, value, allowed, rounding(unit, confidence), self.change)
+        return judge(self.values, value, allowed, unsure, self.change)

@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from spinal_repro.errors import UserError
+from spinal_repro.paper.cells import table_titles
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes
 from spinal_repro.results.claims import claims_markdown
@@ -74,23 +75,21 @@ def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
         own: Records of runs that name no cell.
     """
     paper = []
+    titles = table_titles()
     for name, results in index.by_table().items():
-        columns = accuracy.columns(name, results[0].unit)
-        paper.append(Table(name, index.titles[name], columns, list(map(accuracy.row, results))))
+        columns = accuracy.columns(name, results[0].published.unit)
+        paper.append(Table(name, titles[name], columns, list(map(accuracy.row, results))))
     counted = sizes.rows(index.cells.values(), index.counts)
+    by_seed = list(map(pairs.row, index.pairs))
     selected = accuracy.selection_rows(index.results)
-    paired = Table(
-        "pairs", "FC against Spinal, seed by seed", pairs.COLUMNS, list(map(pairs.row, index.pairs))
-    )
+    paired = Table("pairs", "FC against Spinal, seed by seed", pairs.COLUMNS, by_seed)
     tables = [
         *paper,
         Table("sizes", "Parameters and multiplications", sizes.COLUMNS, counted),
         paired,
         Table("selection", SELECTION, accuracy.SELECTION, selected),
     ]
-    found: dict[str, str] = {}
-    for table in tables:
-        found |= table.files()
+    found = {name: text for table in tables for name, text in table.files().items()}
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]
     parts += ["## Tables in full", IN_FULL, "\n".join(table.links() for table in tables)]
     for table in paper:
@@ -113,15 +112,14 @@ def _render(columns: Sequence[Column], rows: Sequence[Row], style: str) -> str:
 
 
 def _overview(tables: Iterable[Table]) -> str:
-    """Render one row per table: cells, cells run, and results by verdict."""
     rows: list[Row] = []
-    found: set[str] = set()
+    found: Counter[str] = Counter()
     for table in tables:
         verdicts = Counter(row["verdict"] for row in table.rows)
         cells = {row["cell"] for row in table.rows}
         ran = {row["cell"] for row in table.rows if row["n"]}
         rows.append({"table": table.title, "cells": len(cells), "run": len(ran), **verdicts})
-        found |= verdicts.keys()
+        found += verdicts
     columns = (
         Column("table", "Table"),
         Column("cells", "Cells", "numbers of the paper and of related works"),
@@ -144,14 +142,10 @@ OWN = (
 
 def _own_row(record: Record) -> dict[str, Any]:
     assert record.test is not None
-    return {
-        **{group: record.config[group]["name"] for group in GROUPS},
-        "device": record.device,
-        "epochs": record.epochs,
-        "seed": record.seed,
-        "selected": 100 * record.test.selected.accuracy,
-        "last": 100 * record.test.last.accuracy,
-    }
+    test, names = record.test, {group: record.config[group]["name"] for group in GROUPS}
+    about = {"device": record.device, "epochs": record.epochs, "seed": record.seed}
+    accuracies = {"selected": 100 * test.selected.accuracy, "last": 100 * test.last.accuracy}
+    return names | about | accuracies
 
 
 def fill(text: str, index: ResultsIndex) -> str:
@@ -178,19 +172,11 @@ def fill(text: str, index: ResultsIndex) -> str:
 
 
 def _front_row(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
-    low, high = result.interval or (None, None)
-    other = [result.numerics] if result.numerics else []
-    return {
-        "title": result.cell.title,
-        "published": result.published_value,
-        "mean": result.mean,
-        "sd": result.sd,
-        "n": result.n,
-        "interval": None if low is None else f"{low:.2f} to {high:.2f}",
-        "verdict": "; ".join((result.verdict, *map(str, result.differences), *other)),
-        "head_parameters": index.count(result.cell.name, "head_parameters"),
-        "head_multiplications": index.count(result.cell.name, "head_multiplications"),
-    }
+    verdict = (result.verdict, *map(str, result.differences), result.numerics)
+    interval = "{:.2f} to {:.2f}".format(*result.interval) if result.interval else None
+    found = {"title": result.cell.title, "interval": interval}
+    found["verdict"] = "; ".join(filter(None, verdict))
+    return {**accuracy.row(result), **index.counts.get(result.cell.name, {}), **found}
 
 
 _PLAIN, _COUNT = "{:.2f}".format, "{:,}".format

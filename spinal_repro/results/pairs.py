@@ -1,8 +1,8 @@
 """FC against Spinal: the same data, backbone, recipe and seeds, compared seed by seed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.record import Record, RegressionRecord
 from spinal_repro.records.statistics import Paired, mcnemar_test, paired
-from spinal_repro.results.accuracy import CELL_COLUMNS, DEVICE, MARKS, PROTOCOL, identify, number
+from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
 from spinal_repro.results.outcomes import ResultGroup, Run
 from spinal_repro.results.tables import Column
@@ -22,8 +22,7 @@ SPINAL_HIGHER, SPINAL_LOWER = "Spinal higher", "Spinal lower"
 HASHES = ("train_hash", "test_hash", "split_hash")
 
 
-@dataclass(frozen=True)
-class McNemarCounts:
+class McNemarCounts(NamedTuple):
     """Test images on which the two networks of one seed differ, with McNemar's p-value."""
 
     only_fc: int
@@ -33,23 +32,25 @@ class McNemarCounts:
 
 @dataclass(frozen=True)
 class Pair:
-    """A Spinal result and its fully connected counterpart under the same settings.
-
-    ``first`` and ``second`` are the FC and the Spinal values of the seeds that both have on the
-    same images; ``images`` has an entry for each seed whose records hold `correct_bits`.
-    """
+    """A Spinal result and its fully connected counterpart, run in the same way."""
 
     spinal: ResultGroup
     fc: ResultGroup
-    seeds: tuple[int, ...]
-    first: tuple[float, ...]  # fc
-    second: tuple[float, ...]  # spinal
+    seeds: tuple[int, ...]  # that both have on the same images
+    first: tuple[float, ...]  # values of FC, by seed
+    second: tuple[float, ...]  # of Spinal
     comparison: Paired
-    images: tuple[McNemarCounts, ...]
+    images: tuple[McNemarCounts, ...]  # of each seed whose records hold `correct_bits`
 
     @property
-    def lower_is_better(self) -> bool:
-        return self.spinal.cell.regression is not None
+    def order(self) -> tuple[int, bool, int]:
+        """Sorts pairs of the same cells, the one that tells most first."""
+        return len(self.spinal.differences), bool(self.spinal.numerics), -len(self.seeds)
+
+    @property
+    def sign(self) -> int:
+        """-1 where less is better."""
+        return 1 if self.spinal.cell.regression is None else -1
 
     @property
     def verdict(self) -> str:
@@ -64,27 +65,16 @@ class Pair:
         return SPINAL_LOWER if high < 0 else NONE_SHOWN
 
 
-def pairs(
-    results: Sequence[ResultGroup], counterparts: Mapping[str, str] | None = None
-) -> list[Pair]:
-    """Pair every result with the result of its counterpart that was run in the same way.
-
-    Args:
-        counterparts: By name of the cell; None for those that the cells name.
-    """
-    by_key = {_key(result.cell.name, result): result for result in results if result.runs}
-    found = []
-    for (name, *_), result in by_key.items():
-        other = result.cell.counterpart if counterparts is None else counterparts.get(name)
-        fc = by_key.get(_key(other, result))
-        if fc is not None and (pair := _pair(fc, result)) is not None:
-            found.append(pair)
-    return found
+def pairs(spinal: Iterable[ResultGroup], fc: Iterable[ResultGroup]) -> list[Pair]:
+    """Pair the results of a cell with those of its counterpart that were run in the same way."""
+    others = {_settings(result): result for result in fc}
+    both = [(other, result) for result in spinal if (other := others.get(_settings(result)))]
+    return [pair for other, result in both if (pair := _pair(other, result))]
 
 
-def _key(name: str | None, result: ResultGroup) -> tuple[Any, ...]:
+def _settings(result: ResultGroup) -> tuple[Any, ...]:
     run = result.runs[0]
-    return name, result.protocol, run.device, run.precision, run.differences
+    return result.protocol, run.device, run.precision, run.differences
 
 
 def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
@@ -110,7 +100,6 @@ def _images(run: Run) -> list[Any]:
 
 
 def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
-    """Compare two runs image by image, where both records hold `correct_bits`."""
     tested = [run.tested(metric) for run in (fc, spinal)]
     right = [unpack_correct(t.correct_bits, t.count) for t in tested if t and t.correct_bits]
     if len(right) < len(tested):
@@ -123,27 +112,25 @@ def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
 def row(pair: Pair) -> dict[str, Any]:
     """Turn a pair into a row of the table."""
     comparison, images = pair.comparison, pair.images
-    low, high = comparison.interval or (None, None)
-    significant = sum(image.p < ALPHA for image in images)
-    return identify(pair.spinal) | {
+    found = accuracy.identify(pair.spinal) | {
         "counterpart": pair.fc.cell.name,
         "rule": pair.spinal.reported_metric,
-        "unit": pair.spinal.unit,
+        "unit": pair.spinal.published.unit,
         "n": len(pair.seeds),
         "fc": statistics.mean(pair.first),
         "spinal": statistics.mean(pair.second),
         "difference": comparison.mean,
-        "low": low,
-        "high": high,
         "p": comparison.p,
-        "only_fc": statistics.mean([i.only_fc for i in images]) if images else None,
-        "only_spinal": statistics.mean([i.only_spinal for i in images]) if images else None,
-        "mcnemar": f"{significant} of {len(images)}" if images else None,
         "verdict": pair.verdict,
     }
+    if images:
+        found["only_fc"] = statistics.mean([image.only_fc for image in images])
+        found["only_spinal"] = statistics.mean([image.only_spinal for image in images])
+        found["mcnemar"] = f"{sum(image.p < ALPHA for image in images)} of {len(images)}"
+    return found | accuracy.ends(comparison.interval)
 
 
-_PLAIN, _SIGNED, _IMAGES = number("1e-3"), number("1e-3", "+"), "{:.1f}".format
+_PLAIN, _SIGNED, _IMAGES = accuracy.number("1e-3"), accuracy.number("1e-3", "+"), "{:.1f}".format
 FLIPS = (
     f"two-sided sign-flip test of the differences, exact up to {statistics.EXACT_PAIRS} pairs; "
     "it cannot fall below 2 / 2^n, which for 5 pairs is 0.062"
@@ -159,10 +146,10 @@ VERDICT = (
     "direction and no more"
 )
 COLUMNS = (
-    *CELL_COLUMNS,
+    *accuracy.CELL_COLUMNS,
     Column("counterpart", "FC cell", "the fully connected cell that it is compared with"),
-    PROTOCOL,
-    DEVICE,
+    accuracy.PROTOCOL,
+    accuracy.DEVICE,
     Column("rule", "Metric", "the number that is compared"),
     Column("unit", "Unit", "%: accuracies in percent; 1e-3: mean square errors, less is better"),
     Column("n", "n", "pairs: seeds run with both heads on the same images"),
@@ -176,5 +163,5 @@ COLUMNS = (
     Column("only_spinal", "Spinal only", "those that the Spinal network alone gets right", _IMAGES),
     Column("mcnemar", "McNemar", MCNEMAR),
     Column("verdict", "Verdict", VERDICT),
-    MARKS,
+    accuracy.MARKS,
 )

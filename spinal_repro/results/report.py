@@ -6,45 +6,41 @@ connection.
 
 import base64
 import inspect
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from spinal_repro.io import printable
+from spinal_repro.paper.cells import table_titles
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import Judged, tally
-from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
+if TYPE_CHECKING:
+    from spinal_repro.results.figures import Drawn
+
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
-SHOWN_PAIRS = (
-    "dataset", "backbone", "head", "protocol", "unit", "n", "fc", "spinal", "difference",
-    "low", "high", "p", "verdict", "marks",
-)  # fmt: skip
-SHOWN_SIZES = (
-    "dataset", "backbone", "head", "head_parameters", "head_parameters_change",
-    "head_multiplications", "head_multiplications_change", "total_multiplications",
-    "total_multiplications_change", "head_activations",
-)  # fmt: skip
-TONES = {
-    "good": ("supported", verdicts.REPRODUCED, pairs.SPINAL_HIGHER),
-    "bad": ("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER),
-    "none": (verdicts.NOT_RUN, verdicts.UNPUBLISHED),
-}
+NOT_OF_PAIRS = ("cell", "counterpart", "device", "rule", "only_fc", "only_spinal", "mcnemar")
+NOT_OF_SIZES = ("cell", "body_parameters", "total_parameters", "total_parameters_change", "source")
+TONES = (  # of a verdict; the others are open
+    dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.SPINAL_HIGHER), "good")
+    | dict.fromkeys(("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER), "bad")
+    | dict.fromkeys((verdicts.NOT_RUN, verdicts.UNPUBLISHED), "none")
+)
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Drawn]) -> str:
+def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Drawn]") -> str:
     """Write the page."""
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
@@ -55,10 +51,10 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals.update(tone=tone, symbols=SYMBOLS, number=accuracy.number)
-    environment.globals.update(columns=_columns, row=_row, config=_config)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
     counted = sizes.rows(index.cells.values(), index.counts)
+    of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
+    of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
     groups = dict.fromkeys(item.claim.group for item in judged)
     return environment.get_template("report.html").render(
         tally=tally(judged),
@@ -66,11 +62,18 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: Sequence[Draw
         claims={name: [j for j in judged if j.claim.group == name] for name in groups},
         verdicts=list(verdicts.RULES),
         index=index,
-        pairs={"columns": _pick(pairs.COLUMNS, SHOWN_PAIRS), "rows": paired},
-        sizes={"columns": _pick(sizes.COLUMNS, SHOWN_SIZES), "rows": counted},
+        titles=table_titles(),
+        pairs={"columns": of_pairs, "rows": paired},
+        sizes={"columns": of_sizes, "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
-        rules={name: _summary(RULES[name]) for name in RULES.names()},
+        rules={name: _without_arguments(RULES[name]) for name in RULES.names()},
         cell_rules=verdicts.RULES,
+        tones=TONES,
+        symbols=SYMBOLS,
+        number=accuracy.number,
+        columns=_columns,
+        row=_row,
+        config=_config,
     )
 
 
@@ -80,13 +83,7 @@ def _one_line(value: Any) -> Any:
     return printable(value, keep="\n") if plain else value
 
 
-def tone(word: str) -> str:
-    """Return the colour of a verdict: ``good``, ``bad``, ``none`` or ``open``."""
-    return next((name for name, words in TONES.items() if word in words), "open")
-
-
 def _progress(index: ResultsIndex) -> str:
-    """Describe the progress: cells run as published, and distinct trainings."""
     own = [result for result in index.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.differences}
     other = {r.cell.name for r in own if not index.is_subset_of_other_cell(r)} - full
@@ -105,7 +102,8 @@ def _progress(index: ResultsIndex) -> str:
 
 
 def _columns(table: str, unit: str) -> list[Column]:
-    return [Column("title", "Cell"), *_pick(accuracy.columns(table, unit), SHOWN)]
+    known = {column.key: column for column in accuracy.columns(table, unit)}
+    return [Column("title", "Cell"), *(known[key] for key in SHOWN)]
 
 
 def _row(result: ResultGroup) -> dict[str, Any]:
@@ -124,11 +122,5 @@ def _config(result: ResultGroup) -> str:
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
 
 
-def _pick(columns: Sequence[Column], shown: Sequence[str]) -> list[Column]:
-    known: Mapping[str, Column] = {column.key: column for column in columns}
-    return [known[key] for key in shown]
-
-
-def _summary(function: object) -> str:
-    """Return the docstring of a rule without its arguments."""
+def _without_arguments(function: object) -> str:
     return " ".join((inspect.getdoc(function) or "").split("\nArgs:")[0].split())

@@ -11,7 +11,6 @@ from spinal_repro.records.compare import BUDGET, EPOCHS, Difference
 from spinal_repro.records.record import parse_record
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup, Run
-from spinal_repro.results.pairs import pairs
 
 SHORT = Difference.of(EPOCHS, 2, 8, BUDGET)
 CHANGED = Difference.of("recipe.lr", 0.1, 0.01)
@@ -74,19 +73,12 @@ def findings(
     results: Sequence[ResultGroup] = (),
     counts: Mapping[str, Mapping[str, int]] | None = None,
 ) -> ResultsIndex:
-    """What is known of these cells; tables are called as their keys."""
-    missing = [ResultGroup(c, "paper", ()) for c in cells if all(r.cell != c for r in results)]
-    every = [*results, *missing]
-    return ResultsIndex(
-        {c.name: c for c in cells},
-        every,
-        pairs(every),
-        {
-            name: {**COUNTS, **changed, "source": "model"}
-            for name, changed in (counts or {}).items()
-        },
-        {table: table for table in dict.fromkeys(c.table for c in cells)},
-    )
+    """What is known of these cells."""
+    by_cell = [[r for r in results if r.cell == c] or [ResultGroup(c, "paper", ())] for c in cells]
+    counted = {
+        name: {**COUNTS, **changed, "source": "model"} for name, changed in (counts or {}).items()
+    }
+    return ResultsIndex([r for found in by_cell for r in found], counted)
 
 
 def fc_and_spinal(**more: Any) -> tuple[Cell, Cell]:

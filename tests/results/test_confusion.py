@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
-from spinal_repro.results.confusion import confusion, draw_confusion, per_class
+from spinal_repro.results.confusion import confusion, per_class
 
 
 def test_figures_are_scikit_learns():
@@ -27,10 +27,3 @@ def test_classes_without_images_or_answers():
     assert rows.keys() == {"a", "b", "c"}
     assert "precision" not in rows["b"] and rows["b"]["recall"] == 0
     assert "recall" not in rows["c"] and rows["c"]["precision"] == 0
-
-
-def test_a_picture_of_many_classes(tmp_path):
-    path, classes = tmp_path / "confusion.png", 60
-    counts = np.eye(classes, dtype=np.int64) * 7
-    draw_confusion(counts, [f"class {i}" for i in range(classes)], "title", path)
-    assert path.read_bytes().startswith(b"\x89PNG")

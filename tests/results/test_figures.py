@@ -9,7 +9,7 @@ from helpers.fakes import SHORT, cell, fc_and_spinal, findings, result
 from spinal_repro.paper.cells import Published
 from spinal_repro.results import figures
 from spinal_repro.results.figures import PLOTS
-from spinal_repro.results.figures.curve import published_curves
+from spinal_repro.results.figures.supplement import published_curves
 
 ALWAYS = {"mnist_cnn_curve"}  # the supplement's curve is there before any run is
 
@@ -36,7 +36,7 @@ def drawn() -> list[figures.Drawn]:
 
 
 def test_every_figure_is_drawn_and_written(drawn, tmp_path):
-    assert [figure.name for figure in drawn] == [plot.name for plot in PLOTS]
+    assert [figure.name for figure in drawn] == [plot.__name__ for plot in PLOTS]
     figures.write(drawn, tmp_path)
     assert len(list(tmp_path.iterdir())) == 2 * len(drawn)
 
@@ -57,10 +57,11 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_to_draw_gives_nothing
 
 
 def test_the_supplements_curve_is_read_whole():
-    for series in published_curves("loss").values():
-        assert list(series.mean)[-19:] == list(range(2, 21))  # one first value cannot be read off
-        assert not series.sd
-    for series in published_curves("accuracy").values():
-        assert list(series.mean) == [1, *series.sd] == list(range(1, 21))
-    by_head = published_curves("accuracy")
-    assert (by_head["FC 320-50-10"].mean[8], by_head["Spinal 6 x 8"].mean[8]) == (98.17, 98.35)
+    for curve in published_curves("loss").values():
+        assert list(curve.index)[-19:] == list(range(2, 21))  # one first value cannot be read off
+        assert curve["std"].isna().all()
+    accuracy = published_curves("accuracy")
+    for curve in accuracy.values():
+        assert list(curve.index) == [1, *curve["std"].dropna().index] == list(range(1, 21))
+    assert accuracy["FC 320-50-10"]["mean"][8] == 98.17
+    assert accuracy["Spinal 6 x 8"]["mean"][8] == 98.35

@@ -9,9 +9,9 @@ from helpers.fakes import fc_and_spinal, findings, result
 from helpers.made_records import grouped, made
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper.cells import load_cells, table_titles
+from spinal_repro.paper.cells import load_cells
 from spinal_repro.results.claims import judge, load_claims
-from spinal_repro.results.findings import index_results
+from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.pages import files, fill
 from spinal_repro.results.report import render
 
@@ -52,12 +52,12 @@ def test_what_computes_otherwise_is_marked_in_every_row():
             record["config"]["runtime"]["precision"] = "bf16"
         marked[mark].append(record)
     every = grouped(CELLS, [*records, *marked["bf16"], *marked["mps"]])
-    known = index_results(every, {}, table_titles())
+    known = ResultsIndex(every, {})
     found = {name: text.splitlines() for name, text in files(known).items()}
     html = render(known, judge(load_claims(), known), [])
     found["report"] = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
     for mark, numbers in shown.items():
-        alone = index_results(grouped(CELLS, marked[mark]), {}, table_titles())
+        alone = ResultsIndex(grouped(CELLS, marked[mark]), {})
         found["front"] = fill(page("mnist/cnn_*"), alone).splitlines()
         places = set()
         for name, rows in found.items():

@@ -5,9 +5,12 @@ import pytest
 from helpers.made_records import FC, SPINAL, grouped, made
 
 from spinal_repro.records.correctness import pack_correct
-from spinal_repro.results.pairs import FEW, NONE_SHOWN, SPINAL_HIGHER, SPINAL_LOWER, pairs, row
+from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.pairs import FEW, NONE_SHOWN, SPINAL_HIGHER, SPINAL_LOWER, row
 
-CELLS = [FC, SPINAL]
+
+def paired(records):
+    return ResultsIndex(grouped([FC, SPINAL], records), {}).pairs
 
 
 def records(fc, spinal, **changes):
@@ -21,7 +24,7 @@ def records(fc, spinal, **changes):
 
 def test_seeds_are_paired_and_others_left_out():
     found = [*records([9800, 9900, 9700], [9810, 9920]), made("spinal", 7, 9000)]
-    (pair,) = pairs(grouped(CELLS, found))
+    (pair,) = paired(found)
     assert pair.seeds == (0, 1)
     assert pair.comparison.differences == pytest.approx((0.1, 0.2))
     assert pair.verdict == FEW and row(pair)["fc"] == pytest.approx(98.5)
@@ -36,21 +39,21 @@ def test_seeds_are_paired_and_others_left_out():
     ],
 )
 def test_the_word(spinal, word):
-    (pair,) = pairs(grouped(CELLS, records([9810, 9820, 9830], spinal)))
+    (pair,) = paired(records([9810, 9820, 9830], spinal))
     assert pair.verdict == word
 
 
 def test_reduced_runs_give_a_direction_and_no_more():
-    (pair,) = pairs(grouped(CELLS, records([9810] * 3, [9910] * 3, epochs=2)))
+    (pair,) = paired(records([9810] * 3, [9910] * 3, epochs=2))
     assert pair.verdict == "reduced budget" and pair.comparison.mean == pytest.approx(1.0)
 
 
 def test_whole_and_short_runs_or_other_data_are_no_pair():
     short = [made("fc", 0), made("spinal", 0, epochs=2)]
-    assert pairs(grouped(CELLS, short)) == []
+    assert paired(short) == []
     other = made("spinal", 0)
     other["data"]["split_hash"] = "0" * 64
-    assert pairs(grouped(CELLS, [made("fc", 0), other])) == []
+    assert paired([made("fc", 0), other]) == []
 
 
 def test_images_are_compared_where_the_records_keep_them():
@@ -61,10 +64,10 @@ def test_images_are_compared_where_the_records_keep_them():
         record = made(head, 0, int(bits.sum()))
         record["test"]["last"]["correct_bits"] = pack_correct(bits)
         found.append(record)
-    (pair,) = pairs(grouped(CELLS, found))
+    (pair,) = paired(found)
     (image,) = pair.images
     assert (image.only_fc, image.only_spinal) == (50, 150) and image.p < 1e-9
     assert row(pair)["mcnemar"] == "1 of 1"
     del found[0]["test"]["last"]["correct_bits"]  # a record from before
-    (pair,) = pairs(grouped(CELLS, found))
-    assert pair.images == () and row(pair)["mcnemar"] is None
+    (pair,) = paired(found)
+    assert pair.images == () and "mcnemar" not in row(pair)

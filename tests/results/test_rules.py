@@ -283,24 +283,17 @@ SIZES = {  # by backbone: parameters of FC heads and of the Spinal heads in thei
 
 
 def networks(assumed=(), runs=(), **sizes):
-    """Cells ``mnist/A0`` and so on, each against its own FC cell; runs by cell of the Spinal side.
-
-    Args:
-        assumed: Cells that assume their width.
-    """
+    """Cells ``mnist/A0`` and so on, each against its own FC cell; some assume their width."""
     cells, counts, results = [], {}, []
     for backbone, of in (SIZES | sizes).items():
         for i, pair in enumerate(of):
             name = f"mnist/{backbone}{i}"
-            fc = cell(f"{name}_fc", backbone=backbone)
             assumes = ("width_for_vgg",) if name in assumed else ()
+            fc = cell(f"{name}_fc", backbone=backbone)
             sp = cell(name, backbone=backbone, counterpart=fc.name, assumes=assumes)
             cells += [fc, sp]
-            counts |= {
-                side.name: {"head_parameters": n}
-                for side, n in zip((fc, sp), pair, strict=True)
-                if n
-            }
+            sides = zip((fc, sp), pair, strict=True)
+            counts |= {side.name: {"head_parameters": n} for side, n in sides if n}
             if name in runs:
                 results += [result(fc, LOW), result(sp, runs[name])]
     return findings(cells, results, counts)

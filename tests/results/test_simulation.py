@@ -11,17 +11,16 @@ from spinal_repro.records.statistics import (
     deviation,
     mcnemar_test,
     mean_interval,
-    paired,
     prediction_interval,
     sign_flip_test,
 )
-from spinal_repro.results.verdicts import FEW, HIGHER, LOWER, REPRODUCED, judge
+from spinal_repro.results.verdicts import HIGHER, LOWER, judge
 
 REPEATS = 3000
 
 
-def tolerance(share: float, repeats: int = REPEATS) -> float:
-    return 4 * math.sqrt(share * (1 - share) / repeats)
+def tolerance(share: float) -> float:
+    return 4 * math.sqrt(share * (1 - share) / REPEATS)
 
 
 @pytest.fixture
@@ -41,13 +40,6 @@ def test_intervals_hold_the_mean_and_a_new_run_as_often_as_they_say(generator, n
         assert count / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
 
 
-def test_intervals_agree_with_scipy(generator):
-    values = generator.normal(0, 1, 7).tolist()
-    assert deviation(values) == pytest.approx(np.std(values, ddof=1))
-    reference = stats.ttest_1samp(values, 0).confidence_interval(0.9)
-    assert mean_interval(values, 0.9) == pytest.approx(tuple(reference))
-
-
 def test_equal_values_have_no_spread():
     values = [98.1] * 7  # their mean, naively summed, differs from them
     assert deviation(values) == 0
@@ -60,15 +52,6 @@ def test_sign_flips_are_those_tried_one_by_one(generator, n):
     sums = [abs(np.dot(signs, d)) for signs in itertools.product((-1, 1), repeat=n)]
     expected = np.mean(np.array(sums) >= abs(d.sum()) - 1e-12)
     assert sign_flip_test(d.tolist()) == pytest.approx(expected)
-
-
-@pytest.mark.parametrize("n, level", [(5, 2 / 32), (8, 12 / 256)])
-def test_sign_flips_err_as_often_as_they_say(generator, n, level):
-    """Heavy tails and unequal spreads do not matter, as long as signs are exchangeable."""
-    scale = 1 + np.arange(n)
-    draws = generator.standard_t(2, (REPEATS, n)) * scale
-    wrong = sum(sign_flip_test(d) <= level + 1e-12 for d in draws.tolist())
-    assert wrong / REPEATS == pytest.approx(level, abs=tolerance(level))
 
 
 def test_many_pairs_are_drawn_from_a_seed(generator):
@@ -86,15 +69,6 @@ def test_mcnemar_is_the_binomial_test(b, c):
     assert mcnemar_test(b, c) == mcnemar_test(c, b) == pytest.approx(expected)
 
 
-def test_pairing_takes_away_the_spread_that_seeds_share(generator):
-    shared = generator.normal(0, 1, 8)
-    second = shared + 0.1 + generator.normal(0, 0.01, 8)
-    found = paired(shared.tolist(), second.tolist())
-    assert found.mean == pytest.approx(0.1, abs=0.02)
-    assert found.interval[0] > 0 and found.p == pytest.approx(2 / 2**8)
-    assert paired([1.0], [2.0]).interval is None
-
-
 def test_a_published_run_of_the_same_kind_is_rarely_called_different(generator):
     words = [
         judge(values, published, margin=1.0)
@@ -102,10 +76,3 @@ def test_a_published_run_of_the_same_kind_is_rarely_called_different(generator):
     ]
     for word in (HIGHER, LOWER):
         assert words.count(word) / REPEATS == pytest.approx(0.025, abs=tolerance(0.025))
-
-
-def test_a_lower_result_is_mostly_found_and_two_runs_never_decide(generator):
-    draws = generator.normal(97.7, 0.1, (200, 5)).tolist()
-    words = [judge(values, 98.4, margin=1.0) for values in draws]
-    assert words.count(LOWER) > 180 and not {HIGHER, REPRODUCED} & set(words)
-    assert {judge(values[:2], 98.4, margin=1.0) for values in draws} == {FEW}

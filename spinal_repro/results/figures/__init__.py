@@ -1,34 +1,30 @@
 """Figures of the report as files; the same results give the same bytes.
 
-Nothing here touches matplotlib's global state.
+Nothing here touches matplotlib's global state. Importing this needs the extra ``report``.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from spinal_repro.errors import UserError
+import matplotlib
+from matplotlib.figure import Figure
+
 from spinal_repro.io import write_atomic
-from spinal_repro.results.figures import cells, curve, summary
+from spinal_repro.results.figures import cells, supplement
 from spinal_repro.results.findings import ResultsIndex
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PLOTS = (
-    curve.mnist_cnn_curve,
-    cells.against_paper,
-    cells.regression,
-    cells.paired_differences,
-    cells.accuracy_by_parameters,
-    summary.summary,
-)
+PLOTS = {  # titles by function, which returns None where there is nothing to draw
+    supplement.mnist_cnn_curve: "MNIST CNN, epoch by epoch",
+    cells.against_paper: "Ours against the paper",
+    cells.regression: "Regression, Table I",
+    cells.paired_differences: "Spinal minus FC, seed by seed",
+    cells.accuracy_by_parameters: "Accuracy against the size of the head",
+    supplement.summary: "Best of SpinalNet against the state of the art of June 2020",
+}
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "spinal_repro",
-    "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",  # comes with matplotlib, so it is the same everywhere
-    "font.size": 10,
     "text.parse_math": False,  # dollar signs in titles are text
     "axes.titlesize": 11,
     "axes.spines.top": False,
@@ -38,8 +34,6 @@ STYLE: dict[str, Any] = {
     "grid.linewidth": 0.6,
     "axes.axisbelow": True,
     "legend.frameon": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
 }
 
 
@@ -54,24 +48,21 @@ class Drawn(NamedTuple):
 
 
 def draw(index: ResultsIndex) -> Iterator[Drawn]:
-    """Draw every figure that has results."""
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'") from error
+    """Draw every figure that has results; the docstring of its function is its caption."""
     settings: Any = {**matplotlib.rcParamsDefault, **STYLE}
     with matplotlib.rc_context(settings):
-        for plot in PLOTS:
-            figure = plot.draw(index)
+        for plot, title in PLOTS.items():
+            figure = plot(index)
             if figure is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # laid out once, not again for each format
                 svg = _bytes(figure, "svg", {"Date": None, "Creator": "spinal_repro"})
                 png = _bytes(figure, "png", {"Software": None})
-                yield Drawn(plot.name, plot.title, plot.caption, svg, png)
+                caption = " ".join((plot.__doc__ or "").split())
+                yield Drawn(plot.__name__, title, caption, svg, png)
 
 
-def _bytes(figure: "Figure", form: str, metadata: Mapping[str, str | None]) -> bytes:
+def _bytes(figure: Figure, form: str, metadata: Mapping[str, str | None]) -> bytes:
     out = BytesIO()
     figure.savefig(out, format=form, dpi=150, metadata=metadata, bbox_inches="tight")
     return out.getvalue()

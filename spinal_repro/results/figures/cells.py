@@ -1,18 +1,16 @@
 """Cell by cell: ours against the paper, Spinal against FC, accuracy against size."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
 from spinal_repro.io import printable
 from spinal_repro.results.figures import common
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair
-from spinal_repro.results.rules.common import published
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 ELSEWHERE = ("curve", "summary")  # tables with their own figures
 
@@ -20,11 +18,11 @@ ELSEWHERE = ("curve", "summary")  # tables with their own figures
 def _published_results(index: ResultsIndex, unit: str) -> list[ResultGroup]:
     """For each cell with a published number and each protocol, the runs that differ least."""
     found: dict[tuple[str, str], ResultGroup] = {}
-    for name, cell in index.cells.items():
-        for result in [] if cell.best_of else index.runs(name):
-            known = result.published_value is not None and result.unit == unit
-            if known and not index.is_subset_of_other_cell(result):
-                found.setdefault((name, result.protocol), result)
+    for result in index.results:
+        known = result.published.value is not None and result.published.unit == unit
+        own = result.runs and not result.cell.best_of
+        if known and own and not index.is_subset_of_other_cell(result):
+            found.setdefault((result.cell.name, result.protocol), result)
     return list(found.values())
 
 
@@ -35,18 +33,7 @@ def _with_settings(names: Sequence[str], results: Sequence[ResultGroup]) -> list
     return [f"{name} ({result.setting})" for name, result in zip(names, results, strict=True)]
 
 
-def _draw_mean(
-    panel: "Axes", result: ResultGroup, place: float, shift: float = 0.0, vertical: bool = False
-) -> None:
-    """Draw the mean minus ``shift`` at a place on the other axis."""
-    assert result.mean is not None
-    low, high = result.interval or (result.mean, result.mean)
-    interval = low - shift, high - shift
-    common.draw_point(panel, result, result.mean - shift, interval, place, vertical)
-
-
-@common.plot("Ours against the paper")
-def against_paper(index: ResultsIndex) -> "Figure | None":
+def against_paper(index: ResultsIndex) -> Figure | None:
     """Our mean minus the published number, for each cell that was run and has one.
 
     Lines are the 95 % interval of the mean over seeds (of one run: of its finite test set). Open
@@ -59,9 +46,9 @@ def against_paper(index: ResultsIndex) -> "Figure | None":
     figure, axes = common.new_figure(9.5, 1.3 + common.ROW * len(results))
     panel = axes[0][0]
     for row, result in enumerate(results):
-        value = result.published_value
+        value = result.published.value
         assert value is not None
-        _draw_mean(panel, result, row, shift=value)
+        common.draw_point(panel, result, result.mean, result.interval, row, shift=value)
         panel.annotate(
             f"{value:.2f} → {result.mean:.2f}, n = {result.n}, {result.verdict}",
             (1.01, row),
@@ -77,8 +64,7 @@ def against_paper(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-@common.plot("Regression, Table I")
-def regression(index: ResultsIndex) -> "Figure | None":
+def regression(index: ResultsIndex) -> Figure | None:
     """The published metric: our mean over seeds with its 95 % interval, and Table I (diamonds).
 
     Lower is better; the axis is logarithmic.
@@ -86,13 +72,11 @@ def regression(index: ResultsIndex) -> "Figure | None":
     results = _published_results(index, "1e-3")
     if not results:
         return None
-    from matplotlib.ticker import LogFormatter
-
     figure, axes = common.new_figure(9.5, 1.6 + common.ROW * len(results))
     panel = axes[0][0]
     for row, result in enumerate(results):
-        _draw_mean(panel, result, row)
-        panel.plot(result.published_value, row, **common.PUBLISHED)
+        common.draw_point(panel, result, result.mean, result.interval, row)
+        panel.plot(result.published.value, row, **common.PUBLISHED)
     panel.set_xscale("log")
     for choose in (panel.xaxis.set_major_formatter, panel.xaxis.set_minor_formatter):
         choose(LogFormatter(minor_thresholds=(2, 0.5)))
@@ -102,8 +86,7 @@ def regression(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-@common.plot("Accuracy against the size of the head")
-def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
+def accuracy_by_parameters(index: ResultsIndex) -> Figure | None:
     """Mean test accuracy with its 95 % interval against the parameters of the head.
 
     One panel for each data set and backbone; diamonds are published numbers. Open markers: a
@@ -112,7 +95,8 @@ def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
     panels: dict[tuple[str, str], list[ResultGroup]] = {}
     for name, cell in index.cells.items():
         whole = [r for r in index.runs(name) if not index.is_subset_of_other_cell(r)]
-        if whole and whole[0].unit == "%" and cell.table not in ELSEWHERE and name in index.counts:
+        shown = cell.table not in ELSEWHERE and name in index.counts
+        if whole and shown and whole[0].published.unit == "%":
             panels.setdefault((cell.dataset, cell.backbone), []).append(whole[0])
     if not panels:
         return None
@@ -130,15 +114,12 @@ def accuracy_by_parameters(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: ResultsIndex) -> None:
-    from matplotlib.ticker import FuncFormatter, NullFormatter
-
+def _parameters_panel(panel: Axes, results: Sequence[ResultGroup], index: ResultsIndex) -> None:
     sizes = [index.counts[result.cell.name]["head_parameters"] for result in results]
     for size, result in zip(sizes, results, strict=True):
-        _draw_mean(panel, result, size, vertical=True)
-        value = published(result.cell)
-        if value is not None:
-            panel.plot(size, value, markersize=7, **common.PUBLISHED)
+        common.draw_point(panel, result, result.mean, result.interval, size, vertical=True)
+        if result.published.value is not None:
+            panel.plot(size, result.published.value, markersize=7, **common.PUBLISHED)
     panel.set_xscale("log")
     ratio = max(max(sizes) / min(sizes), 1.05)
     panel.set_xlim(min(sizes) / ratio**0.6, max(sizes) * ratio**0.6)
@@ -153,8 +134,7 @@ def _parameters_panel(panel: "Axes", results: Sequence[ResultGroup], index: Resu
     panel.margins(y=0.25)
 
 
-@common.plot("Spinal minus FC, seed by seed")
-def paired_differences(index: ResultsIndex) -> "Figure | None":
+def paired_differences(index: ResultsIndex) -> Figure | None:
     """Difference from the FC head for each seed (grey ticks), with mean and 95 % interval.
 
     Both heads of a seed are trained on the same batches from the same backbone weights. Open
@@ -182,7 +162,7 @@ def paired_differences(index: ResultsIndex) -> "Figure | None":
     return figure
 
 
-def _differences_panel(panel: "Axes", pairs: Sequence[Pair]) -> None:
+def _differences_panel(panel: Axes, pairs: Sequence[Pair]) -> None:
     for row, pair in enumerate(pairs):
         compared = pair.comparison
         rows = [row] * len(compared.differences)

@@ -7,22 +7,22 @@ from fnmatch import fnmatchcase
 from spinal_repro.data.catalog import find_entry
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell
-from spinal_repro.records.statistics import binomial_interval, mean
+from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import published
 from spinal_repro.results.rules.common import (
     RULES,
     Judgement,
     Verdict,
     all_of,
-    better,
     bounds,
     by_interval,
     combine,
     compare,
     decisive,
     describe_change,
+    most,
     not_run,
-    published,
     together,
 )
 from spinal_repro.results.verdicts import MIN_RUNS, rounding
@@ -30,11 +30,7 @@ from spinal_repro.results.verdicts import MIN_RUNS, rounding
 
 @RULES.register("mean_above")
 def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False) -> Judgement:
-    """Every cell is better than its counterpart, by the interval of the paired difference.
-
-    Args:
-        below: Claim the opposite.
-    """
+    """Every cell is better than its counterpart, by the interval of the paired difference."""
     parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
     if below:
         parts = [replace(part, verdict=part.verdict.opposite) for part in parts]
@@ -53,15 +49,12 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
 
     Supported if the interval of the paired difference lies within the margin, contradicted if it
     lies outside.
-
-    Args:
-        margin: In the unit of the published numbers.
     """
     parts = []
     for cell in findings.with_counterpart(cells):
         part = compare(findings, cell)
         found = findings.compared(cell.name)
-        if found and (interval := decisive(found[0])) is not None:
+        if found and (interval := decisive(found[0])):
             low, high = interval
             outside = low > margin or high < -margin
             verdict = Verdict.of(-margin <= low and high <= margin, outside)
@@ -88,8 +81,8 @@ def wins_of(findings: ResultsIndex, *, readings: dict[str, list[str]], wins: int
     return together(combine(parts, Verdict.INCONCLUSIVE), evidence, parts)
 
 
-def wins_among(findings: ResultsIndex, cells: list[str], wins: int) -> Judgement:
-    """Judge whether at least so many cells are better than their counterparts.
+def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None) -> Judgement:
+    """Judge whether so many cells, by default more than half, are better than their counterparts.
 
     Supported if the intervals of so many paired differences are above 0, contradicted if too many
     are below.
@@ -97,11 +90,12 @@ def wins_among(findings: ResultsIndex, cells: list[str], wins: int) -> Judgement
     compared = findings.with_counterpart(cells)
     parts = [compare(findings, cell) for cell in compared]
     total, count = len(parts), Counter(part.verdict for part in parts)
-    if count[Verdict.NOT_RUN] == total:
-        return Judgement(Verdict.NOT_RUN, f"none of {total} run")
+    verdict = most([part.verdict for part in parts], wins)
+    if verdict == Verdict.NOT_RUN:
+        return Judgement(verdict, f"none of {total} run")
     won, lost = count[Verdict.SUPPORTED], count[Verdict.CONTRADICTED]
-    verdict = Verdict.of(won >= wins, total - lost < wins)
-    means = sum(better(found[0]) for cell in compared if (found := findings.compared(cell.name)))
+    pairs = [pair for cell in compared for pair in findings.compared(cell.name)[:1]]
+    means = sum(pair.sign * pair.comparison.mean > 0 for pair in pairs)
     evidence = (
         f"of {total}, better {won}, worse {lost}, undecided {count[Verdict.INCONCLUSIVE]}, "
         f"not run {count[Verdict.NOT_RUN]} (95 % intervals of paired differences); by the mean "
@@ -117,8 +111,7 @@ def wins_among(findings: ResultsIndex, cells: list[str], wins: int) -> Judgement
 @RULES.register("most_above")
 def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
     """More than half of the cells are better than their counterparts (as `wins_among`)."""
-    found = findings.with_counterpart(cells)
-    return wins_among(findings, [cell.name for cell in found], len(found) // 2 + 1)
+    return wins_among(findings, cells)
 
 
 @RULES.register("above_reference")
@@ -156,7 +149,8 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
 
 def _lead(findings: ResultsIndex, row: Cell) -> tuple[float, float, float, str]:
     """Reference of a row of the summary, how far it may be off, the published lead, and a text."""
-    ours = [value for of in (row, *map(findings.cell, row.best_of)) if (value := published(of))]
+    cells = (row, *map(findings.cell, row.best_of))
+    ours = [value for of in cells if (value := published(of).value)]
     if not ours or row.reference is None or row.reference.value is None:
         raise UserError(f"the cell {row.name} has no published number and reference to compare")
     reference, confidence = row.reference.value, row.reference.confidence
@@ -172,13 +166,14 @@ def _best_run(findings: ResultsIndex, name: str, reference: float, unsure: float
     title, runs = findings.cell(name).title, findings.runs(name)
     if not runs:
         return Judgement(Verdict.NOT_RUN, f"{title}: {not_run(findings.cell(name))}")
-    found, best, middle = runs[0], max(runs[0].values), mean(runs[0].values)
+    found, best = runs[0], max(runs[0].values)
     decides = found.n >= MIN_RUNS and not found.change
     verdict = by_interval((best, best) if decides else None, reference, unsure)
     interval = found.interval if found.n > 1 else None  # of one run: not over seeds
     text = (
-        f"{title}: best of {found.n} runs {best:.2f}, {best - reference:+.2f}; mean {middle:.2f}, "
-        f"{middle - reference:+.2f}{bounds(interval, '.2f')}{describe_change(found)}"
+        f"{title}: best of {found.n} runs {best:.2f}, {best - reference:+.2f}; mean "
+        f"{found.mean:.2f}, {found.mean - reference:+.2f}{bounds(interval, '.2f')}"
+        f"{describe_change(found)}"
     )
     return Judgement(verdict, text, found.n, found.change)
 
@@ -188,9 +183,6 @@ def placing(findings: ResultsIndex, *, cell: str, top: int, outside: bool = Fals
     """The published result of a row of the summary is among the ``top`` best of its time.
 
     Of the others only the best is known here, so this is decided for a result above it alone.
-
-    Args:
-        outside: Claim the opposite.
     """
     _, unsure, lead, evidence = _lead(findings, findings.cell(cell))
     first, second = lead > unsure, lead < -unsure
@@ -202,11 +194,7 @@ def placing(findings: ResultsIndex, *, cell: str, top: int, outside: bool = Fals
 
 @RULES.register("reaches")
 def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
-    """A run of a cell reaches a number; if none does, the verdict is inconclusive.
-
-    Args:
-        value: In the unit of the cell.
-    """
+    """A run of a cell reaches a number; if none does, the verdict is inconclusive."""
     runs = findings.runs(cell)
     if not runs:
         return Judgement(Verdict.NOT_RUN, not_run(findings.cell(cell)))
@@ -220,11 +208,6 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
 @RULES.register("most_above_others")
 def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judgement:
     """In more than half of the pairs the first cell is better than the second (as `wins_of`)."""
-    cells = [(findings.cell(name), findings.cell(other)) for name, other in pairs.items()]
-    parts = [compare(findings, cell, other) for cell, other in cells]
-    count, most = Counter(part.verdict for part in parts), len(parts) // 2 + 1
-    lost = len(parts) - count[Verdict.CONTRADICTED] < most
-    verdict = Verdict.of(count[Verdict.SUPPORTED] >= most, lost)
-    if count[Verdict.NOT_RUN] == len(parts):
-        verdict = Verdict.NOT_RUN
+    parts = [above_other(findings, cell=cell, other=other) for cell, other in pairs.items()]
+    verdict = most([part.verdict for part in parts])
     return together(verdict, "; ".join(part.evidence for part in parts), parts)

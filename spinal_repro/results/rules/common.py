@@ -9,7 +9,7 @@ from spinal_repro.records.statistics import mean
 from spinal_repro.registry import Registry
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.outcomes import ResultGroup, published
 from spinal_repro.results.pairs import Pair
 from spinal_repro.results.verdicts import MIN_RUNS
 
@@ -66,21 +66,16 @@ def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0
 
 def bounds(interval: Interval | None, form: str = "+.2f") -> str:
     """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
-    return (
-        "" if interval is None else f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}"
-    )
+    return f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
 
 
 def decisive(pair: Pair) -> Interval | None:
-    """Interval of the mean difference; None with too few runs or runs that differ from the cell."""
-    enough = len(pair.seeds) >= MIN_RUNS and not pair.spinal.differences
-    return pair.comparison.interval if enough else None
-
-
-def better(pair: Pair) -> bool:
-    """Whether the cell's mean is better than its counterpart's, by any amount."""
-    difference = pair.comparison.mean
-    return difference < 0 if pair.lower_is_better else difference > 0
+    """Interval of the mean gain; None with too few runs or runs that differ from the cell."""
+    interval = pair.comparison.interval
+    if interval is None or len(pair.seeds) < MIN_RUNS or pair.spinal.differences:
+        return None
+    low, high = sorted(pair.sign * end for end in interval)
+    return low, high
 
 
 def compare(
@@ -93,29 +88,21 @@ def compare(
     Args:
         worse_by: How much worse, in the unit of the published numbers, still counts as better.
     """
-    found = findings.compared(cell.name, None if other is None else other.name)
+    found = findings.compared(cell.name, other.name if other else None)
     if not found:
-        why = _missing(findings, cell) if other is None else "not run"
+        why = _why_not_compared(findings, cell) if other is None else "not run"
         return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
-    first, *rest = sorted(found, key=lambda pair: bool(pair.spinal.differences))
-    verdict = _direction(first, worse_by)
-    opposite = verdict.opposite
-    if opposite != verdict and any(_direction(p, worse_by) == opposite for p in rest):
+    found.sort(key=lambda pair: bool(pair.spinal.differences))
+    verdict, *others = (by_interval(decisive(pair), -worse_by) for pair in found)
+    if verdict != verdict.opposite and verdict.opposite in others:
         verdict = Verdict.INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
-    text = f"{cell.title}{beside}: " + "; ".join(_describe(pair) for pair in (first, *rest))
-    return Judgement(verdict, text, len(first.seeds), first.spinal.change)
-
-
-def _direction(pair: Pair, worse_by: float) -> Verdict:
-    """Verdict on "the cell is better", or worse by less than ``worse_by``."""
-    if pair.lower_is_better:
-        return by_interval(decisive(pair), worse_by).opposite
-    return by_interval(decisive(pair), -worse_by)
+    text = f"{cell.title}{beside}: " + "; ".join(map(_describe, found))
+    return Judgement(verdict, text, len(found[0].seeds), found[0].spinal.change)
 
 
 def _describe(pair: Pair) -> str:
-    digits, n = decimals(pair.spinal.unit), len(pair.seeds)
+    digits, n = decimals(pair.spinal.published.unit), len(pair.seeds)
     within = bounds(pair.comparison.interval, f"+.{digits}f") or ", no interval from one pair"
     return (
         f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
@@ -136,23 +123,24 @@ def not_run(*cells: Cell) -> str:
     return f"cannot be run here ({why})" if why else Verdict.NOT_RUN
 
 
-def _missing(findings: ResultsIndex, cell: Cell) -> str:
-    """Why a cell and its counterpart cannot be compared, with their published numbers."""
+def _why_not_compared(findings: ResultsIndex, cell: Cell) -> str:
     assert cell.counterpart is not None
     sides = cell, findings.cell(cell.counterpart)
     ran = [side.title for side in sides if findings.runs(side.name)]
-    ours, theirs = map(published, sides)
+    ours, theirs = (published(side).value for side in sides)
     if (why := not_run(*sides)) != Verdict.NOT_RUN:
         return why
     if len(ran) == 1:
         return f"only {ran[0]} was run"
-    known = ours is not None and theirs is not None
-    return f"{Verdict.NOT_RUN} (published: {ours} against {theirs})" if known else Verdict.NOT_RUN
+    return why if None in (ours, theirs) else f"{why} (published: {ours} against {theirs})"
 
 
-def published(cell: Cell) -> float | None:
-    """The published number to compare with."""
-    return cell.published[0].value if cell.published else None
+def most(found: Sequence[Verdict], wins: int | None = None) -> Verdict:
+    """Verdict on "so many of these hold", by default more than half; not run where none was run."""
+    wins, lost = wins or len(found) // 2 + 1, found.count(Verdict.CONTRADICTED)
+    if found.count(Verdict.NOT_RUN) == len(found):
+        return Verdict.NOT_RUN
+    return Verdict.of(found.count(Verdict.SUPPORTED) >= wins, len(found) - lost < wins)
 
 
 def combine(parts: Sequence[Judgement], decides: Verdict) -> Verdict:

@@ -7,7 +7,7 @@ from statistics import median
 
 from spinal_repro.errors import unknown
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules.common import RULES, Judgement, Verdict, compare, together
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, compare, most, together
 
 Groups = dict[str, dict[str, str]]  # by backbone: counterparts by cell
 QUANTITIES = {
@@ -25,7 +25,8 @@ def _counts(
     """Counts of two cells; None unless both are known."""
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
-    before, after = (findings.count(name, quantity) for name in (against, cell))
+    known = [findings.counts.get(findings.cell(name).name, {}) for name in (against, cell)]
+    before, after = (counts.get(quantity) for counts in known)
     return None if before is None or after is None else (before, after)
 
 
@@ -93,14 +94,6 @@ def _saved(findings: ResultsIndex, others: Mapping[str, str], quantity: str) -> 
     return [100 * (1 - pair[1] / pair[0]) for pair in found if pair and pair[0]]
 
 
-def _most(found: Sequence[Verdict], wins: int | None = None) -> Verdict:
-    """Verdict on "so many of these hold", by default more than half."""
-    wins, lost = wins or len(found) // 2 + 1, found.count(Verdict.CONTRADICTED)
-    if found.count(Verdict.NOT_RUN) == len(found):
-        return Verdict.NOT_RUN
-    return Verdict.of(found.count(Verdict.SUPPORTED) >= wins, len(found) - lost < wins)
-
-
 def _range(values: Sequence[float]) -> str:
     """``1.21 to 1.67``, ``35.48`` or ``not counted``."""
     ends = (min(values), max(values)) if values else ()
@@ -112,19 +105,22 @@ def _sizes(findings: ResultsIndex, kept: Groups, apart: Groups, quantity: str) -
     """What architectures save in the head and in the whole network, and the median of them."""
     of = quantity.partition("_")[2]
     kinds = [name for name in QUANTITIES if name.endswith(of)]
-    lines = [
-        f"{name} {' and '.join(_range(_saved(findings, others, kind)) for kind in kinds)}"
-        for name, others in (*kept.items(), *apart.items())
-    ]
+
+    def saved_in(groups: Groups) -> str:
+        return "; ".join(
+            f"{name} {' and '.join(_range(_saved(findings, others, kind)) for kind in kinds)}"
+            for name, others in groups.items()
+        )
+
     middle = []
     for kind in kinds:
-        saved = [_saved(findings, others, kind) for others in kept.values()]
-        each = [median(values) for values in saved if values]
+        known = [_saved(findings, others, kind) for others in kept.values()]
+        each = [median(values) for values in known if values]
         middle.append(f"{_range(each and [median(each)])} ({_range(each)})")
-    left = f"; left out for an assumption: {'; '.join(lines[len(kept) :])}" if apart else ""
+    left = f"; left out for an assumption: {saved_in(apart)}" if apart else ""
     return (
         f"% of {of} saved in the head{' and in the whole network' * (len(kinds) > 1)}: "
-        f"{'; '.join(lines[: len(kept)])}; median of the architectures {' and '.join(middle)}{left}"
+        f"{saved_in(kept)}; median of the architectures {' and '.join(middle)}{left}"
     )
 
 
@@ -166,7 +162,7 @@ def fraction_of_networks_cheaper(
             count = Counter(part.verdict for part in compared)
             said.append(f"{name} " + ", ".join(f"{of} {count[of]}" for of in Verdict if count[of]))
             if met:
-                found[-1] = _most([part.verdict for part in compared])
+                found[-1] = most([part.verdict for part in compared])
                 parts += compared
     few = f"at least {at_least:g} % fewer" if at_least else "fewer"
     evidence = f"{found.count(Verdict.SUPPORTED)} of {len(kept)} architectures have {few} "
@@ -175,7 +171,7 @@ def fraction_of_networks_cheaper(
         lower = f"an error less than {worse_by:g} higher" if worse_by else "a lower error"
         evidence += f" and {lower}; verdicts on the error, by cells: {'; '.join(said)}"
     evidence += f"; {_sizes(findings, kept, apart, quantity)}"
-    verdict = _most(found, len(kept) if every else None)
+    verdict = most(found, len(kept) if every else None)
     if verdict == Verdict.INCONCLUSIVE and {part.verdict for part in parts} == {Verdict.NOT_RUN}:
         verdict = Verdict.NOT_RUN
     return together(verdict, evidence, parts)
