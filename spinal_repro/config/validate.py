@@ -12,7 +12,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from spinal_repro.config.preprocessing import Preprocessing, check_std
-from spinal_repro.config.schema import SECTIONS, Component, Config, leaves
+from spinal_repro.config.schema import SECTIONS, Component, Config
 from spinal_repro.errors import UserError, check_names, one_of, unknown
 from spinal_repro.registry import merge_onto
 
@@ -53,11 +53,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     for key in plain:
         if key not in known:
             raise unknown("configuration key", str(key), known)
-    for key, value in leaves(plain):
-        for number in value if isinstance(value, list) else [value]:
-            too_large = isinstance(number, int) and abs(number) >= 2**63
-            if too_large or (isinstance(number, float) and not math.isfinite(number)):
-                raise UserError(f"{key} must be a finite number of 64 bits, got {number}")
+    _check_numbers(plain)
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
     parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}
     for name, schema in SECTIONS.items():
@@ -97,6 +93,16 @@ def _component(group: str, node: Any) -> Component:
     return Component(node["name"], options, node.get("kind"))
 
 
+def _check_numbers(value: Any, where: str = "") -> None:
+    """Refuse NaN, Inf and integers beyond 64 bits."""
+    too_large = isinstance(value, int) and abs(value) >= 2**63
+    if too_large or (isinstance(value, float) and not math.isfinite(value)):
+        raise UserError(f"{where} must be a finite number of 64 bits, got {value}")
+    items = enumerate(value) if isinstance(value, list) else ()
+    for key, item in value.items() if isinstance(value, dict) else items:
+        _check_numbers(item, f"{where}.{key}".removeprefix("."))
+
+
 def _check_limits(config: Config) -> None:
     """Check each field against the limits that `schema` declares beside it."""
     for prefix, part in [("", config), *((f"{name}.", getattr(config, name)) for name in SECTIONS)]:
@@ -129,6 +135,8 @@ def _check_recipe(config: Config) -> None:
     if (recipe.mean is None) != (recipe.std is None):
         raise UserError("recipe.mean and recipe.std must both be given, or both be null")
     for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():
+        if any(type(value) not in (int, float) for value in constants or ()):
+            raise UserError(f"recipe.{key} must be a list of numbers, got {constants}")
         if constants is not None and len(constants) not in (1, dataset.channels):
             raise UserError(
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "

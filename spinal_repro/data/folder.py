@@ -46,6 +46,8 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
             f"images, expected {config.num_classes or 'two or more'}; give the folder of the data "
             f"with data.root=FOLDER, or check dataset.num_classes"
         )
+    if config.channels not in (1, 3):
+        raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
     parts: dict[str, Any] = {}
     for part, by_class in images.items():
         odd = sorted(set(by_class) - set(classes))
