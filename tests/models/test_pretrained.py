@@ -17,7 +17,8 @@ from torchvision import models
 
 from spinal_repro.config.schema import Component, DatasetConfig, RecipeConfig
 from spinal_repro.errors import UserError
-from spinal_repro.export import export_run, load_safetensors
+from spinal_repro.export import load_safetensors
+from spinal_repro.export.write import export_run
 from spinal_repro.inference import evaluate, load_run, load_split, predict
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.classifier import build_model
