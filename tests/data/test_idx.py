@@ -1,6 +1,7 @@
 """The MNIST family: files of the true format, whole, gzipped, damaged, missing and downloaded."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -140,3 +141,9 @@ def test_labels_that_do_not_fit(tmp_path, name, change, message):
     files[3].write_bytes(idx_bytes(change(test.labels)))
     with pytest.raises(UserError, match=message):
         load_dataset(config, tmp_path)
+
+
+def test_a_test_image_of_a_class_without_a_test_output_is_refused(tmp_path):
+    config, _, _ = written(tmp_path, "mnist")
+    with pytest.raises(UserError, match=r"\(test\) has labels 0\.\.9, outside the 9 outputs"):
+        load_dataset(replace(config, test_outputs=9), tmp_path)
