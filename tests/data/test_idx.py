@@ -14,7 +14,9 @@ from torchvision import datasets as tv
 from spinal_repro.data import install
 from spinal_repro.data.catalog import File, entry_for
 from spinal_repro.data.idx import EMNIST_SPLITS
+from spinal_repro.data.preprocessing import describe_data
 from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 
 CLASSES = {"emnist_letters": 26, "emnist_letters_62": 26, "emnist_balanced": 47}
@@ -36,6 +38,9 @@ def test_files_are_loaded(tmp_path, name):
     classes, first = CLASSES.get(name, 10), int(name == "emnist_letters_62")
     assert dataset.train.labels.unique().tolist() == list(range(first, first + classes))
     assert config.outputs == (62 if name == "emnist_letters_62" else classes)
+    if classes == 26:
+        names = describe_data(config, dataset, Split(*[np.arange(0)] * 3))["classes"]
+        assert (names[first], names[first + 25]) == ("a", "z")
 
 
 def test_mnist_is_what_torchvision_reads(real_data):
