@@ -1,4 +1,4 @@
-"""``spinal-train --help``, which takes Hydra seconds, and ``--explain``."""
+"""``spinal-train --help`` (Hydra's own takes seconds) and ``--explain``."""
 
 import argparse
 from collections.abc import Iterator, Sequence

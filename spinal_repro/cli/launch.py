@@ -120,7 +120,10 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
     def on_end(job: Job) -> None:
         if job.state == "done":
             path = job.folder / RECORD
-            job.message = summary(read_record(path), path)[0]
+            try:
+                job.message = summary(read_record(path), path)[0]
+            except UserError as error:  # a damaged record affects no other job
+                job.state, job.message = "failed", str(error)
         ended = sum(job.state not in ("waiting", "running") for job in jobs.values())
         echo(f"[{ended}/{len(jobs)}] {job.state}: {job.name}: {job.message}")
 

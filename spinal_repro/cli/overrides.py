@@ -53,7 +53,7 @@ def extra_dirs(arguments: Sequence[str]) -> list[Path]:
 
 
 def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
-    """Replace patterns, ``paper=mnist/*``, by the names of their cells; a sweep alone has these."""
+    """Replace patterns, ``paper=mnist/*``, by the names of cells; only a sweep may have them."""
     expanded = []
     for argument in arguments:
         key, _, value = argument.partition("=")
@@ -70,7 +70,7 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
 
 
 def cells_of(pattern: str) -> list[str]:
-    """List the cells of a pattern that can be run, with a message for each other; or the name."""
+    """List the cells of a pattern that can be run, naming the others on stderr; or a plain name."""
     if PATTERN.isdisjoint(pattern):
         return [pattern]
     found = {cell.name: cell.refusal() for cell in load_cells(pattern)}

@@ -140,7 +140,7 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
 
 
 def _facts(runs: "list[Run]") -> dict[str, str]:
-    """What all runs have in common, for the summary."""
+    """Facts that all runs have in common, for the summary."""
     from spinal_repro.records.provenance import describe_environment
     from spinal_repro.training.device import resolve_device
     from spinal_repro.training.outputs import selection_rule

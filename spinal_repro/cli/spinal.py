@@ -20,7 +20,7 @@ MODULES = (
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run a command; if it fails, exit with 2 and one message, after Ctrl-C with 75."""
+    """Run a command; exit with 2 and one message if it fails, with 75 after Ctrl-C."""
     given = _parser().parse_args(arguments)
     try:
         given.command(given)

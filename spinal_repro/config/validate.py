@@ -20,7 +20,7 @@ COMPONENTS = ("model", "head", "tracker")
 TOP = dataclasses.make_dataclass(  # settings outside the groups
     "Top", [("seed", int, MISSING), ("runs", str, MISSING), ("cell", str | None, None)]
 )
-# the same as left out
+# options with these values are the same as if left out
 UNSET: dict[str, Any] = {
     "pretrained": None,
     "freeze": "none",

@@ -91,7 +91,7 @@ def _named(name: str, paths: Sequence[Path]) -> list[Path]:
 
 
 def _place(paths: Sequence[Path], file: File, target: Path, work: Path) -> list[str]:
-    """Copy the first right one of some files into a folder; if there is none, list why."""
+    """Copy the first correct file into a folder; if there is none, list the reasons."""
     wrong = []
     for path in paths:
         if path.suffix == ".gz":

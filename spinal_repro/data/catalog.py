@@ -121,7 +121,7 @@ def _nodes(extra_dir: Path | None) -> dict[str, dict[str, Any]]:
         raise UserError(f"the configuration folder {extra_dir} does not exist; check --config-dir")
     folders = [folder / "dataset" for folder in (config_dir(), extra_dir) if folder is not None]
     nodes = {path.stem: read_yaml(path) for folder in folders for path in folder.glob("*.yaml")}
-    return {name: node for name, node in sorted(nodes.items()) if "about" in (node or ())}
+    return {k: n for k, n in sorted(nodes.items()) if isinstance(n, dict) and "about" in n}
 
 
 def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:

@@ -7,7 +7,7 @@ import torch
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import DatasetConfig, ProtocolConfig
-from spinal_repro.data.catalog import entry_for
+from spinal_repro.data.catalog import entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
@@ -77,7 +77,8 @@ def batches_of(
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
     """Describe the data for the record: hashes, sizes, images shared between splits."""
     entry = entry_for(config)
-    named = dataset.classes or (() if entry is None else entry.about.classes)
+    first = 0 if entry is None else config.label_offset - find_entry(entry.name).label_offset
+    named = [*map(str, range(first)), *dataset.classes]  # EMNIST letters as published are 1 to 26
     digests = {}
     for part in ("train", "val", "test"):
         everything = published_part(dataset, split, part).digests
@@ -87,7 +88,7 @@ def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict
         "test_hash": dataset.test.hash,
         "split_hash": split.hash,
         "sizes": split.sizes(),
-        "classes": list(named) if len(named) == config.num_classes else [],
+        "classes": named if len(dataset.classes) == config.num_classes else [],
         "published_val": split.published_val,
         "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
         "val_images_also_in_train": num_shared(digests["train"], digests["val"]),

@@ -124,10 +124,11 @@ def _checked(
                 f"dataset.image_size"
             )
     low, high = int(images.labels.min()), int(images.labels.max())
-    if low < 0 or high >= config.outputs:
+    outputs = (part == "test" and config.test_outputs) or config.outputs
+    if low < 0 or high >= outputs:
         raise UserError(
-            f"{where} has labels {low}..{high}, outside the {config.outputs} outputs; "
-            f"check dataset.num_classes, dataset.num_outputs and dataset.label_offset"
+            f"{where} has labels {low}..{high}, outside the {outputs} outputs; check "
+            f"dataset.num_classes, num_outputs, test_outputs and label_offset"
         )
     return images
 

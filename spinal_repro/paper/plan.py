@@ -33,7 +33,7 @@ def estimate(config: Config, timings: Timings) -> TimeEstimate:
     measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
-    parts = (config.model.label, config.head, config.input_size, recipe.batch_size)
+    parts = (config.model, config.head, config.input_size, recipe.batch_size)
     key = str((*parts, dataset.outputs))
     if key not in timings:
         timings[key] = _measure(config)

@@ -44,7 +44,7 @@ class Pair:
 
     @property
     def order(self) -> tuple[int, bool, int]:
-        """Sorts pairs of the same cells, the one that tells most first."""
+        """Sort key of pairs of the same cells: fewest differences, then most seeds, first."""
         return len(self.spinal.differences), bool(self.spinal.numerics), -len(self.seeds)
 
     @property

@@ -33,7 +33,7 @@ class Callback:
         """Before the first epoch."""
 
     def on_step_end(self, run: "Run", step: int, losses: Tensor, num_images: int) -> None:
-        """After a training step, from 1 in each epoch, on a batch of ``num_images``.
+        """After a training step, counted from 1 in each epoch, on a batch of ``num_images``.
 
         ``losses`` is the summed loss of each step of this epoch ``[steps]``, on the device; 0 for
         steps not yet taken. Reading it waits for the device.

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers.composing import composed
+from helpers.composing import changed, composed
 
 from spinal_repro.cli.overrides import check_cell, expand
 from spinal_repro.errors import UserError
@@ -135,3 +135,5 @@ def test_an_estimate_adds_up():
     found = estimate(config, {key: (1.0, 0.25)})
     assert (found.epochs, found.step) == (8, 64.0)
     assert found.seconds == 8 * (54_000 + 0.25 * 6_000)
+    estimate(changed(config, {"model.freeze": "backbone"}), timings)
+    assert len(timings) == 2  # training the head alone takes less time

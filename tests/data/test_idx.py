@@ -1,6 +1,7 @@
 """The MNIST family: files of the true format, whole, gzipped, damaged, missing and downloaded."""
 
 import gzip
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from torchvision import datasets as tv
 from spinal_repro.data import install
 from spinal_repro.data.catalog import File, entry_for
 from spinal_repro.data.idx import EMNIST_SPLITS
+from spinal_repro.data.preprocessing import describe_data
 from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 
 CLASSES = {"emnist_letters": 26, "emnist_letters_62": 26, "emnist_balanced": 47}
@@ -35,6 +38,9 @@ def test_files_are_loaded(tmp_path, name):
     classes, first = CLASSES.get(name, 10), int(name == "emnist_letters_62")
     assert dataset.train.labels.unique().tolist() == list(range(first, first + classes))
     assert config.outputs == (62 if name == "emnist_letters_62" else classes)
+    if classes == 26:
+        names = describe_data(config, dataset, Split(*[np.arange(0)] * 3))["classes"]
+        assert (names[first], names[first + 25]) == ("a", "z")
 
 
 def test_mnist_is_what_torchvision_reads(real_data):
@@ -140,3 +146,9 @@ def test_labels_that_do_not_fit(tmp_path, name, change, message):
     files[3].write_bytes(idx_bytes(change(test.labels)))
     with pytest.raises(UserError, match=message):
         load_dataset(config, tmp_path)
+
+
+def test_a_test_image_of_a_class_without_a_test_output_is_refused(tmp_path):
+    config, _, _ = written(tmp_path, "mnist")
+    with pytest.raises(UserError, match=r"\(test\) has labels 0\.\.9, outside the 9 outputs"):
+        load_dataset(replace(config, test_outputs=9), tmp_path)

@@ -232,6 +232,7 @@ def test_early_epochs_of_longer_and_shorter_runs_count_once_a_seed():
         (1.0, 1.0, 4, "inconclusive"),
         (0.0, 1.0, 4, "supported"),  # below the smallest float
         (0.1, 1.0, 2, "inconclusive"),  # two runs decide nothing
+        (0.1, 1.0, 1, "inconclusive"),
     ],
 )
 def test_the_gradient_of_the_first_layer_as_a_share_of_the_last(fc, spinal, seeds, verdict):
@@ -239,7 +240,9 @@ def test_the_gradient_of_the_first_layer_as_a_share_of_the_last(fc, spinal, seed
     known = replace(findings([]), gradients=[made])
     found = decide("gradient_at_first_layer", known, init="default")
     assert (found.verdict, found.n) == (verdict, seeds), found.evidence
-    if fc:  # each seed has the same ratio of both shares
+    if seeds == 1:
+        assert f"ratio {spinal / fc:.2g} (one seed)" in found.evidence
+    elif fc:  # each seed has the same ratio of both shares
         ratio = f"{spinal / fc:.2g}"
         assert f"ratio (95 %) {ratio} to {ratio}" in found.evidence
     assert decide("gradient_at_first_layer", known, init="he").verdict == "not run"

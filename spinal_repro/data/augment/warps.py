@@ -55,7 +55,7 @@ def _cubic(at: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _slopes(images: Tensor, axis: int) -> Tensor:
-    """Difference of both neighbours, negative at odd pixels; wrong at the outermost pixels."""
+    """Difference of both neighbours, times -1 at odd pixels; wrong at the outermost pixels."""
     signs = 1 - 2 * (torch.arange(images.shape[axis], device=images.device) % 2)
     slopes = images.roll(-1, axis) - images.roll(1, axis)
     return slopes * (signs if axis == -1 else signs.unsqueeze(1))

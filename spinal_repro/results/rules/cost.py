@@ -102,7 +102,7 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _sizes(findings: ResultsIndex, kept: Groups, apart: Groups, quantity: str) -> str:
-    """What architectures save in the head and in the whole network, and the median of them."""
+    """Percent that architectures save in the head and in the whole network, and their median."""
     of = quantity.partition("_")[2]
     kinds = [name for name in QUANTITIES if name.endswith(of)]
 
