@@ -39,9 +39,10 @@ def by_depth(record: GradientRecord) -> list[Judgement]:
             first, *_, last = (max(norm, TINY) for norm in getattr(run, key))
             logs[run.net].append(math.log10(first / last))
         found, n = paired(logs["fc"], logs["spinal"]), len(logs["fc"])
-        interval = found.interval or (found.mean, found.mean)
-        shares = [f"{float(f'{10**v:.2g}'):g}" for v in (*map(mean, logs.values()), *interval)]
-        text = "{} layers {}: FC {}, Spinal {} of the last layer's norm, ratio (95 %) {} to {}"
-        verdict = by_interval(interval if n >= MIN_RUNS else None)
+        ratio = found.interval or (found.mean,)
+        shares = [f"{float(f'{10**v:.2g}'):g}" for v in (*map(mean, logs.values()), *ratio)]
+        text = "{} layers {}: FC {}, Spinal {} of the last layer's norm, ratio "
+        text += "(95 %) {} to {}" if found.interval else "{} (one seed: no interval)"
+        verdict = by_interval(found.interval if n >= MIN_RUNS else None)
         parts.append(Judgement(verdict, text.format(depth, when, *shares), n))
     return parts
