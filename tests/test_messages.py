@@ -47,7 +47,7 @@ spinal-train model.pretrained=nope.pth
 1 weights file nope.pth not found in the current folder or in the data folder data (data.root,
 SPINAL_DATA)
 
-spinal-train dataset=mnist
+spinal-train dataset=mnist model.pretrained=nope.pth
 1 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
 train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with:
 spinal-train dataset=mnist data.download=true; or give its folder: data.root=FOLDER or the
@@ -56,7 +56,16 @@ environment variable SPINAL_DATA. More: spinal data info mnist
 spinal-train dataset=folder data.root=photos
 1 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
 folder of image files per class; give the folder of the parts: data.root=FOLDER or the environment
-variable SPINAL_DATA (how to get it: spinal data info folder)
+variable SPINAL_DATA
+
+spinal data show mnist model=vgg55
+2 there is no model 'vgg55'; did you mean 'vgg5'?
+
+spinal search dataset=mnsit
+2 there is no dataset 'mnsit'; did you mean 'mnist'?
+
+spinal gradients --dataset mnsit
+2 there is no dataset 'mnsit'; did you mean 'mnist'?
 
 spinal data fetch mnits
 2 there is no data set 'mnits'; did you mean 'mnist'?

@@ -150,10 +150,13 @@ def verify_data(given: argparse.Namespace) -> None:
 )
 def show_data(given: argparse.Namespace) -> None:
     """Draw a sheet of images before and after augmentation."""
+    from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.data.contact_sheet import contact_sheet
 
     out = given.out or Path(f"{given.name}.png")
-    config = compose([f"dataset={given.name}", *given.overrides], given.config_dir)
+    overrides = [f"dataset={given.name}", *given.overrides]
+    check_overrides(overrides, *filter(None, [given.config_dir]))
+    config = compose(overrides, given.config_dir)
     contact_sheet(config, given.root, seed=given.seed).save(out, format="PNG")
     print(f"{out}: {config.dataset.title}, before and after recipe {config.recipe.name}")
 

@@ -93,12 +93,12 @@ def check_cell(name: str, folders: Iterable[Path]) -> None:
         raise UserError(refusal)
 
 
-def check_overrides(arguments: Sequence[str]) -> None:
+def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
     """Refuse unknown groups, choices and keys on the command line; suggest the closest match.
 
     Hydra itself accepts unknown keys after ``+``, and its messages suggest nothing.
     """
-    folders, known = extra_dirs(arguments), schema_keys()
+    folders, known = [*extra_dirs(arguments), *more_dirs], schema_keys()
     chosen, keys = [], []
     for override in parse_overrides(override_words(arguments)):
         key = override.key_or_group

@@ -44,7 +44,7 @@ def print_params(given: argparse.Namespace) -> None:
     """Count parameters, multiplications and activations, without training or data.
 
     Without model=... every model is counted, without head=... every head. Every row is compared
-    with head=fc on the same model and data set.
+    with head=fc on the same model and data set; with paper=CELL, the cell with its FC cell.
     """
     if given.cells and given.overrides:
         raise UserError("--cells counts every cell; remove --cells or the overrides")
@@ -61,11 +61,33 @@ def print_params(given: argparse.Namespace) -> None:
     else:
         from spinal_repro.results.sizes import COUNTS
 
-        rows, refused = sizes(given.overrides)
+        of_cells = any(override.startswith("paper=") for override in given.overrides)
+        rows, refused = (cell_sizes if of_cells else sizes)(given.overrides)
         columns = [Column(key, title) for key, title in TITLES.items()]
         print(render([*columns, *COUNTS], rows, given.format))
     for name, why in refused.items():  # on stderr: standard output is the table alone
         print(f"not counted, {name}: {why}", file=sys.stderr)
+
+
+def cell_sizes(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Count the cells of ``paper=CELL``, each against its FC cell; like `sizes`."""
+    from spinal_repro.cli.overrides import check_overrides, expand
+    from spinal_repro.paper.sizes import count_model
+    from spinal_repro.results.sizes import compare
+
+    words = expand(overrides, sweeping=True)
+    check_overrides(words)
+    named = next(word for word in words if word.startswith("paper=")).partition("=")[2]
+    rest = [word for word in words if not word.startswith("paper=")]
+    plain = [word for word in rest if not word.lstrip("+~").startswith("head")]
+    rows = []
+    for name in named.split(","):
+        (cell,) = load_cells(name)
+        fc, config = cell.counterpart, compose([f"paper={name}", *rest])
+        base = count_model(compose([f"paper={fc}", *plain])) if fc else None
+        titles = (config.dataset.name, config.model.label, config.head.name)
+        rows.append(dict(zip(TITLES, titles, strict=True)) | compare(count_model(config), base))
+    return rows, {}
 
 
 def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str, str]]:

@@ -57,10 +57,12 @@ def print_gradients(given: argparse.Namespace) -> None:
     """Measure how much gradient reaches the first layer of FC and Spinal stacks."""
     import torch
 
+    from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.paper.gradients import gradients
     from spinal_repro.records.record import write_record
     from spinal_repro.results.rules.gradients import by_depth
 
+    check_overrides([f"dataset={given.dataset}"])
     torch.set_num_threads(1)  # the layers are small
     record = gradients(given.dataset, given.seeds, given.depths, given.init)
     print("\n".join(part.evidence for part in by_depth(record)), flush=True)

@@ -29,8 +29,10 @@ def print_search(given: argparse.Namespace) -> None:
     """
     if importlib.util.find_spec("optuna") is None:
         raise UserError("a search needs Optuna: pip install 'spinal-repro[hpo]'")
+    from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.search.study import Study, load_space
 
+    check_overrides(given.overrides)
     space = load_space(given.space)
     fixed = space.fixed(given.overrides)
     if not any(override.startswith("runtime.progress=") for override in fixed):

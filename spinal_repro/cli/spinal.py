@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         ignore_broken_pipe()
         sys.exit(141)  # 128 and the number of SIGPIPE
     except KeyboardInterrupt:
-        echo("spinal: interrupted; the same command resumes", error=True)
+        echo("spinal: interrupted; run the same command again", error=True)
         sys.exit(EXIT_INTERRUPTED)
     except (UserError, OSError, MemoryError) as error:
         echo(f"spinal: {printable(error_message(error), keep=chr(10))}", error=True)

@@ -36,8 +36,9 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     for path in sorted(folders["train"].iterdir()):
         if path.is_dir() and path.name[0] != "." and path.name not in images["train"]:
             raise UserError(
-                f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}); add some or "
-                f"delete the folder"
+                f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}). Each folder "
+                f"in {folders['train'].resolve()} is a class; if these are not your images, give "
+                f"their folder: data.root=FOLDER"
             )
     classes = list(images["train"])
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
@@ -96,11 +97,11 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     if not base.is_dir():
         missing = ["no such folder"]
     if missing:
+        more = "" if config.name == "folder" else f". More: spinal data info {config.name}"
         raise UserError(
             f"the images of dataset={config.name} are not in {base.resolve()} ({missing[0]}). Each "
             f"part needs one folder of image files per class; give the folder of the parts: "
-            f"data.root=FOLDER or the environment variable SPINAL_DATA (how to get it: spinal data "
-            f"info {config.name})"
+            f"data.root=FOLDER or the environment variable SPINAL_DATA{more}"
         )
     if "val" in found and "test" not in found:
         found["test"] = found.pop("val")

@@ -81,7 +81,7 @@ def build_model(
             (Linear biases of the head start at 0).
         image_size: Side of the images in pixels; None for that of the data set.
         data_root: Folder searched for a pretrained-weights file after the working directory.
-        load_weights: Load the pretrained weights; False if the weights of a run are loaded next.
+        load_weights: Load the pretrained weights; False to load them, or those of a run, later.
     """
     options = dict(model.arguments)
     size = image_size or dataset.image_size
@@ -102,10 +102,20 @@ def build_model(
     classifier = Classifier(body, top, aux_heads, frozen=frozen)
     if pretrained is not None:
         convert_inputs(body)
-    if pretrained is not None and load_weights:
-        kept = top if head.name == PRETRAINED else None
-        classifier.weights = load_pretrained(body, str(pretrained), data_root, kept)
+    if load_weights:
+        load_weights_of(classifier, model, head, data_root)
     return classifier
+
+
+def load_weights_of(
+    classifier: Classifier, model: Component, head: Component, data_root: str | Path
+) -> None:
+    """Load the weights that ``pretrained`` of the model names, if any."""
+    pretrained = model.arguments.get("pretrained")
+    if pretrained is not None:
+        kept = classifier.head if head.name == PRETRAINED else None
+        body = classifier.backbone
+        classifier.weights = load_pretrained(body, str(pretrained), data_root, kept)
 
 
 def _build_head(body: nn.Module, head: Component, outputs: int, pretrained: bool) -> nn.Module:

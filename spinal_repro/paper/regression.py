@@ -8,6 +8,7 @@ element and no loss depends on two models, so training together changes nothing.
 
 import functools
 import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -202,7 +203,7 @@ def regressions(
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
     rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(jobs, context, torch.set_num_threads, (1,)) as pool:
+    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
         train = functools.partial(regression, **settings)
         trained = {pool.submit(train, net, part): part for part in parts for net in NETS}
         for future in as_completed(trained):
@@ -211,6 +212,11 @@ def regressions(
     functions = list(FUNCTIONS)
     rows.sort(key=lambda r: (r["net"], r["epochs"], r["seed"], functions.index(r["function"])))
     return rows
+
+
+def _start_worker() -> None:
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
 
 
 def regression_record(

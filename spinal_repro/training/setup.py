@@ -14,7 +14,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import build_blank, build_model
+from spinal_repro.models.classifier import build_blank, build_model, load_weights_of
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training.device import autocast, compile_model, resolve_device
@@ -77,11 +77,14 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         dataset: To be timed with, instead of reading images and pretrained weights.
     """
     recipe, data, runtime, size = config.recipe, config.data, config.runtime, config.input_size
-    parts = config.dataset, config.model, config.head, config.seed, size, data.root
-    model = build_model(*parts, load_weights=dataset is None)
+    parts = config.dataset, config.model, config.head, config.seed, size
+    model = build_model(*parts, load_weights=False)
     counts = count(model, config.dataset.channels, size)
     lr_rule = LR_RULES.build_entry(recipe.lr_rule)
     augmentations = build_augmentations(recipe.augment)
+    if dataset is None:  # before the weights, which may be a large download
+        dataset = load_dataset(config.dataset, data.root, data.download, data.test)
+        load_weights_of(model, config.model, config.head, data.root)
     mean, std = normalisation(recipe, model.backbone)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -89,7 +92,6 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     if runtime.compile:
         compile_model(model, device)
 
-    dataset = dataset or load_dataset(config.dataset, data.root, data.download, data.test)
     split = split_dataset(dataset, config.protocol, data.limit)
 
     def batches(part: str) -> Batches:
