@@ -32,9 +32,9 @@ def print_search(given: argparse.Namespace) -> None:
     from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.search.study import Study, load_space
 
-    check_overrides(given.overrides)
     space = load_space(given.space)
     fixed = space.fixed(given.overrides)
+    check_overrides(fixed)
     if not any(override.startswith("runtime.progress=") for override in fixed):
         fixed.append("runtime.progress=none")
     config = space.check(fixed)

@@ -33,7 +33,7 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
     target, partial = folder / file.name, folder / f"{file.name}.partial"
     if target.is_file() and file.checksum_mismatch(target) is None:
         return target
-    failures = []
+    failures = [] if mirrors(file, entry) else ["no mirror is known"]
     for url in mirrors(file, entry):
         wrong = _get(url, partial, file)
         if wrong is None:
