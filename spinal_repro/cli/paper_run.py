@@ -112,14 +112,14 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     from spinal_repro.paper.timebox import Run
     from spinal_repro.training.setup import resolved
 
-    overrides = [word for word in given.words if "=" in word]
-    words = [part for word in given.words if "=" not in word for part in word.split(",")]
-    for word in overrides:
-        if word.lstrip("+").startswith(("seed=", "paper=", "runs=")):
-            raise UserError(f"{word}: give cells without paper=, and use --seeds and --runs")
-    if not words:
+    overrides = [argument for argument in given.words if "=" in argument]
+    for override in overrides:
+        if override.lstrip("+").startswith(("seed=", "paper=", "runs=")):
+            raise UserError(f"{override}: give cells without paper=, and use --seeds and --runs")
+    cells = ",".join(argument for argument in given.words if "=" not in argument)
+    if not cells:
         raise UserError("name a cell, e.g. mnist/vgg5_spinal (spinal paper list has them all)")
-    patterns = [f"{word}/*" if word in tables() else word for word in words]
+    patterns = [f"{cell}/*" if cell in tables() else cell for cell in cells.split(",")]
     names = list(dict.fromkeys(name for pattern in patterns for name in cells_of(pattern)))
     check_overrides([f"paper={','.join(names)}", *overrides])
     groups: dict[str, list[str]] = {}
@@ -129,8 +129,8 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
         groups.setdefault(baseline if baseline in names else name, []).append(name)
     configs = {name: compose([f"paper={name}", *overrides]) for name in names}
     runs = []
-    for cells in groups.values():
-        for seed, name in itertools.product(given.seeds, cells):
+    for pair in groups.values():
+        for seed, name in itertools.product(given.seeds, pair):
             where = str(given.runs or configs[name].runs)
             config = dataclasses.replace(configs[name], seed=seed, runs=where)
             folder = resolved(config).run_dir

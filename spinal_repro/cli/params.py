@@ -75,13 +75,13 @@ def cell_sizes(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.results.sizes import compare
 
-    words = expand(overrides, sweeping=True)
-    check_overrides(words)
-    named = next(word for word in words if word.startswith("paper=")).partition("=")[2]
-    rest = [word for word in words if not word.startswith("paper=")]
-    plain = [word for word in rest if not word.lstrip("+~").startswith("head")]
+    given = expand(overrides, sweeping=True)
+    check_overrides(given)
+    cells = [o.removeprefix("paper=").split(",") for o in given if o.startswith("paper=")]
+    rest = [o for o in given if not o.startswith("paper=")]
+    plain = [o for o in rest if not o.lstrip("+~").startswith("head")]  # for the FC cell
     rows = []
-    for name in named.split(","):
+    for name in cells[-1]:
         (cell,) = load_cells(name)
         fc, config = cell.counterpart, compose([f"paper={name}", *rest])
         base = count_model(compose([f"paper={fc}", *plain])) if fc else None

@@ -88,6 +88,8 @@ def build_model(
     pretrained, freeze = options.pop("pretrained", None), options.pop("freeze", "none")
     zero_bias = options.pop("zero_head_bias", False)
     one_of("model.freeze", str(freeze), ("none", "backbone"))
+    if not isinstance(zero_bias, bool):
+        raise UserError(f"model.zero_head_bias must be true or false, got {zero_bias}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "backbone"))
         body = load_backbones().build(model.registered, options, dataset.channels, size)

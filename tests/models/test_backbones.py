@@ -199,6 +199,10 @@ def test_linear_biases_of_thin_heads_start_at_zero(model, head):
     biases = {n for n in ours if n.startswith("head.") and n.endswith(".bias")}
     assert biases and all(before[n].any() and not ours[n].any() for n in biases)
     assert all(torch.equal(ours[n], tensor) for n, tensor in before.items() if n not in biases)
+    with pytest.raises(UserError, match="true or false"):
+        build_model(
+            config.dataset, changed(config, {"model.zero_head_bias": "no"}).model, config.head
+        )
 
 
 def test_lenet_connections():
