@@ -21,7 +21,7 @@ SIZES = {  # as published, or as in the copy that the original scripts read
     "flowers102": (6_552, None, 818), "fruits360": (67_692, None, 22_688),
     "hymenoptera": (244, None, 153), "monkeys10": (1_097, None, 272),
     "stl10_background": (7_501, 501, 8_000), "cifar10_background": (53_001, None, 10_000),
-    "cifar100_background": (53_001, None, 10_000),
+    "cifar100_background": (53_001, None, 10_000), "fruits360_subset": (929, None, 620),
 }  # fmt: skip
 
 
