@@ -19,6 +19,7 @@ PLOTS = {  # titles by function, which returns None where there is nothing to dr
     supplement.mnist_cnn_curve: "MNIST CNN, epoch by epoch",
     cells.against_paper: "Ours against the paper",
     cells.regression: "Regression, Table I",
+    cells.regression_differences: "Regression, seed by seed",
     cells.paired_differences: "Spinal minus FC, seed by seed",
     cells.accuracy_by_parameters: "Accuracy against the size of the head",
     supplement.summary: "Best of SpinalNet against the state of the art of June 2020",
@@ -26,7 +27,10 @@ PLOTS = {  # titles by function, which returns None where there is nothing to dr
 STYLE: dict[str, Any] = {
     "svg.hashsalt": "spinal_repro",
     "text.parse_math": False,  # dollar signs in titles are text
-    "axes.titlesize": 11,
+    "font.size": 9,
+    "axes.titlesize": 9.5,
+    "axes.titleweight": "bold",
+    "legend.fontsize": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -64,7 +68,7 @@ def draw(index: ResultsIndex) -> Iterator[Drawn]:
 
 def _bytes(figure: Figure, form: str, metadata: Mapping[str, str | None]) -> bytes:
     out = BytesIO()
-    figure.savefig(out, format=form, dpi=150, metadata=metadata, bbox_inches="tight")
+    figure.savefig(out, format=form, dpi=200, metadata=metadata)
     return out.getvalue()
 
 

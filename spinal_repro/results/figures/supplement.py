@@ -4,15 +4,12 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from pandas import DataFrame
 
 from spinal_repro.paper.cells import Cell, curve, load_cells
 from spinal_repro.results.figures import common
-from spinal_repro.results.figures.common import BLACK
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import published
+from spinal_repro.results.outcomes import PAPER, published
 from spinal_repro.results.rules.epochs import Curve, curves
 
 LABELS = {"accuracy": "Test accuracy, %", "loss": "Test loss"}
@@ -20,9 +17,9 @@ PUBLISHED_AS = {
     "accuracy": {"mean accuracy %": "mean", "SD of accuracy": "std"},
     "loss": {"mean loss": "mean"},
 }
-BEST: Any = {"facecolor": common.VERMILION, "edgecolor": BLACK, "linewidth": 0.6}
-REFERENCE: Any = {"facecolor": common.SKY, "hatch": "///", "edgecolor": BLACK, "linewidth": 0.6}
-STAR: Any = {"linestyle": "", "marker": "*", "markersize": 13, "color": BLACK}
+LEAST = 0.01  # error in percent that the axis of the summary begins with
+REFERENCE: Any = {"marker": "o", "color": common.SKY, "linestyle": ""}
+STAR: Any = {"marker": "*", "markersize": 11, "color": common.VERMILION, "linestyle": ""}
 
 
 def published_curves(quantity: str) -> dict[str, DataFrame]:
@@ -57,9 +54,9 @@ def mnist_cnn_curve(index: ResultsIndex) -> Figure:
     filled markers: ours. Bands: one standard deviation over runs. FC: circles, dashed; Spinal:
     squares, solid.
     """
-    figure, axes = common.new_figure(9.5, 4.6, 1, 2)
+    figure, axes = common.new_figure(5.4, 2, gridspec_kw={"height_ratios": (3, 2)})
     cells = load_cells("curve")
-    for panel, quantity in zip(axes[0], LABELS, strict=True):
+    for panel, quantity in zip(axes[:, 0], LABELS, strict=True):
         printed = published_curves(quantity)
         for cell in cells:
             _draw_series(panel, f"{cell.head}, supplement", cell, printed[cell.head], False)
@@ -68,8 +65,9 @@ def mnist_cnn_curve(index: ResultsIndex) -> Figure:
                 series = DataFrame(runs).rename(columns=lambda place: place + 1)
                 label = f"{cell.head}, ours (n = {len(runs)})"
                 _draw_series(panel, label, cell, series.agg(["mean", "std"]).T, True)
-        panel.set(xlabel="Epoch", ylabel=LABELS[quantity])
+        panel.set_ylabel(LABELS[quantity])
         panel.set_xticks([1, 4, 8, 12, 16, 20])
+    panel.set_xlabel("Epoch")
     handles, names = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=2)
     return figure
@@ -94,47 +92,41 @@ def _draw_series(panel: Axes, label: str, cell: Cell, series: DataFrame, ours: b
 
 
 def summary(index: ResultsIndex) -> Figure | None:
-    """Error rates of the supplement's bar chart, and our best means (stars).
+    """Error of the best SpinalNet and of the state of the art that the paper names (bar chart).
 
-    Plain bars: the published best of SpinalNet; hatched bars: the state of the art that the paper
-    names. Stars are our best means over the networks that were run, not always the network of the
-    bar; open stars: a reduced budget or a changed recipe. The labels are accuracies.
+    The axis is logarithmic; the numbers on the right are the two accuracies in percent. Stars:
+    our best mean, where a network was run as published; it is named on the left, and not always
+    the network of the published number.
     """
     rows = [c for c in index.cells.values() if c.reference is not None and published(c).value]
     if not rows:
         return None
-    figure, axes = common.new_figure(9.5, 1.5 + 1.6 * common.ROW * len(rows))
+    rows.sort(key=lambda cell: -(published(cell).value or 0))
+    ran = [[r for n in c.best_of for r in index.runs(n, PAPER) if not r.differences] for c in rows]
+    ours = [max(results, key=lambda result: result.mean, default=None) for results in ran]
+    names = [
+        cell.dataset + (f"\nours: {run.cell.backbone} {run.mean:.2f}" if run else "")
+        for cell, run in zip(rows, ours, strict=True)
+    ]
+    figure, axes = common.new_figure(common.height(names) + 1.2)
     panel = axes[0][0]
-    for row, cell in enumerate(rows):
-        best, reference = published(cell).value, cell.reference and cell.reference.value
-        for value, style, shift in ((best, BEST, -0.2), (reference, REFERENCE, 0.2)):
-            assert isinstance(value, float)
-            panel.barh(row + shift, 100 - value, 0.38, **style)
-            _label(panel, 100 - value, row + shift, f"{value:.2f}", distance=4)
-        ran = [runs[0] for name in cell.best_of if (runs := index.runs(name))]
-        ours = max(ran, key=lambda r: (not r.differences, r.mean), default=None)
-        if ours is not None:
-            error, face = 100 - ours.mean, "white" if ours.differences else BLACK
-            panel.plot(error, row, **STAR, markerfacecolor=face, zorder=5)
-            parts = (f"{ours.mean:.2f}", ours.cell.backbone, ours.numerics)
-            _label(panel, error, row, ", ".join(filter(None, parts)), distance=10)
-    common.name_rows(panel, [cell.dataset for cell in rows])
-    panel.margins(x=0.08)
-    panel.set_xlim(left=0)
-    panel.set_xlabel("Error, % (labels: accuracy, %); shorter is better")
-    bars = (("SpinalNet, published best", BEST), ("state of the art, June 2020", REFERENCE))
-    star = Line2D([], [], label="ours", **STAR)
-    common.legend(figure, [*(Patch(label=label, **style) for label, style in bars), star])
+    for place, cell, run in zip(common.name_rows(panel, names), rows, ours, strict=True):
+        best, reference = (said.value or 0.0 for said in (published(cell), cell.reference) if said)
+        errors = _error(best), _error(reference)
+        panel.plot(errors, [place, place], color=common.GREY, linewidth=1)
+        panel.plot(errors[0], place, **common.PUBLISHED)
+        panel.plot(errors[1], place, **REFERENCE)
+        common.note(panel, place, f"{best:.2f} / {reference:.2f}")
+        if run is not None:
+            panel.plot(_error(run.mean), place, **STAR)
+    panel.set(xscale="log", xlabel="Error, %")
+    panel.set_xlim(left=LEAST)
+    panel.xaxis.set_major_formatter("{x:g}")
+    styles: Any = {"SpinalNet": common.PUBLISHED, "state of the art": REFERENCE, "ours": STAR}
+    common.legend(figure, (), **styles)
     return figure
 
 
-def _label(panel: Axes, x: float, y: float, text: str, distance: int) -> None:
-    panel.annotate(
-        text,
-        (x, y),
-        xytext=(distance, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=8.5,
-        bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
-    )
+def _error(accuracy: float) -> float:
+    """Return the error in percent, as a logarithmic axis can show it."""
+    return max(100 - accuracy, LEAST)
