@@ -15,9 +15,10 @@ from helpers.fakes import fc_and_spinal, findings, result
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import csv_text, printable, read_yaml, write_json
+from spinal_repro.paper.claims import Claim
 from spinal_repro.records.compare import Difference
 from spinal_repro.records.record import stored_config
-from spinal_repro.results.claims import Claim, Judged
+from spinal_repro.results.claims import Judged
 from spinal_repro.results.confusion import draw_confusion
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.pages import files

@@ -97,12 +97,12 @@ def write_report(given: argparse.Namespace) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'")
     from spinal_repro.results import figures
-    from spinal_repro.results.claims import judge, load_claims
+    from spinal_repro.results.claims import judge
     from spinal_repro.results.report import render as render_page
 
     out: Path = given.out
     index, _ = _read_index(given)
-    judged = judge(load_claims(), index)
+    judged = judge(index)
     drawn = list(figures.draw(index))
     page = render_page(index, judged, drawn)
     figures.write(drawn, out.parent / "figures")
@@ -113,7 +113,7 @@ def write_report(given: argparse.Namespace) -> None:
 @command("claims", FORMAT, *INPUTS)
 def print_claims(given: argparse.Namespace) -> None:
     """List the paper's claims, each with its verdict."""
-    from spinal_repro.results.claims import COLUMNS, judge, load_claims, rows
+    from spinal_repro.results.claims import COLUMNS, judge, rows
 
     index, _ = _read_index(given)
-    print(render(COLUMNS, rows(judge(load_claims(), index)), given.format))
+    print(render(COLUMNS, rows(judge(index)), given.format))

@@ -12,7 +12,7 @@ import functools
 import json
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -60,6 +60,7 @@ class Cell:
     head: str
     published: tuple[Published, ...]  # the first one is the one to compare with
     head_kind: str = "other"  # fc, spinal or other
+    data: str | None = None  # name in the catalog of data sets
     assumptions: tuple[str, ...] = ()  # made where the original is unclear
     assumes: tuple[str, ...] = ()  # names in tables.yaml of those that have one
     compose: Callable[[], dict[str, Any]] | None = field(default=None, repr=False, compare=False)
@@ -105,6 +106,22 @@ def load_cells(pattern: str = "*") -> list[Cell]:
         )
         hint = f"did you mean '{near[0]}'?" if near else "list them all with: spinal paper list"
         raise UserError(f"there is no cell or table '{pattern}'; {hint}")
+    return found
+
+
+def claimed_differences(cells: Sequence[Cell]) -> dict[str, float]:
+    """Return the published difference, without sign, of each cell and its counterpart, by name.
+
+    A counterpart of several cells has the smallest one.
+    """
+    values = {c.name: c.published[0].value for c in cells if c.published}
+    found: dict[str, float] = {}
+    for cell in cells:
+        names = cell.name, cell.counterpart or ""
+        ours, theirs = (values.get(name) for name in names)
+        if ours is not None and theirs is not None:
+            claimed = round(abs(ours - theirs), 6)
+            found |= {name: min(claimed, found.get(name, claimed)) for name in names}
     return found
 
 
@@ -169,8 +186,9 @@ def _cell(name: str, node: dict[str, Any], common: Mapping[str, Any], numbers: N
     one_of("name", given.get("name", ""), [name])
     given.setdefault("title", f"{given['dataset']}, {given['backbone']}, {given['head']}")
     if "defaults" in node:
-        heads = [entry["override /head"] for entry in node["defaults"] if "override /head" in entry]
-        given["head_kind"] = HEAD_KINDS.get(heads[0], "other")
+        chosen = {group: choice for entry in node["defaults"] for group, choice in entry.items()}
+        given["head_kind"] = HEAD_KINDS.get(chosen["override /head"], "other")
+        given["data"] = chosen["override /dataset"]
         given["compose"] = functools.partial(_compose, name)
     sentences, texts = common["sentences"], given.get("assumptions", ())
     given["assumes"] = tuple(text for text in texts if text in sentences)

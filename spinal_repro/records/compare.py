@@ -16,7 +16,7 @@ from spinal_repro.config.validate import UNSET
 from spinal_repro.io import read_yaml
 
 BUDGET, RECIPE, PROTOCOL = "budget", "recipe", "protocol"
-EPOCHS, LIMIT, CELLS = "recipe.epochs", "data.limit", "cells"
+EPOCHS, LIMIT = "recipe.epochs", "data.limit"
 # These do not change what is trained; epochs are compared separately, as a budget.
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
 DATASET = ("name", "num_classes", "num_outputs", "test_outputs")  # other keys locate the images
@@ -43,8 +43,7 @@ class Difference:
         if self.key == LIMIT:
             return f"at most {ours} images per split"
         if self.kind == BUDGET:
-            start = "best of " if self.key == CELLS else ""
-            return f"{start}{ours} of {theirs} {self.key.removeprefix('recipe.')}"
+            return f"{ours} of {theirs} {self.key.removeprefix('recipe.')}"
         if self.key == EPOCHS:
             return f"{ours} epochs instead of {theirs}"
         key = self.key.removesuffix(".name") if self.key in NAMES else self.key

@@ -1,15 +1,23 @@
-"""Intervals and tests for measured accuracies; the tests validate each by simulation."""
+"""Intervals, tests and decisions for measured accuracies; the tests check each by simulation.
 
+The rules and their sources: docs/statistics.md.
+"""
+
+import bisect
+import functools
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
 
 LEVEL = 0.95
-EXACT_PAIRS = 20  # largest number of pairs with an exact test
-FLIPS = 20_000  # random assignments for more pairs
+ALPHA = 0.05
+POWER = 0.8
+MIN_PAIRS = 6  # the exact test of 5 pairs cannot fall below 2 / 2^5 = 0.0625
+FLIPS = 20_000  # sign choices: all of them up to 14 pairs, so many drawn ones for more
+MOST_PAIRS = 1000  # above, "more than"
 
 
 def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[float, float]:
@@ -33,86 +41,166 @@ def mean(values: Sequence[float]) -> float:
 def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation (n - 1) of two values or more."""
     assert len(values) > 1
-    if min(values) == max(values):
-        return 0.0  # exact in spite of rounding in the mean
-    centre = mean(values)
-    return math.sqrt(math.fsum((v - centre) ** 2 for v in values) / (len(values) - 1))
+    return 0.0 if min(values) == max(values) else float(np.std(values, ddof=1))
 
 
-def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Student's t interval of the mean of two values or more."""
-    half = _t(len(values) - 1, level) * deviation(values) / math.sqrt(len(values))
-    return mean(values) - half, mean(values) + half
+def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Student's t interval of a mean; None for fewer than 3 values or equal ones."""
+    return _t_interval(values, math.sqrt(1 / len(values)))
 
 
-def prediction_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
-    """Interval of one new run, ``mean -+ t * SD * sqrt(1 + 1/n)``, for a published single run.
-
-    The interval of the mean would shrink to nothing with the number of runs.
-    """
-    half = _t(len(values) - 1, level) * deviation(values) * math.sqrt(1 + 1 / len(values))
-    return mean(values) - half, mean(values) + half
+def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Interval of one new run, ``mean -+ t * SD * sqrt(1 + 1/n)``; None as in `mean_interval`."""
+    return _t_interval(values, math.sqrt(1 + 1 / len(values)))
 
 
-def _t(freedom: int, level: float) -> float:
-    """Student's t; SciPy's `stdtrit` has only 8 to 10 digits before 1.17."""
-    from scipy.special import betaincinv  # late: no run needs it, and importing it takes a while
+def _t_interval(values: Sequence[float], scale: float) -> tuple[float, float] | None:
+    from scipy.stats import t  # late, as below: training does not need it
 
-    share = float(betaincinv(freedom / 2, 0.5, 1 - level))  # freedom / (freedom + t^2)
-    return math.sqrt(freedom * (1 - share) / share)
-
-
-def sign_flip_test(differences: Sequence[float], seed: int = 0) -> float:
-    """Two-sided p-value of paired differences: share of sign choices with a sum as far from 0.
-
-    Of all 2^n choices up to `EXACT_PAIRS` pairs, else of `FLIPS` drawn ones and the observed one.
-    """
-    d = np.asarray(differences, dtype=np.float64)
-    observed = abs(d.sum())
-    least = observed - 1e-9 * np.abs(d).sum()  # tolerates rounding in equal sums
-    if len(d) <= EXACT_PAIRS:
-        half = len(d) // 2
-        sums = np.add.outer(_signed_sums(d[:half]), _signed_sums(d[half:]))
-        return float(np.mean(np.abs(sums) >= least))
-    bits = np.random.default_rng(seed).integers(0, 256, (FLIPS, -(-len(d) // 8)), np.uint8)
-    flipped = np.unpackbits(bits, axis=1, count=len(d))
-    hits = int((np.abs(d.sum() - 2 * (flipped @ d)) >= least).sum())
-    return (hits + 1) / (FLIPS + 1)
+    if len(values) < 3 or min(values) == max(values):
+        return None
+    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * deviation(values) * scale
+    return mean(values) - float(half), mean(values) + float(half)
 
 
-def _signed_sums(values: np.ndarray) -> np.ndarray:
-    """Sums of all sign choices, ``[2^n]``."""
-    sums = np.zeros(1)
-    for value in values:
-        sums = np.concatenate([sums - value, sums + value])
-    return sums
+@functools.cache
+def sign_flip_test(differences: tuple[float, ...]) -> float:
+    """Two-sided p-value: how often random signs give a sum at least as far from 0."""
+    from scipy.stats import permutation_test
+
+    whole = np.rint(np.asarray(differences) * 1e7)  # sums of integers are exact, so are ties
+    found = permutation_test(
+        (whole,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=0
+    )
+    return float(found.pvalue)
 
 
 def mcnemar_test(only_first: int, only_second: int) -> float:
-    """P-value of the exact two-sided McNemar test; images that one classifier alone has right."""
-    from scipy.special import bdtr
+    """P-value of the exact McNemar test; images that one classifier alone has right."""
+    from scipy.stats import binomtest
 
     total = only_first + only_second
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5)))
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
+
+
+def image_interval(only_first: int, only_second: int, count: int) -> tuple[float, float]:
+    """Interval of the accuracy of the second classifier minus that of the first, in [-1, 1].
+
+    For a finite test set, not between seeds: Wald's interval of paired proportions with half an
+    image added to each of the four counts (Agresti and Min 2005).
+    """
+    b, c, n = only_first + 0.5, only_second + 0.5, count + 2
+    half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(b + c - (c - b) ** 2 / n) / n
+    return max(-1.0, (c - b) / n - half), min(1.0, (c - b) / n + half)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """P-values of a family, adjusted for their number (Holm 1979).
+
+    As statsmodels' `multipletests`, which collects garbage in every call (50 ms).
+    """
+    ordered = np.sort(p_values) * np.arange(len(p_values), 0, -1)
+    adjusted = np.minimum(1.0, np.maximum.accumulate(ordered))
+    return [float(p) for p in adjusted[np.argsort(np.argsort(p_values))]]
+
+
+def pairs_needed(effect: float, deviation: float, comparisons: int = 1) -> int | None:
+    """Pairs that find a mean difference with 80 % power, at a level of 0.05 / ``comparisons``.
+
+    None if there are more than `MOST_PAIRS`.
+    """
+    from statsmodels.stats.power import TTestPower
+
+    level = ALPHA / comparisons
+    least = max(MIN_PAIRS, math.ceil(1 - math.log2(level)))  # for the exact test
+    if not effect or not deviation:
+        return least if effect else None
+    test, size = TTestPower(), abs(effect) / deviation
+
+    def power(n: int) -> float:
+        found = float(np.nan_to_num(test.power(size, n, level), nan=1.0))  # NaN near 1
+        same_sign = NormalDist().cdf(size) ** n  # the exact test needs it of the least n
+        return min(found, same_sign) if 4 / 2**n > level else found
+
+    found = bisect.bisect_left(range(least, MOST_PAIRS + 1), POWER, key=power) + least
+    return found if found <= MOST_PAIRS else None
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Differences ``second - first``, one per seed; no interval and p-value for a single pair."""
+    """Differences ``second - first``, one per seed, and how they are judged."""
 
     differences: tuple[float, ...]
-    mean: float
-    interval: tuple[float, float] | None  # t interval of the mean
-    p: float | None  # of the sign-flip test
+    others: tuple[float, ...] = ()  # p-values of the other comparisons of the family
+
+    @property
+    def n(self) -> int:
+        return len(self.differences)
+
+    @property
+    def mean(self) -> float:
+        return mean(self.differences)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's t interval of the mean; None for fewer than 3 pairs or equal differences."""
+        return mean_interval(self.differences)
+
+    @property
+    def p(self) -> float | None:
+        """P-value of the sign-flip test; None with too few pairs to decide."""
+        return sign_flip_test(self.differences) if self.n >= MIN_PAIRS else None
+
+    @functools.cached_property
+    def p_holm(self) -> float | None:
+        """The p-value, adjusted for the family."""
+        return None if self.p is None else holm([self.p, *self.others])[0]
+
+    @property
+    def higher(self) -> float:
+        """Share of the pairs in which the second is higher; ties count half."""
+        return mean([(d > 0) + (d == 0) / 2 for d in self.differences])
+
+    def side(self, threshold: float = 0.0) -> int:
+        """1 or -1 if the mean is decided to be above or below the threshold, else 0.
+
+        It is decided with at least `MIN_PAIRS` pairs, if the interval excludes the threshold and
+        the adjusted p-value of the differences from it is below `ALPHA`.
+        """
+        shifted = self
+        if threshold:
+            shifted = replace(
+                self, differences=paired([threshold] * self.n, self.differences).differences
+            )
+        low, high = shifted.interval or (shifted.mean, shifted.mean)  # equal differences
+        if shifted.p_holm is None or shifted.p_holm >= ALPHA or low <= 0 <= high:
+            return 0
+        return 1 if low > 0 else -1
+
+    def missing(self, claimed: float | None = None) -> str:
+        """``needs about 9 pairs, has 5``: for 80 % power at the measured deviation.
+
+        Args:
+            claimed: The difference to find; None for the measured one.
+        """
+        family = len(self.others) + 1
+        spread = deviation(self.differences) if self.n > 2 else 0.0
+        needed = pairs_needed(claimed or self.mean, spread, family)
+        if needed is None:
+            return f"needs more than {MOST_PAIRS:,} pairs, has {self.n}"
+        if needed > self.n or not claimed:
+            about = "at least" if self.n < 3 else "about"
+            return f"needs {about} {max(needed, self.n + 1)} pairs, has {self.n}"
+        return f"{self.n} pairs are enough to find the claimed {abs(claimed):g}"
 
 
-def paired(first: Sequence[float], second: Sequence[float], level: float = LEVEL) -> Paired:
-    """Compare two groups of runs, paired by seed."""
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    several = len(differences) > 1
-    return Paired(
-        tuple(differences),
-        mean(differences),
-        mean_interval(differences, level) if several else None,
-        sign_flip_test(differences) if several else None,
-    )
+def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
+    """Compare two groups of runs, paired by seed; equal differences are equal in every bit."""
+    return Paired(tuple(round(b - a, 9) for a, b in zip(first, second, strict=True)))
+
+
+def as_family(comparisons: Iterable[Paired]) -> list[Paired]:
+    """Let each comparison know the p-values of the others; too few pairs count as 1."""
+    found = list(comparisons)
+    known = [1.0 if item.p is None else item.p for item in found]
+    return [replace(item, others=(*known[:i], *known[i + 1 :])) for i, item in enumerate(found)]

@@ -8,7 +8,7 @@ from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
 from spinal_repro.results.outcomes import BEST_ON_TEST, ResultGroup
 from spinal_repro.results.tables import Column
-from spinal_repro.results.verdicts import RULES, margin_rule
+from spinal_repro.results.verdicts import MARGIN, RULES
 
 
 def who(cell: Cell) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def row(result: ResultGroup) -> dict[str, Any]:
         "confidence": published.confidence or None,
         "also": "; ".join(also) or None,
         "published_rule": published.selection or None,
+        "margin": None if published.value is None else str(result.margin),
         "verdict": result.verdict,
     }
     if not runs:
@@ -53,8 +54,16 @@ def row(result: ResultGroup) -> dict[str, Any]:
         "difference": result.difference,
         "selected": fmean(run.selected for run in runs),  # shown for accuracies, as the next one
         "last": fmean(run.last for run in runs),
+        "sensitive": _sensitive(result),
     }
     return found | numbers | ends(result.interval)
+
+
+def _sensitive(result: ResultGroup) -> str | None:
+    """The verdict with the other choice of the epoch, where it is another one."""
+    metric = result.alternative_metric
+    verdict = result.verdict_by([run.value(metric) for run in result.runs])
+    return None if verdict == result.verdict else f"{metric}: {verdict}"
 
 
 def ends(interval: tuple[float, float] | None) -> dict[str, float]:
@@ -113,17 +122,18 @@ MARKS = Column(
     "marks", "Differences", "settings that differ from the cell's, or why there are no runs"
 )
 RUNS = "number of runs, which differ only in the seed"
+SENSITIVE = "the verdict with the other choice of the epoch, where it differs"
 METRIC = (
     "the number of ours that is compared: under protocol paper the one that the original reports, "
     "if known; else the test accuracy at the epoch selected on the validation split"
 )
 INTERVAL = (
-    "lower end of Student's t interval of the mean over seeds; for one run, of Wilson's interval, "
-    "which covers the finite test set but not the seeds"
+    "lower end of Student's t interval of the mean over seeds; with fewer than 3 runs, or equal "
+    "values, of Wilson's interval, which covers the finite test set but not the seeds"
 )
 
 
-def columns(table: str, unit: str) -> tuple[Column, ...]:
+def columns(unit: str) -> tuple[Column, ...]:
     """The columns of an accuracy table; its unit is ``%`` or ``1e-3``."""
     plain, signed = number(unit), number(unit, "+")
     what = "accuracies in percent" if unit == "%" else "MSE in 1e-3; lower is better"
@@ -149,7 +159,9 @@ def columns(table: str, unit: str) -> tuple[Column, ...]:
         Column("high", "to", "upper end of that interval", plain),
         Column("difference", "Diff", "ours minus paper", signed),
         *(accuracies if unit == "%" else ()),
-        Column("verdict", "Verdict", f"{verdicts}. Margin here: {margin_rule(table, unit)}"),
+        Column("margin", "Margin", MARGIN),
+        Column("verdict", "Verdict", verdicts),
+        Column("sensitive", "Sensitivity", SENSITIVE),
         MARKS,
     )
 

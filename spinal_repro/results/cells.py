@@ -1,12 +1,11 @@
 """Grouping records by published cell: a record belongs to the cell that it names."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper.cells import Cell
-from spinal_repro.records.compare import BUDGET, CELLS, EPOCHS, Difference, differences
+from spinal_repro.paper.cells import Cell, claimed_differences
+from spinal_repro.records.compare import BUDGET, EPOCHS, Difference, differences
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
@@ -15,6 +14,7 @@ def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -
     """Group records by cell and settings; records that name no cell are omitted.
 
     Each cell has at least one group: protocol ``paper`` first, then by the number of differences.
+    Runs with a reduced budget are omitted: they are no evidence.
     """
     by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
@@ -24,7 +24,8 @@ def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -
                 runs[cell.name] += [(PAPER, run) for run in regression_runs(cell, record)]
         elif isinstance(record, Record) and (named := cell_of(record, by_name)) is not None:
             runs[named.name].append((record.protocol, _run(named, record)))
-    results = {cell.name: _groups(cell, runs[cell.name]) for cell in cells}
+    claimed = claimed_differences(cells)
+    results = {c.name: _groups(c, runs[c.name], claimed.get(c.name)) for c in cells}
     for cell in cells:
         if cell.best_of and not runs[cell.name]:
             others = [result for name in cell.best_of for result in results.get(name, ())]
@@ -101,10 +102,14 @@ def regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     ]
 
 
-def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
+def _groups(
+    cell: Cell, found: Iterable[tuple[str, Run]], claimed: float | None
+) -> list[ResultGroup]:
     """Group runs with equal settings; of runs with the same seed keep the first."""
     groups: dict[tuple[Any, ...], dict[int, Run]] = {}
     for protocol, run in found:
+        if any(difference.kind == BUDGET for difference in run.differences):
+            continue
         unlike = run.device in NON_REFERENCE_NUMERICS, run.precision in NON_REFERENCE_NUMERICS
         key = (
             *(protocol != PAPER, protocol, len(run.differences), *unlike),
@@ -112,23 +117,18 @@ def _groups(cell: Cell, found: Iterable[tuple[str, Run]]) -> list[ResultGroup]:
         )
         groups.setdefault(key, {}).setdefault(run.seed, run)
     found_groups = [
-        ResultGroup(cell, key[1], tuple(runs[seed] for seed in sorted(runs)))
+        ResultGroup(cell, key[1], tuple(runs[seed] for seed in sorted(runs)), claimed)
         for key, runs in sorted(groups.items())
     ]
-    return found_groups or [ResultGroup(cell, PAPER, ())]
+    return found_groups or [ResultGroup(cell, PAPER, (), claimed)]
 
 
 def _best(cell: Cell, others: Sequence[ResultGroup]) -> list[ResultGroup]:
-    """Find the highest mean of other cells, by protocol; reduced unless all ran as published."""
+    """Find the highest mean of other cells, by protocol, where all of them were run."""
     found = []
     for protocol in sorted({result.protocol for result in others if result.runs}, reverse=True):
-        ran = [result for result in others if result.runs and result.protocol == protocol]
-        whole = [result for result in ran if not result.differences]
-        best = max(whole or ran, key=lambda result: result.mean)
-        names = {result.cell.name for result in whole}
-        runs = best.runs
-        if len(names) < len(cell.best_of):
-            few = Difference.of(CELLS, len(names), len(cell.best_of), BUDGET)
-            runs = tuple(replace(run, differences=(*run.differences, few)) for run in runs)
-        found.append(ResultGroup(cell, protocol, runs))
+        ran = [r for r in others if r.runs and r.protocol == protocol and not r.differences]
+        if {result.cell.name for result in ran} >= set(cell.best_of):
+            best = max(ran, key=lambda result: result.mean)
+            found.append(ResultGroup(cell, protocol, best.runs))
     return found or [ResultGroup(cell, PAPER, ())]

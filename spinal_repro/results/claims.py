@@ -1,18 +1,12 @@
-"""Checkable sentences of the paper, and the verdicts on them, from records and counts alone.
-
-A file of ``configs/claims`` is a group of claims.
-"""
+"""The verdicts on the claims of ``configs/claims``, from records and counts alone."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
-from spinal_repro.config.compose import config_dir
 from spinal_repro.errors import UserError
-from spinal_repro.io import read_yaml
-from spinal_repro.records.convert import from_plain
+from spinal_repro.paper.claims import Claim
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.rules import RULES, Judgement, Verdict
 from spinal_repro.results.tables import Column, render
@@ -27,32 +21,6 @@ HEADINGS = {
 
 
 @dataclass(frozen=True)
-class Claim:
-    """One checkable sentence, decided by a rule, or by a proof that ``evidence`` names."""
-
-    sentence: str  # shortened where the paper's is long
-    source: str
-    group: str = ""  # title of its group
-    rule: str = ""
-    parameters: dict[str, Any] = field(default_factory=dict)
-    note: str = ""  # needed to understand the verdict, e.g. a quirk (Q11)
-    verdict: Literal["supported", ""] = ""  # without a rule
-    evidence: str = ""
-    name: str = ""
-    from_paper: bool = True  # False: our own control
-
-
-@dataclass(frozen=True)
-class Group:
-    """A file of claims, by name; ``order`` is its place among the groups."""
-
-    title: str
-    order: int
-    claims: dict[str, dict[str, Any]]
-    from_paper: bool = True
-
-
-@dataclass(frozen=True)
 class Judged:
     """A claim and the verdict on it."""
 
@@ -60,30 +28,10 @@ class Judged:
     judgement: Judgement
 
 
-def load_claims(folder: Path | None = None) -> list[Claim]:
-    """Load the claims of a folder, by default the shipped ones, group by group."""
-    groups = []
-    for path in sorted((folder or config_dir() / "claims").glob("*.yaml")):
-        try:
-            groups.append(from_plain(Group, read_yaml(path)))
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-    groups.sort(key=lambda group: group.order)
-    return [_claim(group, name, given) for group in groups for name, given in group.claims.items()]
-
-
-def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
-    added = {"name": name, "group": group.title, "from_paper": group.from_paper}
-    try:
-        return from_plain(Claim, given | added)
-    except UserError as error:
-        raise UserError(f"claim '{name}': {error}") from error
-
-
-def judge(claims: Iterable[Claim], findings: ResultsIndex) -> list[Judged]:
-    """Apply the rules of claims."""
+def judge(findings: ResultsIndex) -> list[Judged]:
+    """Apply the rules of the claims of an index."""
     judged = []
-    for claim in claims:
+    for claim in findings.claims:
         try:
             judged.append(Judged(claim, _judgement(claim, findings)))
         except UserError as error:
@@ -117,7 +65,7 @@ def rows(judged: Iterable[Judged]) -> list[dict[str, Any]]:
 
 VERDICT = (
     "supported, contradicted, inconclusive, not run or not decidable here, by the rule that the "
-    "claim's file names; with a reduced budget or a changed recipe at most inconclusive"
+    "claim's file names; with a changed recipe at most inconclusive"
 )
 COLUMNS = (
     Column("claim", "Claim", "its name in configs/claims"),
@@ -132,7 +80,7 @@ UNRUN = (COLUMNS[1], Column("source", "Source"))
 
 def claims_markdown(index: ResultsIndex) -> str:
     """Write the claims as a section of a Markdown page."""
-    judged = judge(load_claims(), index)
+    judged = judge(index)
     ours, of_paper = (
         [item for item in judged if item.claim.from_paper == paper] for paper in (False, True)
     )

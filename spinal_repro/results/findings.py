@@ -9,11 +9,12 @@ from pathlib import Path
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
 from spinal_repro.paper.cells import Cell, load_cells, table_titles
+from spinal_repro.paper.claims import Claim, load_claims
 from spinal_repro.records.convert import from_plain
 from spinal_repro.records.record import AnyRecord, GradientRecord, Natural
 from spinal_repro.results.cells import group_records_by_cell
 from spinal_repro.results.outcomes import PAPER, ResultGroup
-from spinal_repro.results.pairs import Pair, pairs
+from spinal_repro.results.pairs import Pair, as_families, pairs
 from spinal_repro.results.sizes import Counts, cell_counts
 
 
@@ -21,11 +22,12 @@ from spinal_repro.results.sizes import Counts, cell_counts
 class ResultsIndex:
     """Groups of equal runs in the paper's order, and the counts of `sizes.cell_counts`.
 
-    A cell without runs has one group, an empty one.
+    A cell without runs has one group, an empty one. ``claims`` name more pairs to compare.
     """
 
     results: Sequence[ResultGroup]
     counts: Mapping[str, Counts]
+    claims: Sequence[Claim] = ()
     gradients: Sequence[GradientRecord] = ()
 
     @cached_property
@@ -34,12 +36,13 @@ class ResultsIndex:
 
     @cached_property
     def pairs(self) -> list[Pair]:
-        return [
-            pair
-            for cell in self.cells.values()
-            if cell.counterpart in self.cells
-            for pair in pairs(self.runs(cell.name), self.runs(cell.counterpart))
-        ]
+        """All comparisons: of cells with their counterparts, and those that claims name."""
+        named = {(cell.name, cell.counterpart) for cell in self.cells.values()}
+        named |= {names for claim in self.claims for names in claim.comparisons()}
+        order = {name: place for place, name in enumerate(self.cells)}
+        known = [(a, b) for a, b in named if a in order and b in order]
+        known.sort(key=lambda names: (order[names[0]], order[names[1]]))
+        return as_families(p for a, b in known for p in pairs(self.runs(a), self.runs(b)))
 
     def cell(self, name: str) -> Cell:
         if name not in self.cells:
@@ -62,22 +65,12 @@ class ResultsIndex:
         Of several pairs take the one with the fewest differences from the cells, then one with
         reference numerics, then the one with the most seeds.
         """
-        against = other or self.cell(name).counterpart
-        found = [] if against is None else pairs(self.runs(name), self.runs(against))
+        names = self.cell(name).name, other or self.cell(name).counterpart
+        found = [p for p in self.pairs if (p.spinal.cell.name, p.fc.cell.name) == names]
         best: dict[str, Pair] = {}
         for pair in sorted(found, key=lambda pair: pair.order):
             best.setdefault(pair.spinal.protocol, pair)
         return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
-
-    def is_subset_of_other_cell(self, result: ResultGroup) -> bool:
-        """Whether shorter runs of this cell are complete runs of another (8 of 20 epochs)."""
-        runs = {(run.identity, run.seed) for run in result.runs}
-        return bool(result.differences) and runs <= self._as_published
-
-    @cached_property
-    def _as_published(self) -> set[tuple[str | None, int]]:
-        whole = [result for result in self.results if not result.differences]
-        return {(run.identity, run.seed) for result in whole for run in result.runs}
 
     @cached_property
     def _in_paper(self) -> set[str]:
@@ -115,4 +108,4 @@ def build_index(records: Sequence[AnyRecord], counts: Path) -> ResultsIndex:
             ) from error
     results = group_records_by_cell(load_cells(), records)
     gradients = [record for record in records if isinstance(record, GradientRecord)]
-    return ResultsIndex(results, cell_counts(results, counted), gradients)
+    return ResultsIndex(results, cell_counts(results, counted), load_claims(), gradients)

@@ -1,13 +1,14 @@
 """Runs of a published cell, their statistics and the verdict."""
 
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from spinal_repro.paper.cells import Cell, Published
 from spinal_repro.records import statistics
-from spinal_repro.records.compare import BUDGET, Difference
+from spinal_repro.records.compare import Difference
 from spinal_repro.records.record import Accuracy, AnyRecord, Record
-from spinal_repro.results.verdicts import CHANGED, REDUCED, judge, margin, rounding
+from spinal_repro.results.verdicts import CHANGED, Margin, judge, margin, rounding
 
 LAST, BEST_ON_TEST = "last epoch", "best on test"
 AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validation"
@@ -72,6 +73,7 @@ class ResultGroup:
     cell: Cell
     protocol: str
     runs: tuple[Run, ...]
+    claimed: float | None = None  # difference that the paper claims between cell and counterpart
 
     @property
     def published(self) -> Published:
@@ -114,9 +116,7 @@ class ResultGroup:
 
     @property
     def change(self) -> str:
-        """``reduced budget`` or ``changed recipe``; empty where the runs do not differ."""
-        if any(difference.kind == BUDGET for difference in self.differences):
-            return REDUCED
+        """``changed recipe``; empty where the runs do not differ."""
         return CHANGED if self.differences else ""
 
     @property
@@ -133,13 +133,16 @@ class ResultGroup:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % interval of the mean over seeds; for one run, Wilson's for the finite test set."""
-        if self.n > 1:
-            return statistics.mean_interval(self.values)
-        found = self.runs[0].tested(self.reported_metric) if self.runs else None
-        if found is None or self.reported_metric == BEST_VALIDATION:
-            return None
-        low, high = statistics.binomial_interval(found.correct, found.count)
+        """95 % t interval of the mean over seeds.
+
+        For fewer than 3 runs or equal values, Wilson's interval for the finite test set.
+        """
+        over_seeds = statistics.mean_interval(self.values) if self.runs else None
+        tested = self.runs[0].tested(self.reported_metric) if self.runs else None
+        if over_seeds or tested is None or self.reported_metric == BEST_VALIDATION:
+            return over_seeds
+        right = round(tested.count * self.mean / 100)
+        low, high = statistics.binomial_interval(right, tested.count)
         return 100 * low, 100 * high
 
     @property
@@ -147,8 +150,23 @@ class ResultGroup:
         return None if self.published.value is None else self.mean - self.published.value
 
     @property
+    def margin(self) -> Margin:
+        return margin(self.cell, self.claimed)
+
+    @property
     def verdict(self) -> str:
-        value, unit = self.published.value, self.published.unit
-        unsure = rounding(unit, self.published.confidence)
-        allowed = margin(self.cell.table, unit, value or 0.0)
-        return judge(self.values, value, allowed, unsure, self.change)
+        return self.verdict_by(self.values)
+
+    def verdict_by(self, values: Sequence[float]) -> str:
+        """The verdict if these were the values of the runs."""
+        unsure = rounding(self.published.unit, self.published.confidence)
+        return judge(values, self.published.value, self.margin, unsure, self.change)
+
+    @property
+    def alternative_metric(self) -> str:
+        """The metric with the other choice of the epoch: selected or last."""
+        if self.cell.regression is not None:
+            return self.reported_metric
+        if self.reported_metric != LAST:
+            return LAST
+        return BEST_ON_TEST if self.runs and self.runs[0].selected_on_test else AT_BEST_VALIDATION

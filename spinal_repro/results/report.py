@@ -30,11 +30,13 @@ LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not 
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
 )  # fmt: skip
-NOT_OF_PAIRS = ("cell", "counterpart", "device", "rule", "only_fc", "only_spinal", "mcnemar")
+NOT_OF_PAIRS = (
+    "cell", "device", "rule", "family", "share", "p", "only_fc", "only_spinal", "mcnemar",
+)  # fmt: skip
 NOT_OF_SIZES = ("cell", "body_parameters", "total_parameters", "total_parameters_change", "source")
 TONES = (  # of a verdict; the others are open
-    dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.SPINAL_HIGHER), "good")
-    | dict.fromkeys(("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.SPINAL_LOWER), "bad")
+    dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.BETTER), "good")
+    | dict.fromkeys(("contradicted", verdicts.HIGHER, verdicts.LOWER, pairs.WORSE), "bad")
     | dict.fromkeys((verdicts.NOT_RUN, verdicts.UNPUBLISHED), "none")
 )
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
@@ -68,6 +70,7 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Dra
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
         rules={name: _without_arguments(RULES[name]) for name in RULES.names()},
         cell_rules=verdicts.RULES,
+        pair_rule=pairs.RULE,
         tones=TONES,
         symbols=SYMBOLS,
         number=accuracy.number,
@@ -86,7 +89,7 @@ def _one_line(value: Any) -> Any:
 def _progress(index: ResultsIndex) -> str:
     own = [result for result in index.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.differences}
-    other = {r.cell.name for r in own if not index.is_subset_of_other_cell(r)} - full
+    other = {result.cell.name for result in own} - full
     trainings = set()
     for result in own:
         # cells of the regression differ in the epoch that is looked at, not in the training
@@ -94,15 +97,15 @@ def _progress(index: ResultsIndex) -> str:
         for run in result.runs:
             trained = run.identity or id(run.record)
             trainings.add((trained, run.seed, net.get("net"), net.get("function")))
-    more = f" and {len(other)} more with a reduced budget or a changed recipe" if other else ""
+    more = f" and {len(other)} more with a changed recipe" if other else ""
     return (
         f"Of {len(index.cells)} published cells {len(full)} were run as published{more}, in "
         f"{len(trainings)} trainings."
     )
 
 
-def _columns(table: str, unit: str) -> list[Column]:
-    known = {column.key: column for column in accuracy.columns(table, unit)}
+def _columns(unit: str) -> list[Column]:
+    known = {column.key: column for column in accuracy.columns(unit)}
     return [Column("title", "Cell"), *(known[key] for key in SHOWN)]
 
 

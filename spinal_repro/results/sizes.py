@@ -8,7 +8,6 @@ from spinal_repro.records.record import Record
 from spinal_repro.results.accuracy import CELL_COLUMNS, who
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.tables import Column
-from spinal_repro.results.verdicts import CHANGED
 
 Counts = Mapping[str, Any]
 COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "total_multiplications")
@@ -24,7 +23,7 @@ def cell_counts(results: Sequence[ResultGroup], counted: Mapping[str, Counts]) -
         name, record = result.cell.name, result.runs[0].record if result.runs else None
         if name in found:
             continue
-        if isinstance(record, Record) and result.change != CHANGED and not result.cell.best_of:
+        if isinstance(record, Record) and not result.differences and not result.cell.best_of:
             found[name] = {**record.counts, "source": "records"}
         elif name in counted:
             found[name] = {**counted[name], "source": "model"}

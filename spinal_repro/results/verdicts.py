@@ -1,46 +1,83 @@
 """Verdicts on the rows of tables, and their rules, which are printed with every table."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from spinal_repro.paper.cells import tables
-from spinal_repro.records.statistics import prediction_interval
+from spinal_repro.data.catalog import find_entry
+from spinal_repro.paper.cells import Cell, tables
+from spinal_repro.records.statistics import binomial_interval, mean_interval, prediction_interval
 
 MIN_RUNS = 3
-# Largest half-width of a prediction interval that counts as agreement, as a fraction of the
-# published error; that of accuracies, in percentage points, is in configs/paper/tables.yaml.
-MARGIN_RELATIVE = 0.5
 ROUNDING = {"%": 0.005, "1e-3": 0.0005}  # half a unit of the last digit published
 DIGITISED = 0.03  # reading error of a value digitised from a chart, in percentage points
 
 NOT_RUN, UNPUBLISHED = "not run", "no published number"
-REDUCED, CHANGED, FEW = "reduced budget", "changed recipe", "too few runs"
+CHANGED, FEW, BELOW = "changed recipe", "too few runs", "below resolution"
 REPRODUCED, INCONCLUSIVE, HIGHER, LOWER = "reproduced", "inconclusive", "higher", "lower"
 
 RULES = {
-    REPRODUCED: "the published value lies in the 95 % prediction interval for one new run, and "
-    "that interval is narrow enough (half-width within the margin)",
-    INCONCLUSIVE: "the published value lies in the prediction interval, but the interval is wider "
-    "than the margin: this is not agreement",
-    HIGHER: "our numbers are higher: the published value lies below the prediction interval",
-    LOWER: "our numbers are lower: the published value lies above the prediction interval",
+    REPRODUCED: "the 95 % interval of our mean lies within the margin around the published value. "
+    "A mean that is off by the margin is called reproduced in at most 2.5 % of cases",
+    INCONCLUSIVE: "neither reproduced nor higher or lower",
+    HIGHER: "our numbers are higher: the published value lies below the 95 % prediction interval "
+    "for one new run. Where the original's runs are like ours, this or lower is said in 5 % of "
+    "cases",
+    LOWER: "our numbers are lower: the published value lies above that interval",
+    BELOW: "the difference that the paper claims for the pair is smaller than the test set can "
+    "resolve, see Margin",
     FEW: f"fewer than {MIN_RUNS} runs: no verdict",
-    REDUCED: "shorter or smaller runs than published: no verdict, at most a direction",
     CHANGED: "the recipe of the runs differs from the cell's, see Differences: no verdict",
     UNPUBLISHED: "the paper's number could not be found",
     NOT_RUN: "no run has been recorded",
 }
+MARGIN = (
+    "half of the difference that the paper claims between this head and its counterpart, in the "
+    "unit of the table; the table's own margin where none is claimed"
+)
 
 
-def margin(table: str, unit: str, published: float) -> float:
-    """Largest half-width of a prediction interval that still says something, in the unit."""
-    return tables()[table].margin if unit == "%" else MARGIN_RELATIVE * published
+@dataclass(frozen=True)
+class Margin:
+    """How far our mean may be from the published value, in its unit."""
+
+    size: float
+    claimed: float | None = None  # difference that the paper claims for the pair
+    resolution: float = 0.0  # half-width of the 95 % interval of one accuracy on the test set
+
+    @property
+    def below_resolution(self) -> bool:
+        return self.claimed is not None and self.claimed <= self.resolution
+
+    def __str__(self) -> str:
+        if self.claimed is None:
+            return f"{self.size:g}"
+        if self.below_resolution:
+            return f"claimed {self.claimed:.3g}, one accuracy is known to ± {self.resolution:.2g}"
+        return f"{self.size:.3g}, half of the claimed {self.claimed:.3g}"
 
 
-def margin_rule(table: str, unit: str) -> str:
-    """The margin of a table as text."""
-    if unit != "%":
-        return f"{100 * MARGIN_RELATIVE:g} % of the published value"
-    return f"{margin(table, unit, 0.0):g} percentage points"
+def margin(cell: Cell, claimed: float | None) -> Margin:
+    """The margin of a cell's published value.
+
+    Args:
+        claimed: The difference that the paper claims for the pair, if it does.
+    """
+    if claimed is None:
+        return Margin(tables()[cell.table].margin)
+    return Margin(claimed / 2, claimed, resolution(cell))
+
+
+def resolution(cell: Cell) -> float:
+    """Half-width, in points, of the 95 % interval of the published accuracy on its test set.
+
+    0 without a number of test images.
+    """
+    value = cell.published[0].value if cell.published else None
+    images = find_entry(cell.data).sizes["test"] if cell.data else None
+    if value is None or images is None:
+        return 0.0
+    low, high = binomial_interval(round(images * value / 100), images)
+    return 50 * (high - low)
 
 
 def rounding(unit: str, confidence: str) -> float:
@@ -51,7 +88,7 @@ def rounding(unit: str, confidence: str) -> float:
 def judge(
     values: Sequence[float],
     published: float | None,
-    margin: float,
+    margin: Margin,
     rounding: float = 0.0,
     change: str = "",
 ) -> str:
@@ -59,7 +96,7 @@ def judge(
 
     Args:
         values: One per run, in the unit of ``published``.
-        change: `REDUCED` or `CHANGED`, where the runs differ from the cell.
+        change: `CHANGED` where the recipe of the runs differs from the cell's.
     """
     if not values:
         return NOT_RUN
@@ -69,9 +106,15 @@ def judge(
         return change
     if len(values) < MIN_RUNS:
         return FEW
-    low, high = prediction_interval(values)
-    if published < low - rounding:
+    new_run, interval = prediction_interval(values), mean_interval(values)
+    if new_run is None or interval is None:  # equal values say nothing about the spread
+        return BELOW if margin.below_resolution else INCONCLUSIVE
+    if published < new_run[0] - rounding:
         return HIGHER
-    if published > high + rounding:
+    if published > new_run[1] + rounding:
         return LOWER
-    return REPRODUCED if (high - low) / 2 <= margin else INCONCLUSIVE
+    if margin.below_resolution:
+        return BELOW
+    within = margin.size - rounding
+    held = published - within <= interval[0] and interval[1] <= published + within
+    return REPRODUCED if held else INCONCLUSIVE

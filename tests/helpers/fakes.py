@@ -7,12 +7,11 @@ from typing import Any
 from helpers.made_records import committed
 
 from spinal_repro.paper.cells import Cell, Published
-from spinal_repro.records.compare import BUDGET, EPOCHS, Difference
+from spinal_repro.records.compare import Difference
 from spinal_repro.records.record import parse_record
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup, Run
 
-SHORT = Difference.of(EPOCHS, 2, 8, BUDGET)
 CHANGED = Difference.of("recipe.lr", 0.1, 0.01)
 COUNTS = {
     "body_parameters": 10,

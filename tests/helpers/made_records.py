@@ -118,12 +118,12 @@ def regression_record(seeds: int = 4, epochs: int = 200, **settings: str) -> dic
 
 
 def gradient_record(fc: float = 0.1, spinal: float = 1.0, seeds: int = 4) -> dict[str, Any]:
-    """A record of gradients; the first layer's norm is this share of the last one's."""
+    """A record of gradients; the first layer's norm is about this share of the last one's."""
     runs = []
     for net, share in (("fc", fc), ("spinal", spinal)):
         for depth, seed in ((depth, seed) for depth in (2, 3) for seed in range(seeds)):
             norms = [share * (seed + 1), 7.0, float(seed + 1)][-depth:]
-            norms[0] = share * (seed + 1)
+            norms[0] = share * (seed + 1) * (1 + 1e-3 * (-1) ** seed * (net == "spinal"))
             about = {"net": net, "depth": depth, "seed": seed, "multiplications": 1}
             runs.append(about | {"start": norms, "epoch": norms})
     same = {key: committed()[key] for key in ("schema_version", "environment", "git", "finished")}

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_json
 from spinal_repro.paper.cells import load_cells
+from spinal_repro.paper.claims import load_claims
 from spinal_repro.records.store import read_records
 from spinal_repro.results import claims
 from spinal_repro.results.cells import group_records_by_cell
@@ -30,12 +32,12 @@ def known() -> ResultsIndex:
     counts = json.loads((ROOT / "results/counts.json").read_text())
     ran = {result.cell.name for result in results}
     others = [ResultGroup(cell, "paper", ()) for cell in load_cells() if cell.name not in ran]
-    return ResultsIndex([*results, *others], counts)
+    return ResultsIndex([*results, *others], counts, load_claims())
 
 
 @pytest.fixture(scope="module")
 def judged(known) -> dict[str, claims.Judged]:
-    return {item.claim.name: item for item in claims.judge(claims.load_claims(), known)}
+    return {item.claim.name: item for item in claims.judge(known)}
 
 
 def test_every_claim_is_decided(judged):
@@ -110,8 +112,8 @@ def test_a_broken_claim_is_refused_by_name(tmp_path, known, change, message):
     claim = {"sentence": "a", "source": "b", "rule": "mean_above", "parameters": {"cells": ["x"]}}
     group = {"title": "All", "order": 1, "claims": {"a": claim}}
     write_json(tmp_path / "all.yaml", group)
-    assert [found.name for found in claims.load_claims(tmp_path)] == ["a"]
+    assert [found.name for found in load_claims(tmp_path)] == ["a"]
     claim.update(change)
     write_json(tmp_path / "all.yaml", group)
     with pytest.raises(UserError, match=message):
-        claims.judge(claims.load_claims(tmp_path), known)
+        claims.judge(replace(known, claims=load_claims(tmp_path)))

@@ -10,11 +10,12 @@ import pytest
 from helpers.made_records import regression_record
 
 from spinal_repro.paper.cells import load_cells
+from spinal_repro.paper.claims import Claim
 from spinal_repro.paper.regression import LAYERS, TARGETS
 from spinal_repro.records.record import parse_record
 from spinal_repro.records.store import read_records
 from spinal_repro.results.cells import group_records_by_cell
-from spinal_repro.results.claims import Claim, judge
+from spinal_repro.results.claims import judge
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.report import render
@@ -35,8 +36,8 @@ def page() -> str:
     cells = load_cells("mnist/*cnn_*")
     results = group_records_by_cell(cells, read_records([ROOT / "results/records/mnist"]))
     counts = json.loads((ROOT / "results/counts.json").read_text())
-    known = ResultsIndex(results, cell_counts(results, counts))
-    return render(known, judge([ABOVE, COST, NEVER], known), [PICTURE])
+    known = ResultsIndex(results, cell_counts(results, counts), [ABOVE, COST, NEVER])
+    return render(known, judge(known), [PICTURE])
 
 
 def test_the_page_has_runs_and_what_was_not_run(page):

@@ -1,73 +1,105 @@
-"""FC against Spinal over seeds."""
+"""Two cells compared over seeds."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers.made_records import FC, SPINAL, grouped, made
+from helpers.made_records import FC, SPINAL, cell, grouped, made
 
 from spinal_repro.records.correctness import pack_correct
+from spinal_repro.records.statistics import image_interval
+from spinal_repro.results.accuracy import row as accuracy_row
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.pairs import FEW, NONE_SHOWN, SPINAL_HIGHER, SPINAL_LOWER, row
+from spinal_repro.results.pairs import BETTER, OPEN, WORSE, row
+
+CLAIMING = replace(SPINAL, published=cell("x", value=98.6).published)  # 0.4 more than FC
+CLEAR, NONE = [21, 20, 19] * 2, [20, -20] * 3
 
 
-def paired(records):
-    return ResultsIndex(grouped([FC, SPINAL], records), {}).pairs
+def paired(records, *cells):
+    return ResultsIndex(grouped(cells or [FC, SPINAL], records), {}).pairs
 
 
-def records(fc, spinal, **changes):
-    heads = {"fc": fc, "spinal": spinal}
-    return [
-        made(head, seed, correct, **changes)
-        for head, numbers in heads.items()
-        for seed, correct in enumerate(numbers)
-    ]
+def gains(*differences, selected=None, wrong=None):
+    """Runs of FC, and of Spinal with so many of 10,000 images more right, by seed.
+
+    Args:
+        selected: The same at the selected epoch, where that is not the last one.
+        wrong: Images that each head has wrong, for records that keep them.
+    """
+    for seed, gain in enumerate(differences):
+        for which, more in (("fc", 0), ("spinal", gain)):
+            record = made(which, seed, 9700 + 10 * (seed % 3) + more)
+            if selected and which == "spinal":
+                record["test"]["selected"]["correct"] += selected[seed] - gain
+            bits = np.ones(10_000, bool)
+            bits[wrong[which] if wrong else []] = False
+            record["test"]["last"]["correct_bits"] = pack_correct(bits) if wrong else None
+            yield record
 
 
 def test_seeds_are_paired_and_others_left_out():
-    found = [*records([9800, 9900, 9700], [9810, 9920]), made("spinal", 7, 9000)]
-    (pair,) = paired(found)
-    assert pair.seeds == (0, 1)
+    (pair,) = paired([*gains(10, 20), made("fc", 2), made("spinal", 7, 9000)])
+    assert pair.seeds == (0, 1) and row(pair)["fc"] == pytest.approx(97.05)
     assert pair.comparison.differences == pytest.approx((0.1, 0.2))
-    assert pair.verdict == FEW and row(pair)["fc"] == pytest.approx(98.5)
 
 
 @pytest.mark.parametrize(
-    "spinal, word",
+    ("differences", "cell", "verdict"),
     [
-        ([9821, 9830, 9841], SPINAL_HIGHER),
-        ([9781, 9790, 9801], SPINAL_LOWER),
-        ([9811, 9818, 9832], NONE_SHOWN),
+        (CLEAR, SPINAL, BETTER),
+        ([-gain for gain in CLEAR], SPINAL, WORSE),
+        ([210, 200, 190, 200, 200], SPINAL, f"{OPEN}: needs about 6 pairs, has 5"),  # p 2 / 2^5
+        ([210, 190], SPINAL, f"{OPEN}: needs at least 6 pairs, has 2"),
+        ([113] * 5 + [-33], SPINAL, f"{OPEN}: needs about 7 pairs, has 6"),  # p is 4 / 2^6
+        ([113, -33] * 3, SPINAL, f"{OPEN}: needs about 34 pairs, has 6"),  # half an SD
+        ([1, -1] * 3, SPINAL, f"{OPEN}: needs more than 1,000 pairs, has 6"),
+        ([74, -72] * 3, CLAIMING, f"{OPEN}: needs about 34 pairs, has 6"),  # 0.4 is half an SD
+        ([2, -1] * 4, CLAIMING, f"{OPEN}: 8 pairs are enough to find the claimed 0.4"),
     ],
 )
-def test_the_word(spinal, word):
-    (pair,) = paired(records([9810, 9820, 9830], spinal))
-    assert pair.verdict == word
+def test_six_pairs_a_clear_interval_and_the_exact_test_decide(differences, cell, verdict):
+    (pair,) = paired(gains(*differences), FC, cell)
+    assert pair.verdict == verdict and pair.decidable == (len(differences) >= 6)
+    p = row(pair)["p"]
+    assert p is None if len(differences) < 6 else p >= 2 / 2 ** len(differences)
 
 
-def test_reduced_runs_give_a_direction_and_no_more():
-    (pair,) = paired(records([9810] * 3, [9910] * 3, epochs=2))
-    assert pair.verdict == "reduced budget" and pair.comparison.mean == pytest.approx(1.0)
+@pytest.mark.parametrize(
+    ("last", "selected", "said", "of_row"),
+    [
+        (CLEAR, CLEAR, None, None),
+        (CLEAR, NONE, "inconclusive", None),
+        (NONE, CLEAR, "better", None),
+        (CLEAR, [100 + gain for gain in CLEAR], None, "below resolution"),  # 98.3 of 98.2
+    ],
+)
+def test_a_verdict_that_the_choice_of_the_epoch_changes_is_marked(last, selected, said, of_row):
+    """Here the last epoch is reported; the paper claims no difference and 98.2 %."""
+    (pair,) = paired(gains(*last, selected=selected))
+    assert row(pair)["sensitive"] == (said and f"best on test: {said}")
+    found = accuracy_row(pair.spinal)
+    assert (found["verdict"], found["sensitive"]) == ("lower", of_row and f"best on test: {of_row}")
 
 
-def test_whole_and_short_runs_or_other_data_are_no_pair():
-    short = [made("fc", 0), made("spinal", 0, epochs=2)]
-    assert paired(short) == []
+def test_other_recipes_or_other_data_are_no_pair():
+    assert paired([made("fc", 0), made("spinal", 0, epochs=9)]) == []
     other = made("spinal", 0)
     other["data"]["split_hash"] = "0" * 64
     assert paired([made("fc", 0), other]) == []
 
 
 def test_images_are_compared_where_the_records_keep_them():
-    right = {"fc": np.ones(10_000, bool), "spinal": np.ones(10_000, bool)}
-    right["fc"][:200], right["spinal"][150:250] = False, False
-    found = []
-    for head, bits in right.items():
-        record = made(head, 0, int(bits.sum()))
-        record["test"]["last"]["correct_bits"] = pack_correct(bits)
-        found.append(record)
-    (pair,) = paired(found)
-    (image,) = pair.images
-    assert (image.only_fc, image.only_spinal) == (50, 150) and image.p < 1e-9
-    assert row(pair)["mcnemar"] == "1 of 1"
-    del found[0]["test"]["last"]["correct_bits"]  # a record from before
-    (pair,) = paired(found)
-    assert pair.images == () and "mcnemar" not in row(pair)
+    """Their interval is shown for few pairs and for equal differences, the t interval for none."""
+    wrong = {"fc": slice(0, 200), "spinal": slice(150, 250)}
+    ends = 100 * np.array(image_interval(50, 150, 10_000))
+    for differences in ([100], [90, 110], [100] * 7):
+        (pair,) = paired(gains(*differences, wrong=wrong))
+        assert {image[:2] for image in pair.images} == {(50, 150)} and pair.images[0].p < 1e-9
+        assert row(pair)["mcnemar"] == f"{len(differences)} of {len(differences)}"
+        assert pair.interval == pytest.approx(ends)
+        assert (OPEN in pair.verdict) == (len(differences) < 6)
+        (pair,) = paired(gains(*differences))
+        assert pair.images == () and "mcnemar" not in row(pair) and pair.interval is None
+    (pair,) = paired(gains(90, 100, 110, wrong=wrong))
+    assert pair.interval == pytest.approx((1 - 0.2484, 1 + 0.2484), abs=1e-4)

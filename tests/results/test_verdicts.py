@@ -1,49 +1,71 @@
 """The word of a row: what each one needs, and what it must never be."""
 
+import math
+
 import pytest
+from helpers.fakes import cell
 
-from spinal_repro.results.verdicts import judge, margin, rounding
+from spinal_repro.paper.cells import claimed_differences, load_cells
+from spinal_repro.results.verdicts import Margin, judge, margin, rounding
 
-RUNS = [98.1, 98.2, 98.3]  # mean 98.2, SD 0.1: one new run within 98.2 -+ 0.497
+# Mean 98.2, SD 0.1: their mean is known to 4.303 * 0.1 / sqrt(3) = 0.248, and one new run is
+# within 0.497, so that with a margin of 0.5 up to 0.252 off is still reproduced.
+RUNS = [98.1, 98.2, 98.3]
+TINY = Margin(0.01, claimed=0.02, resolution=0.05)
 
 
 @pytest.mark.parametrize(
     "values, published, options, expected",
     [
         ([], 98.2, {}, "not run"),
-        ([], None, {"change": "reduced budget"}, "not run"),
+        ([], None, {"change": "changed recipe"}, "not run"),
         (RUNS, None, {}, "no published number"),
-        (RUNS, 98.2, {"change": "reduced budget"}, "reduced budget"),
-        (RUNS, 90.0, {"change": "reduced budget"}, "reduced budget"),
         (RUNS, 98.2, {"change": "changed recipe"}, "changed recipe"),
+        (RUNS[:2], 98.2, {"change": "changed recipe"}, "changed recipe"),
         (RUNS[:2], 98.15, {}, "too few runs"),
-        (RUNS[:1], 50.0, {}, "too few runs"),
+        (RUNS[:2], 98.15, {"margin": TINY}, "too few runs"),
         (RUNS, 98.2, {}, "reproduced"),
-        (RUNS, 98.69, {}, "reproduced"),
+        (RUNS, 98.45, {}, "reproduced"),
+        (RUNS, 98.46, {}, "inconclusive"),
+        (RUNS, 97.94, {}, "inconclusive"),
         (RUNS, 98.71, {}, "lower"),
         (RUNS, 97.69, {}, "higher"),
-        (RUNS, 98.2, {"margin": 0.4}, "inconclusive"),
-        (
-            [90.0, 98.0, 99.0],
-            98.4,
-            {"margin": 1.0},
-            "inconclusive",
-        ),  # wide scatter supports neither
-        ([90.0, 98.0, 99.0], 93.0, {"margin": 1.0}, "inconclusive"),
-        (RUNS, 98.71, {"rounding": 0.03}, "reproduced"),
-        ([98.2] * 3, 98.2, {}, "reproduced"),
-        ([98.2] * 3, 98.21, {}, "lower"),
-        ([98.2] * 3, 98.204, {"rounding": 0.005}, "reproduced"),
+        (RUNS, 98.2, {"margin": Margin(0.249)}, "reproduced"),
+        (RUNS, 98.2, {"margin": Margin(0.249), "rounding": 0.005}, "inconclusive"),
+        (RUNS, 98.71, {"rounding": 0.03}, "inconclusive"),  # for what was printed may be 98.68
+        ([90.0, 98.0, 99.0], 98.4, {"margin": Margin(1.0)}, "inconclusive"),  # widely scattered
+        ([98.2] * 3, 99.9, {}, "inconclusive"),  # equal runs do not show their spread
+        ([98.2] * 3, 98.2, {"margin": TINY}, "below resolution"),
+        (RUNS, 98.2, {"margin": TINY}, "below resolution"),
+        (RUNS, 98.71, {"margin": TINY}, "lower"),
     ],
 )
 def test_the_word(values, published, options, expected):
-    assert judge(values, published, **{"margin": 0.5, **options}) == expected
+    assert judge(values, published, **{"margin": Margin(0.5), **options}) == expected
 
 
-def test_margins_are_in_the_unit_of_the_table():
-    assert margin("mnist", "%", 98.0) == 0.5
-    assert margin("transfer", "%", 98.0) == 1.0
-    assert margin("regression", "1e-3", 1.2) == pytest.approx(0.6)
+def test_the_margin_is_half_of_the_difference_that_the_paper_claims():
+    cells = {cell.name: cell for cell in load_cells("mnist")}
+    claimed = claimed_differences(cells.values())
+    for names, difference, images, below in (
+        (("mnist/cnn_fc", "mnist/cnn_spinal8"), 0.27, 10_000, False),
+        (("mnist/qmnist_vgg5_fc", "mnist/qmnist_vgg5_spinal"), 0.02, 60_000, True),
+    ):
+        for name in names:
+            found, share = margin(cells[name], claimed[name]), cells[name].published[0].value / 100
+            half = 196 * math.sqrt(share * (1 - share) / images)
+            assert found.size == pytest.approx(difference / 2)
+            assert half < found.resolution < 1.03 * half  # Wilson's is a little wider
+            assert found.below_resolution == below
+    assert margin(cells["mnist/cnn_spinal10"], None) == Margin(0.5)  # that of the table
+
+
+def test_a_counterpart_of_several_cells_has_the_smallest_claimed_difference():
+    others = (("mnist/near", 97.9), ("mnist/far", 98.3), ("mnist/unknown", None))
+    cells = [cell(name, value=value, counterpart="mnist/fc") for name, value in others]
+    for given in ([cell("mnist/fc"), *cells], [*cells[::-1], cell("mnist/fc")]):
+        found = claimed_differences(given)
+        assert found == {"mnist/fc": 0.1, "mnist/near": 0.1, "mnist/far": 0.3}
 
 
 def test_what_is_read_off_a_chart_is_known_less_well():

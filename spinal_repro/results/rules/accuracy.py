@@ -9,17 +9,17 @@ from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.joint import describe
 from spinal_repro.results.outcomes import published
+from spinal_repro.results.pairs import Pair
 from spinal_repro.results.rules.common import (
     RULES,
     Judgement,
     Verdict,
     all_of,
     bounds,
-    by_interval,
     combine,
     compare,
-    decisive,
     describe_change,
     most,
     not_run,
@@ -30,7 +30,7 @@ from spinal_repro.results.verdicts import MIN_RUNS, rounding
 
 @RULES.register("mean_above")
 def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False) -> Judgement:
-    """Every cell is better than its counterpart, by the interval of the paired difference."""
+    """Every cell is better than its counterpart, as decided in the table of pairs."""
     parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
     if below:
         parts = [replace(part, verdict=part.verdict.opposite) for part in parts]
@@ -39,7 +39,7 @@ def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False)
 
 @RULES.register("above_other")
 def above_other(findings: ResultsIndex, *, cell: str, other: str) -> Judgement:
-    """A cell is better than a named other one, by the interval of the paired difference."""
+    """A cell is better than a named other one, as decided in the table of pairs."""
     return compare(findings, findings.cell(cell), findings.cell(other))
 
 
@@ -47,19 +47,19 @@ def above_other(findings: ResultsIndex, *, cell: str, other: str) -> Judgement:
 def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Judgement:
     """Every cell is as good as its counterpart.
 
-    Supported if the interval of the paired difference lies within the margin, contradicted if it
-    lies outside.
+    Supported if the interval of the paired difference lies within the margin, contradicted if the
+    difference is decided to be outside.
     """
     parts = []
     for cell in findings.with_counterpart(cells):
         part = compare(findings, cell)
         found = findings.compared(cell.name)
-        if found and (interval := decisive(found[0])):
-            low, high = interval
-            outside = low > margin or high < -margin
+        if found and found[0].decidable and (interval := found[0].comparison.interval):
+            comparison, (low, high) = found[0].comparison, interval
+            outside = comparison.side(margin) > 0 or comparison.side(-margin) < 0
             verdict = Verdict.of(-margin <= low and high <= margin, outside)
             text = f"{part.evidence} (the same: within {margin:g})"
-            part = Judgement(verdict, text, part.n)
+            part = replace(part, verdict=verdict, evidence=text)
         parts.append(part)
     return all_of(parts)
 
@@ -84,8 +84,7 @@ def wins_of(findings: ResultsIndex, *, readings: dict[str, list[str]], wins: int
 def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None) -> Judgement:
     """Judge whether so many cells, by default more than half, are better than their counterparts.
 
-    Supported if the intervals of so many paired differences are above 0, contradicted if too many
-    are below.
+    Supported if so many are decided to be better, contradicted if too many are decided to be worse.
     """
     compared = findings.with_counterpart(cells)
     parts = [compare(findings, cell) for cell in compared]
@@ -98,14 +97,18 @@ def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None
     means = sum(pair.sign * pair.comparison.mean > 0 for pair in pairs)
     evidence = (
         f"of {total}, better {won}, worse {lost}, undecided {count[Verdict.INCONCLUSIVE]}, "
-        f"not run {count[Verdict.NOT_RUN]} (95 % intervals of paired differences); by the mean "
-        f"alone better in {means}"
+        f"not run {count[Verdict.NOT_RUN]}; by the mean alone better in {means}"
     )
     if lost:
         each = zip(compared, parts, strict=True)
         worse = [cell.name for cell, part in each if part.verdict == Verdict.CONTRADICTED]
         evidence += f"; worse: {', '.join(worse)}"
-    return together(verdict, evidence, parts)
+    return together(verdict, _with_joint(evidence, pairs), parts)
+
+
+def _with_joint(evidence: str, pairs: list[Pair]) -> str:
+    """Append the combined answer over data sets, where there are two or more."""
+    return "; ".join(filter(None, (evidence, describe(pairs))))
 
 
 @RULES.register("most_above")
@@ -168,7 +171,8 @@ def _best_run(findings: ResultsIndex, name: str, reference: float, unsure: float
         return Judgement(Verdict.NOT_RUN, f"{title}: {not_run(findings.cell(name))}")
     found, best = runs[0], max(runs[0].values)
     decides = found.n >= MIN_RUNS and not found.change
-    verdict = by_interval((best, best) if decides else None, reference, unsure)
+    above, below = best > reference + unsure, best < reference - unsure
+    verdict = Verdict.of(decides and above, decides and below)
     interval = found.interval if found.n > 1 else None  # of one run: not over seeds
     text = (
         f"{title}: best of {found.n} runs {best:.2f}, {best - reference:+.2f}; mean "
@@ -210,4 +214,8 @@ def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judge
     """In more than half of the pairs the first cell is better than the second (as `wins_of`)."""
     parts = [above_other(findings, cell=cell, other=other) for cell, other in pairs.items()]
     verdict = most([part.verdict for part in parts])
-    return together(verdict, "; ".join(part.evidence for part in parts), parts)
+    evidence = "; ".join(part.evidence for part in parts)
+    compared = [
+        pair for cell, other in pairs.items() for pair in findings.compared(cell, other)[:1]
+    ]
+    return together(verdict, _with_joint(evidence, compared), parts)

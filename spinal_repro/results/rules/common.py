@@ -1,17 +1,16 @@
-"""Shared by all rules: verdicts, verdicts by an interval, comparing two cells."""
+"""Shared by all rules: verdicts, comparing two cells, combining parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from spinal_repro.paper.cells import Cell
-from spinal_repro.records.statistics import mean
+from spinal_repro.records.statistics import Paired, mean
 from spinal_repro.registry import Registry
 from spinal_repro.results.accuracy import decimals
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup, published
 from spinal_repro.results.pairs import Pair
-from spinal_repro.results.verdicts import MIN_RUNS
 
 Interval = tuple[float, float]
 
@@ -45,7 +44,7 @@ class Judgement:
     verdict: Verdict
     evidence: str
     n: int | None = None  # runs of each side; None where the rule needs no runs
-    changed: str = ""  # "reduced budget" or "changed recipe" if those runs differ from their cells
+    changed: str = ""  # "changed recipe" if those runs differ from their cells
 
     @property
     def label(self) -> str:
@@ -56,12 +55,10 @@ class Judgement:
 RULES: Registry[Judgement] = Registry("rule")
 
 
-def by_interval(interval: Interval | None, above: float = 0.0, unsure: float = 0.0) -> Verdict:
-    """Verdict on "more than ``above``", a number that is known to within ``unsure``."""
-    if interval is None:
-        return Verdict.INCONCLUSIVE
-    low, high = interval
-    return Verdict.of(low > above + unsure, high < above - unsure)
+def by_side(comparison: Paired, above: float = 0.0, sign: int = 1) -> Verdict:
+    """Verdict on "the mean gain is more than ``above``"; with ``sign`` -1 less is a gain."""
+    side = sign * comparison.side(sign * above)
+    return Verdict.of(side > 0, side < 0)
 
 
 def bounds(interval: Interval | None, form: str = "+.2f") -> str:
@@ -69,13 +66,10 @@ def bounds(interval: Interval | None, form: str = "+.2f") -> str:
     return f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
 
 
-def decisive(pair: Pair) -> Interval | None:
-    """Interval of the mean gain; None with too few runs or runs that differ from the cell."""
-    interval = pair.comparison.interval
-    if interval is None or len(pair.seeds) < MIN_RUNS or pair.spinal.differences:
-        return None
-    low, high = sorted(pair.sign * end for end in interval)
-    return low, high
+def strength(comparison: Paired, claimed: float | None = None) -> str:
+    """``, Holm p 0.012``, and the pairs that are needed where it decides nothing."""
+    p = "" if comparison.p_holm is None else f", Holm p {comparison.p_holm:.2g}"
+    return p if comparison.side() else f"{p}, {comparison.missing(claimed)}"
 
 
 def compare(
@@ -93,7 +87,10 @@ def compare(
         why = _why_not_compared(findings, cell) if other is None else "not run"
         return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
     found.sort(key=lambda pair: bool(pair.spinal.differences))
-    verdict, *others = (by_interval(decisive(pair), -worse_by) for pair in found)
+    verdict, *others = (
+        by_side(pair.comparison, -worse_by, pair.sign) if pair.decidable else Verdict.INCONCLUSIVE
+        for pair in found
+    )
     if verdict != verdict.opposite and verdict.opposite in others:
         verdict = Verdict.INCONCLUSIVE
     beside = "" if other is None else f" against {other.head}"
@@ -103,16 +100,17 @@ def compare(
 
 def _describe(pair: Pair) -> str:
     digits, n = decimals(pair.spinal.published.unit), len(pair.seeds)
-    within = bounds(pair.comparison.interval, f"+.{digits}f") or ", no interval from one pair"
+    within = bounds(pair.interval, f"+.{digits}f")
     return (
         f"{mean(pair.second):.{digits}f} against {mean(pair.first):.{digits}f} "
         f"({n} pair{'s' * (n > 1)}, protocol {pair.spinal.setting}): difference "
-        f"{pair.comparison.mean:+.{digits}f}{within}{describe_change(pair.spinal)}"
+        f"{pair.comparison.mean:+.{digits}f}{within}{strength(pair.comparison, pair.claimed)}"
+        f"{describe_change(pair.spinal)}"
     )
 
 
 def describe_change(result: ResultGroup) -> str:
-    """``; reduced budget: 2 of 8 epochs``, or empty where the runs do not differ."""
+    """``; changed recipe: recipe.lr 0.1 instead of 0.01``, or empty without differences."""
     how = result.change
     return f"; {how}: {', '.join(map(str, result.differences))}" if how else ""
 

@@ -1,14 +1,16 @@
 """Rules about whole training curves: the test accuracy and loss after every epoch."""
 
-from spinal_repro.records.compare import BUDGET, EPOCHS
+from collections.abc import Sequence
+from dataclasses import replace
+
 from spinal_repro.records.record import AnyRecord, Record
-from spinal_repro.records.statistics import mean, paired
+from spinal_repro.records.statistics import Paired, mean, paired
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER
-from spinal_repro.results.rules.common import RULES, Judgement, Verdict, bounds, by_interval
-from spinal_repro.results.verdicts import MIN_RUNS, REDUCED
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, bounds, by_side, strength
 
 Curve = tuple[float, ...]
+CURVE_RULES = "above_early", "sooner"
 # Only that protocol tests every epoch.
 NO_CURVES = Judgement(Verdict.NOT_RUN, "not run under the paper's protocol")
 
@@ -23,14 +25,12 @@ def _curve(record: AnyRecord, quantity: str) -> Curve:
 
 
 def curves(findings: ResultsIndex, cell: str, quantity: str) -> dict[int, Curve]:
-    """Collect, by seed, the curves of a cell's runs that differ from it at most in their length."""
+    """Collect the curves of a cell's runs by seed."""
+    as_published = (r for r in findings.runs(cell, PAPER) if not r.differences and not r.numerics)
     found: dict[int, Curve] = {}
-    for result in findings.runs(cell, PAPER):
-        only_shorter = all((d.key, d.kind) == (EPOCHS, BUDGET) for d in result.differences)
-        for run in result.runs if only_shorter and not result.numerics else ():
-            values = _curve(run.record, quantity)
-            if len(values) > len(found.get(run.seed, ())):
-                found[run.seed] = values
+    for run in (run for result in as_published for run in result.runs):
+        if curve := _curve(run.record, quantity):
+            found.setdefault(run.seed, curve)
     return found
 
 
@@ -62,8 +62,8 @@ def above_early(
 ) -> Judgement:
     """A cell is better than its counterpart in early epochs, on average over them.
 
-    Supported if the 95 % interval of the paired difference of the means over the early epochs is
-    above 0, contradicted if it is below. The evidence has the means over all epochs too.
+    Supported if the mean over the early epochs is decided to be higher, contradicted if lower. The
+    evidence has the means over all epochs too.
 
     Args:
         cells: Of the same training with different numbers of epochs; by seed the longest counts.
@@ -75,15 +75,14 @@ def above_early(
         if not sides[0]:
             return NO_CURVES
         ours, theirs = ([mean(curve) for curve in side] for side in sides)
-        found, n, ran = paired(theirs, ours), len(ours), len(sides[0][0])
+        found, n, ran = _of_curves(findings, theirs, ours), len(ours), len(sides[0][0])
         texts.append(
             f"over the first {ran} epochs {mean(ours):{form}} against {mean(theirs):{form}} "
             f"({n} pairs): difference {found.mean:+{form}}{bounds(found.interval, '+' + form)}"
         )
-    verdict = by_interval(found.interval)
-    if quantity == "loss":  # less is better
-        verdict = verdict.opposite
-    return _by_curves(verdict, f"{quantity} {texts[1]}; {texts[0]}", n, ran, early)
+    evidence = f"{quantity} {texts[1]}{strength(found)}; {texts[0]}"
+    verdict = by_side(found, sign=-1 if quantity == "loss" else 1)
+    return _by_curves(verdict, evidence, n, ran, early)
 
 
 @RULES.register("sooner")
@@ -101,13 +100,14 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
         return NO_CURVES
     n, ran = len(ours), len(ours[0])
     first, second = ([_reached(c, level) for c in side] for side in (ours, theirs))
-    found = paired(first, second)
+    found = _of_curves(findings, first, second)
     evidence = (
         f"{level:g} % reached after {mean(first):.2f} epochs against {mean(second):.2f} "
         f"(means of {n} paired runs): {found.mean:+.2f} epochs sooner{bounds(found.interval)}"
+        f"{strength(found)}"
     )
     everyone = max(*first, *second) <= ran
-    return _by_curves(by_interval(found.interval), evidence, n, ran, ran if everyone else epochs)
+    return _by_curves(by_side(found), evidence, n, ran, ran if everyone else epochs)
 
 
 def _reached(values: Curve, level: float) -> int:
@@ -115,10 +115,15 @@ def _reached(values: Curve, level: float) -> int:
     return next((i for i, value in enumerate(values, 1) if value >= level), len(values) + 1)
 
 
+def _of_curves(findings: ResultsIndex, first: Sequence[float], second: Sequence[float]) -> Paired:
+    """Compare paired runs, corrected for the number of claims about curves (Bonferroni)."""
+    found = paired(first, second)
+    others = sum(claim.rule in CURVE_RULES for claim in findings.claims) - 1
+    return replace(found, others=(found.p,) * others) if found.p is not None else found
+
+
 def _by_curves(verdict: Verdict, evidence: str, n: int, ran: int, wanted: int) -> Judgement:
-    """Judge ``n`` pairs; inconclusive if they are too few or shorter than wanted."""
-    if n < MIN_RUNS or ran < wanted:
-        verdict = Verdict.INCONCLUSIVE
+    """Judge ``n`` pairs; inconclusive if they are shorter than wanted."""
     if ran >= wanted:
         return Judgement(verdict, evidence, n)
-    return Judgement(verdict, f"{evidence}; {REDUCED}: {ran} of {wanted} epochs", n, REDUCED)
+    return Judgement(Verdict.INCONCLUSIVE, f"{evidence}; only {ran} of {wanted} epochs", n)

@@ -4,10 +4,16 @@ import itertools
 import math
 
 from spinal_repro.records.record import GradientRecord
-from spinal_repro.records.statistics import mean, paired
+from spinal_repro.records.statistics import as_family, mean, paired
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules.common import RULES, Judgement, Verdict, all_of, by_interval
-from spinal_repro.results.verdicts import MIN_RUNS
+from spinal_repro.results.rules.common import (
+    RULES,
+    Judgement,
+    Verdict,
+    all_of,
+    by_side,
+    strength,
+)
 
 WHEN = {"start": "at the first step", "epoch": "over the first epoch"}
 TINY = 1e-45  # less than any norm but 0
@@ -17,9 +23,9 @@ TINY = 1e-45  # less than any norm but 0
 def gradient_at_first_layer(findings: ResultsIndex, *, init: str) -> Judgement:
     """The gradient vanishes less in Spinal than in FC stacks of every depth, on MNIST.
 
-    Compared is the norm at the first hidden layer as a share of that at the last one. Supported
-    if the interval of the ratio of both stacks' shares, paired by seed, is above 1 for every depth,
-    at the first step and over the first epoch; contradicted if one is below.
+    Compared is the norm at the first hidden layer as a share of that at the last one: the ratio of
+    both stacks' shares, paired by seed, at the first step and over the first epoch. Supported if
+    it is decided to be above 1 for every depth, contradicted if it is below for one.
 
     Args:
         init: Initial weights, as in ``spinal gradients --init``.
@@ -32,17 +38,21 @@ def gradient_at_first_layer(findings: ResultsIndex, *, init: str) -> Judgement:
 
 def by_depth(record: GradientRecord) -> list[Judgement]:
     """Judge each depth, at the first step and over the first epoch."""
-    parts, in_order = [], sorted(record.runs, key=lambda run: run.seed)
+    in_order = sorted(record.runs, key=lambda run: run.seed)
+    logs: dict[tuple[int, str], dict[str, list[float]]] = {}
     for depth, (key, when) in itertools.product(record.depths, WHEN.items()):
-        logs: dict[str, list[float]] = {"fc": [], "spinal": []}
+        sides = logs.setdefault((depth, when), {"fc": [], "spinal": []})
         for run in (run for run in in_order if run.depth == depth):
             first, *_, last = (max(norm, TINY) for norm in getattr(run, key))
-            logs[run.net].append(math.log10(first / last))
-        found, n = paired(logs["fc"], logs["spinal"]), len(logs["fc"])
-        text, interval = "{} layers {}: FC {}, Spinal {} of the last layer's norm, ", found.interval
-        text += "ratio (95 %) {} to {}" if interval else "ratio {} (one seed)"
-        numbers = *map(mean, logs.values()), *(interval or [found.mean])
-        shares = [f"{float(f'{10**value:.2g}'):g}" for value in numbers]
-        verdict = by_interval(interval if n >= MIN_RUNS else None)
-        parts.append(Judgement(verdict, text.format(depth, when, *shares), n))
+            sides[run.net].append(math.log10(first / last))
+    family = as_family(paired(sides["fc"], sides["spinal"]) for sides in logs.values())
+    parts = []
+    for ((depth, when), sides), found in zip(logs.items(), family, strict=True):
+        numbers = *map(mean, sides.values()), *(found.interval or [found.mean])
+        fc, spinal, *ratio = [f"{float(f'{10**value:.2g}'):g}" for value in numbers]
+        text = (
+            f"{depth} layers {when}: FC {fc}, Spinal {spinal} of the last layer's norm, ratio "
+            f"{'(95 %) ' * (len(ratio) > 1)}{' to '.join(ratio)}{strength(found)}"
+        )
+        parts.append(Judgement(by_side(found), text, found.n))
     return parts
