@@ -168,10 +168,9 @@ class Paired:
         the adjusted p-value of the differences from it is below `ALPHA`.
         """
         shifted = self
-        if threshold:
-            shifted = replace(
-                self, differences=paired([threshold] * self.n, self.differences).differences
-            )
+        if threshold:  # others may be tested against it too, so each p counts for all (Bonferroni)
+            shifted = paired([threshold] * self.n, self.differences)
+            shifted = replace(shifted, others=(shifted.p or 1.0,) * len(self.others))
         low, high = shifted.interval or (shifted.mean, shifted.mean)  # equal differences
         if shifted.p_holm is None or shifted.p_holm >= ALPHA or low <= 0 <= high:
             return 0

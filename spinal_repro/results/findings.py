@@ -60,17 +60,21 @@ class ResultsIndex:
         return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
-        """Pair a cell with its counterpart, or another cell: one pair per protocol, paper first.
+        """Pair a cell with its counterpart, or another cell: one pair per protocol.
 
-        Of several pairs take the one with the fewest differences from the cells, then one with
-        reference numerics, then the one with the most seeds.
+        Pairs that follow their cells come first, then those of the paper's protocol. Of several
+        pairs under one protocol take the one with the fewest differences from the cells, then one
+        with reference numerics, then the one with the most seeds.
         """
         names = self.cell(name).name, other or self.cell(name).counterpart
         found = [p for p in self.pairs if (p.spinal.cell.name, p.fc.cell.name) == names]
         best: dict[str, Pair] = {}
         for pair in sorted(found, key=lambda pair: pair.order):
             best.setdefault(pair.spinal.protocol, pair)
-        return sorted(best.values(), key=lambda pair: pair.spinal.protocol != PAPER)
+        return sorted(
+            best.values(),
+            key=lambda pair: (bool(pair.spinal.differences), pair.spinal.protocol != PAPER),
+        )
 
     @cached_property
     def _in_paper(self) -> set[str]:

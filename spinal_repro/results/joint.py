@@ -91,15 +91,16 @@ def _variance(pair: Pair) -> float:
     return max(found, (100 / tested.count) ** 2 / 12) / len(pair.seeds)
 
 
+VOTES = "comparisons with this verdict in the table of pairs"
 WILCOXON = "signed-rank test over data sets; 2 / 2^k at least, so above 0.05 with fewer than 6"
 COLUMNS = (
     Column("cell", "Cell", "network and head, without the data set's name"),
-    Column("counterpart", "FC cell", "the one that it is compared with"),
+    Column("counterpart", "Other cell", "the one that it is compared with"),
     accuracy.PROTOCOL,
     Column("datasets", "Data sets", f"with {MIN_SEEDS} pairs of runs or more, each counted once"),
     Column("k", "k", "number of data sets"),
     Column("n", "n", "pairs of runs"),
-    *(Column(vote, vote.capitalize(), "verdicts of the table of pairs") for vote in SIDES.values()),
+    *(Column(vote, vote.capitalize(), VOTES) for vote in SIDES.values()),
     Column("difference", "Mean", "mean difference in percentage points", accuracy.SIGNED),
     Column(
         "low",

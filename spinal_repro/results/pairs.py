@@ -21,6 +21,7 @@ from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
 from spinal_repro.results.outcomes import ResultGroup, Run, published
 from spinal_repro.results.tables import Column
+from spinal_repro.results.verdicts import CHANGED
 
 BETTER, WORSE, OPEN = "better", "worse", "inconclusive"
 SIDES = {1: BETTER, -1: WORSE, 0: OPEN}
@@ -82,7 +83,12 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``inconclusive`` with the number of pairs needed."""
+        """``better``, ``worse``, or ``inconclusive`` with the number of pairs needed.
+
+        Runs that differ from their cells decide nothing: ``changed recipe``.
+        """
+        if self.spinal.change:
+            return self.spinal.change
         found = SIDES[self.sign * self.comparison.side()]
         return found if found != OPEN else f"{OPEN}: {self.comparison.missing(self.claimed)}"
 
@@ -90,7 +96,9 @@ class Pair:
     def sensitive(self) -> str:
         """The verdict with the other choice of the epoch, where it is another one."""
         found, other = (SIDES[self.sign * p.side()] for p in (self.comparison, self.alternative))
-        return "" if found == other else f"{self.spinal.alternative_metric}: {other}"
+        if found == other or self.spinal.change:
+            return ""
+        return f"{self.spinal.alternative_metric}: {other}"
 
 
 def pairs(spinal: Iterable[ResultGroup], fc: Iterable[ResultGroup]) -> list[Pair]:
@@ -207,14 +215,14 @@ INTERVAL = (
     "differences, of the interval for the finite test set, which does not cover the seeds"
 )
 RULE = (
-    f"A comparison is decided only with at least {MIN_PAIRS} pairs of runs, if the 95 % t interval "
-    "of the mean difference leaves out 0 and the p-value of the exact sign-flip test, corrected "
-    f"for all comparisons of its table (Holm), is below {ALPHA:.2f}"
+    f"A comparison is decided only with at least {MIN_PAIRS} pairs of runs that follow their "
+    "cells, if the 95 % t interval of the mean difference leaves out 0 and the p-value of the "
+    f"exact sign-flip test, corrected for all comparisons of its table (Holm), is below {ALPHA:.2f}"
 )
 VERDICT = (
-    f"{BETTER} or {WORSE}: decided; else {OPEN}, with the number of pairs that would find the "
-    "claimed difference (the measured one where none is claimed) in 80 % of cases, at the measured "
-    f"deviation. {RULE}"
+    f"{CHANGED}: see Differences, no verdict; {BETTER} or {WORSE}: decided; else {OPEN}, with the "
+    "number of pairs that would find the claimed difference (the measured one where none is "
+    f"claimed) in 80 % of cases, at the measured deviation. {RULE}"
 )
 COLUMNS = (
     *accuracy.CELL_COLUMNS,

@@ -19,12 +19,12 @@ RULES = {
     REPRODUCED: "the 95 % interval of our mean lies within the margin around the published value. "
     "A mean that is off by the margin is called reproduced in at most 2.5 % of cases",
     INCONCLUSIVE: "neither reproduced nor higher or lower",
+    BELOW: "the difference that the paper claims for the pair is no larger than the test set can "
+    "resolve, see Margin",
     HIGHER: "our numbers are higher: the published value lies below the 95 % prediction interval "
     "for one new run. Where the original's runs are like ours, this or lower is said in 5 % of "
     "cases",
     LOWER: "our numbers are lower: the published value lies above that interval",
-    BELOW: "the difference that the paper claims for the pair is smaller than the test set can "
-    "resolve, see Margin",
     FEW: f"fewer than {MIN_RUNS} runs: no verdict",
     CHANGED: "the recipe of the runs differs from the cell's, see Differences: no verdict",
     UNPUBLISHED: "the paper's number could not be found",

@@ -11,6 +11,7 @@ from spinal_repro.records.statistics import image_interval
 from spinal_repro.results.accuracy import row as accuracy_row
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.pairs import BETTER, OPEN, WORSE, row
+from spinal_repro.results.verdicts import CHANGED
 
 CLAIMING = replace(SPINAL, published=cell("x", value=98.6).published)  # 0.4 more than FC
 CLEAR, NONE = [21, 20, 19] * 2, [20, -20] * 3
@@ -20,16 +21,17 @@ def paired(records, *cells):
     return ResultsIndex(grouped(cells or [FC, SPINAL], records), {}).pairs
 
 
-def gains(*differences, selected=None, wrong=None):
+def gains(*differences, selected=None, wrong=None, **changes):
     """Runs of FC, and of Spinal with so many of 10,000 images more right, by seed.
 
     Args:
         selected: The same at the selected epoch, where that is not the last one.
         wrong: Images that each head has wrong, for records that keep them.
+        changes: As in `made`.
     """
     for seed, gain in enumerate(differences):
         for which, more in (("fc", 0), ("spinal", gain)):
-            record = made(which, seed, 9700 + 10 * (seed % 3) + more)
+            record = made(which, seed, 9700 + 10 * (seed % 3) + more, **changes)
             if selected and which == "spinal":
                 record["test"]["selected"]["correct"] += selected[seed] - gain
             bits = np.ones(10_000, bool)
@@ -80,6 +82,12 @@ def test_a_verdict_that_the_choice_of_the_epoch_changes_is_marked(last, selected
     assert row(pair)["sensitive"] == (said and f"best on test: {said}")
     found = accuracy_row(pair.spinal)
     assert (found["verdict"], found["sensitive"]) == ("lower", of_row and f"best on test: {of_row}")
+
+
+def test_runs_of_a_changed_recipe_decide_nothing():
+    (pair,) = paired(gains(*CLEAR, selected=NONE, recipe={"lr": 0.02}))
+    assert pair.comparison.side() == 1 and not pair.decidable
+    assert (row(pair)["verdict"], row(pair)["sensitive"]) == (CHANGED, None)
 
 
 def test_other_recipes_or_other_data_are_no_pair():

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from spinal_repro.records.statistics import mean_interval, pairs_needed, sign_flip_test
+
 REPEATS, RESAMPLES = 1000, 1000
 Ends = tuple[np.ndarray, np.ndarray]
 
@@ -53,11 +55,18 @@ def test_differences_that_are_wrongly_decided(skewed, n, by_bootstrap, by_t, by_
     low, high = t_interval(values)
     outside = (low > 0) | (high < 0)
     check(f"t, {about}", outside, by_t)
+    assert mean_interval(values[0].tolist()) == pytest.approx((low[0], high[0]))
     if by_both is not None:
         signs = np.array(list(itertools.product((-1, 1), repeat=n)))
         least = np.abs(values.sum(1, keepdims=True)) - 1e-9
         p = np.mean(np.abs(values @ signs.T) >= least, axis=1)
         check(f"t and sign flips, {about}", outside & (p < 0.05), by_both)
+        assert sign_flip_test(tuple(values[0].tolist())) == pytest.approx(p[0])
+
+
+@pytest.mark.parametrize(("comparisons", "expected"), [(1, [34, 10, 7]), (10, [58, 18, 10])])
+def test_pairs_that_are_needed(comparisons, expected):
+    assert [pairs_needed(size, 1.0, comparisons) for size in (0.5, 1.0, 1.5)] == expected
 
 
 @pytest.mark.parametrize(

@@ -132,9 +132,16 @@ def test_the_same_is_shown_and_not_assumed():
     near, far = both(LOW, [98.0, 98.0, 98.1, 98.1] * 2), both(LOW, HIGH)
     for known, margin, verdict in (
         (near, 0.5, "supported"), (near, 0.01, "inconclusive"), (far, 0.1, "contradicted"),
+        (both(LOW, [v + 0.5 for v in LOW]), 0.1, "contradicted"),  # equal differences
+        (both(LOW, LOW), 0.1, "inconclusive"),  # have no interval
+        (both(LOW, HIGH, differences=(CHANGED,)), 0.1, "inconclusive"),
     ):  # fmt: skip
         found = decide("same_mean", known, cells=["mnist/sp"], margin=margin)
         assert found.verdict == verdict
+    runs = [result(FC, LOW, differences=(CHANGED,)), result(SPINAL, HIGH, differences=(CHANGED,))]
+    runs += [result(FC, LOW, protocol="heldout"), result(SPINAL, LOW[::-1], protocol="heldout")]
+    found = decide("same_mean", findings([FC, SPINAL], runs), cells=["mnist/sp"], margin=0.5)
+    assert found.label == "supported"  # by the runs that follow their cells
 
 
 ROW = {"best_of": ("mnist/fc", "mnist/sp"), "value": 98.6}

@@ -20,7 +20,7 @@ PLOTS = {  # titles by function, which returns None where there is nothing to dr
     cells.against_paper: "Ours against the paper",
     cells.regression: "Regression, Table I",
     cells.regression_differences: "Regression, seed by seed",
-    cells.paired_differences: "Spinal minus FC, seed by seed",
+    cells.paired_differences: "Differences of accuracy, seed by seed",
     cells.accuracy_by_parameters: "Accuracy against the size of the head",
     supplement.summary: "Best of SpinalNet against the state of the art of June 2020",
 }

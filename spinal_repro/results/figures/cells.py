@@ -82,7 +82,7 @@ def against_paper(index: ResultsIndex) -> Figure | None:
 
     Left: our mean minus the published number; 0 means equal. Right: Spinal minus FC as we
     measured it on the same seeds and as the paper claims it (diamond); 0 means no effect. Open
-    squares: undecided. Lines: 95 % intervals. Effects of one size (up to 0.5, 2 or 8 points, or
+    points: undecided. Lines: 95 % intervals. Effects of one size (up to 0.5, 2 or 8 points, or
     above) share a scale.
     """
     bands = {size: list(group) for size, group in groupby(_effects(index), lambda e: e.size)}
@@ -142,7 +142,7 @@ def regression(index: ResultsIndex) -> Figure | None:
 
 
 def paired_differences(index: ResultsIndex) -> Figure | None:
-    """Accuracy minus that of the FC head, seed by seed: right of 0 is better than FC.
+    """Accuracy minus that of the head named below the panel, seed by seed: right of 0 is better.
 
     Ticks are seeds, each with both heads on the same batches from the same backbone weights;
     points are means with 95 % intervals, the highest first. Filled points and bold names:

@@ -1,5 +1,6 @@
 """Rules about accuracy: paired differences over seeds, and thresholds."""
 
+import math
 from collections import Counter
 from dataclasses import replace
 from fnmatch import fnmatchcase
@@ -53,11 +54,12 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
     parts = []
     for cell in findings.with_counterpart(cells):
         part = compare(findings, cell)
-        found = findings.compared(cell.name)
-        if found and found[0].decidable and (interval := found[0].comparison.interval):
-            comparison, (low, high) = found[0].comparison, interval
+        if found := findings.compared(cell.name):
+            decidable, comparison = found[0].decidable, found[0].comparison
+            low, high = comparison.interval or (-math.inf, math.inf)
             outside = comparison.side(margin) > 0 or comparison.side(-margin) < 0
-            verdict = Verdict.of(-margin <= low and high <= margin, outside)
+            within = -margin <= low and high <= margin
+            verdict = Verdict.of(decidable and within, decidable and outside)
             text = f"{part.evidence} (the same: within {margin:g})"
             part = replace(part, verdict=verdict, evidence=text)
         parts.append(part)

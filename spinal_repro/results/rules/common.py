@@ -86,7 +86,6 @@ def compare(
     if not found:
         why = _why_not_compared(findings, cell) if other is None else "not run"
         return Judgement(Verdict.NOT_RUN, f"{cell.title}: {why}")
-    found.sort(key=lambda pair: bool(pair.spinal.differences))
     verdict, *others = (
         by_side(pair.comparison, -worse_by, pair.sign) if pair.decidable else Verdict.INCONCLUSIVE
         for pair in found

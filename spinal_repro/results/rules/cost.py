@@ -145,7 +145,7 @@ def fraction_of_networks_cheaper(
         at_least: Percent that an architecture must save.
         every: Claim it of every network of every architecture.
         worse_by: If given, an architecture must also have the lower error in more than half of its
-            cells, by the interval of the paired difference; an error that is higher by less than
+            cells, as decided in the table of pairs; an error that is higher by less than
             this, in the unit of the published numbers, counts as lower.
         against: Other counterparts, by cell.
         without: Names or patterns of assumptions; cells that make one are stated but not judged.
