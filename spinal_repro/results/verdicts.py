@@ -32,7 +32,7 @@ RULES = {
 }
 MARGIN = (
     "half of the difference that the paper claims between this head and its counterpart, in the "
-    "unit of the table; the table's own margin where none is claimed"
+    "unit of the table; the table's own margin where that is less or none is claimed"
 )
 
 
@@ -53,7 +53,8 @@ class Margin:
             return f"{self.size:g}"
         if self.below_resolution:
             return f"claimed {self.claimed:.3g}, one accuracy is known to ± {self.resolution:.2g}"
-        return f"{self.size:.3g}, half of the claimed {self.claimed:.3g}"
+        how = "half" if self.size == self.claimed / 2 else "less than half"
+        return f"{self.size:.3g}, {how} of the claimed {self.claimed:.3g}"
 
 
 def margin(cell: Cell, claimed: float | None) -> Margin:
@@ -62,9 +63,10 @@ def margin(cell: Cell, claimed: float | None) -> Margin:
     Args:
         claimed: The difference that the paper claims for the pair, if it does.
     """
+    largest = tables()[cell.table].margin
     if claimed is None:
-        return Margin(tables()[cell.table].margin)
-    return Margin(claimed / 2, claimed, resolution(cell))
+        return Margin(largest)
+    return Margin(min(claimed / 2, largest), claimed, resolution(cell))
 
 
 def resolution(cell: Cell) -> float:

@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from spinal_repro.data.catalog import find_entry
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell
-from spinal_repro.records.statistics import binomial_interval
+from spinal_repro.records.statistics import binomial_interval, mean_interval
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.joint import describe
 from spinal_repro.results.outcomes import published
@@ -26,7 +26,7 @@ from spinal_repro.results.rules.common import (
     not_run,
     together,
 )
-from spinal_repro.results.verdicts import MIN_RUNS, rounding
+from spinal_repro.results.verdicts import rounding
 
 
 @RULES.register("mean_above")
@@ -121,10 +121,11 @@ def most_above(findings: ResultsIndex, *, cells: list[str]) -> Judgement:
 
 @RULES.register("above_reference")
 def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Judgement:
-    """The best run of a cell behind a row of the summary is above the reference, a best one too.
+    """A cell behind a row of the summary is above the reference, the best result of others.
 
-    Above or below it by no more than the 95 % interval of one accuracy on this test set, and by
-    what the reference may be off, decides nothing. A published lead that small is not decidable.
+    Supported if the interval of its mean is above it, contradicted if even its best run is below.
+    A distance of no more than the 95 % interval of one accuracy on this test set, and of what the
+    reference may be off, decides nothing. A published lead that small is not decidable.
 
     Args:
         cell: The row of the summary, named after its data set.
@@ -167,15 +168,15 @@ def _lead(findings: ResultsIndex, row: Cell) -> tuple[float, float, float, str]:
 
 
 def _best_run(findings: ResultsIndex, name: str, reference: float, unsure: float) -> Judgement:
-    """Whether the best run of a cell is above a number, by more than ``unsure``."""
+    """Whether a cell's mean is above a number, or its best run below, by more than ``unsure``."""
     title, runs = findings.cell(name).title, findings.runs(name)
     if not runs:
         return Judgement(Verdict.NOT_RUN, f"{title}: {not_run(findings.cell(name))}")
     found, best = runs[0], max(runs[0].values)
-    decides = found.n >= MIN_RUNS and not found.change
-    above, below = best > reference + unsure, best < reference - unsure
-    verdict = Verdict.of(decides and above, decides and below)
-    interval = found.interval if found.n > 1 else None  # of one run: not over seeds
+    interval = mean_interval(found.values)
+    above, below = interval and interval[0] > reference + unsure, best < reference - unsure
+    decides = interval is not None and not found.change
+    verdict = Verdict.of(bool(decides and above), decides and below)
     text = (
         f"{title}: best of {found.n} runs {best:.2f}, {best - reference:+.2f}; mean "
         f"{found.mean:.2f}, {found.mean - reference:+.2f}{bounds(interval, '.2f')}"
