@@ -25,13 +25,13 @@ def print_regression(given: argparse.Namespace) -> None:
     """Train the toy regressions of Table I, and print them beside the published ones."""
     from spinal_repro.paper.regression import regression_record, regressions
     from spinal_repro.records.record import write_record
-    from spinal_repro.results.regression import COLUMNS, published, summarise
+    from spinal_repro.results.regression import COLUMNS, summarise
     from spinal_repro.results.tables import render
 
     start = time.perf_counter()
     settings = {key: getattr(given, key) for key in ("epochs", "target", "layers")}
     rows = regressions(range(given.seeds), jobs=given.jobs, **settings)
-    summary = summarise(rows, published())
+    summary = summarise(rows)
     print(render(COLUMNS, summary, given.format), flush=True)
     if given.out is not None:
         seconds = round(time.perf_counter() - start, 1)

@@ -98,7 +98,7 @@ class Cell:
 
 def load_cells(pattern: str = "*") -> list[Cell]:
     """Return cells in the order of the paper, by name, table or pattern (``*/vgg5_*``)."""
-    cells = read_cells(_shipped())
+    cells = read_cells(config_dir() / "paper")
     wanted = f"{pattern}/*" if pattern in tables() else pattern
     found = [cell for cell in cells if fnmatchcase(cell.name, wanted)]
     if not found:
@@ -127,11 +127,8 @@ def claimed_differences(cells: Sequence[Cell]) -> dict[str, float]:
 
 def tables() -> dict[str, Table]:
     """Return the tables by name, in the order of the paper."""
-    return {name: Table(**node) for name, node in _common(_shipped())["tables"].items()}
-
-
-def _shipped() -> Path:
-    return config_dir() / "paper"
+    nodes = _common(config_dir() / "paper")["tables"]
+    return {name: Table(**node) for name, node in nodes.items()}
 
 
 @functools.cache

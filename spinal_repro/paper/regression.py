@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
 from tqdm import tqdm
 
-from spinal_repro.errors import one_of
 from spinal_repro.models.heads import FCHead, SpinalHead
 from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.records.record import RegressionRecord, RegressionRun, RegressionSettings
@@ -34,8 +33,6 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sin(product)": lambda x: x.prod(-1).sin(),
 }
 NETS = ("normal", "spinal")
-TARGETS = ("column", "square")
-LAYERS = ("distinct", "reused")
 Rows = list[dict[str, Any]]
 TOGETHER = 9  # seeds trained together: large matrix products that still fit the cache
 
@@ -47,8 +44,6 @@ def make_net(net: str, layers: str = "distinct") -> nn.Module:
         layers: ``distinct``, or ``reused`` as in the script, where layers 5 and 6 of the Spinal
             net are layers 3 and 4 again and 5,500 of its 14,301 parameters are dead (Q2).
     """
-    one_of("net", net, NETS)
-    one_of("layers", layers, LAYERS)
     if net == "normal":
         return FCHead(INPUTS, 1, hidden=(200, 100), activation="leaky_relu")
     order = (1, 2, 3, 4, 3, 4) if layers == "reused" else ()
@@ -77,7 +72,6 @@ def draw(seeds: Sequence[int], target: str, count: int = SAMPLES, part: int = 0)
         count: Number of samples N.
         part: 0 for the training samples, 1 for fresh ones.
     """
-    one_of("target", target, TARGETS)
     inputs, targets, extra = [], [], []
     for seed in seeds:
         generator = torch.Generator().manual_seed(stream_seed(seed, "samples", part))

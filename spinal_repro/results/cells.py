@@ -5,7 +5,7 @@ from typing import Any
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell, claimed_differences
-from spinal_repro.records.compare import BUDGET, EPOCHS, Difference, differences
+from spinal_repro.records.compare import BUDGET, Difference, differences
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
 from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultGroup, Run
 
@@ -66,39 +66,29 @@ def _run(cell: Cell, record: Record) -> Run:
 
 
 def regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
-    """Select the runs of a regression record for a cell, at its number of epochs or below.
+    """Select the runs of a regression record for a cell, at its number of epochs.
 
     The normal net has no Spinal layers: its runs count whichever layers the record has (Q2).
     """
     wanted = cell.regression
     if wanted is None or wanted.get("layers") not in (None, record.settings.layers):
         return []
-    rows = [
-        run
-        for run in record.runs
-        if (run.net, run.function) == (wanted["net"], wanted["function"])
-        and run.epochs <= wanted["epochs"]
-    ]
-    epochs = max((row.epochs for row in rows), default=0)
-    found = []
-    if epochs < wanted["epochs"]:
-        found.append(Difference.of(EPOCHS, epochs, wanted["epochs"], BUDGET))
-    target = wanted.get("target", "column")
-    if record.settings.target != target:
-        found.append(Difference.of("target", record.settings.target, target))
+    settings = wanted["net"], wanted["function"], wanted["epochs"]
+    target = record.settings.target
+    changed = () if target == "column" else (Difference.of("target", target, "column"),)
     return [
         Run(
             record=record,
             seed=row.seed,
             device=str(record.environment["device"]),
             precision="fp32",
-            epochs=epochs,
+            epochs=row.epochs,
             selected=1000 * row.published_metric,
             last=1000 * row.published_metric,
-            differences=tuple(found),
+            differences=changed,
         )
-        for row in rows
-        if row.epochs == epochs
+        for row in record.runs
+        if (row.net, row.function, row.epochs) == settings
     ]
 
 

@@ -11,8 +11,8 @@ from spinal_repro.io import read_json
 from spinal_repro.paper.cells import Cell, load_cells, tables
 from spinal_repro.paper.claims import Claim, load_claims
 from spinal_repro.records.convert import from_plain
-from spinal_repro.records.record import AnyRecord, GradientRecord, Natural
-from spinal_repro.results.cells import group_records_by_cell
+from spinal_repro.records.record import AnyRecord, GradientRecord, Natural, Record
+from spinal_repro.results.cells import group_records_by_cell, own_runs
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair, as_families, pairs
 from spinal_repro.results.sizes import Counts, cell_counts
@@ -29,6 +29,7 @@ class ResultsIndex:
     counts: Mapping[str, Counts]
     claims: Sequence[Claim] = ()
     gradients: Sequence[GradientRecord] = ()
+    own: Sequence[Record] = ()  # of runs that name no cell
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -103,6 +104,7 @@ def build_index(records: Sequence[AnyRecord], counts: Path) -> ResultsIndex:
                 f"{counts} cannot be used: {error}; "
                 f"make it again: spinal params --cells --out {counts}"
             ) from error
-    results = group_records_by_cell(load_cells(), records)
+    cells = load_cells()
+    results, own = group_records_by_cell(cells, records), own_runs(cells, records)
     gradients = [record for record in records if isinstance(record, GradientRecord)]
-    return ResultsIndex(results, cell_counts(results, counted), load_claims(), gradients)
+    return ResultsIndex(results, cell_counts(results, counted), load_claims(), gradients, own)

@@ -73,12 +73,8 @@ class Table(NamedTuple):
         return [heading, _render(columns, ran, "markdown")] if ran else []
 
 
-def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
-    """Make all files below the folder of the results, by path.
-
-    Args:
-        own: Records of runs that name no cell.
-    """
+def files(index: ResultsIndex) -> dict[str, str]:
+    """Make all files below the folder of the results, by path."""
     paper = []
     for name, results in index.by_table().items():
         columns = accuracy.columns(results[0].published.unit)
@@ -102,9 +98,9 @@ def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
     for table in paper:
         parts += table.section(SHORT)
     parts += paired.section(SHORT_PAIRS) + answers.section([c.key for c in joint.COLUMNS])
-    if own:
+    if index.own:
         parts += ["## Your runs", "Runs that name no published cell."]
-        parts.append(_render(OWN, list(map(_own_row, own)), "markdown"))
+        parts.append(_render(OWN, list(map(_own_row, index.own)), "markdown"))
     found["README.md"] = "\n\n".join(parts) + "\n"
     return found
 

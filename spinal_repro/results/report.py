@@ -15,7 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from spinal_repro.paper.cells import tables
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
-from spinal_repro.results.claims import Judged, tally
+from spinal_repro.results.claims import judge, tally
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
@@ -40,8 +40,9 @@ TONES = (  # of a verdict; the others are open
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Drawn]") -> str:
+def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     """Write the page."""
+    judged = judge(index)
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
