@@ -79,7 +79,7 @@ def mnist_cnn_curve(index: ResultsIndex) -> Figure:
 
 def _draw_series(panel: Axes, label: str, cell: Cell, series: DataFrame, ours: bool) -> None:
     colour, marker, line = common.HEADS[cell.head_kind]
-    style = {"color": colour, "linestyle": line, "marker": marker, "label": label}
+    style: Any = {"color": colour, "linestyle": line, "marker": marker, "label": label}
     panel.plot(series["mean"], **style, **(OURS if ours else PRINTED))
     band = series.dropna()
     low, high = band["mean"] - band["std"], band["mean"] + band["std"]
