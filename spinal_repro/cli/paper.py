@@ -73,10 +73,10 @@ def finished(cells: Sequence[Cell], folders: Sequence[Path]) -> dict[str, Counte
 
     found: dict[str, Counter[str]] = {cell.name: Counter() for cell in cells}
     records = read_records([folder for folder in folders if folder.is_dir()], history=False)
-    for result in group_records_by_cell(cells, records) if records else ():
-        seeds = {run.seed for run in result.runs if not run.differences}
-        counted = found[result.cell.name]
-        counted[result.protocol] = max(counted[result.protocol], len(seeds))
+    for result in group_records_by_cell(cells, records):
+        if not result.differences:
+            counted = found[result.cell.name]
+            counted[result.protocol] = max(counted[result.protocol], result.n)
     return found
 
 
@@ -124,9 +124,8 @@ def print_plan(given: argparse.Namespace) -> None:
         if left:
             print(f"timing {cell.name}", file=sys.stderr)
             config = compose([f"paper={cell.name}", f"protocol={protocol}"])
-            found = estimate(config, timings)
-            row |= {"epochs": found.epochs, "step": found.step * 1000}
-            row["seconds"] = left * found.seconds
+            step, seconds = estimate(config, timings)
+            row |= {"step": 1000 * step, "seconds": left * seconds}
         rows.append(row)
     if rows:
         print(render(PLAN_COLUMNS, rows, given.format))

@@ -23,18 +23,15 @@ JOBS = "processes, of one thread each (default: one a core, %(default)s)"
 )
 def print_regression(given: argparse.Namespace) -> None:
     """Train the toy regressions of Table I, and print them beside the published ones."""
-    from tqdm import tqdm
-
-    from spinal_repro.paper.regression import NETS, regression_record, regressions
+    from spinal_repro.paper.regression import regression_record, regressions
     from spinal_repro.records.record import write_record
-    from spinal_repro.results.regression import COLUMNS, published, summarise
+    from spinal_repro.results.regression import COLUMNS, summarise
     from spinal_repro.results.tables import render
 
     start = time.perf_counter()
     settings = {key: getattr(given, key) for key in ("epochs", "target", "layers")}
-    with tqdm(total=given.seeds * len(NETS), unit="net", disable=None) as bar:
-        rows = regressions(range(given.seeds), jobs=given.jobs, on_part=bar.update, **settings)
-    summary = summarise(rows, published())
+    rows = regressions(range(given.seeds), jobs=given.jobs, **settings)
+    summary = summarise(rows)
     print(render(COLUMNS, summary, given.format), flush=True)
     if given.out is not None:
         seconds = round(time.perf_counter() - start, 1)

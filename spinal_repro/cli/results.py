@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from spinal_repro.cli.commands import FORMAT, RECORDS, command, new_file, option, runs_folder
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_atomic
-from spinal_repro.records.record import Record
 from spinal_repro.records.store import read_records
 from spinal_repro.results.tables import render
 
@@ -28,9 +27,7 @@ CHECK = "write nothing; exit with 1 unless the files are what the records give"
 PAGE = "the page (default: %(default)s); its figures also go into figures/ beside it"
 
 
-def _read_index(given: argparse.Namespace, *more: Path) -> "tuple[ResultsIndex, list[Record]]":
-    """The records, indexed, and those of them that name no cell."""
-    from spinal_repro.results.cells import own_runs
+def _read_index(given: argparse.Namespace, *more: Path) -> "ResultsIndex":
     from spinal_repro.results.findings import build_index
 
     folders = [*given.records, *more]
@@ -39,8 +36,7 @@ def _read_index(given: argparse.Namespace, *more: Path) -> "tuple[ResultsIndex, 
     records = read_records(folders)
     if not given.counts.is_file():
         print(f"no {given.counts}: only cells with records have sizes", file=sys.stderr)
-    index = build_index(records, given.counts)
-    return index, own_runs(list(index.cells.values()), records)
+    return build_index(records, given.counts)
 
 
 @command(
@@ -63,8 +59,8 @@ def write_tables(given: argparse.Namespace) -> None:
         )
     from spinal_repro.results.pages import GENERATED, KINDS, MARKER, files, fill
 
-    index, own = _read_index(given, *([] if given.runs is None else [given.runs]))
-    wanted = {given.out / name: text for name, text in files(index, own).items()}
+    index = _read_index(given, *([] if given.runs is None else [given.runs]))
+    wanted = {given.out / name: text for name, text in files(index).items()}
     front = given.out.parent / "README.md"
     if given.runs is None and front.is_file() and MARKER.search(text := front.read_text("utf-8")):
         wanted[front] = fill(text, index)
@@ -97,17 +93,15 @@ def write_report(given: argparse.Namespace) -> None:
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'")
     from spinal_repro.results import figures
-    from spinal_repro.results.claims import judge
     from spinal_repro.results.report import render as render_page
 
     out: Path = given.out
-    index, _ = _read_index(given)
-    judged = judge(index)
+    index = _read_index(given)
     drawn = list(figures.draw(index))
-    page = render_page(index, judged, drawn)
+    page = render_page(index, drawn)
     figures.write(drawn, out.parent / "figures")
     write_atomic(out, page)
-    print(f"{out}: {len(judged)} claims, {len(index.cells)} cells, {len(drawn)} figures")
+    print(f"{out}: {len(index.claims)} claims, {len(index.cells)} cells, {len(drawn)} figures")
 
 
 @command("claims", FORMAT, *INPUTS)
@@ -115,5 +109,4 @@ def print_claims(given: argparse.Namespace) -> None:
     """List the paper's claims, each with its verdict."""
     from spinal_repro.results.claims import COLUMNS, judge, rows
 
-    index, _ = _read_index(given)
-    print(render(COLUMNS, rows(judge(index)), given.format))
+    print(render(COLUMNS, rows(judge(_read_index(given))), given.format))

@@ -51,9 +51,7 @@ RUNS_HELP = "folder of run folders (default: SPINAL_RUNS, or ./runs)"
 
 
 @command(
-    "status",
-    option("runs", nargs="?", type=Path, default=runs_folder, help=RUNS_HELP),
-    FORMAT,
+    "status", option("runs", nargs="?", type=Path, default=runs_folder, help=RUNS_HELP), FORMAT
 )
 def print_status(given: argparse.Namespace) -> None:
     """List the runs here: state, epochs and test accuracy."""

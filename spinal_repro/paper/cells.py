@@ -18,6 +18,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from spinal_repro.config.compose import compose, config_dir
 from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.io import read_yaml
 
@@ -97,13 +98,12 @@ class Cell:
 
 def load_cells(pattern: str = "*") -> list[Cell]:
     """Return cells in the order of the paper, by name, table or pattern (``*/vgg5_*``)."""
-    cells = read_cells(_shipped())
+    cells = read_cells(config_dir() / "paper")
     wanted = f"{pattern}/*" if pattern in tables() else pattern
     found = [cell for cell in cells if fnmatchcase(cell.name, wanted)]
     if not found:
-        near = difflib.get_close_matches(
-            pattern, [*tables(), *(cell.name for cell in cells)], 1, 0.7
-        )
+        names = [*tables(), *(cell.name for cell in cells)]
+        near = difflib.get_close_matches(pattern, names, 1, 0.7)
         hint = f"did you mean '{near[0]}'?" if near else "list them all with: spinal paper list"
         raise UserError(f"there is no cell or table '{pattern}'; {hint}")
     return found
@@ -127,31 +127,8 @@ def claimed_differences(cells: Sequence[Cell]) -> dict[str, float]:
 
 def tables() -> dict[str, Table]:
     """Return the tables by name, in the order of the paper."""
-    return {name: Table(**node) for name, node in _common(_shipped())["tables"].items()}
-
-
-def table_titles() -> dict[str, str]:
-    """Return the heading of each table, in the order of the paper."""
-    return {name: table.title for name, table in tables().items()}
-
-
-def curve() -> list[dict[str, Any]]:
-    """Return the supplement's 20-epoch curve of the MNIST CNN, digitised from its figure.
-
-    Rows have ``cell``, ``epoch``, ``quantity`` (``mean accuracy %``, ``SD of accuracy``,
-    ``mean loss``) and ``value``.
-    """
-    with (_shipped() / "curve" / "mnist_cnn_curve.csv").open(newline="") as file:
-        return [
-            {**row, "epoch": int(row["epoch"]), "value": float(row["value"])}
-            for row in csv.DictReader(file)
-        ]
-
-
-def _shipped() -> Path:
-    from spinal_repro.config.compose import config_dir
-
-    return config_dir() / "paper"
+    nodes = _common(config_dir() / "paper")["tables"]
+    return {name: Table(**node) for name, node in nodes.items()}
 
 
 @functools.cache
@@ -215,16 +192,13 @@ def _read_published(path: Path) -> Numbers:
 
 def _compose(name: str) -> dict[str, Any]:
     """Compose the configuration of a cell as in records: JSON without paths of this machine."""
-    from spinal_repro.config.compose import compose
-
     stored = compose([f"paper={name}"]).portable().to_dict()
     return dict(json.loads(json.dumps(stored)))
 
 
 def _order(cell: Cell, common: Mapping[str, Any]) -> tuple[int, int, str, str, str]:
     datasets = common["datasets"]
-    known = cell.dataset in datasets
-    place = datasets.index(cell.dataset) if known else len(datasets)
+    place = datasets.index(cell.dataset) if cell.dataset in datasets else len(datasets)
     name = re.sub(r"\d+", lambda number: number.group().zfill(4), cell.name)  # 8 before 10
     table = list(common["tables"]).index(cell.table)
-    return table, place, "" if known else cell.dataset, cell.backbone, name
+    return table, place, cell.dataset, cell.backbone, name

@@ -1,7 +1,7 @@
 """The paper's checkable sentences, read from ``configs/claims/``; each file is a group."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class Group:
 
     title: str
     order: int
-    claims: dict[str, dict[str, Any]]
+    claims: dict[str, Claim]
     from_paper: bool = True
 
 
@@ -53,12 +53,8 @@ def load_claims(folder: Path | None = None) -> list[Claim]:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
     groups.sort(key=lambda group: group.order)
-    return [_claim(group, name, given) for group in groups for name, given in group.claims.items()]
-
-
-def _claim(group: Group, name: str, given: dict[str, Any]) -> Claim:
-    added = {"name": name, "group": group.title, "from_paper": group.from_paper}
-    try:
-        return from_plain(Claim, given | added)
-    except UserError as error:
-        raise UserError(f"claim '{name}': {error}") from error
+    return [
+        replace(claim, name=name, group=group.title, from_paper=group.from_paper)
+        for group in groups
+        for name, claim in group.claims.items()
+    ]

@@ -1,7 +1,6 @@
 """Estimate of the time of a run on this machine, from a few steps on random images."""
 
 import dataclasses
-from dataclasses import dataclass
 from statistics import mean
 
 import torch
@@ -17,20 +16,11 @@ PIXELS = 2_000_000  # of a timed batch; larger ones are scaled up
 Timings = dict[str, tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class TimeEstimate:
-    """Estimated time of one run, in seconds."""
+def estimate(config: Config, timings: Timings) -> tuple[float, float]:
+    """Estimate the seconds of a training step, augmentation included, and of the whole run.
 
-    epochs: int
-    step: float  # of one training step, augmentation included
-    seconds: float  # of the whole run
-
-
-def estimate(config: Config, timings: Timings) -> TimeEstimate:
-    """Estimate the time of one run, whose data set has known sizes.
-
-    ``timings`` holds the seconds of an image in training and in evaluation, by model and batch;
-    measured ones are added.
+    The data set must have known sizes. ``timings`` holds the seconds of an image in training and in
+    evaluation, by model and batch; measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
     parts = (config.model, config.head, config.input_size, recipe.batch_size)
@@ -45,7 +35,7 @@ def estimate(config: Config, timings: Timings) -> TimeEstimate:
         selecting = held if dataset.val_size is None else dataset.val_size
         images -= held if dataset.val_size is None else 0
     epoch = images * train + selecting * evaluate
-    return TimeEstimate(recipe.epochs, train * recipe.batch_size, recipe.epochs * epoch)
+    return train * recipe.batch_size, recipe.epochs * epoch
 
 
 def _measure(config: Config) -> tuple[float, float]:

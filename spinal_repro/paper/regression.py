@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad_and_value, stack_module_state, vmap
+from tqdm import tqdm
 
-from spinal_repro.errors import one_of
 from spinal_repro.models.heads import FCHead, SpinalHead
 from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.records.record import RegressionRecord, RegressionRun, RegressionSettings
@@ -33,8 +33,7 @@ FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "sin(product)": lambda x: x.prod(-1).sin(),
 }
 NETS = ("normal", "spinal")
-TARGETS = ("column", "square")
-LAYERS = ("distinct", "reused")
+Rows = list[dict[str, Any]]
 TOGETHER = 9  # seeds trained together: large matrix products that still fit the cache
 
 
@@ -45,8 +44,6 @@ def make_net(net: str, layers: str = "distinct") -> nn.Module:
         layers: ``distinct``, or ``reused`` as in the script, where layers 5 and 6 of the Spinal
             net are layers 3 and 4 again and 5,500 of its 14,301 parameters are dead (Q2).
     """
-    one_of("net", net, NETS)
-    one_of("layers", layers, LAYERS)
     if net == "normal":
         return FCHead(INPUTS, 1, hidden=(200, 100), activation="leaky_relu")
     order = (1, 2, 3, 4, 3, 4) if layers == "reused" else ()
@@ -75,7 +72,6 @@ def draw(seeds: Sequence[int], target: str, count: int = SAMPLES, part: int = 0)
         count: Number of samples N.
         part: 0 for the training samples, 1 for fresh ones.
     """
-    one_of("target", target, TARGETS)
     inputs, targets, extra = [], [], []
     for seed in seeds:
         generator = torch.Generator().manual_seed(stream_seed(seed, "samples", part))
@@ -151,7 +147,7 @@ def regression(
     checkpoints: Sequence[int] = (100, 200),
     target: str = "column",
     layers: str = "distinct",
-) -> list[dict[str, Any]]:
+) -> Rows:
     """Train one net on every function with every seed.
 
     Fresh samples, as many as for training, always have independent noise: with either target the
@@ -170,7 +166,7 @@ def regression(
     ensemble = Ensemble(net, seeds, layers)
     models = [(seed, function) for seed in seeds for function in FUNCTIONS]
     lowest = torch.full((len(models),), torch.inf)
-    rows: list[dict[str, Any]] = []
+    rows: Rows = []
     for epoch in range(1, epochs + 1):
         lowest = torch.minimum(lowest, ensemble.train_epoch(samples, epoch))
         if epoch not in checkpoints and epoch != epochs:
@@ -187,28 +183,19 @@ def regression(
     return rows
 
 
-def regressions(
-    seeds: Sequence[int],
-    *,
-    jobs: int = 1,
-    on_part: Callable[[int], object] = lambda trained: None,
-    **settings: Any,
-) -> list[dict[str, Any]]:
-    """Train both nets in ``jobs`` processes of one thread; return the rows of `regression`.
-
-    Args:
-        on_part: Called with the number of nets in each finished part.
-    """
+def regressions(seeds: Sequence[int], *, jobs: int = 1, **settings: Any) -> Rows:
+    """Train both nets in ``jobs`` processes of one thread; return the rows of `regression`."""
     size = min(TOGETHER, -(-len(seeds) // jobs))
     parts = [seeds[start : start + size] for start in range(0, len(seeds), size)]
     context = multiprocessing.get_context("spawn")  # a fork of a process with threads can hang
-    rows: list[dict[str, Any]] = []
-    with ProcessPoolExecutor(jobs, context, _start_worker) as pool:
+    rows: Rows = []
+    bar = tqdm(total=len(seeds) * len(NETS), unit="net", disable=None)
+    with bar, ProcessPoolExecutor(jobs, context, _start_worker) as pool:
         train = functools.partial(regression, **settings)
         trained = {pool.submit(train, net, part): part for part in parts for net in NETS}
         for future in as_completed(trained):
             rows += future.result()
-            on_part(len(trained[future]))
+            bar.update(len(trained[future]))
     functions = list(FUNCTIONS)
     rows.sort(key=lambda r: (r["net"], r["epochs"], r["seed"], functions.index(r["function"])))
     return rows
@@ -220,18 +207,10 @@ def _start_worker() -> None:
 
 
 def regression_record(
-    settings: Mapping[str, Any],
-    runs: Sequence[Mapping[str, Any]],
-    summary: Sequence[Mapping[str, Any]],
-    seconds: float,
+    settings: Mapping[str, Any], runs: Rows, summary: Rows, seconds: float
 ) -> RegressionRecord:
     """Build the record of `regressions`; for the summary see `results.regression`."""
-    return RegressionRecord(
-        settings=RegressionSettings(**settings),
-        environment=describe_environment(torch.device("cpu")),
-        git=git_revision(),
-        finished=time.strftime("%FT%TZ", time.gmtime()),
-        seconds=seconds,
-        summary=[dict(row) for row in summary],
-        runs=[RegressionRun(**row) for row in runs],
-    )
+    cpu = torch.device("cpu")
+    made = describe_environment(cpu), git_revision(), time.strftime("%FT%TZ", time.gmtime())
+    trained = [RegressionRun(**row) for row in runs]
+    return RegressionRecord(RegressionSettings(**settings), *made, seconds, summary, trained)

@@ -118,12 +118,8 @@ def _shipped_protocol(name: str) -> dict[str, Any]:
 
 def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     """Fill in the defaults of fields that a stored group lacks."""
-    filled = {}
-    for field in dataclasses.fields(schema):
-        made = field.default_factory
-        filled[field.name] = field.default if made is dataclasses.MISSING else made()
-    filled |= {key: value for key, value in stored.items() if key in filled}
-    return {key: value for key, value in filled.items() if value is not dataclasses.MISSING}
+    known = {field.name for field in dataclasses.fields(schema)}
+    return vars(schema(**{key: value for key, value in stored.items() if key in known}))
 
 
 def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
@@ -132,12 +128,5 @@ def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")
         else:
-            yield f"{prefix}{key}", json.dumps(_plain(item), sort_keys=True)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return float(value) if type(value) is int else value
+            plain = json.loads(json.dumps(item), parse_int=float)
+            yield f"{prefix}{key}", json.dumps(plain, sort_keys=True)

@@ -46,6 +46,8 @@ def row(result: ResultGroup) -> dict[str, Any]:
         return found
     wanted = "?" if published.epochs is None else published.epochs
     epochs = [f"{count} of {wanted}" for count in sorted({run.epochs for run in runs})]
+    other = result.alternative_metric
+    verdict = result.verdict_by([run.value(other) for run in runs])
     numbers = {
         "epochs": "; ".join(epochs),
         "rule": result.reported_metric,
@@ -54,16 +56,9 @@ def row(result: ResultGroup) -> dict[str, Any]:
         "difference": result.difference,
         "selected": fmean(run.selected for run in runs),  # shown for accuracies, as the next one
         "last": fmean(run.last for run in runs),
-        "sensitive": _sensitive(result),
+        "sensitive": None if verdict == result.verdict else f"{other}: {verdict}",
     }
     return found | numbers | ends(result.interval)
-
-
-def _sensitive(result: ResultGroup) -> str | None:
-    """The verdict with the other choice of the epoch, where it is another one."""
-    metric = result.alternative_metric
-    verdict = result.verdict_by([run.value(metric) for run in result.runs])
-    return None if verdict == result.verdict else f"{metric}: {verdict}"
 
 
 def ends(interval: tuple[float, float] | None) -> dict[str, float]:

@@ -73,8 +73,9 @@ def regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     wanted = cell.regression
     if wanted is None or wanted.get("layers") not in (None, record.settings.layers):
         return []
-    ours, target = record.settings.target, wanted.get("target", "column")
-    found = () if ours == target else (Difference.of("target", ours, target),)
+    settings = wanted["net"], wanted["function"], wanted["epochs"]
+    target = record.settings.target
+    changed = () if target == "column" else (Difference.of("target", target, "column"),)
     return [
         Run(
             record=record,
@@ -84,10 +85,10 @@ def regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
             epochs=row.epochs,
             selected=1000 * row.published_metric,
             last=1000 * row.published_metric,
-            differences=found,
+            differences=changed,
         )
         for row in record.runs
-        if all(getattr(row, key) == wanted[key] for key in ("net", "function", "epochs"))
+        if (row.net, row.function, row.epochs) == settings
     ]
 
 

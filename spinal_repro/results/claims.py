@@ -33,18 +33,16 @@ def judge(findings: ResultsIndex) -> list[Judged]:
     judged = []
     for claim in findings.claims:
         try:
-            judged.append(Judged(claim, _judgement(claim, findings)))
+            if claim.rule:
+                found = RULES.build(claim.rule, claim.parameters, findings)
+            elif claim.verdict and claim.evidence:
+                found = Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
+            else:
+                raise UserError("give a rule, or a verdict and its evidence")
         except UserError as error:
             raise UserError(f"claim '{claim.name}': {error}") from error
+        judged.append(Judged(claim, found))
     return judged
-
-
-def _judgement(claim: Claim, findings: ResultsIndex) -> Judgement:
-    if claim.rule:
-        return RULES.build(claim.rule, claim.parameters, findings)
-    if not (claim.verdict and claim.evidence):
-        raise UserError("give a rule, or a verdict and its evidence")
-    return Judgement(Verdict.SUPPORTED, claim.evidence)  # by a proof
 
 
 def tally(judged: Sequence[Judged]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from spinal_repro.io import printable, write_atomic
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.results.tables import Column
 
+Integers = NDArray[np.int64]
 NUMBERS_UP_TO = 20  # classes; above it the plot shows no counts
 NAMES_UP_TO = 50  # labels of an axis; with more classes only every second, third, ... is labelled
 
@@ -30,15 +31,13 @@ COLUMNS = (
 )
 
 
-def confusion(
-    labels: NDArray[np.int64], predictions: NDArray[np.int64], outputs: int
-) -> NDArray[np.int64]:
+def confusion(labels: Integers, predictions: Integers, outputs: int) -> Integers:
     """Count images ``[outputs, outputs]``: rows are classes, columns predictions."""
     counts = np.bincount(labels * outputs + predictions, minlength=outputs**2)
     return counts.reshape(outputs, outputs)
 
 
-def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[str, Any]]:
+def per_class(counts: Integers, classes: Sequence[str]) -> list[dict[str, Any]]:
     """Compute the row of each class with images or predictions; undefined values are omitted."""
     rows = []
     numbers = counts.sum(axis=1), counts.sum(axis=0), counts.diagonal()
@@ -54,9 +53,7 @@ def per_class(counts: NDArray[np.int64], classes: Sequence[str]) -> list[dict[st
     return rows
 
 
-def draw_confusion(
-    counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
-) -> None:
+def draw_confusion(counts: Integers, classes: Sequence[str], title: str, path: Path) -> None:
     """Plot a confusion matrix as PNG, normalised by row, with counts where they fit."""
     try:
         from matplotlib.figure import Figure

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import read_json
-from spinal_repro.paper.cells import Cell, load_cells, table_titles
+from spinal_repro.paper.cells import Cell, load_cells, tables
 from spinal_repro.paper.claims import Claim, load_claims
 from spinal_repro.records.convert import from_plain
-from spinal_repro.records.record import AnyRecord, GradientRecord, Natural
-from spinal_repro.results.cells import group_records_by_cell
+from spinal_repro.records.record import AnyRecord, GradientRecord, Natural, Record
+from spinal_repro.results.cells import group_records_by_cell, own_runs
 from spinal_repro.results.outcomes import PAPER, ResultGroup
 from spinal_repro.results.pairs import Pair, as_families, pairs
 from spinal_repro.results.sizes import Counts, cell_counts
@@ -29,6 +29,7 @@ class ResultsIndex:
     counts: Mapping[str, Counts]
     claims: Sequence[Claim] = ()
     gradients: Sequence[GradientRecord] = ()
+    own: Sequence[Record] = ()  # of runs that name no cell
 
     @cached_property
     def cells(self) -> dict[str, Cell]:
@@ -56,7 +57,7 @@ class ResultsIndex:
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
-        found = {name: [r for r in self.results if r.cell.table == name] for name in table_titles()}
+        found = {name: [r for r in self.results if r.cell.table == name] for name in tables()}
         return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
@@ -76,22 +77,19 @@ class ResultsIndex:
             key=lambda pair: (bool(pair.spinal.differences), pair.spinal.protocol != PAPER),
         )
 
-    @cached_property
-    def _in_paper(self) -> set[str]:
-        return {c.name for c in self.cells.values() if c.published and not c.variant_of}
-
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
         A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
         matched only by its full name.
         """
+        in_paper = {c.name for c in self.cells.values() if c.published and not c.variant_of}
         found: set[str] = set()
         for pattern in patterns:
             matched = fnmatch.filter(self.cells, pattern)
             if not matched:
                 raise unknown("cell", pattern, self.cells)
-            found.update(name for name in matched if name == pattern or name in self._in_paper)
+            found.update(name for name in matched if name == pattern or name in in_paper)
         return [cell for name, cell in self.cells.items() if name in found]
 
     def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
@@ -110,6 +108,7 @@ def build_index(records: Sequence[AnyRecord], counts: Path) -> ResultsIndex:
                 f"{counts} cannot be used: {error}; "
                 f"make it again: spinal params --cells --out {counts}"
             ) from error
-    results = group_records_by_cell(load_cells(), records)
+    cells = load_cells()
+    results, own = group_records_by_cell(cells, records), own_runs(cells, records)
     gradients = [record for record in records if isinstance(record, GradientRecord)]
-    return ResultsIndex(results, cell_counts(results, counted), load_claims(), gradients)
+    return ResultsIndex(results, cell_counts(results, counted), load_claims(), gradients, own)

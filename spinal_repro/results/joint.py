@@ -92,6 +92,7 @@ def _variance(pair: Pair) -> float:
 
 
 VOTES = "comparisons with this verdict in the table of pairs"
+EFFECTS = "random-effects t interval; none for 2 data sets (t = 12.7)"
 WILCOXON = "signed-rank test over data sets; 2 / 2^k at least, so above 0.05 with fewer than 6"
 COLUMNS = (
     Column("cell", "Cell", "network and head, without the data set's name"),
@@ -102,12 +103,7 @@ COLUMNS = (
     Column("n", "n", "pairs of runs"),
     *(Column(vote, vote.capitalize(), VOTES) for vote in SIDES.values()),
     Column("difference", "Mean", "mean difference in percentage points", accuracy.SIGNED),
-    Column(
-        "low",
-        "95 % from",
-        "random-effects t interval; none for 2 data sets (t = 12.7)",
-        accuracy.SIGNED,
-    ),
+    Column("low", "95 % from", EFFECTS, accuracy.SIGNED),
     Column("high", "to", "upper end of that interval", accuracy.SIGNED),
     Column("tau", "tau", "SD of the true difference between data sets", accuracy.PERCENT),
     Column("p", "Wilcoxon p", WILCOXON, "{:.4f}".format),

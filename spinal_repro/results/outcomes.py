@@ -38,10 +38,6 @@ class Run:
     differences: tuple[Difference, ...] = ()  # from the cell
 
     @property
-    def identity(self) -> str | None:
-        return self.record.identity if isinstance(self.record, Record) else None
-
-    @property
     def selected_on_test(self) -> bool:
         return isinstance(self.record, Record) and self.record.selection.on == "test"
 

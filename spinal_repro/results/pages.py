@@ -7,7 +7,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from spinal_repro.errors import UserError
-from spinal_repro.paper.cells import table_titles
+from spinal_repro.paper.cells import tables
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, joint, pairs, sizes
 from spinal_repro.results.claims import claims_markdown
@@ -73,39 +73,34 @@ class Table(NamedTuple):
         return [heading, _render(columns, ran, "markdown")] if ran else []
 
 
-def files(index: ResultsIndex, own: Sequence[Record] = ()) -> dict[str, str]:
-    """Make all files below the folder of the results, by path.
-
-    Args:
-        own: Records of runs that name no cell.
-    """
+def files(index: ResultsIndex) -> dict[str, str]:
+    """Make all files below the folder of the results, by path."""
     paper = []
-    titles = table_titles()
     for name, results in index.by_table().items():
         columns = accuracy.columns(results[0].published.unit)
-        paper.append(Table(name, titles[name], columns, list(map(accuracy.row, results))))
+        paper.append(Table(name, tables()[name].title, columns, list(map(accuracy.row, results))))
     answers = Table("joint", "One answer over data sets", joint.COLUMNS, joint.rows(index.pairs))
     counted = sizes.rows(index.cells.values(), index.counts)
     by_seed = list(map(pairs.row, index.pairs))
     selected = accuracy.selection_rows(index.results)
     paired = Table("pairs", "Comparisons, seed by seed", pairs.COLUMNS, by_seed)
-    tables = [
+    every = [
         *paper,
         Table("sizes", "Parameters and multiplications", sizes.COLUMNS, counted),
         paired,
         answers,
         Table("selection", SELECTION, accuracy.SELECTION, selected),
     ]
-    found = {name: text for table in tables for name, text in table.files().items()}
+    found = {name: text for table in every for name, text in table.files().items()}
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]
     parts += ["## How verdicts are made", f"{pairs.RULE}. {MORE}"]
-    parts += ["## Tables in full", IN_FULL, "\n".join(table.links() for table in tables)]
+    parts += ["## Tables in full", IN_FULL, "\n".join(table.links() for table in every)]
     for table in paper:
         parts += table.section(SHORT)
     parts += paired.section(SHORT_PAIRS) + answers.section([c.key for c in joint.COLUMNS])
-    if own:
+    if index.own:
         parts += ["## Your runs", "Runs that name no published cell."]
-        parts.append(_render(OWN, list(map(_own_row, own)), "markdown"))
+        parts.append(_render(OWN, list(map(_own_row, index.own)), "markdown"))
     found["README.md"] = "\n\n".join(parts) + "\n"
     return found
 

@@ -9,14 +9,7 @@ import numpy as np
 from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.record import Record, RegressionRecord
-from spinal_repro.records.statistics import (
-    ALPHA,
-    MIN_PAIRS,
-    Paired,
-    as_family,
-    mcnemar_test,
-    paired,
-)
+from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family, paired
 from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
 from spinal_repro.results.outcomes import ResultGroup, Run, published
@@ -170,7 +163,7 @@ def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
         return None
     a, b = right
     only_fc, only_spinal = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    return McNemarCounts(only_fc, only_spinal, mcnemar_test(only_fc, only_spinal))
+    return McNemarCounts(only_fc, only_spinal, statistics.mcnemar_test(only_fc, only_spinal))
 
 
 def row(pair: Pair) -> dict[str, Any]:

@@ -19,14 +19,11 @@ def published() -> dict[tuple[str, str, int], float]:
     return found
 
 
-def summarise(
-    rows: Sequence[Mapping[str, Any]], table: Mapping[tuple[str, str, int], float]
-) -> list[dict[str, Any]]:
+def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Summarise both nets' runs: one row for each function, number of epochs and net.
 
-    Args:
-        rows: Of `spinal_repro.paper.regression.regressions`.
-        table: The published numbers; None where it has none.
+    ``rows`` are those of `spinal_repro.paper.regression.regressions`; ``published`` is None where
+    Table I has no number.
     """
     from pandas import Categorical, DataFrame, Series
 
@@ -45,6 +42,7 @@ def summarise(
         seeds=("seed", "size"),
         **{key: (key, "median") for key in ("train_mse", "fresh_mse", "fresh_variance")},
     )
+    table = published()
     known = [table.get((net, function, epochs)) for function, epochs, net in summary.index]
     summary.insert(0, "published", Series(known, summary.index, dtype=object))
     return summary.reset_index().to_dict("records")  # type: ignore[return-value]

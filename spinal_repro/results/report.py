@@ -11,13 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from spinal_repro.io import printable
-from spinal_repro.paper.cells import table_titles
+from spinal_repro.paper.cells import tables
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
-from spinal_repro.results.claims import Judged, tally
+from spinal_repro.results.claims import judge, tally
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.rules import RULES
@@ -42,12 +40,12 @@ TONES = (  # of a verdict; the others are open
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Drawn]") -> str:
+def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     """Write the page."""
+    judged = judge(index)
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
-        finalize=_one_line,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -58,17 +56,18 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Dra
     of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
     of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
     groups = dict.fromkeys(item.claim.group for item in judged)
+    rules = {name: inspect.getdoc(RULES[name]) or "" for name in RULES.names()}
     return environment.get_template("report.html").render(
         tally=tally(judged),
         progress=_progress(index),
         claims={name: [j for j in judged if j.claim.group == name] for name in groups},
         verdicts=list(verdicts.RULES),
         index=index,
-        titles=table_titles(),
+        tables=tables(),
         pairs={"columns": of_pairs, "rows": paired},
         sizes={"columns": of_sizes, "rows": counted},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
-        rules={name: _without_arguments(RULES[name]) for name in RULES.names()},
+        rules={name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules.items()},
         cell_rules=verdicts.RULES,
         pair_rule=pairs.RULE,
         tones=TONES,
@@ -80,12 +79,6 @@ def render(index: ResultsIndex, judged: Sequence[Judged], figures: "Sequence[Dra
     )
 
 
-def _one_line(value: Any) -> Any:
-    """A value for the page: text without control characters; the template's markup unchanged."""
-    plain = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value, keep="\n") if plain else value
-
-
 def _progress(index: ResultsIndex) -> str:
     own = [result for result in index.results if result.runs and not result.cell.best_of]
     full = {result.cell.name for result in own if not result.differences}
@@ -95,7 +88,7 @@ def _progress(index: ResultsIndex) -> str:
         # cells of the regression differ in the epoch that is looked at, not in the training
         net = result.cell.regression or {}
         for run in result.runs:
-            trained = run.identity or id(run.record)
+            trained = getattr(run.record, "identity", id(run.record))
             trainings.add((trained, run.seed, net.get("net"), net.get("function")))
     more = f" and {len(other)} more with a changed recipe" if other else ""
     return (
@@ -123,7 +116,3 @@ def _config(result: ResultGroup) -> str:
     else:
         return ""
     return yaml.safe_dump(config, sort_keys=False, allow_unicode=True, width=88)
-
-
-def _without_arguments(function: object) -> str:
-    return " ".join((inspect.getdoc(function) or "").split("\nArgs:")[0].split())

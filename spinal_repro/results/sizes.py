@@ -16,7 +16,7 @@ COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "tota
 def cell_counts(results: Sequence[ResultGroup], counted: Mapping[str, Counts]) -> dict[str, Counts]:
     """Return the counts of each cell's model, from its records, else from ``counted``.
 
-    Runs that differ in more than their length do not count.
+    Runs that differ from their cell do not count.
     """
     found: dict[str, Counts] = {}
     for result in results:

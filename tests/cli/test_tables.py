@@ -12,7 +12,7 @@ from helpers.made_records import RECORDS, made, path_of
 
 from spinal_repro.cli.spinal import main
 from spinal_repro.io import write_json
-from spinal_repro.paper.cells import load_cells, table_titles
+from spinal_repro.paper import cells
 from spinal_repro.results.verdicts import RULES
 
 FIRST = f"results/records/mnist/{path_of('fc').name}"
@@ -63,7 +63,7 @@ def rows(folder: Path, table: str, cell: str = "", protocol: str = "") -> list[d
 
 def test_every_table_is_written_and_written_again_the_same(checkout):
     first = generated(checkout)
-    names = [*table_titles(), "sizes", "pairs", "joint", "selection"]
+    names = [*cells.tables(), "sizes", "pairs", "joint", "selection"]
     expected = {f"results/tables/{name}.{end}" for name in names for end in ("md", "csv", "tex")}
     assert set(first) == {*expected, "results/README.md", "README.md"}
     assert "old" not in (checkout / "README.md").read_text()
@@ -89,10 +89,10 @@ def test_the_numbers_are_those_of_the_records(written):
 
 
 def test_every_cell_has_a_row_and_every_verdict_its_rule(written):
-    for table in table_titles():
-        cells = [cell.name for cell in load_cells(f"{table}/*")]
+    for table in cells.tables():
+        names = [cell.name for cell in cells.load_cells(f"{table}/*")]
         found = [row["cell"] for row in rows(written / "results", table)]
-        assert list(dict.fromkeys(found)) == cells
+        assert list(dict.fromkeys(found)) == names
     page = (written / "results/tables/mnist.md").read_text()
     assert all(f"{word}: " in page for word in RULES)
 

@@ -21,7 +21,7 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.heads import HEADS
-from spinal_repro.paper.cells import Cell, curve, load_cells, read_cells, tables
+from spinal_repro.paper.cells import Cell, load_cells, read_cells, tables
 from spinal_repro.training.optim import LR_RULES
 
 CELLS = {cell.name: cell for cell in load_cells()}
@@ -257,15 +257,6 @@ def test_patterns_tables_and_near_names():
         load_cells("mnist/vgg_spinal")
     with pytest.raises(UserError, match=r"mnist/resnet\*"):
         load_cells("mnist/resnet*")
-
-
-def test_the_curve_ends_where_its_cells_do():
-    cells = load_cells("curve")
-    for cell in cells:
-        rows = [r for r in curve() if (r["cell"], r["quantity"]) == (cell.name, "mean accuracy %")]
-        assert [row["epoch"] for row in rows] == list(range(1, 21))
-        assert rows[-1]["value"] == cell.published[0].value
-    assert {row["cell"] for row in curve()} == {cell.name for cell in cells}
 
 
 NUMBER = "mnist/x,result,accuracy %,98.1,%,last epoch,8,a page,quoted"

@@ -102,9 +102,9 @@ def test_every_claim_is_counted_and_has_a_row(judged, known):
     [
         ({"rule": "mean_abov"}, "claim 'a': .*did you mean 'mean_above'"),
         ({"parameters": {"cell": "mnist/cnn_fc"}}, "claim 'a': .*cell"),
-        ({"sentense": "x"}, "claim 'a': .*did you mean 'sentence'"),
+        ({"sentense": "x"}, r"all\.yaml: .*did you mean 'claims\.a\.sentence'"),
         ({"rule": ""}, "claim 'a': give a rule"),
-        ({"source": None}, "claim 'a': source must be text"),
+        ({"source": None}, r"all\.yaml: claims\.a\.source must be text"),
         ({"parameters": {"cells": ["mnist/cnn_spinal9"]}}, "claim 'a': .*'mnist/cnn_spinal8'"),
     ],
 )

@@ -12,7 +12,7 @@ from helpers.fakes import CHANGED, cell, fc_and_spinal, findings, result
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from spinal_repro.paper.cells import Cell, Published
+from spinal_repro.paper.cells import Cell, Published, load_cells
 from spinal_repro.results import figures
 from spinal_repro.results.figures import PLOTS, cells, supplement
 from spinal_repro.results.figures.supplement import published_curves
@@ -172,7 +172,9 @@ def test_the_supplements_curve_is_read_whole():
         assert list(curve.index)[-19:] == list(range(2, 21))  # one first value cannot be read off
         assert curve["std"].isna().all()
     accuracy = published_curves("accuracy")
-    for curve in accuracy.values():
+    for of in load_cells("curve"):
+        curve = accuracy[of.head]
         assert list(curve.index) == [1, *curve["std"].dropna().index] == list(range(1, 21))
+        assert curve["mean"][20] == of.published[0].value
     assert accuracy["FC 320-50-10"]["mean"][8] == 98.17
     assert accuracy["Spinal 6 x 8"]["mean"][8] == 98.35

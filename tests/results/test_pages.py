@@ -11,7 +11,6 @@ from helpers.made_records import grouped, made
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import load_cells
 from spinal_repro.paper.claims import load_claims
-from spinal_repro.results.claims import judge
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.pages import files, fill
 from spinal_repro.results.report import render
@@ -55,7 +54,7 @@ def test_what_computes_otherwise_is_marked_in_every_row():
     every = grouped(CELLS, [*records, *marked["bf16"], *marked["mps"]])
     known = ResultsIndex(every, {}, load_claims())
     found = {name: text.splitlines() for name, text in files(known).items()}
-    html = render(known, judge(known), [])
+    html = render(known)
     found["report"] = re.findall(r"<tr.*?</tr>", html, re.DOTALL)
     for mark, numbers in shown.items():
         alone = ResultsIndex(grouped(CELLS, marked[mark]), {})

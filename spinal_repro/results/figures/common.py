@@ -87,16 +87,10 @@ def draw_point(panel: Axes, row: Row, place: float, vertical: bool = False) -> N
     """Draw a mean and its interval (along y if vertical) at a place on the other axis."""
     low, high = row.interval or (row.value, row.value)
     colour, marker, _ = HEADS[row.of.cell.head_kind]
-    spread: Any = {"yerr" if vertical else "xerr": [[row.value - low], [high - row.value]]}
-    panel.errorbar(
-        *((place, row.value) if vertical else (row.value, place)),
-        **spread,
-        color=colour,
-        marker=marker,
-        markersize=6,
-        capsize=3,
-        markerfacecolor=colour if row.decided else "white",
-    )
+    style: Any = {"color": colour, "marker": marker, "markersize": 6, "capsize": 3}
+    style["markerfacecolor"] = colour if row.decided else "white"
+    style["yerr" if vertical else "xerr"] = [[row.value - low], [high - row.value]]
+    panel.errorbar(*((place, row.value) if vertical else (row.value, place)), **style)
     if row.published is not None:
         panel.plot(*((place, row.published) if vertical else (row.published, place)), **PUBLISHED)
 

@@ -4,9 +4,10 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from pandas import DataFrame
+from pandas import DataFrame, read_csv
 
-from spinal_repro.paper.cells import Cell, curve, load_cells
+from spinal_repro.config.compose import config_dir
+from spinal_repro.paper.cells import Cell, load_cells
 from spinal_repro.results.figures import common
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER, published
@@ -18,6 +19,8 @@ PUBLISHED_AS = {
     "loss": {"mean loss": "mean"},
 }
 LEAST = 0.01  # error in percent that the axis of the summary begins with
+OURS: Any = {"linewidth": 2.2, "markersize": 6, "zorder": 4}
+PRINTED: Any = {"linewidth": 1.0, "markersize": 4.5, "markerfacecolor": "white", "zorder": 3}
 REFERENCE: Any = {"marker": "o", "color": common.SKY, "linestyle": ""}
 STAR: Any = {"marker": "*", "markersize": 11, "color": common.VERMILION, "linestyle": ""}
 
@@ -27,7 +30,8 @@ def published_curves(quantity: str) -> dict[str, DataFrame]:
 
     Rows are epochs; columns ``mean`` and ``std``, the latter empty where it was not published.
     """
-    rows = DataFrame(curve())
+    path = config_dir() / "paper/curve/mnist_cnn_curve.csv"  # digitised from the figure
+    rows = read_csv(path, converters={"value": float})
     return {
         cell.head: rows[rows["cell"] == cell.name]
         .pivot(index="epoch", columns="quantity", values="value")
@@ -75,17 +79,8 @@ def mnist_cnn_curve(index: ResultsIndex) -> Figure:
 
 def _draw_series(panel: Axes, label: str, cell: Cell, series: DataFrame, ours: bool) -> None:
     colour, marker, line = common.HEADS[cell.head_kind]
-    panel.plot(
-        series["mean"],
-        color=colour,
-        linestyle=line,
-        linewidth=2.2 if ours else 1.0,
-        marker=marker,
-        markersize=6 if ours else 4.5,
-        markerfacecolor=colour if ours else "white",
-        label=label,
-        zorder=4 if ours else 3,
-    )
+    style: Any = {"color": colour, "linestyle": line, "marker": marker, "label": label}
+    panel.plot(series["mean"], **style, **(OURS if ours else PRINTED))
     band = series.dropna()
     low, high = band["mean"] - band["std"], band["mean"] + band["std"]
     panel.fill_between(band.index, low, high, color=colour, alpha=0.18, linewidth=0)

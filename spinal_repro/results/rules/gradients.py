@@ -6,14 +6,7 @@ import math
 from spinal_repro.records.record import GradientRecord
 from spinal_repro.records.statistics import as_family, mean, paired
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.rules.common import (
-    RULES,
-    Judgement,
-    Verdict,
-    all_of,
-    by_side,
-    strength,
-)
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict, all_of, by_side, strength
 
 WHEN = {"start": "at the first step", "epoch": "over the first epoch"}
 TINY = 1e-45  # less than any norm but 0
