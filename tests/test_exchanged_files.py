@@ -6,6 +6,7 @@ Weights: see models/test_pretrained.py; archives: see data/test_assemble.py.
 import copy
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,12 +19,10 @@ from spinal_repro.io import csv_text, printable, read_yaml, write_json
 from spinal_repro.paper.claims import Claim
 from spinal_repro.records.compare import Difference
 from spinal_repro.records.record import stored_config
-from spinal_repro.results.claims import Judged
 from spinal_repro.results.confusion import draw_confusion
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.pages import files
 from spinal_repro.results.report import render as render_page
-from spinal_repro.results.rules import Judgement
 from spinal_repro.training.setup import check_parts
 
 
@@ -88,9 +87,10 @@ def test_pages_and_report(name, monkeypatch):
             environment={"device": "cpu", "torch": name},
         ),
     ]
+    claim = Claim(name, name, "accuracy", note=name, verdict="supported", evidence=name, name=name)
     known = findings([fc, spinal], results, {"mnist/fc": {}, "mnist/sp": {}})
-    claim = Judged(Claim(name, name, "accuracy", "", {}, name), Judgement("supported", name))
-    page = render_page(known, [claim], [Drawn("a", name, name, b"<svg/>", b"")])
+    known = replace(known, claims=[claim])
+    page = render_page(known, [Drawn("a", name, name, b"<svg/>", b"")])
     page.encode()
     assert "<img src=x" not in page and "onmouseover='" not in page and "1337" not in page
     assert page.count("<script>") == 2, "the page's own"

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
+from spinal_repro.io import printable
 from spinal_repro.paper.cells import tables
 from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
@@ -46,6 +48,7 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
+        finalize=_without_control_characters,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -77,6 +80,12 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
         row=_row,
         config=_config,
     )
+
+
+def _without_control_characters(value: Any) -> Any:
+    """Clean the text of records and folders for the page; the template's markup is unchanged."""
+    plain = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value, keep="\n") if plain else value
 
 
 def _progress(index: ResultsIndex) -> str:
