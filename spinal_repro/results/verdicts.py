@@ -8,6 +8,7 @@ from spinal_repro.paper.cells import Cell, tables
 from spinal_repro.records.statistics import binomial_interval, mean_interval, prediction_interval
 
 MIN_RUNS = 3
+MARGIN_RELATIVE = 0.5  # of a published error: the largest margin of the regression
 ROUNDING = {"%": 0.005, "1e-3": 0.0005}  # half a unit of the last digit published
 DIGITISED = 0.03  # reading error of a value digitised from a chart, in percentage points
 
@@ -32,7 +33,8 @@ RULES = {
 }
 MARGIN = (
     "half of the difference that the paper claims between this head and its counterpart, in the "
-    "unit of the table; the table's own margin where that is less or none is claimed"
+    "unit of the table; the table's own margin (half of a published error in the regression) where "
+    "that is less or none is claimed"
 )
 
 
@@ -64,6 +66,8 @@ def margin(cell: Cell, claimed: float | None) -> Margin:
         claimed: The difference that the paper claims for the pair, if it does.
     """
     largest = tables()[cell.table].margin
+    if cell.published and cell.published[0].unit != "%":
+        largest = MARGIN_RELATIVE * (cell.published[0].value or 0.0)
     if claimed is None:
         return Margin(largest)
     return Margin(min(claimed / 2, largest), claimed, resolution(cell))

@@ -59,6 +59,8 @@ def test_the_margin_is_half_of_the_difference_that_the_paper_claims():
             assert found.below_resolution == below
     assert margin(cells["mnist/cnn_spinal10"], None) == Margin(0.5)  # that of the table
     assert margin(cells["mnist/cnn_spinal10"], 4.0).size == 0.5  # half of it is more
+    (error,) = load_cells("regression/sin_product_spinal_100")
+    assert margin(error, 99.0).size == error.published[0].value / 2
 
 
 def test_a_counterpart_of_several_cells_has_the_smallest_claimed_difference():
