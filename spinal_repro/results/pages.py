@@ -140,6 +140,7 @@ OWN = (
     Column("seed", "Seed"),
     Column("selected", "Selected", "test accuracy in % at the selected epoch", "{:.2f}".format),
     Column("last", "Last", "test accuracy in % after the last epoch", "{:.2f}".format),
+    Column("budget", "Reduced budget", "fewer epochs or images than the recipe has"),
 )
 
 
@@ -147,6 +148,7 @@ def _own_row(record: Record) -> dict[str, Any]:
     assert record.test is not None
     test, names = record.test, {group: record.config[group]["name"] for group in GROUPS}
     about = {"device": record.device, "epochs": record.epochs, "seed": record.seed}
+    about["budget"] = "; ".join(record.reduced_budget) or None
     accuracies = {"selected": 100 * test.selected.accuracy, "last": 100 * test.last.accuracy}
     return names | about | accuracies
 

@@ -144,13 +144,16 @@ def test_a_run_that_names_no_cell_is_listed_and_counts_for_none(checkout):
     tables("--out", "before")
     record = made(seed=5, correct=9123, identity="11111111")
     del record["config"]["cell"]
+    record["reduced_budget"] = ["2 of 8 epochs"]
     write_json(checkout / "results/records/mnist/mine.json", record)
     tables("--out", "after")
     for path in (checkout / "before").rglob("*.*"):
         new = (checkout / "after" / path.relative_to(checkout / "before")).read_text()
         if path.name == "README.md":
             new, _, own = new.partition("\n## Your runs\n")
-            assert "| mnist | cnn | fc | paper | cpu | 8 | 5 | 91.23 | 91.23 |" in own
+            assert (
+                "| mnist | cnn | fc | paper | cpu | 8 | 5 | 91.23 | 91.23 | 2 of 8 epochs |" in own
+            )
         assert new == path.read_text()
 
 

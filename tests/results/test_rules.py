@@ -125,7 +125,7 @@ def test_one_worse_cell_of_many_in_a_table_may_be_chance(count, decided):
     assert (known.pairs[0].verdict == "worse") == decided
     found = decide("mean_above", known, cells=["*/sp*"])
     assert found.verdict == ("contradicted" if decided else "inconclusive")
-    assert f"Holm p {count * 2 / 256:.2g}" in found.evidence
+    assert f"corrected p {count * 2 / 256:.2g}" in found.evidence
 
 
 def test_the_same_is_shown_and_not_assumed():

@@ -67,8 +67,8 @@ def bounds(interval: Interval | None, form: str = "+.2f") -> str:
 
 
 def strength(comparison: Paired, claimed: float | None = None) -> str:
-    """``, Holm p 0.012``, and the pairs that are needed where it decides nothing."""
-    p = "" if comparison.p_holm is None else f", Holm p {comparison.p_holm:.2g}"
+    """``, corrected p 0.012``, and the pairs that are needed where it decides nothing."""
+    p = "" if comparison.p_holm is None else f", corrected p {comparison.p_holm:.2g}"
     return p if comparison.side() else f"{p}, {comparison.missing(claimed)}"
 
 
