@@ -59,11 +59,11 @@ def resolved(config: Config) -> Config:
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
     load_digests(Path(config.runs) / CACHE)
     dataset, images = with_counts(config.dataset, Path(config.data.root))
+    inputs = {} if images is None else {"images": images}
     source = config.model.options.get("pretrained")
-    weights = find_weights(str(source), config.data.root) if source else None
-    hashes = {"images": images, "weights": weights and checksum(weights)}
-    published = config.cell is not None  # names its inputs; recorded runs have no hashes of them
-    inputs = {} if published else {name: digest for name, digest in hashes.items() if digest}
+    if source and config.cell is None:  # cells name their weights; their records have no hash here
+        path = find_weights(str(source), config.data.root)
+        inputs |= {} if path is None else {"weights": checksum(path)}
     return dataclasses.replace(
         config,
         dataset=dataset,

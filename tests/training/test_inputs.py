@@ -12,7 +12,7 @@ from spinal_repro.models.backbones import load_backbones
 
 SMALL = (
     "model=flatten head=linear recipe=sgd recipe.epochs=1 recipe.batch_size=8 recipe.augment=[] "
-    "dataset.image_size=8 recipe.mean=[0.5] recipe.std=[0.5] runtime.progress=none"
+    "dataset.image_size=8 recipe.mean=[0.5] recipe.std=[0.5] runtime.progress=lines"
 )
 
 
@@ -65,7 +65,7 @@ def test_a_sweep_over_two_folders_of_one_name_trains_both(call, here):
 def test_other_weights_are_another_run(call, here):
     words = (
         "spinal-train dataset=digits model=cnn head=fc recipe.epochs=1 data.limit=20 "
-        "runtime.progress=none model.pretrained=mine.safetensors"
+        "runtime.progress=lines model.pretrained=mine.safetensors"
     )
     backbone, outs = load_backbones().build("cnn", {}, 1, 28).state_dict(), []
     for seed in (0, 1, 1):

@@ -165,4 +165,4 @@ def test_a_batch_of_one_is_refused_before_the_first_job_of_a_sweep(call, here):
         "spinal-train -m dataset=digits model=cnn head=fc head.hidden=[8] head.norm=false,true "
         "recipe.batch_size=1 data.limit=20 recipe.epochs=1"
     )
-    assert ended.code == 2 and "head.norm=true" in ended.err and not list(here.iterdir())
+    assert ended.code == 2 and "head.norm=True" in ended.err and not list(here.iterdir())
