@@ -25,6 +25,11 @@ from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 
+ONE_IMAGE = (
+    "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or more, and "
+    "train on more than one image"
+)
+
 
 @dataclass(frozen=True)
 class Setup:
@@ -84,21 +89,20 @@ def check_parts(config: Config) -> None:
     build_optimizer(recipe, model.parameters())
     LR_RULES.build_entry(recipe.lr_rule)
     build_augmentations(recipe.augment)
-    if recipe.batch_size == 1:
-        _check_batch_of_one(model, dataset.channels, config.input_size)
+    if recipe.batch_size == 1 and not trains_on_one_image(config, model):
+        raise UserError(ONE_IMAGE)
 
 
-def _check_batch_of_one(model: Classifier, channels: int, size: int) -> None:
-    """Refuse a model whose batch norm would get one value per channel."""
-    image = torch.zeros(1, channels, size, size, device=next(model.parameters()).device)
+def trains_on_one_image(config: Config, blank: Classifier) -> bool:
+    """Whether a model trains on a batch of one: batch norm needs two values for each channel."""
+    size, weights = config.input_size, next(blank.parameters())
+    image = torch.zeros(1, config.dataset.channels, size, size, device=weights.device)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            model.train()(image)
-    except ValueError as error:
-        raise UserError(
-            "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or "
-            "more, and train on more than one image"
-        ) from error
+            blank.train()(image)
+    except ValueError:
+        return False
+    return True
 
 
 def build_run(config: Config, device: torch.device, dataset: Dataset | None = None) -> Setup:
@@ -124,6 +128,12 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         compile_model(model, device)
 
     split = split_dataset(dataset, config.protocol, data.limit)
+    join_last = False
+    if (len(split.train) - 1) % recipe.batch_size == 0:  # the last batch has one image
+        blank = build_blank(config.dataset, config.model, config.head, size)
+        join_last = not trains_on_one_image(config, blank)
+        if join_last and 1 in (len(split.train), recipe.batch_size):
+            raise UserError(ONE_IMAGE)
 
     def batches(part: str) -> Batches:
         return batches_of(
@@ -137,7 +147,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
             std=std,
             device=device,
             channels_last=runtime.channels_last,
-            join_last=part == "train",
+            join_last=join_last and part == "train",
         )
 
     test, select_on = batches("test") if data.test else None, config.protocol.select_on
@@ -174,10 +184,6 @@ def _check_sizes(config: Config, run: Run) -> None:
             f"recipe {recipe.name} trains on images of {size} px and evaluates on images of "
             f"{config.input_size} px; change recipe.prepare or recipe.augment"
         )
-    if 1 in (recipe.batch_size, run.train.num_images):
-        parts = config.dataset, config.model, config.head
-        blank = build_blank(*parts, config.input_size)
-        _check_batch_of_one(blank, config.dataset.channels, config.input_size)
 
 
 def normalisation(

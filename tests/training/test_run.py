@@ -166,3 +166,9 @@ def test_a_batch_of_one_is_refused_before_the_first_job_of_a_sweep(call, here):
         "recipe.batch_size=1 data.limit=20 recipe.epochs=1"
     )
     assert ended.code == 2 and "head.norm=True" in ended.err and not list(here.iterdir())
+
+
+def test_without_batch_norm_a_last_batch_of_one_stays(tmp_path):
+    """So that no run changes that could be trained before."""
+    folder = run(small(tmp_path, "recipe.batch_size=95", "recipe.epochs=1")).folder
+    assert "joins the batch before it" not in (folder / "log.txt").read_text()
