@@ -1,5 +1,6 @@
 """Inference with a trained model from its run folder, with the preprocessing of the run."""
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, image_files
+from spinal_repro.data.catalog import PARTS
+from spinal_repro.data.folder import is_own, load_new_images
+from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.sources import Dataset, load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
@@ -102,7 +106,7 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             raise UserError(f"there is no file or folder {path}")
         found += image_files(path) if path.is_dir() else [path]
     if not found:
-        raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, paths))}")
+        raise UserError(f"no images ({', '.join(OWN_SUFFIXES)}) in {', '.join(map(str, paths))}")
     return found
 
 
@@ -146,6 +150,9 @@ def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Ten
 def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation.
 
+    Of one's own folder, images that are not those of the run may be any of the same classes; in
+    a folder without parts, all are loaded.
+
     Args:
         part: ``train``, ``val`` or ``test``.
         root: Folder of data sets; None for that of the run.
@@ -154,30 +161,51 @@ def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Ba
         The batches, and whether the hashes of data and split match the record.
     """
     config = trained.config
-    dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)
-    split = split_dataset(dataset, config.protocol, config.data.limit)
+    place, own = Path(root or config.data.root), is_own(config.dataset)
+    try:
+        dataset, split, same = _as_trained(trained, place, own)
+    except UserError:
+        if not own:
+            raise
+        same = False
+    if own and not same:  # all images of the part, or of the folder
+        images = load_new_images(config.dataset, place, part, trained.classes)
+        none = np.arange(0)
+        dataset = Dataset(images, images, images, trained.classes)
+        split = Split(**{p: np.arange(len(images)) if p == part else none for p in PARTS})
     if not len(getattr(split, part)):
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
         raise UserError(f"this run has no {part} images: {why}")
     # caches are in the folder of runs: here, not `config.runs` of another machine
-    place = trained.folder.resolve()
-    whole = place.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
+    folder = trained.folder.resolve()
+    whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
     batches = batches_of(
         dataset,
         split,
         part,
         preprocessing=config.preprocessing("eval"),
-        runs=place.parents[2] if whole else place,
+        runs=folder.parents[2] if whole else folder,
         batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,
         std=trained.std,
         device=trained.device,
         channels_last=config.runtime.channels_last,
     )
+    return batches, same
+
+
+def _as_trained(trained: Trained, root: Path, own: bool) -> tuple[Dataset, Split, bool]:
+    """Load data and split of a run, and compare their hashes with the record."""
+    config, counts = trained.config, ("train_size", "test_size", "val_size")
+    config_of_data = config.dataset
+    if own:  # may have grown
+        config_of_data = dataclasses.replace(config.dataset, **dict.fromkeys(counts))
+    dataset = load_dataset(config_of_data, root, test=config.data.test)
+    split = split_dataset(dataset, config.protocol, config.data.limit)
     hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
     hashes["split_hash"] = split.hash
-    return batches, hashes.items() <= trained.record.data.items()
+    return dataset, split, hashes.items() <= trained.record.data.items()
 
 
 def evaluate(trained: Trained, batches: Batches) -> Evaluation:

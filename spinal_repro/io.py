@@ -1,6 +1,7 @@
 """Reading and atomic writing of files, locks, and text for terminals and tables."""
 
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -79,6 +80,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def checksum(path: Path, kind: str = "sha256") -> str:
+    """Compute the ``md5`` or ``sha256`` of a file in hex digits."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 class BusyError(UserError):

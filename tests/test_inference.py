@@ -96,6 +96,31 @@ def test_eval_command(trained_folder, photographs, here, call):
     assert "differ from those of the run" in ended.err
 
 
+def test_eval_of_new_images(trained_folder, photographs, here, call):
+    """Other numbers, missing classes and a test part alone are fine; foreign classes are not."""
+
+    def evaluate(folder):
+        return call(f"spinal eval {trained_folder} --root {folder} --format csv")
+
+    for name, count in (("red", 7), ("green", 3)):
+        (here / "some" / name).mkdir(parents=True)
+        for path in sorted((photographs / name).iterdir())[:count]:
+            shutil.copy(path, here / "some" / name)
+    ended = evaluate("some")
+    assert ended.code == 0 and "of 10)" in ended.err
+    images = {row.split(",")[0]: row.split(",")[1] for row in ended.out.splitlines()[1:]}
+    assert images == {"red": "7", "green": "3"}
+    (here / "part").mkdir()
+    (here / "some").rename(here / "part/test")
+    assert "of 10)" in evaluate("part").err
+    (here / "part/test/red").rename(here / "part/test/crimson")
+    ended = evaluate("part")
+    assert ended.code == 2 and "crimson" in ended.err and not ended.out
+    moved = here / "moved"
+    shutil.copytree(photographs, moved)
+    assert "differ" not in evaluate(moved).err, "the run's own images elsewhere are its split"
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

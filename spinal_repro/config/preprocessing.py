@@ -50,6 +50,11 @@ class Preprocessing:
             side = getattr(made, name)
             if side is not None and not 0 < side <= MAX_SIDE:
                 raise UserError(f"{where}.{name} must be from 1 to {MAX_SIDE}, got {side}")
+        if made.crop is not None and made.crop > min(filter(None, sizes), default=made.crop):
+            raise UserError(
+                f"{where}.crop ({made.crop}) is larger than {where}.resize ({made.resize}): images "
+                f"would get a black border; set {where}.crop={min(sizes)} or a larger resize"
+            )
         if made.fit is not None and (part, made.resize, made.crop) != ("train", None, None):
             raise UserError(
                 f"{where}.fit keeps whole photographs: it is for training alone, without resize "

@@ -174,6 +174,8 @@ class DataConfig:
     download: bool = False
     limit: int | None = limit(None, above=0)  # at most this many images per split
     test: bool = True  # False: the test part is not used, as in trials of a search
+    # hashes of what the settings above only point to: your own images, a file of weights; computed
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from spinal_repro.data.catalog import Entry, File, checksum, load_catalog
+from spinal_repro.data.catalog import Entry, File, load_catalog
 from spinal_repro.data.image_files import IMAGE_SUFFIXES, images_by_class, part_of
 from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
+from spinal_repro.io import checksum
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)

@@ -4,7 +4,6 @@ Read from the ``about`` mappings of ``configs/dataset/*.yaml``.
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.io import read_yaml
+from spinal_repro.io import checksum, read_yaml
 from spinal_repro.registry import merge_onto
 
 STATES = ("auto", "manual", "gone")
@@ -105,13 +104,6 @@ class Entry(DatasetConfig):
     def resized(self, config: DatasetConfig) -> "Entry":
         """Copy with the classes, sizes and folders of a configuration."""
         return replace(self, **{**vars(config), "name": self.name})
-
-
-def checksum(path: Path, kind: str) -> str:
-    """Compute the ``md5`` or ``sha256`` of a file in hex digits."""
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 @functools.cache

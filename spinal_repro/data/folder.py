@@ -1,14 +1,27 @@
 """Folders of image files with one sub-folder per class: catalog data sets, or your own images."""
 
 import dataclasses
+import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, PART_NAMES, images_by_class, part_of
+from spinal_repro.data.catalog import PARTS, entry_for
+from spinal_repro.data.image_files import (
+    IMAGE_SUFFIXES,
+    OWN_SUFFIXES,
+    PART_NAMES,
+    ClassFolders,
+    class_folders,
+    is_hidden,
+    part_of,
+)
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
@@ -18,6 +31,11 @@ from spinal_repro.io import printable
 
 OPTIONS = ("folder", "train", "val", "test")
 TEST_FRACTION = 0.2  # of images without a test part
+
+
+def is_own(config: DatasetConfig) -> bool:
+    """Whether these are a user's own images, about which the catalog says nothing."""
+    return config.source == "folder" and entry_for(config) is None
 
 
 @SOURCES.register("folder")
@@ -32,15 +50,16 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     if download:
         ensure(config, root, download)
     folders = find_parts(config, root)
-    images = {part: images_by_class(folder) for part, folder in folders.items()}
+    found = {part: _scan(config, folder) for part, folder in folders.items()}
     for path in sorted(folders["train"].iterdir()):
-        if path.is_dir() and path.name[0] != "." and path.name not in images["train"]:
+        if path.is_dir() and not is_hidden(path.name) and path.name not in found["train"].images:
+            others = class_folders(path).others
             raise UserError(
-                f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}). Each folder "
-                f"in {folders['train'].resolve()} is a class; if these are not your images, give "
-                f"their folder: data.root=FOLDER"
+                f"{path.resolve()} has no image files{_listed(others)}. Each folder in "
+                f"{folders['train'].resolve()} is a class: remove this one, or, if these are not "
+                f"your images, give their folder: data.root=FOLDER"
             )
-    classes = list(images["train"])
+    classes = list(found["train"].images)
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(
             f"{config.title}: {folders['train'].resolve()} has {len(classes)} class folders with "
@@ -49,40 +68,84 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         )
     if config.channels not in (1, 3):
         raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
-    parts: dict[str, Any] = {}
-    for part, by_class in images.items():
-        odd = sorted(set(by_class) - set(classes))
-        if odd:
-            raise UserError(f"{config.title}: the classes {odd} are in {folders[part]} only")
-        paths = [path for files in by_class.values() for path in files]
-        labels = [number for number, name in enumerate(classes) for _ in by_class.get(name, ())]
-        parts[part] = Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
+    parts: dict[str, Any] = {
+        part: _photos(config, folders[part], inside.images, classes)
+        for part, inside in found.items()
+    }
+    others = sum((inside.others for inside in found.values()), Counter[str]())
     if len(parts) > 1:
-        return Dataset(**parts, classes=classes)
+        return Dataset(**parts, classes=classes, left_out=others)
     kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
-    return Dataset(parts["train"].subset(kept), parts["train"].subset(held), classes=classes)
+    train, test = (parts["train"].subset(indices) for indices in (kept, held))
+    return Dataset(train, test, classes=classes, left_out=others)
 
 
-def with_counts(config: DatasetConfig, root: Path) -> DatasetConfig:
-    """Count the classes and images of a folder and, for ``dataset=folder``, set its name."""
-    if config.source != "folder" or None not in (config.num_classes, config.train_size):
-        return config
+def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Sequence[str]) -> Photos:
+    """List labelled images for a model that knows ``classes``; some of these may be missing.
+
+    Without parts, they are all the images.
+    """
+    folders = find_parts(config, root, part)
+    folder = folders.get(part) or folders["train"]
+    return _photos(config, folder, _scan(config, folder).images, classes)
+
+
+def _scan(config: DatasetConfig, folder: Path) -> ClassFolders:
+    return class_folders(folder, OWN_SUFFIXES if is_own(config) else IMAGE_SUFFIXES)
+
+
+def _photos(
+    config: DatasetConfig, folder: Path, images: dict[str, list[Path]], classes: Sequence[str]
+) -> Photos:
+    if foreign := sorted(set(images) - set(classes)):
+        raise UserError(
+            f"{folder.resolve()} has classes that are not among those trained on: "
+            f"{shorten(', '.join(foreign), 200)}; these are {shorten(', '.join(classes), 200)}"
+        )
+    paths = [path for name in classes for path in images.get(name, ())]
+    labels = [number for number, name in enumerate(classes) for _ in images.get(name, ())]
+    return Photos(paths, torch.tensor(labels).long() + config.label_offset, config.channels)
+
+
+def _listed(others: Counter[str]) -> str:
+    return f" ({describe_left_out(others)})" if others else ""
+
+
+def describe_left_out(others: Counter[str]) -> str:
+    """Count the files that are not read as images, by suffix."""
+    kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(5))
+    return f"{others.total():,} file{'s' * (others.total() > 1)} left out: {printable(kinds)}"
+
+
+def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, str | None]:
+    """Count the classes and images of a folder and, for ``dataset=folder``, set its name.
+
+    Returns:
+        The configuration; SHA-256 of class names, image files and labels of one's own folder.
+    """
+    own = is_own(config)
+    if config.source != "folder" or not (own or None in (config.num_classes, config.train_size)):
+        return config, None
     dataset = load_folder(config, root, False)
     folder = (root / str(config.options.get("folder") or "")).resolve().name
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
-    own = config.name == "folder"
-    return dataclasses.replace(
+    unnamed = config.name == "folder"
+    parts = {part: images for part in PARTS if (images := getattr(dataset, part)) is not None}
+    sizes = {f"{part}_size": len(images) for part, images in parts.items()}
+    counted = dataclasses.replace(
         config,
-        name=f"folder_{name}" if own and name else config.name,
-        title=f"Images in {printable(folder)}" if own else config.title,
+        name=f"folder_{name}" if unnamed and name else config.name,
+        title=f"Images in {printable(folder)}" if unnamed else config.title,
         num_classes=len(dataset.classes),
-        train_size=len(dataset.train),
-        test_size=len(dataset.test),
-        val_size=None if dataset.val is None else len(dataset.val),
+        **{key: size for key, size in sizes.items() if getattr(config, key) is None},
     )
+    if not own:
+        return counted, None
+    contents = [*dataset.classes, *(images.hash for images in parts.values())]
+    return counted, hashlib.sha256("\0".join(contents).encode()).hexdigest()
 
 
-def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
+def find_parts(config: DatasetConfig, root: Path, needed: str = "train") -> dict[str, Path]:
     """Find the folders of the parts; without parts, ``train`` is the whole folder."""
     check_options(config, OPTIONS)
     base = root / str(config.options.get("folder") or "")
@@ -91,9 +154,11 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
     if not found and base.is_dir():
         inside = sorted((path for path in base.iterdir() if path.is_dir()), reverse=True)
         found = {part: path for path in inside if (part := part_of(path))}
+    if needed != "val" and "val" in found and "test" not in found:
+        found["test"] = found.pop("val")
     missing = [f"missing {path.name}/" for path in found.values() if not path.is_dir()]
-    if found and "train" not in found:
-        missing.append("missing train/")
+    if found and needed not in found:
+        missing.append(f"missing {needed}/")
     if not base.is_dir():
         missing = ["no such folder"]
     if missing:
@@ -103,6 +168,4 @@ def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
             f"part needs one folder of image files per class; give the folder of the parts: "
             f"data.root=FOLDER or the environment variable SPINAL_DATA{more}"
         )
-    if "val" in found and "test" not in found:
-        found["test"] = found.pop("val")
     return found or {"train": base}

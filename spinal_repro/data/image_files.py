@@ -1,9 +1,18 @@
-"""Finding image files, and their folders by part and class."""
+"""Finding image files, and their folders by part and class.
 
+One rule for every layout: hidden files and folders and ``__MACOSX`` are left out at any depth,
+links are followed.
+"""
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-# As in torchvision's ImageFolder.
+# As in torchvision's ImageFolder: the images of published data sets are counted with these.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# One's own images may be any that Pillow reads; of an animation that is the first picture.
+OWN_SUFFIXES = (*IMAGE_SUFFIXES, ".gif", ".jfif", ".jpe", ".avif", ".jp2", ".pbm", ".pnm", ".tga")
 # Usual folder names of each part, in lower case.
 PART_NAMES = {
     "train": ("train", "training"),
@@ -12,16 +21,48 @@ PART_NAMES = {
 }
 
 
+@dataclass
+class ClassFolders:
+    """The files below a folder with one sub-folder per class."""
+
+    images: dict[str, list[Path]] = field(default_factory=dict)  # by class; both sorted
+    others: Counter[str] = field(default_factory=Counter)  # files that are not images, by suffix
+
+
+def is_hidden(name: str) -> bool:
+    """Whether files or folders of this name are left out."""
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def files_below(folder: Path) -> list[Path]:
+    """List the files below a folder, sorted."""
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not is_hidden(name)]
+        found += [Path(place, name) for name in names if not is_hidden(name)]
+    return sorted(found)
+
+
 def image_files(folder: Path) -> list[Path]:
-    """List the image files below a folder, sorted, without hidden ones."""
-    inside = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    return sorted(path for path in inside if path.name[0] != "." and path.is_file())
+    """List the image files below a folder, sorted."""
+    return [path for path in files_below(folder) if path.suffix.lower() in OWN_SUFFIXES]
+
+
+def class_folders(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> ClassFolders:
+    """List the image files in the folder of each class, at any depth."""
+    found, depth = ClassFolders(), len(folder.parts)
+    for path in files_below(folder):
+        suffix, inside = path.suffix.lower(), path.parts[depth:]
+        if suffix in suffixes and len(inside) > 1:
+            found.images.setdefault(inside[0], []).append(path)
+        else:
+            found.others[suffix or path.name] += 1
+    return found
 
 
 def images_by_class(folder: Path) -> dict[str, list[Path]]:
-    """List the image files below each sub-folder that has any; all sorted."""
-    inside = sorted(path for path in folder.iterdir() if path.is_dir() and path.name[0] != ".")
-    return {path.name: files for path in inside if (files := image_files(path))}
+    """List the image files of each class of a published data set."""
+    return class_folders(folder).images
 
 
 def part_of(folder: Path) -> str | None:

@@ -30,6 +30,8 @@ class Batches:
     Args:
         indices: The images of the published part that belong to the split.
         batch_size: The last batch may be smaller.
+        numbers: Of the images in the published part, if ``images`` holds only some of it.
+        join_last: Let a last batch of one image join the batch before it, for batch norm.
         mean: For pixels in [0, 1], one value or one per channel; so is ``std``.
         device: Where batches are made; images in memory are copied there once.
         resize: ``(height, width)`` of images before augmentation; None for no resizing.
@@ -53,12 +55,16 @@ class Batches:
         crop: int | None = None,
         outputs: int | None = None,
         shapes: Tensor | None = None,
+        join_last: bool = False,
+        numbers: Indices | None = None,
     ) -> None:
-        self._indices, self.outputs = indices, outputs
+        self._numbers, self.outputs = indices if numbers is None else numbers, outputs
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size, self.device = batch_size, device
+        alone = len(indices) > batch_size and len(indices) % batch_size == 1
+        self.joined = 1 if join_last and alone else 0  # images that join the last whole batch
         self._resize, self._crop = resize, crop
         self._shapes = None if shapes is None else shapes[chosen]
         if isinstance(images.images, Tensor):
@@ -73,7 +79,7 @@ class Batches:
         self._next: tuple[int, int, Future[_Drawn]] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return -(-(len(self.labels) - self.joined) // self.batch_size)
 
     @property
     def num_images(self) -> int:
@@ -121,8 +127,10 @@ class Batches:
         return self.batch_size * max(1, limit // pixels)
 
     def _parts(self, size: int) -> list[slice]:
+        """Divide the images into parts of a size that is a multiple of the batch size."""
         count = self.num_images
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+        stops = [*range(size, count - self.joined, size), count]
+        return [slice(a, b) for a, b in zip([0, *stops], stops, strict=False)] if count else []
 
     def _sized(self, pixels: Tensor) -> Tensor:
         """Convert uint8 to float in 0..255 and resize."""
@@ -142,7 +150,11 @@ class Batches:
     def _batches(self, pixels: Tensor, labels: Tensor) -> Iterator[Batch]:
         """Normalise pixels in 0..255 and split them into batches."""
         images = ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
-        return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        whole, rest = divmod(len(labels), self.batch_size)
+        sizes = [self.batch_size] * whole + [rest] * (rest > 0)
+        if self.joined and rest == 1:
+            sizes[-2:] = [self.batch_size + 1]
+        return zip(images.split(sizes), labels.split(sizes), strict=True)
 
     def epoch(
         self,
@@ -193,8 +205,8 @@ class Batches:
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """List the images of a step as indices into the published part; epoch and step from 1."""
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        rows = order[(step - 1) * self.batch_size : step * self.batch_size]
-        return [int(i) for i in self._indices[rows.numpy()]]
+        rows = order[self._parts(self.batch_size)[step - 1]]
+        return [int(i) for i in self._numbers[rows.numpy()]]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -11,6 +11,7 @@ import os
 import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,11 +27,12 @@ from tqdm import tqdm
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.splits import Indices
 from spinal_repro.errors import UserError
-from spinal_repro.io import exclusive_lock
+from spinal_repro.io import exclusive_lock, read_json, write_json
 
 SHOWN = 10  # unreadable files named in one message
 Pixels = NDArray[np.uint8]  # [N, C, H, W], or [C, H, W] of one image
 T = TypeVar("T")
+_DIGESTS: dict[str, str] = {}  # by path: size in bytes, time of change in ns, digest
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,17 @@ class Photos:
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """A 16-byte digest of each file."""
+        """A 16-byte digest of each file, which is read again if its size or time is another."""
 
         def digest(index: int) -> bytes:
-            with self.paths[index].open("rb") as file:
-                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+            path = self.paths[index]
+            key, about = str(path.absolute()), path.stat()
+            version = f"{about.st_size} {about.st_mtime_ns} "
+            if not _DIGESTS.get(key, "").startswith(version):
+                with path.open("rb") as file:
+                    read = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+                _DIGESTS[key] = version + read.hexdigest()
+            return bytes.fromhex(_DIGESTS[key].removeprefix(version))
 
         return self._for_each(digest, "reading")
 
@@ -144,6 +152,18 @@ class Photos:
                 f"{''.join(failed[:SHOWN])}{more}"
             )
         return [result for result, _ in done]
+
+
+def load_digests(cache: Path) -> None:
+    """Load the digests that an earlier run saved, so that unchanged files are not read."""
+    with suppress(UserError):  # there are none, or the file is damaged
+        _DIGESTS.update(read_json(cache / "digests.json"))
+
+
+def save_digests(cache: Path) -> None:
+    """Save the digests of the files that were read, for the next run."""
+    with suppress(OSError):
+        write_json(cache / "digests.json", _DIGESTS)
 
 
 def _load_cached(path: Path, shape: tuple[int, ...]) -> Pixels | None:

@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import DatasetConfig, ProtocolConfig
-from spinal_repro.data.catalog import entry_for, find_entry
+from spinal_repro.data.catalog import PARTS, entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
@@ -52,8 +53,13 @@ def batches_of(
     Photographs are resized once, into a cache file in the folder of runs; images in memory are
     resized with each batch.
     """
-    source = published_part(dataset, split, part)
+    source, indices = published_part(dataset, split, part), getattr(split, part)
     if isinstance(source, Photos):
+        parts = (p for p in PARTS if published_part(dataset, split, p) is source)
+        used = np.unique(np.concatenate([getattr(split, p) for p in parts]))
+        if len(used) < len(source):  # with data.limit the others are not decoded
+            options["numbers"] = indices
+            source, indices = source.subset(used), np.searchsorted(used, indices)
         options["shapes"] = source.shapes(preprocessing)
         decoded: Any = source.decode(preprocessing, runs / CACHE)
         if device.type == "cuda":
@@ -71,7 +77,7 @@ def batches_of(
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
         options |= {"resize": (height, width), "crop": preprocessing.size}
     options["outputs"] = dataset.test_outputs if part == "test" else None
-    return Batches(source, getattr(split, part), device=device, **options)
+    return Batches(source, indices, device=device, **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -80,7 +86,7 @@ def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict
     first = 0 if entry is None else config.label_offset - find_entry(entry.name).label_offset
     named = [*map(str, range(first)), *dataset.classes]  # EMNIST letters as published are 1 to 26
     digests = {}
-    for part in ("train", "val", "test"):
+    for part in PARTS:
         everything = published_part(dataset, split, part).digests
         digests[part] = [everything[index] for index in getattr(split, part)]
     return {

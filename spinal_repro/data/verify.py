@@ -61,7 +61,7 @@ def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
         for path in tqdm(opened, "opening", unit=" images", disable=None, leave=False, delay=2):
             try:
                 with Image.open(path) as image:
-                    image.verify()
+                    image.load()  # verify() misses a file that is cut short
             except Exception as error:  # Pillow raises many types for damaged files
                 found.append(f"{path} cannot be read: {error}")
     return found

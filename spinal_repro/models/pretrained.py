@@ -1,6 +1,5 @@
 """Pretrained weights for a backbone, from a file or as published by a library."""
 
-import hashlib
 import pickle
 import re
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spinal_repro.errors import UserError, error_message
+from spinal_repro.io import checksum
 
 SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
@@ -39,6 +39,11 @@ class WeightReport:
         )
 
 
+def find_weights(source: str, data_root: str | Path) -> Path | None:
+    """Find a file of weights in the working directory or the data folder."""
+    return next((p for p in (Path(source), Path(data_root, source)) if p.is_file()), None)
+
+
 def load_pretrained(
     backbone: nn.Module, source: str, data_root: str | Path = ".", head: nn.Module | None = None
 ) -> WeightReport:
@@ -55,10 +60,9 @@ def load_pretrained(
         head: The network's own classifier, to load its weights too; None to leave them out.
     """
     sha256 = None
-    path = next((p for p in (Path(source), Path(data_root, source)) if p.is_file()), None)
-    if path is not None:
+    if (path := find_weights(source, data_root)) is not None:
         tensors = read_tensors(path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+        sha256 = checksum(path)
     elif source.endswith(SUFFIXES):
         raise UserError(
             f"weights file {source} not found in the current folder or in the data folder "

@@ -4,14 +4,19 @@ import csv
 import dataclasses
 import io
 import time
+from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
+import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save
 
 from spinal_repro.config.schema import Config, ProtocolConfig
-from spinal_repro.io import clock, write_atomic
+from spinal_repro.data.folder import describe_left_out
+from spinal_repro.errors import UserError
+from spinal_repro.io import clock, printable, read_yaml, write_atomic
 from spinal_repro.records.correctness import pack_correct
 from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.records.record import (
@@ -21,6 +26,7 @@ from spinal_repro.records.record import (
     Record,
     Selection,
     TestResult,
+    stored_config,
 )
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
@@ -129,7 +135,9 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
         f"recipe {config.recipe.name}, seed {config.seed}, {device} {precision}",
         f"protocol {config.protocol.name}: {selection_rule(config.protocol, config.data.test)}",
-        f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
+        f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test; input "
+        f"{config.dataset.channels} x {config.input_size} x {config.input_size}",
+        *data_lines(config, folder, setup),
         f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
         f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
         f"head, {counts.total_multiplications:,} in all; "
@@ -147,6 +155,42 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     if run.state.epoch:
         lines.append(f"resuming after epoch {run.state.epoch} from {folder}")
     return lines
+
+
+def data_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
+    """Lines about the classes, and about anything that is unusual in the data."""
+    train, data = setup.run.train, setup.data
+    first, classes = config.dataset.label_offset, config.dataset.num_classes or 0
+    counts = torch.bincount(train.labels, minlength=first + classes)[first:].cpu()
+    names = shorten(", ".join(data["classes"]), 80, placeholder=" ...")
+    lines = [
+        f"{classes:,} classes{f' ({printable(names)})' * bool(names)}: "
+        f"{int(counts.min()):,} to {int(counts.max()):,} training images each"
+    ]
+    if setup.left_out:
+        lines.append(describe_left_out(setup.left_out))
+    for part in ("test", "val"):
+        if shared := data[f"{part}_images_also_in_train"]:
+            lines.append(f"warning: {shared:,} {part} images are also training images")
+    if train.joined:
+        lines.append(
+            f"the last image of an epoch joins the batch before it, which has "
+            f"{train.batch_size + 1} images"
+        )
+    return lines + changed_inputs(config, folder)
+
+
+def changed_inputs(config: Config, folder: Path) -> list[str]:
+    """Name the inputs that differ from those of an earlier run of the same settings."""
+    for path in sorted(folder.parents[1].glob(f"*/{folder.name}/config.yaml")):
+        with suppress(UserError):  # a damaged file affects no other run
+            earlier = stored_config(read_yaml(path))
+            same = dataclasses.replace(earlier, dataset=config.dataset, data=config.data)
+            if same.identity() == config.identity() and earlier.data.inputs != config.data.inputs:
+                known = earlier.data.inputs.items()
+                changed = [name for name, _ in config.data.inputs.items() - known]
+                return [f"a new run: other {' and '.join(changed)} than in {path.parent}"]
+    return []
 
 
 def summary(record: Record, path: Path) -> list[str]:

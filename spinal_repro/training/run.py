@@ -99,9 +99,10 @@ def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
     run, test = setup.run, setup.test
     if test is None:
         return None
-    last = evaluate(run.model, test, run.autocast)
-    run.model.load_state_dict(run.best)
-    best = evaluate(run.model, test, run.autocast)
+    best = last = evaluate(run.model, test, run.autocast)
+    if run.state.best_epoch != run.state.epoch:
+        run.model.load_state_dict(run.best)
+        best = evaluate(run.model, test, run.autocast)
     for name, found in (("last", last), ("best", best)):
         if not math.isfinite(found.loss):
             raise UserError(f"the test loss of the {name} weights is {found.loss}; {ADVICE}")

@@ -1,6 +1,7 @@
 """Builds the parts of a run: model, optimizer, data, learning-rate rule."""
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,23 @@ from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
+from spinal_repro.data.photos import Photos, load_digests, save_digests
+from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import build_blank, build_model, load_weights_of
+from spinal_repro.io import checksum
+from spinal_repro.models.classifier import Classifier, build_blank, build_model
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
+from spinal_repro.models.pretrained import find_weights
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
+
+ONE_IMAGE = (
+    "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or more, and "
+    "train on more than one image"
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +39,7 @@ class Setup:
     test: Batches | None
     counts: Counts
     data: dict[str, Any]  # see `describe_data`
+    left_out: Counter[str]  # files that are not images, by suffix
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -45,13 +55,24 @@ class Setup:
 
 
 def resolved(config: Config) -> Config:
-    """Resolve device, precision, number of classes and types of options: the identity of a run."""
+    """Resolve device, precision, number of classes, types of options and hashes of inputs.
+
+    The result has the identity of the run.
+    """
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
+    load_digests(Path(config.runs) / CACHE)
+    dataset, images = with_counts(config.dataset, Path(config.data.root))
+    inputs = {} if images is None else {"images": images}
+    source = config.model.options.get("pretrained")
+    if source and config.cell is None:  # cells name their weights; their records have no hash here
+        path = find_weights(str(source), config.data.root)
+        inputs |= {} if path is None else {"weights": checksum(path)}
     return dataclasses.replace(
         config,
-        dataset=with_counts(config.dataset, Path(config.data.root)),
+        dataset=dataset,
+        data=dataclasses.replace(config.data, inputs=inputs),
         runtime=config.runtime.on(device.type),
         head=dataclasses.replace(config.head, options=options),
     )
@@ -63,11 +84,25 @@ def check_parts(config: Config) -> None:
     Weights are not loaded: a wrong file or name of weights is found when the run starts. The
     user's own folder of images is read for its classes.
     """
-    dataset, recipe = with_counts(config.dataset, Path(config.data.root)), config.recipe
+    dataset, recipe = with_counts(config.dataset, Path(config.data.root))[0], config.recipe
     model = build_blank(dataset, config.model, config.head, config.input_size)
     build_optimizer(recipe, model.parameters())
     LR_RULES.build_entry(recipe.lr_rule)
     build_augmentations(recipe.augment)
+    if recipe.batch_size == 1 and not trains_on_one_image(config, model):
+        raise UserError(ONE_IMAGE)
+
+
+def trains_on_one_image(config: Config, blank: Classifier) -> bool:
+    """Whether a model trains on a batch of one: batch norm needs two values for each channel."""
+    size, weights = config.input_size, next(blank.parameters())
+    image = torch.zeros(1, config.dataset.channels, size, size, device=weights.device)
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            blank.train()(image)
+    except ValueError:
+        return False
+    return True
 
 
 def build_run(config: Config, device: torch.device, dataset: Dataset | None = None) -> Setup:
@@ -77,14 +112,14 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         dataset: To be timed with, instead of reading images and pretrained weights.
     """
     recipe, data, runtime, size = config.recipe, config.data, config.runtime, config.input_size
-    parts = config.dataset, config.model, config.head, config.seed, size
-    model = build_model(*parts, load_weights=False)
-    counts = count(model, config.dataset.channels, size)
     lr_rule = LR_RULES.build_entry(recipe.lr_rule)
     augmentations = build_augmentations(recipe.augment)
-    if dataset is None:  # before the weights, which may be a large download
+    weights = dataset is None
+    if dataset is None:  # before the model, which takes longer
         dataset = load_dataset(config.dataset, data.root, data.download, data.test)
-        load_weights_of(model, config.model, config.head, data.root)
+    parts = config.dataset, config.model, config.head, config.seed, size
+    model = build_model(*parts, data_root=data.root, load_weights=weights)
+    counts = count(model, config.dataset.channels, size)
     mean, std = normalisation(recipe, model.backbone)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
@@ -93,6 +128,12 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         compile_model(model, device)
 
     split = split_dataset(dataset, config.protocol, data.limit)
+    join_last = False
+    if (len(split.train) - 1) % recipe.batch_size == 0:  # the last batch has one image
+        blank = build_blank(config.dataset, config.model, config.head, size)
+        join_last = not trains_on_one_image(config, blank)
+        if join_last and 1 in (len(split.train), recipe.batch_size):
+            raise UserError(ONE_IMAGE)
 
     def batches(part: str) -> Batches:
         return batches_of(
@@ -106,6 +147,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
             std=std,
             device=device,
             channels_last=runtime.channels_last,
+            join_last=join_last and part == "train",
         )
 
     test, select_on = batches("test") if data.test else None, config.protocol.select_on
@@ -127,7 +169,10 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     )
     _check_sizes(config, run)
     about = describe_data(config.dataset, dataset, split)
-    return Setup(run, test, counts, {**about, "normalisation": {"mean": mean, "std": std}})
+    if isinstance(dataset.train, Photos):
+        save_digests(Path(config.runs) / CACHE)
+    about["normalisation"] = {"mean": mean, "std": std}
+    return Setup(run, test, counts, about, dataset.left_out)
 
 
 def _check_sizes(config: Config, run: Run) -> None:
@@ -138,12 +183,6 @@ def _check_sizes(config: Config, run: Run) -> None:
         raise UserError(
             f"recipe {recipe.name} trains on images of {size} px and evaluates on images of "
             f"{config.input_size} px; change recipe.prepare or recipe.augment"
-        )
-    normalises = any(isinstance(m, torch.nn.BatchNorm1d) for m in run.model.head.modules())
-    if normalises and (run.train.num_images - 1) % recipe.batch_size == 0:
-        raise UserError(
-            f"with recipe.batch_size={recipe.batch_size} the last batch has a single image, on "
-            f"which batch norm cannot train; use another recipe.batch_size"
         )
 
 

@@ -1,0 +1,88 @@
+"""A finished run never answers for other images, labels, classes or weights."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from spinal_repro.models.backbones import load_backbones
+
+SMALL = (
+    "model=flatten head=linear recipe=sgd recipe.epochs=1 recipe.batch_size=8 recipe.augment=[] "
+    "dataset.image_size=8 recipe.mean=[0.5] recipe.std=[0.5] runtime.progress=lines"
+)
+
+
+def write_classes(folder, shift, names=("ants", "bees")):
+    for number, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        for index in range(10):
+            colour = (20 * index + shift, 200 * number, 0)
+            Image.new("RGB", (8, 8), colour).save(folder / name / f"{index}.png")
+
+
+@pytest.fixture
+def train(call, here):
+    """Train, and return the run folders that there are, with what was printed."""
+
+    def run(words):
+        ended = call(f"spinal-train dataset=folder {SMALL} {words}")
+        assert ended.code == 0, ended.err
+        return sorted(path.parent for path in here.glob("runs/*/*/*/record.json")), ended.out
+
+    return run
+
+
+def test_other_images_labels_and_classes_are_another_run(train, here):
+    write_classes(here / "a/photos", 0)
+    write_classes(here / "b/photos", 5)
+    first, _ = train("data.root=a/photos")
+    again, out = train("data.root=a/photos")
+    assert again == first and "already finished" in out
+    both, out = train("data.root=b/photos")
+    assert len(both) == 2 and f"other images than in {first[0].relative_to(here)}" in out
+    shutil.move("a/photos/ants/3.png", "a/photos/kept.png")
+    shutil.move("a/photos/bees/3.png", "a/photos/ants/3.png")
+    shutil.move("a/photos/kept.png", "a/photos/bees/3.png")
+    relabelled, out = train("data.root=a/photos")
+    assert len(relabelled) == 3 and "already finished" not in out
+    (here / "b/photos/ants").rename(here / "b/photos/Ants")
+    assert len(train("data.root=b/photos")[0]) == 4
+    hashes = {json.loads((f / "record.json").read_text())["identity"] for f in relabelled}
+    assert len(hashes) == 3
+
+
+def test_a_sweep_over_two_folders_of_one_name_trains_both(call, here):
+    write_classes(here / "a/photos", 0)
+    write_classes(here / "b/photos", 5)
+    ended = call(f"spinal-train -m dataset=folder {SMALL} data.root=a/photos,b/photos")
+    assert ended.code == 0 and len(list(here.glob("runs/*/*/*/record.json"))) == 2
+
+
+def test_other_weights_are_another_run(call, here):
+    words = (
+        "spinal-train dataset=digits model=cnn head=fc recipe.epochs=1 data.limit=20 "
+        "runtime.progress=lines model.pretrained=mine.safetensors"
+    )
+    backbone, outs = load_backbones().build("cnn", {}, 1, 28).state_dict(), []
+    for seed in (0, 1, 1):
+        torch.manual_seed(seed)
+        save_file({k: torch.randn_like(t) for k, t in backbone.items()}, "mine.safetensors")
+        outs.append(call(words).out)
+    assert len(list(here.glob("runs/*/*/*/record.json"))) == 2
+    assert "other weights than in" in outs[1] and "already finished" in outs[2]
+
+
+def test_what_is_unusual_about_the_data_is_said(train, here):
+    """Classes with their sizes, files that are not read, images in two parts, the input."""
+    write_classes(here / "photos/train", 0)
+    write_classes(here / "photos/test", 0, ("ants",))
+    (here / "photos/train/notes.txt").write_text("not an image")
+    Image.new("RGB", (8, 8), "blue").save(here / "photos/train/ants/more.png")
+    _, out = train("data.root=photos protocol=paper")
+    assert "2 classes (ants, bees): 10 to 11 training images each" in out
+    assert "1 file left out: .txt 1" in out and "input 3 x 8 x 8" in out
+    assert "warning: 10 test images are also training images" in out
