@@ -15,7 +15,8 @@ from spinal_repro.data.image_files import IMAGE_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.sources import Dataset, load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
@@ -107,19 +108,25 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
-    """Classify image files of any size.
+    """Classify image files: like `compute_logits`, but probabilities."""
+    for answer in compute_logits(trained, paths):
+        yield answer if isinstance(answer, str) else answer.softmax(dim=0)
+
+
+def compute_logits(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
+    """Apply the model to image files of any size.
 
     Yields:
-        For each file, in order: probabilities ``[C]``, or the reason why it cannot be read.
+        For each file, in order: logits ``[C]``, or the reason why it cannot be read.
     """
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             chunk = paths[start : start + BATCH]
             pixels = list(pool.map(lambda path: _read(trained, path), chunk))
             images = [image for image in pixels if not isinstance(image, str)]
-            probabilities = iter(_probabilities(trained, images)) if images else iter(())
+            logits = iter(_logits(trained, images)) if images else iter(())
             for image in pixels:
-                yield image if isinstance(image, str) else next(probabilities)
+                yield image if isinstance(image, str) else next(logits)
 
 
 def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
@@ -132,26 +139,26 @@ def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
     return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
 
 
-def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Softmax of the logits, ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
+def _logits(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
     device, runtime = trained.device, trained.config.runtime
     mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
         batch = torch.from_numpy(np.stack(images)).to(device).float() / 255
         logits: Tensor = trained.model((batch - mean) / std).float()
-    return logits.softmax(dim=1).cpu()
+    return logits.cpu()
 
 
-def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
-    """Load the images of one split as in the run's evaluation.
+def find_split(trained: Trained, part: str, root: str | None = None) -> tuple[Dataset, Split, bool]:
+    """Find the images of one split.
 
     Args:
-        part: ``train``, ``val`` or ``test``.
+        part: ``train``, ``val`` or ``test``, which must have images.
         root: Folder of data sets; None for that of the run.
 
     Returns:
-        The batches, and whether the hashes of data and split match the record.
+        The data set, its split, and whether the hashes of both match the record.
     """
     config = trained.config
     dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)
@@ -160,6 +167,14 @@ def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Ba
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
         raise UserError(f"this run has no {part} images: {why}")
+    hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
+    hashes["split_hash"] = split.hash
+    return dataset, split, hashes.items() <= trained.record.data.items()
+
+
+def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
+    """Load the images of one split as in the run's evaluation; see `find_split`."""
+    (dataset, split, same), config = find_split(trained, part, root), trained.config
     # caches are in the folder of runs: here, not `config.runs` of another machine
     place = trained.folder.resolve()
     whole = place.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
@@ -175,9 +190,7 @@ def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Ba
         device=trained.device,
         channels_last=config.runtime.channels_last,
     )
-    hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
-    hashes["split_hash"] = split.hash
-    return batches, hashes.items() <= trained.record.data.items()
+    return batches, same
 
 
 def evaluate(trained: Trained, batches: Batches) -> Evaluation:
