@@ -1,15 +1,19 @@
 """The model card: training, data and accuracy of a model, and how to use it."""
 
+import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from spinal_repro import __version__
 from spinal_repro.data.catalog import entry_for
+from spinal_repro.data.photos import converted
 from spinal_repro.inference import Trained
 from spinal_repro.results.tables import escape_markdown
 
@@ -39,8 +43,39 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
         "mean": list(map(float, trained.mean)),
         "std": list(map(float, trained.std)),
         "size": config.input_size,
-        "channels": config.dataset.channels,
+        "channels": max(config.dataset.channels, len(trained.mean)),
     }
+
+
+def read_options(trained: Trained) -> dict[str, Any]:
+    """The arguments of `read`."""
+    options = preprocessing(trained)
+    return {key: options[key] for key in inspect.signature(read).parameters if key in options}
+
+
+def read(
+    file: str,
+    mode: str,
+    resize: int | Sequence[int] | None,
+    interpolation: str,
+    size: int,
+    transpose: bool,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> np.ndarray:
+    """Read an image file as input of the model, float32 [1, C, H, W]."""
+    image = converted(Image.open(file), mode)
+    if isinstance(resize, int):  # the shorter side
+        resize = [int(resize * side / min(image.size)) for side in reversed(image.size)]
+    if resize is not None:
+        image = image.resize((resize[-1], resize[0]), Image.Resampling[interpolation.upper()])
+    left, top = (round((side - size) / 2) for side in image.size)
+    image = image.crop((left, top, left + size, top + size))
+    pixels = np.asarray(image, np.float32).reshape(size, size, -1).transpose(2, 0, 1) / 255
+    if transpose:  # of EMNIST, whose images are stored transposed
+        pixels = pixels.transpose(0, 2, 1)
+    shift, scale = (np.array(each, np.float32).reshape(-1, 1, 1) for each in (mean, std))
+    return ((pixels - shift) / scale)[None]
 
 
 def describe(trained: Trained) -> dict[str, str]:
@@ -73,6 +108,8 @@ def model_card(trained: Trained, to: str, parity: Parity, sums: Mapping[str, str
         record=trained.record,
         about=None if entry is None else entry.about,
         prepare=preprocessing(trained),
+        functions=[inspect.getsource(function) for function in (converted, read)],
+        options=", ".join(f"{key}={value!r}" for key, value in read_options(trained).items()),
         classes=list(trained.classes),
         to=to,
         parity=parity,
