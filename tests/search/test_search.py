@@ -182,7 +182,7 @@ def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
 
 @pytest.mark.slow
 def test_two_processes_share_a_journal(tmp_path, space):
-    study_of(tmp_path, space)
+    """Which both create at the same time."""
     script = f"""
 from pathlib import Path
 from spinal_repro.search.study import Study, load_space
