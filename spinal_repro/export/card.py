@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ class Parity:
 
 
 def preprocessing(trained: Trained) -> dict[str, Any]:
-    """Describe the preprocessing of an image."""
+    """Describe the preprocessing of an image, for `read`."""
     config, preprocessing = trained.config, trained.config.preprocessing("eval")
     return {
         "mode": "L" if config.dataset.channels == 1 else "RGB",
@@ -47,35 +47,22 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
     }
 
 
-def read_options(trained: Trained) -> dict[str, Any]:
-    """The arguments of `read`."""
-    options = preprocessing(trained)
-    return {key: options[key] for key in inspect.signature(read).parameters if key in options}
-
-
-def read(
-    file: str,
-    mode: str,
-    resize: int | Sequence[int] | None,
-    interpolation: str,
-    size: int,
-    transpose: bool,
-    mean: Sequence[float],
-    std: Sequence[float],
-) -> np.ndarray:
+def read(file: str, prepare: dict) -> np.ndarray:
     """Read an image file as input of the model, float32 [1, C, H, W]."""
-    image = converted(Image.open(file), mode)
+    image = converted(Image.open(file), prepare["mode"])
+    resize, size = prepare["resize"], prepare["size"]
     if isinstance(resize, int):  # the shorter side
         resize = [int(resize * side / min(image.size)) for side in reversed(image.size)]
     if resize is not None:
-        image = image.resize((resize[-1], resize[0]), Image.Resampling[interpolation.upper()])
+        method = Image.Resampling[prepare["interpolation"].upper()]
+        image = image.resize((resize[-1], resize[0]), method)
     left, top = (round((side - size) / 2) for side in image.size)
     image = image.crop((left, top, left + size, top + size))
     pixels = np.asarray(image, np.float32).reshape(size, size, -1).transpose(2, 0, 1) / 255
-    if transpose:  # of EMNIST, whose images are stored transposed
+    if prepare["transpose"]:  # as the images that the model was trained on are stored
         pixels = pixels.transpose(0, 2, 1)
-    shift, scale = (np.array(each, np.float32).reshape(-1, 1, 1) for each in (mean, std))
-    return ((pixels - shift) / scale)[None]
+    mean, std = (np.array(prepare[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
+    return ((pixels - mean) / std)[None]
 
 
 def describe(trained: Trained) -> dict[str, str]:
@@ -109,7 +96,6 @@ def model_card(trained: Trained, to: str, parity: Parity, sums: Mapping[str, str
         about=None if entry is None else entry.about,
         prepare=preprocessing(trained),
         functions=[inspect.getsource(function) for function in (converted, read)],
-        options=", ".join(f"{key}={value!r}" for key, value in read_options(trained).items()),
         classes=list(trained.classes),
         to=to,
         parity=parity,

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.preprocessing import published_part
 from spinal_repro.errors import UserError, error_message
-from spinal_repro.export.card import CARD, Parity, describe, model_card, read, read_options
+from spinal_repro.export.card import CARD, Parity, describe, model_card, preprocessing, read
 from spinal_repro.inference import Trained, build_trained, compute_logits, find_split
 from spinal_repro.io import parse_json, write_atomic
 from spinal_repro.models.pretrained import read_tensors
@@ -156,22 +156,23 @@ def _test_images(trained: Trained, root: str | None) -> tuple[Tensor, Tensor, bo
     """
     dataset, split, same_data = find_split(trained, "test", root)
     part = published_part(dataset, split, "test").subset(split.test[:IMAGES])
+    prepare = preprocessing(trained)
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(part, Photos):
             paths = list(part.paths)
         else:
             paths = [Path(folder, f"{index}.png") for index in range(len(part))]
-            upright = (2, 1, 0) if trained.config.dataset.source == "emnist" else (1, 2, 0)
+            upright = (2, 1, 0) if prepare["transpose"] else (1, 2, 0)
             for path, pixels in zip(paths, part.images, strict=True):
                 Image.fromarray(pixels.permute(upright).squeeze(-1).numpy()).save(path)
         runtime = replace(trained.config.runtime, precision="fp32")  # that of the written model
         exact = replace(trained, config=replace(trained.config, runtime=runtime))
-        expected = list(compute_logits(exact, paths))
-        for path, logits in zip(paths, expected, strict=True):
+        expected = []
+        for path, logits in zip(paths, compute_logits(exact, paths), strict=True):
             if isinstance(logits, str):
                 raise UserError(f"{path} cannot be read: {logits}")
-        options = read_options(trained)
-        images = np.concatenate([read(str(path), **options) for path in paths])
+            expected.append(logits)
+        images = np.concatenate([read(str(path), prepare) for path in paths])
     return torch.stack(expected), torch.from_numpy(images), same_data
 
 

@@ -76,22 +76,22 @@ def load_pretrained(
     expected = target.state_dict()
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
     prefix = _common_prefix(tensors, expected)
-    tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    classifier = set(getattr(backbone, "classifier_tensors", ()))
-    of_head = f"{getattr(backbone, 'classifier_name', '')}."
+    own = getattr(backbone, "classifier_tensors", ())
+    classifier = {start + name for name in own for start in ("", prefix)}
+    of_head = f"{prefix}{getattr(backbone, 'classifier_name', '')}."
     outer, of_run, _ = prefix.partition("backbone.")
     if of_run:
         of_head = f"{outer}head."
-        classifier = {n for n in tensors if n.startswith((of_head, f"{outer}aux_heads."))}
+        classifier |= {n for n in tensors if n.startswith((of_head, f"{outer}aux_heads."))}
     kept = {}
     if head is not None:
         names = [name for name in head.state_dict() if of_head + name in tensors]
         kept = {name: tensors.pop(of_head + name) for name in names}
         load_strict(head, kept, source, "the network's own classifier, which head=pretrained keeps")
-    fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
+    fitting = {n.removeprefix(prefix): t for n, t in tensors.items() if n not in classifier}
     load_strict(target, fitting, source, "this model; check model.name and dataset.image_size")
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
+    missing = [name for name in expected if name not in fitting]
+    unexpected = [name.removeprefix(prefix) for name in tensors if name in classifier]
     return WeightReport(source, sha256, len(fitting) + len(kept), missing, unexpected, prefix)
 
 
@@ -151,10 +151,11 @@ def load_strict(
 
 def _fetch(backbone: nn.Module, name: str, data_root: str | Path) -> dict[str, Tensor]:
     """Download published weights, or take them from the library's cache."""
+    fetch: Any = getattr(backbone, "fetch", None)
     try:
-        if not hasattr(backbone, "fetch"):
+        if fetch is None:
             raise UserError("this model has no published weights")
-        tensors, mean, std = backbone.fetch(name)  # type: ignore[operator]
+        tensors, mean, std = fetch(name)
     except UserError as error:
         raise UserError(
             f"there is no weights file or finished run {name} in the current folder or in the "

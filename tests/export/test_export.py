@@ -167,7 +167,7 @@ def test_the_card_of_photographs(photographs, tmp_path, monkeypatch):
     Image.new("I", (40, 40), 70_000).save(tmp_path / "32.tif")
     assert [isinstance(answer, str) for answer in predict(trained, [tmp_path / "32.tif"])] == [True]
     with pytest.raises(ValueError, match="32 bits"):
-        card_module.read(str(tmp_path / "32.tif"), **card_module.read_options(trained))
+        card_module.read(str(tmp_path / "32.tif"), card_module.preprocessing(trained))
 
 
 def test_code_that_reads_the_files_otherwise_is_not_exported(
