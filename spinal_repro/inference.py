@@ -111,19 +111,25 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
-    """Classify image files of any size.
+    """Classify image files: like `compute_logits`, but probabilities."""
+    for answer in compute_logits(trained, paths):
+        yield answer if isinstance(answer, str) else answer.softmax(dim=0)
+
+
+def compute_logits(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
+    """Apply the model to image files of any size.
 
     Yields:
-        For each file, in order: probabilities ``[C]``, or the reason why it cannot be read.
+        For each file, in order: logits ``[C]``, or the reason why it cannot be read.
     """
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             chunk = paths[start : start + BATCH]
             pixels = list(pool.map(lambda path: _read(trained, path), chunk))
             images = [image for image in pixels if not isinstance(image, str)]
-            probabilities = iter(_probabilities(trained, images)) if images else iter(())
+            logits = iter(_logits(trained, images)) if images else iter(())
             for image in pixels:
-                yield image if isinstance(image, str) else next(probabilities)
+                yield image if isinstance(image, str) else next(logits)
 
 
 def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
@@ -136,29 +142,29 @@ def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
     return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
 
 
-def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Softmax of the logits, ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
+def _logits(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
     device, runtime = trained.device, trained.config.runtime
     mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
         batch = torch.from_numpy(np.stack(images)).to(device).float() / 255
         logits: Tensor = trained.model((batch - mean) / std).float()
-    return logits.softmax(dim=1).cpu()
+    return logits.cpu()
 
 
-def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
-    """Load the images of one split as in the run's evaluation.
+def find_split(trained: Trained, part: str, root: str | None = None) -> tuple[Dataset, Split, bool]:
+    """Find the images of one split.
 
     Of one's own folder, images that are not those of the run may be any of the same classes; in
     a folder without parts, all are loaded.
 
     Args:
-        part: ``train``, ``val`` or ``test``.
+        part: ``train``, ``val`` or ``test``, which must have images.
         root: Folder of data sets; None for that of the run.
 
     Returns:
-        The batches, and whether the hashes of data and split match the record.
+        The data set, its split, and whether the hashes of both match the record.
     """
     config = trained.config
     place, own = Path(root or config.data.root), is_own(config.dataset)
@@ -177,6 +183,12 @@ def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Ba
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
         raise UserError(f"this run has no {part} images: {why}")
+    return dataset, split, same
+
+
+def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
+    """Load the images of one split as in the run's evaluation; see `find_split`."""
+    (dataset, split, same), config = find_split(trained, part, root), trained.config
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()
     whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone

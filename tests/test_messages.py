@@ -44,8 +44,16 @@ spinal-train head=spinal head.splits=640
 1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
 
 spinal-train model.pretrained=nope.pth
-1 weights file nope.pth not found in the current folder or in the data folder data (data.root,
-SPINAL_DATA)
+1 there is no weights file or finished run nope.pth in the current folder or in the data folder data
+(data.root, SPINAL_DATA), and this model has no published weights
+
+spinal-train model=torchvision model.name=shufflenet_v2_x0_5 recipe=sgd model.pretrained=nope.ckpt
+1 there is no weights file or finished run nope.ckpt in the current folder or in the data folder
+data (data.root, SPINAL_DATA), and there is no set of torchvision weights for shufflenet_v2_x0_5
+'nope.ckpt'; known: IMAGENET1K_V1
+
+spinal-train model=timm model.name=resnet18.a1_in1k recipe=sgd
+1 model.name=resnet18.a1_in1k also names weights: use model.name=resnet18 model.pretrained=a1_in1k
 
 spinal-train dataset=mnist model.pretrained=nope.pth
 1 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,

@@ -105,6 +105,7 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
 
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.setup import resolved
+    from spinal_repro.training.tracking import tracker_error
 
     configs = check_jobs(overrides, lambda own: resolved(compose(own, *folders)))
     Path(configs[0].runs).mkdir(parents=True, exist_ok=True)
@@ -139,6 +140,9 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
     for job in jobs.values():
         if job.state not in ("done", "waiting", "interrupted"):
             echo(f"{job.state}: {job.name}: {job.message}", error=True)
+    for folder, config in {config.run_dir: config for config in configs}.items():
+        if why := tracker_error(config):
+            echo(f"warning: {jobs[folder].name}: {why}", error=True)
     if not {"waiting", "interrupted"}.isdisjoint(states):
         raise KeyboardInterrupt
     if failed := len(states) - states.count("done"):

@@ -91,6 +91,8 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
     if not problems(entry, root):
         return False
     with _workspace(entry, root) as work:
+        if not problems(entry, root):
+            return True  # another process has just imported it
         wrong = _install(entry, root, [path.resolve() for path in paths], work)
     if wrong:
         given = ", ".join(map(str, paths))

@@ -183,12 +183,13 @@ def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> Pixel
     Returns ``[C, H, W]`` uint8. Pillow's decoders raise many types of errors.
     """
     with Image.open(path) as opened:
-        image = _resized(_converted(opened, "L" if channels == 1 else "RGB"), preprocessing)
+        image = _resized(converted(opened, "L" if channels == 1 else "RGB"), preprocessing)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
 
 
-def _converted(image: Image.Image, mode: str) -> Image.Image:
+def converted(image: Image.Image, mode: str) -> Image.Image:
+    """Convert to 8 bits and to "L" or "RGB", transparent pixels over white."""
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
         image = Image.fromarray((np.asarray(image) // 257).astype(np.uint8))
     if image.mode in ("I", "F"):

@@ -6,6 +6,7 @@ selected epoch.
 
 import os
 import socket
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from yaml import YAMLError
 from spinal_repro.config.compose import compose, config_dir
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.io import BusyError
 from spinal_repro.records.store import error_details
 from spinal_repro.training.run import run
 
@@ -34,6 +36,7 @@ Option: TypeAlias = CategoricalDistribution | FloatDistribution | IntDistributio
 LOCAL = ("runs", "runtime", "tracker", "data.root", "data.download")
 DIGITS = 4  # significant digits of a float, which is part of a command line
 HELD_OUT = ("protocol=heldout", "data.test=false")  # of every trial
+PAUSE = 5.0  # seconds between looks at a run that another process trains
 FAILURES = 3  # a process stops after so many, unless a trial of the study is complete
 
 
@@ -179,7 +182,13 @@ class Study:
     def _run_trial(self, trial: Trial) -> float:
         overrides = trial_overrides(self._fixed, trial.user_attrs["values"])
         own = [override for override in overrides if not override.startswith("runs=")]
-        record = run(compose([*own, f"runs={self._folder}"])).record
+        config = compose([*own, f"runs={self._folder}"])
+        while True:
+            try:
+                record = run(config).record
+                break
+            except BusyError:  # another process tries the same options
+                time.sleep(PAUSE)
         trial.set_user_attr("images", record.data["sizes"]["val"])
         return record.selection.accuracy
 

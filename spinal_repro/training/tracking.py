@@ -1,7 +1,8 @@
 """Reports a run to a tracker, whose failures never stop the run.
 
-The run folder's ``tracker.json`` holds, for each tracker used, the id of its run and the last
-epoch that it has. A resumed run, also with another tracker, reports the missing epochs.
+The run folder's ``tracker.json`` holds, for each tracker used, the id of its run, the last epoch
+that it has, and its error if it failed. A resumed run, also with another tracker, reports the
+missing epochs.
 """
 
 import contextlib
@@ -74,6 +75,7 @@ class Tracking(Callback):
         path, config = self._folder / MEMORY, self._config
         self._known: dict[str, Any] = read_json(path) if path.is_file() else {}  # by tracker
         self._memory = self._known.setdefault(self._name, {"id": uuid.uuid4().hex, "epoch": 0})
+        self._memory.pop("error", None)
         self._remember()
         about = About(
             name="/".join(config.run_dir.parts[-3:]),
@@ -114,10 +116,19 @@ class Tracking(Callback):
                 self._tracker.close(None)
             self._tracker = None
             first = (str(error).strip() or "no message").splitlines()[0]
-            self._warn(
-                f"warning: tracker {self._name} failed ({type(error).__name__}: {first}); "
-                f"the run continues without it"
-            )
+            why = f"tracker {self._name} failed ({type(error).__name__}: {first})"
+            self._warn(f"warning: {why}; the run continues without it")
+            with contextlib.suppress(Exception):
+                self._memory["error"] = why
+                self._remember()
+
+
+def tracker_error(config: Config) -> str:
+    """Why the tracker of a run does not have it all, as its run folder says; else empty."""
+    try:
+        return str(read_json(config.run_dir / MEMORY)[config.tracker.name]["error"])
+    except (UserError, KeyError):
+        return ""
 
 
 def outcome(record: Record) -> dict[str, float]:

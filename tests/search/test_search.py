@@ -16,6 +16,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.data import sources
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, load_split
+from spinal_repro.io import BusyError
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
 from spinal_repro.search import study as study_module
@@ -175,6 +176,22 @@ def test_a_failed_trial_does_not_end_the_search(tmp_path, space, monkeypatch):
     assert [line for line in lines if "failed" in line and "the loss is nan" in line] == [lines[1]]
 
 
+def test_options_that_another_process_tries_are_waited_for(tmp_path, space, monkeypatch):
+    real, calls = study_module.run, []
+
+    def busy_at_first(config):
+        calls.append(config)
+        if len(calls) < 3:
+            raise BusyError("process 1 is training the run")
+        return real(config)
+
+    monkeypatch.setattr(study_module, "run", busy_at_first)
+    monkeypatch.setattr(study_module, "PAUSE", 0)
+    study = study_of(tmp_path, space)
+    study.run(1, print)
+    assert study.counts == {"complete": 1} and len(calls) == 3
+
+
 def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
     with pytest.raises(UserError, match="3 trials failed and none is complete"):
         study_of(tmp_path, space, [*FIXED, f"data.root={tmp_path}", "dataset=mnist"]).run(9, print)
@@ -182,7 +199,7 @@ def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
 
 @pytest.mark.slow
 def test_two_processes_share_a_journal(tmp_path, space):
-    study_of(tmp_path, space)
+    """Which both create at the same time."""
     script = f"""
 from pathlib import Path
 from spinal_repro.search.study import Study, load_space

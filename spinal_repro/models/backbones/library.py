@@ -165,7 +165,13 @@ def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbo
     with torch.device("cpu"):  # it imports torchvision
         import timm
 
-    _check_name("timm model", name, timm.list_models())
+    plain, _, tag = name.rpartition("/")[2].partition(".")
+    known = timm.list_models()
+    if tag and plain in known:
+        raise UserError(
+            f"model.name={name} also names weights: use model.name={plain} model.pretrained={tag}"
+        )
+    _check_name("timm model", name, known)
     settings = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {}
     if settings is not None and settings.fixed_input_size:  # transformers, built for one size
