@@ -143,7 +143,7 @@ def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Ten
     return logits.softmax(dim=1).cpu()
 
 
-def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
+def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation.
 
     Args:

@@ -68,10 +68,19 @@ def _refuse(constant: str) -> NoReturn:
 
 def read_yaml(path: Path) -> Any:
     """Read YAML as plain containers; tags that would create objects are refused."""
+    content = read_utf8(path)
     try:
-        return yaml.load(_read(path), Loader=_LOADER)
+        return yaml.load(content, Loader=_LOADER)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_utf8(path: Path) -> str:
+    """Read text; refuse a file that is not UTF-8."""
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _read(path: Path) -> bytes:

@@ -41,22 +41,26 @@ spinal-train runtime.device=gpu
 2 runtime.device must be auto or cpu or cuda or mps, got 'gpu'
 
 spinal-train head=spinal head.splits=640
-1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
+2 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
 
 spinal-train model.pretrained=nope.pth
-1 weights file nope.pth not found in the current folder or in the data folder data (data.root,
+2 weights file nope.pth not found in the current folder or in the data folder data (data.root,
 SPINAL_DATA)
 
 spinal-train dataset=mnist model.pretrained=nope.pth
-1 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
+2 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
 train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with:
 spinal-train dataset=mnist data.download=true; or give its folder: data.root=FOLDER or the
 environment variable SPINAL_DATA. More: spinal data info mnist
 
 spinal-train dataset=folder data.root=photos
-1 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
+2 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
 folder of image files per class; give the folder of the parts: data.root=FOLDER or the environment
 variable SPINAL_DATA
+
+spinal-train paper=mnist/cnn_spinal8 head=linear
+2 paper=mnist/cnn_spinal8 sets head.width, head.layers, which head=linear does not have; add
+~head.width ~head.layers, or leave out head=linear
 
 spinal data show mnist model=vgg55
 2 there is no model 'vgg55'; did you mean 'vgg5'?
