@@ -185,6 +185,11 @@ def printable(text: str, keep: str = "") -> str:
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
+def expand_home(text: str) -> str:
+    """Replace ~ at the start of a path; unlike `Path.expanduser`, keep ~name if it is no user."""
+    return os.path.expanduser(text)  # noqa: PTH111
+
+
 def clock(seconds: float) -> str:
     """Format seconds as ``h:mm:ss`` or ``m:ss``."""
     minutes, second = divmod(round(seconds), 60)

@@ -59,8 +59,14 @@ folder of image files per class; give the folder of the parts: data.root=FOLDER 
 variable SPINAL_DATA
 
 spinal-train paper=mnist/cnn_spinal8 head=linear
-2 paper=mnist/cnn_spinal8 sets head.width, head.layers, which head=linear does not have; add
-~head.width ~head.layers, or leave out head=linear
+2 paper=mnist/cnn_spinal8 sets head.layers, head.width, which head=linear does not have; add
+~head.layers ~head.width, or leave out the head
+
+spinal-train paper=mnist/cnn_spinal8 head=linear ~head.layers ~head.width data.root=nowhere
+2 the files of dataset=mnist are not in {here}/nowhere/MNIST/raw (missing train-images-idx3-ubyte,
+train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with:
+spinal-train dataset=mnist data.download=true; or give its folder: data.root=FOLDER or the
+environment variable SPINAL_DATA. More: spinal data info mnist
 
 spinal data show mnist model=vgg55
 2 there is no model 'vgg55'; did you mean 'vgg5'?

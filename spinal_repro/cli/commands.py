@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spinal_repro.io import expand_home
 from spinal_repro.results.tables import FORMATS
 
 Function = Callable[[argparse.Namespace], None]
@@ -64,7 +65,7 @@ def runs_folder() -> Path:
 
 def path(text: str) -> Path:
     """Type of an option: a path, in which ~ is expanded."""
-    return Path(os.path.expanduser(text))  # of Path's own method ~name must be a user
+    return Path(expand_home(text))
 
 
 def count(text: str, least: int = 1) -> int:

@@ -133,24 +133,15 @@ def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
     for key in keys:
         if key not in known:
             raise _unknown_key(key, known, folders)
-    _check_head_of_cell(dict(choice.split("=", 1) for choice in chosen), removed, folders)
-
-
-def _check_head_of_cell(
-    chosen: dict[str, str], removed: Sequence[str], folders: Sequence[Path]
-) -> None:
-    """Refuse a head without the options that the chosen cell sets for its own head."""
-    if not {CELL, "head"} <= chosen.keys():
-        return
-    cell, head = chosen[CELL], chosen["head"]
-    options = compose_raw([f"head={head}"], *folders).head
-    sets = [f"head.{key}" for key in find_choice(CELL, cell, folders)[1].get("head", ())
-            if key not in options]  # fmt: skip
-    if left := [key for key in sets if key not in removed]:
-        raise UserError(
-            f"paper={cell} sets {', '.join(left)}, which head={head} does not have; add "
-            f"{' '.join(f'~{key}' for key in left)}, or leave out head={head}"
-        )
+    picked = dict(choice.split("=", 1) for choice in chosen)
+    if {CELL, "head"} <= picked.keys():  # the cell sets options of its own head
+        options = {f"head.{key}" for key in compose_raw([f"head={picked['head']}"], *folders).head}
+        sets = _keys({"head": find_choice(CELL, picked[CELL], folders)[1].get("head")})
+        if left := sorted(set(sets) - options - {"head", *removed}):
+            raise UserError(
+                f"paper={picked[CELL]} sets {', '.join(left)}, which head={picked['head']} does not "
+                f"have; add {' '.join(f'~{key}' for key in left)}, or leave out the head"
+            )
 
 
 def _chosen(override: Override) -> list[str]:

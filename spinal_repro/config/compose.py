@@ -1,7 +1,6 @@
 """Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from yaml import YAMLError
 from spinal_repro.config.schema import Config, schema_keys
 from spinal_repro.config.validate import format_hydra_error, validate
 from spinal_repro.errors import UserError
-from spinal_repro.io import read_utf8, read_yaml
+from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
@@ -23,7 +22,7 @@ TEXT = re.compile(
     r"(\+{0,2}(?:runs|data\.root|model\.pretrained|dataset\.(?:title|options\.\w+)|tracker\.\w+)=)(.*)",
     re.DOTALL,
 )  # settings that are paths or text
-OmegaConf.register_new_resolver("expanduser", os.path.expanduser, replace=True)
+OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
 
 def config_dir() -> Path:

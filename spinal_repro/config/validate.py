@@ -5,7 +5,6 @@ Hydra itself accepts unknown keys, after ``+`` and in YAML files.
 
 import dataclasses
 import math
-import os
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -15,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spinal_repro.config.preprocessing import Preprocessing, check_std
 from spinal_repro.config.schema import SECTIONS, Component, Config
 from spinal_repro.errors import UserError, check_names, one_of, unknown
+from spinal_repro.io import expand_home
 from spinal_repro.registry import merge_onto
 
 COMPONENTS = ("model", "head", "tracker")
@@ -103,7 +103,7 @@ def _checked(value: Any, where: str = "") -> Any:
         return {k: _checked(v, f"{where}.{k}".removeprefix(".")) for k, v in value.items()}
     if isinstance(value, list):
         return [_checked(item, f"{where}.{number}") for number, item in enumerate(value)]
-    return os.path.expanduser(value) if isinstance(value, str) else value
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _check_limits(config: Config) -> None:

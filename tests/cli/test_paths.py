@@ -63,8 +63,8 @@ def test_a_run_and_a_sweep_in_folders_of_such_names(call, here, photos):
     cfg = here / "cfg = (1)"
     (cfg / "recipe").mkdir(parents=True)
     (cfg / "recipe" / "mine.yaml").write_text("defaults: [sgd, _self_]\nbatch_size: 4\n")
-    words = [*SMALL[:3], "recipe=mine", *SMALL[4:], "runs=a=b", "--config-dir", cfg.name]
-    ended = call("spinal-train", *words, "data.root=été (1)")
+    words = ["--config-dir", cfg.name, *SMALL[:3], "recipe=mine", *SMALL[4:]]
+    ended = call("spinal-train", *words, "data.root=été (1)", "runs=a=b")
     assert ended.code == 0, ended.err
     assert len(list(run_folders(here / "a=b"))) == 1
     ended = call("spinal-train", "-m", *words, "data.root=été (1),2024_01", "runs=~x y")
