@@ -139,8 +139,8 @@ def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
         sets = _keys({"head": find_choice(CELL, picked[CELL], folders)[1].get("head")})
         if left := sorted(set(sets) - options - {"head", *removed}):
             raise UserError(
-                f"paper={picked[CELL]} sets {', '.join(left)}, which head={picked['head']} does not "
-                f"have; add {' '.join(f'~{key}' for key in left)}, or leave out the head"
+                f"paper={picked[CELL]} sets {', '.join(left)}, which head={picked['head']} does "
+                f"not have; add {' '.join(f'~{key}' for key in left)}, or leave out the head"
             )
 
 
