@@ -18,7 +18,7 @@ class UserError(ValueError):
     Commands print its message without a traceback and exit non-zero.
     """
 
-    exit_code = EXIT_FAILED  # of spinal-train with a single run
+    exit_code = EXIT_USAGE  # of spinal-train; EXIT_FAILED once the run has started
 
 
 def error_message(error: BaseException) -> str:

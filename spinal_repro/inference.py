@@ -153,7 +153,9 @@ def _logits(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     return logits.cpu()
 
 
-def find_split(trained: Trained, part: str, root: str | None = None) -> tuple[Dataset, Split, bool]:
+def find_split(
+    trained: Trained, part: str, root: Path | None = None
+) -> tuple[Dataset, Split, bool]:
     """Find the images of one split.
 
     Of one's own folder, images that are not those of the run may be any of the same classes; in
@@ -167,7 +169,7 @@ def find_split(trained: Trained, part: str, root: str | None = None) -> tuple[Da
         The data set, its split, and whether the hashes of both match the record.
     """
     config = trained.config
-    place, own = Path(root or config.data.root), is_own(config.dataset)
+    place, own = root or Path(config.data.root), is_own(config.dataset)
     try:
         dataset, split, same = _as_trained(trained, place, own)
     except UserError:
@@ -186,7 +188,7 @@ def find_split(trained: Trained, part: str, root: str | None = None) -> tuple[Da
     return dataset, split, same
 
 
-def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
+def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation; see `find_split`."""
     (dataset, split, same), config = find_split(trained, part, root), trained.config
     # caches are in the folder of runs: here, not `config.runs` of another machine

@@ -69,10 +69,19 @@ def _refuse(constant: str) -> NoReturn:
 
 def read_yaml(path: Path) -> Any:
     """Read YAML as plain containers; tags that would create objects are refused."""
+    content = read_utf8(path)
     try:
-        return yaml.load(_read(path), Loader=_LOADER)
+        return yaml.load(content, Loader=_LOADER)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_utf8(path: Path) -> str:
+    """Read text; refuse a file that is not UTF-8."""
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _read(path: Path) -> bytes:
@@ -182,6 +191,11 @@ def ignore_broken_pipe() -> None:
 def printable(text: str, keep: str = "") -> str:
     r"""Escape control characters (``\x1b``), other than those to keep."""
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def expand_home(text: str) -> str:
+    """Replace ~ at the start of a path; unlike `Path.expanduser`, keep ~name if it is no user."""
+    return os.path.expanduser(text)  # noqa: PTH111
 
 
 def clock(seconds: float) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from spinal_repro.io import expand_home
 from spinal_repro.results.tables import FORMATS
 
 Function = Callable[[argparse.Namespace], None]
@@ -52,12 +53,19 @@ def add_commands(parser: argparse.ArgumentParser) -> None:
             for key in ("default", "const"):
                 if callable(value := settings.get(key)):
                     settings = settings | {key: value()}
+            if settings.get("type") is Path:  # a shell does not expand ~ in --root=~/photos
+                settings = settings | {"type": path}
             added.add_argument(*names, **settings)
 
 
 def runs_folder() -> Path:
     """``SPINAL_RUNS``, or ``./runs``."""
-    return Path(os.environ.get("SPINAL_RUNS", "runs"))
+    return path(os.environ.get("SPINAL_RUNS", "runs"))
+
+
+def path(text: str) -> Path:
+    """Type of an option: a path, in which ~ is expanded."""
+    return Path(expand_home(text))
 
 
 def count(text: str, least: int = 1) -> int:
@@ -74,19 +82,19 @@ def natural(text: str) -> int:
 
 def folder(text: str) -> Path:
     """Type of an option: an existing folder."""
-    if not Path(text).is_dir():
+    if not path(text).is_dir():
         raise argparse.ArgumentTypeError(f"there is no folder {text}")
-    return Path(text)
+    return path(text)
 
 
 def new_file(text: str) -> Path:
     """Type of an option: a file to write, in an existing folder."""
-    path = Path(text)
-    if not path.resolve().parent.is_dir():
-        raise argparse.ArgumentTypeError(f"{path}: there is no folder {path.resolve().parent}")
-    if path.is_dir():
-        raise argparse.ArgumentTypeError(f"{path} is a folder; give the name of a file")
-    return path
+    file = path(text)
+    if not file.resolve().parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{file}: there is no folder {file.resolve().parent}")
+    if file.is_dir():
+        raise argparse.ArgumentTypeError(f"{file} is a folder; give the name of a file")
+    return file
 
 
 RECORDS = Path("results/records")

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal_repro.cli.commands import command, folder, natural, new_file, option
+from spinal_repro.cli.commands import command, folder, natural, new_file, option, path
 from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import Entry, find_entry, load_catalog
 from spinal_repro.errors import UserError
@@ -14,7 +14,7 @@ from spinal_repro.results.tables import Column, render
 
 NAME = option("name", help="see `spinal data list`")
 PLACE = (
-    option("--root", type=Path, default=lambda: Path(os.environ.get("SPINAL_DATA", "data")),
+    option("--root", type=Path, default=lambda: path(os.environ.get("SPINAL_DATA", "data")),
            help="the data folder (default: SPINAL_DATA, or ./data)"),
     option("--config-dir", type=folder, help="a configuration folder with dataset/"),
 )  # fmt: skip

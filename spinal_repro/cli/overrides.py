@@ -10,12 +10,18 @@ from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from spinal_repro.config.compose import GROUPS, choices, compose_raw, find_choice, library_networks
+from spinal_repro.config.compose import (
+    GROUPS,
+    as_typed,
+    choices,
+    compose_raw,
+    find_choice,
+    hydra_errors,
+    library_networks,
+)
 from spinal_repro.config.schema import schema_keys
-from spinal_repro.config.validate import format_hydra_error
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.paper.cells import load_cells, tables
 
@@ -24,28 +30,33 @@ PATTERN = frozenset("*?[")
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """Parse overrides as Hydra does."""
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise UserError(format_hydra_error(error)) from error
+    """Parse overrides as Hydra does; paths may be unquoted."""
+    with hydra_errors():
+        return OverridesParser.create().parse_overrides([as_typed(word) for word in words])
 
 
 def override_words(arguments: Sequence[str]) -> list[str]:
     """Select the overrides among command-line arguments."""
-    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+    _, words = _config_dir(arguments)
+    return [a for a in words if not a.startswith("-") and ("=" in a or a.startswith("~"))]
+
+
+def _config_dir(arguments: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Split ``--config-dir`` off a command line."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--config-dir", "-cd")
+    parser.add_argument("--cfg", "-c")  # otherwise argparse takes -c for an abbreviation of -cd
+    given, words = parser.parse_known_args(arguments)
+    return given.config_dir, words
 
 
 def extra_dirs(arguments: Sequence[str]) -> list[Path]:
     """List the user's configuration folders: ``--config-dir`` and ``hydra.searchpath``."""
-    parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--config-dir", "-cd")
-    parser.add_argument("--cfg", "-c")  # otherwise argparse takes -c for an abbreviation of -cd
-    given, _ = parser.parse_known_args(arguments)
-    folders = [] if given.config_dir is None else [Path(given.config_dir)]
+    folder, words = _config_dir(arguments)
+    folders = [] if folder is None else [Path(folder)]
     if folders and not folders[0].is_dir():
         raise UserError(f"--config-dir {folders[0]} is not a folder")
-    words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
+    words = [a for a in words if a.lstrip("+").startswith("hydra.searchpath=")]
     for override in parse_overrides(words):
         if isinstance(places := override.value(), list):
             folders += [Path(str(place).removeprefix("file://")) for place in places]
@@ -99,9 +110,10 @@ def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
     Hydra itself accepts unknown keys after ``+``, and its messages suggest nothing.
     """
     folders, known = [*extra_dirs(arguments), *more_dirs], schema_keys()
-    chosen, keys = [], []
+    chosen, keys, removed = [], [], []
     for override in parse_overrides(override_words(arguments)):
         key = override.key_or_group
+        removed += [key] * override.is_delete()
         if key not in (CELL, *GROUPS):
             if key not in known and "@" not in key and re.split("[./]", key)[0] != "hydra":
                 keys.append(key)
@@ -121,6 +133,15 @@ def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
     for key in keys:
         if key not in known:
             raise _unknown_key(key, known, folders)
+    picked = dict(choice.split("=", 1) for choice in chosen)
+    if {CELL, "head"} <= picked.keys():  # the cell sets options of its own head
+        options = {f"head.{key}" for key in compose_raw([f"head={picked['head']}"], *folders).head}
+        sets = _keys({"head": find_choice(CELL, picked[CELL], folders)[1].get("head")})
+        if left := sorted(set(sets) - options - {"head", *removed}):
+            raise UserError(
+                f"paper={picked[CELL]} sets {', '.join(left)}, which head={picked['head']} does "
+                f"not have; add {' '.join(f'~{key}' for key in left)}, or leave out the head"
+            )
 
 
 def _chosen(override: Override) -> list[str]:

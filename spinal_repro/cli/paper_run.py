@@ -110,7 +110,7 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     """Compose and check all runs; both cells of a pair have a seed before any has the next."""
     from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.timebox import Run
-    from spinal_repro.training.setup import resolved
+    from spinal_repro.training.setup import check_parts, resolved
 
     overrides = [argument for argument in given.words if "=" in argument]
     for override in overrides:
@@ -128,6 +128,8 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
         baseline = cell.counterpart or name
         groups.setdefault(baseline if baseline in names else name, []).append(name)
     configs = {name: compose([f"paper={name}", *overrides]) for name in names}
+    for config in configs.values() if overrides else ():  # cells alone are known to fit
+        check_parts(config)
     runs = []
     for pair in groups.values():
         for seed, name in itertools.product(given.seeds, pair):

@@ -13,7 +13,7 @@ from spinal_repro.results.tables import FORMATS, Column, render
 
 EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
 DEVICE = option("--device", default="auto", help="as runtime.device (default: auto)")
-ROOT = option("--root", help="data folder (default: that of the run)")
+ROOT = option("--root", type=Path, help="data folder (default: that of the run)")
 
 
 @command(

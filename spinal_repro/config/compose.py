@@ -1,21 +1,28 @@
 """Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.config.schema import Config, schema_keys
 from spinal_repro.config.validate import format_hydra_error, validate
 from spinal_repro.errors import UserError
-from spinal_repro.io import read_yaml
+from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
+TEXT = re.compile(
+    r"(\+{0,2}(?:runs|data\.root|model\.pretrained|dataset\.(?:title|options\.\w+)|tracker\.\w+)=)(.*)",
+    re.DOTALL,
+)  # settings that are paths or text
+OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
 
 def config_dir() -> Path:
@@ -86,8 +93,40 @@ def _add_library_network(name: str) -> None:
 
 def search_path(folders: Iterable[Path | None]) -> list[str]:
     """The override that lets Hydra read the user's configuration folders."""
-    places = [f"file://{folder.resolve()}" for folder in folders if folder is not None]
+    places = [_quoted(f"file://{folder.resolve()}") for folder in folders if folder is not None]
     return [f"hydra.searchpath=[{','.join(places)}]"] if places else []
+
+
+def as_typed(override: str) -> str:
+    """Quote a path or text that Hydra would refuse (``photos (1)``) or change (``2024_01``).
+
+    Commas separate the values of a sweep.
+    """
+    found = TEXT.fullmatch(override)
+    if found is None or _is_text(override):
+        return override
+    key, value = found.groups()
+    parts = value.split(",")
+    return key + ",".join(part if _is_text(key + part) else _quoted(part) for part in parts)
+
+
+def _is_text(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep
+    from hydra.errors import HydraException
+
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        return False
+    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    return not any(isinstance(item, int | float | list | dict) for item in values)
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
 
 
 def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
@@ -98,7 +137,7 @@ def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) ->
     short_choices()
     keys, known = schema_keys(), choices("model", extra_dirs)
     prepared = []
-    for override in overrides:
+    for override in map(as_typed, overrides):
         key, _, value = override.partition("=")
         if key == "model":
             for name in value.split(","):
@@ -120,13 +159,26 @@ def compose_raw(overrides: Sequence[str], *extra_dirs: Path | None) -> DictConfi
     """Compose with Hydra alone, without checks."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
     full = [*prepare(overrides, extra_dirs), *search_path(extra_dirs)]
-    try:
+    with hydra_errors(extra_dirs):
         if GlobalHydra.instance().is_initialized():
             return hydra.compose("train", full)
         with hydra.initialize_config_dir(str(config_dir().resolve()), **version_base()):
             return hydra.compose("train", full)
+
+
+@contextmanager
+def hydra_errors(folders: Iterable[Path | None] = ()) -> Iterator[None]:
+    """Raise errors of Hydra as `UserError`; name the file in ``folders`` that is not UTF-8."""
+    from hydra.errors import HydraException
+
+    try:
+        yield
+    except UnicodeDecodeError:
+        for folder in filter(None, folders):
+            for path in sorted(folder.rglob("*.yaml")):
+                read_utf8(path)
+        raise
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(format_hydra_error(error)) from error

@@ -14,6 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from spinal_repro.config.preprocessing import Preprocessing, check_std
 from spinal_repro.config.schema import SECTIONS, Component, Config
 from spinal_repro.errors import UserError, check_names, one_of, unknown
+from spinal_repro.io import expand_home
 from spinal_repro.registry import merge_onto
 
 COMPONENTS = ("model", "head", "tracker")
@@ -53,7 +54,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     for key in plain:
         if key not in known:
             raise unknown("configuration key", str(key), known)
-    _check_numbers(plain)
+    plain = _checked(plain)
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
     parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}
     for name, schema in SECTIONS.items():
@@ -93,14 +94,16 @@ def _component(group: str, node: Any) -> Component:
     return Component(node["name"], options, node.get("kind"))
 
 
-def _check_numbers(value: Any, where: str = "") -> None:
-    """Refuse NaN, Inf and integers beyond 64 bits."""
+def _checked(value: Any, where: str = "") -> Any:
+    """Expand ~ at the start of a path; refuse NaN, Inf and integers beyond 64 bits."""
     too_large = isinstance(value, int) and abs(value) >= 2**63
     if too_large or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{where} must be a finite number of 64 bits, got {value}")
-    items = enumerate(value) if isinstance(value, list) else ()
-    for key, item in value.items() if isinstance(value, dict) else items:
-        _check_numbers(item, f"{where}.{key}".removeprefix("."))
+    if isinstance(value, dict):
+        return {k: _checked(v, f"{where}.{k}".removeprefix(".")) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_checked(item, f"{where}.{number}") for number, item in enumerate(value)]
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _check_limits(config: Config) -> None:

@@ -104,7 +104,7 @@ FORMATS = {
 
 
 def export_run(
-    trained: Trained, to: str, out: Path, root: str | None = None
+    trained: Trained, to: str, out: Path, root: Path | None = None
 ) -> tuple[Parity, bool]:
     """Write the model of a run in another format, verified on image files of its test split.
 

@@ -30,6 +30,7 @@ from spinal_repro.errors import UserError, unknown
 from spinal_repro.io import BusyError
 from spinal_repro.records.store import error_details
 from spinal_repro.training.run import run
+from spinal_repro.training.setup import check_parts
 
 Option: TypeAlias = CategoricalDistribution | FloatDistribution | IntDistribution
 # overrides that may differ between the machines of a study
@@ -76,8 +77,10 @@ class Space:
             categorical = isinstance(option, CategoricalDistribution)
             ends = option.choices if categorical else (option.low, option.high)
             first[key], last[key] = ends[0], ends[-1]
-        compose(trial_overrides(fixed, last))
-        return compose(trial_overrides(fixed, first))
+        for values in (last, first):
+            config = compose(trial_overrides(fixed, values))
+            check_parts(config)
+        return config
 
 
 def trial_overrides(fixed: Sequence[str], values: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from spinal_repro.config.schema import Config
-from spinal_repro.errors import UserError
+from spinal_repro.errors import EXIT_FAILED, UserError
 from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
 from spinal_repro.records.store import RECORD, describe, error_details, write_status
@@ -129,6 +129,8 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
             with suppress(OSError):  # the disk may be full
                 epochs = describe(folder).get("epochs", "")
                 write_status(folder, state, epochs=epochs, **error_details(found))
+            if isinstance(found, UserError):
+                found.exit_code = EXIT_FAILED
         if found is error:
             raise
         raise found from error

@@ -244,6 +244,7 @@ def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
         (["data.test=true"], "never reads the test set"),
         (["recipe.epoch=1"], "recipe.epoch"),
         (["head=fc"], "head.width"),
+        (["recipe.optimizer=nosuch"], "nosuch"),
         (["--space", "defualt"], "did you mean 'default'"),
         (["--trials", "-1"], "0 or more"),
         (["--trials", "0"], "no trial of digits-cnn-spinal-default has finished"),
