@@ -1,6 +1,7 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
 import fnmatch
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,6 +37,20 @@ class ResultsIndex:
         return {result.cell.name: result.cell for result in self.results}
 
     @cached_property
+    def _by_cell(self) -> Mapping[str, Sequence[ResultGroup]]:
+        found = defaultdict(list)
+        for result in self.results:
+            found[result.cell.name].append(result)
+        return found
+
+    @cached_property
+    def _by_cells(self) -> Mapping[tuple[str, str | None], Sequence[Pair]]:
+        found = defaultdict(list)
+        for pair in self.pairs:
+            found[pair.spinal.cell.name, pair.fc.cell.name].append(pair)
+        return found
+
+    @cached_property
     def pairs(self) -> list[Pair]:
         """All comparisons: of cells with their counterparts, and those that claims name."""
         named = {(cell.name, cell.counterpart) for cell in self.cells.values()}
@@ -52,12 +67,14 @@ class ResultsIndex:
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
         """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
-        found = [result for result in self.results if result.cell.name == self.cell(name).name]
+        found = self._by_cell[self.cell(name).name]
         return [r for r in found if r.runs and protocol in (None, r.protocol)]
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
-        found = {name: [r for r in self.results if r.cell.table == name] for name in tables()}
+        found: dict[str, list[ResultGroup]] = {name: [] for name in tables()}
+        for result in self.results:
+            found[result.cell.table].append(result)
         return {name: results for name, results in found.items() if results}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
@@ -67,8 +84,7 @@ class ResultsIndex:
         pairs under one protocol take the one with the fewest differences from the cells, then one
         with reference numerics, then the one with the most seeds.
         """
-        names = self.cell(name).name, other or self.cell(name).counterpart
-        found = [p for p in self.pairs if (p.spinal.cell.name, p.fc.cell.name) == names]
+        found = self._by_cells[self.cell(name).name, other or self.cell(name).counterpart]
         best: dict[str, Pair] = {}
         for pair in sorted(found, key=lambda pair: pair.order):
             best.setdefault(pair.spinal.protocol, pair)

@@ -134,21 +134,20 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
 
 
 def as_families(found: Iterable[Pair]) -> list[Pair]:
-    """Let the comparisons of each table know of each other, for Holm's correction."""
+    """Adjust the p-values of the comparisons of each table for their number (Holm)."""
     tables: dict[str, list[Pair]] = {}
     for pair in found:
         tables.setdefault(pair.spinal.cell.table, []).append(pair)
-    adjusted = []
-    for family in tables.values():
-        each = as_family(pair.comparison for pair in family)
-        others = each
-        if any(pair.alternative != pair.comparison for pair in family):
-            others = as_family(pair.alternative for pair in family)
-        adjusted += [
-            replace(pair, comparison=comparison, alternative=alternative)
-            for pair, comparison, alternative in zip(family, each, others, strict=True)
-        ]
-    return adjusted
+    return [
+        replace(pair, comparison=comparison, alternative=alternative)
+        for family in tables.values()
+        for pair, comparison, alternative in zip(
+            family,
+            as_family(pair.comparison for pair in family),
+            as_family(pair.alternative for pair in family),
+            strict=True,
+        )
+    ]
 
 
 def _images(run: Run) -> list[Any]:
@@ -181,7 +180,7 @@ def row(pair: Pair) -> dict[str, Any]:
         "share": 100 * comparison.higher,
         "p": comparison.p,
         "p_holm": comparison.p_holm,
-        "family": len(comparison.others) + 1,
+        "family": comparison.family,
         "verdict": pair.verdict,
         "sensitive": pair.sensitive or None,
     }

@@ -6,8 +6,9 @@ connection.
 
 import base64
 import inspect
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -19,13 +20,15 @@ from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import judge, tally
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.outcomes import ResultGroup, Run
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
     from spinal_repro.results.figures import Drawn
 
+T = TypeVar("T")
+CHANGED_SHOWN = 5  # settings of a cell with a changed recipe
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
     "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
@@ -54,7 +57,8 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
+    compared, left = _fold(index.pairs, lambda pair: pair.spinal)
+    paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in compared]
     counted = sizes.rows(index.cells.values(), index.counts)
     of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
     of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
@@ -67,8 +71,8 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
         verdicts=list(verdicts.RULES),
         index=index,
         tables=tables(),
-        pairs={"columns": of_pairs, "rows": paired},
-        sizes={"columns": of_sizes, "rows": counted},
+        pairs={"columns": of_pairs, "rows": paired, "left": left},
+        sizes={"columns": of_sizes, "rows": counted, "left": 0},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
         rules={name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules.items()},
         cell_rules=verdicts.RULES,
@@ -79,7 +83,37 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
         columns=_columns,
         row=_row,
         config=_config,
+        by_commit=_by_commit,
+        fold=_fold,
     )
+
+
+def _fold(
+    items: Iterable[T], result_of: Callable[[T], ResultGroup] = lambda item: item
+) -> tuple[list[T], int]:
+    """Drop changed recipes of a cell after the first `CHANGED_SHOWN`, and count what was dropped.
+
+    The page would otherwise grow by 2 KB for each of thousands of settings.
+    """
+    kept, left, seen = [], 0, Counter[str]()
+    for item in items:
+        result = result_of(item)
+        seen[result.cell.name] += bool(result.differences)
+        if result.differences and seen[result.cell.name] > CHANGED_SHOWN:
+            left += 1
+        else:
+            kept.append(item)
+    return kept, left
+
+
+def _by_commit(result: ResultGroup) -> dict[str, list[Run]]:
+    """Runs by what they were made with: PyTorch and the commit, with a star if modified."""
+    found: dict[str, list[Run]] = {}
+    for run in result.runs:
+        git, torch = run.record.git, run.record.environment.get("torch", "")
+        commit = (git.get("commit") or "")[:10] + "*" * bool(git.get("modified"))
+        found.setdefault(f"PyTorch {torch}, commit {commit}", []).append(run)
+    return found
 
 
 def _without_control_characters(value: Any) -> Any:
