@@ -5,18 +5,21 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.made_records import regression_record
+from helpers.made_records import FC, SPINAL, made, regression_record
 
 from spinal_repro.paper.cells import load_cells
 from spinal_repro.paper.claims import Claim
 from spinal_repro.records.record import parse_record
 from spinal_repro.records.store import read_records
-from spinal_repro.results.cells import group_records_by_cell
+from spinal_repro.results.cells import group_records_by_cell, own_runs
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.pages import files
 from spinal_repro.results.report import render
 from spinal_repro.results.sizes import cell_counts
 
@@ -69,6 +72,41 @@ def test_identifiers_are_unique(page):
     assert len(found) == len(set(found))
     targets = re.findall(r'(?:href="#|aria-controls=")([^"]+)"', page)
     assert set(targets) <= set(found)
+
+
+@pytest.mark.parametrize("kind", ["seeds", "settings", "own"])
+def test_another_record_costs_few_calls_and_bytes(kind):
+    def record(i: int) -> dict[str, Any]:
+        seed, own = (
+            (i // 2, {}) if kind == "seeds" else (0, {"recipe": {"lr": 0.02 + i // 2 / 1e4}})
+        )
+        made_one = made(("fc", "spinal")[i % 2], seed, 9700 + i % 50, identity=f"{i:08x}", **own)
+        if kind == "own":
+            made_one["config"]["cell"] = None
+        return made_one
+
+    def cost(count: int) -> tuple[int, int]:
+        stored, calls = [record(i) for i in range(count)], 0
+
+        def count_calls(_frame: Any, event: str, _argument: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count_calls)
+        try:
+            records, cells = [parse_record(one) for one in stored], [FC, SPINAL]
+            own = own_runs(cells, records)
+            index = ResultsIndex(group_records_by_cell(cells, records), {}, own=own)
+            files(index)
+            page = render(index)
+        finally:
+            sys.setprofile(None)
+        return calls, len(page)
+
+    few, many = cost(300), cost(600)
+    calls, size = ((b - a) / 300 for a, b in zip(few, many, strict=True))
+    print(kind, calls, size)
+    assert calls < 10_000 and size < 50
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to try the page's controls")
