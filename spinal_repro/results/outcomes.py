@@ -145,7 +145,7 @@ class ResultGroup:
     def difference(self) -> float | None:
         return None if self.published.value is None else self.mean - self.published.value
 
-    @property
+    @functools.cached_property
     def margin(self) -> Margin:
         return margin(self.cell, self.claimed)
 
