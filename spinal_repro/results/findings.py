@@ -1,7 +1,6 @@
 """Index of cells, runs and counts, from which claims, figures and the report are made."""
 
 import fnmatch
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from spinal_repro.paper.claims import Claim, load_claims
 from spinal_repro.records.convert import from_plain
 from spinal_repro.records.record import AnyRecord, GradientRecord, Natural, Record
 from spinal_repro.results.cells import group_records_by_cell, own_runs
-from spinal_repro.results.outcomes import PAPER, ResultGroup
+from spinal_repro.results.outcomes import PAPER, ResultGroup, grouped
 from spinal_repro.results.pairs import Pair, as_families, pairs
 from spinal_repro.results.sizes import Counts, cell_counts
 
@@ -38,17 +37,11 @@ class ResultsIndex:
 
     @cached_property
     def _by_cell(self) -> Mapping[str, Sequence[ResultGroup]]:
-        found = defaultdict(list)
-        for result in self.results:
-            found[result.cell.name].append(result)
-        return found
+        return grouped(self.results, lambda result: result.cell.name)
 
     @cached_property
     def _by_cells(self) -> Mapping[tuple[str, str | None], Sequence[Pair]]:
-        found = defaultdict(list)
-        for pair in self.pairs:
-            found[pair.spinal.cell.name, pair.fc.cell.name].append(pair)
-        return found
+        return grouped(self.pairs, lambda pair: (pair.spinal.cell.name, pair.fc.cell.name))
 
     @cached_property
     def pairs(self) -> list[Pair]:
@@ -72,10 +65,8 @@ class ResultsIndex:
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
-        found: dict[str, list[ResultGroup]] = {name: [] for name in tables()}
-        for result in self.results:
-            found[result.cell.table].append(result)
-        return {name: results for name, results in found.items() if results}
+        found = grouped(self.results, lambda result: result.cell.table)
+        return {name: found[name] for name in tables() if name in found}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
         """Pair a cell with its counterpart, or another cell: one pair per protocol.
@@ -84,7 +75,8 @@ class ResultsIndex:
         pairs under one protocol take the one with the fewest differences from the cells, then one
         with reference numerics, then the one with the most seeds.
         """
-        found = self._by_cells[self.cell(name).name, other or self.cell(name).counterpart]
+        names = self.cell(name).name, other or self.cell(name).counterpart
+        found = self._by_cells.get(names, ())
         best: dict[str, Pair] = {}
         for pair in sorted(found, key=lambda pair: pair.order):
             best.setdefault(pair.spinal.protocol, pair)

@@ -12,7 +12,7 @@ from spinal_repro.records.record import Record, RegressionRecord
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family, paired
 from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
-from spinal_repro.results.outcomes import ResultGroup, Run, published
+from spinal_repro.results.outcomes import ResultGroup, Run, grouped, published
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import CHANGED
 
@@ -135,12 +135,9 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
 
 def as_families(found: Iterable[Pair]) -> list[Pair]:
     """Adjust the p-values of the comparisons of each table for their number (Holm)."""
-    tables: dict[str, list[Pair]] = {}
-    for pair in found:
-        tables.setdefault(pair.spinal.cell.table, []).append(pair)
     return [
         replace(pair, comparison=comparison, alternative=alternative)
-        for family in tables.values()
+        for family in grouped(found, lambda pair: pair.spinal.cell.table).values()
         for pair, comparison, alternative in zip(
             family,
             as_family(pair.comparison for pair in family),

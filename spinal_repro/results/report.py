@@ -8,7 +8,7 @@ import base64
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -20,14 +20,13 @@ from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import judge, tally
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup, Run
+from spinal_repro.results.outcomes import Item, ResultGroup, Run, grouped
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
     from spinal_repro.results.figures import Drawn
 
-T = TypeVar("T")
 CHANGED_SHOWN = 5  # settings of a cell with a changed recipe
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
 SHOWN = (  # of an accuracy table; a row's details have the rest
@@ -62,12 +61,11 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     counted = sizes.rows(index.cells.values(), index.counts)
     of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
     of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
-    groups = dict.fromkeys(item.claim.group for item in judged)
     rules = {name: inspect.getdoc(RULES[name]) or "" for name in RULES.names()}
     return environment.get_template("report.html").render(
         tally=tally(judged),
         progress=_progress(index),
-        claims={name: [j for j in judged if j.claim.group == name] for name in groups},
+        claims=grouped(judged, lambda item: item.claim.group),
         verdicts=list(verdicts.RULES),
         index=index,
         tables=tables(),
@@ -89,8 +87,8 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
 
 
 def _fold(
-    items: Iterable[T], result_of: Callable[[T], ResultGroup] = lambda item: item
-) -> tuple[list[T], int]:
+    items: Iterable[Item], result_of: Callable[[Item], Any] = lambda item: item
+) -> tuple[list[Item], int]:
     """Drop changed recipes of a cell after the first `CHANGED_SHOWN`, and count what was dropped.
 
     The page would otherwise grow by 2 KB for each of thousands of settings.
@@ -108,12 +106,13 @@ def _fold(
 
 def _by_commit(result: ResultGroup) -> dict[str, list[Run]]:
     """Runs by what they were made with: PyTorch and the commit, with a star if modified."""
-    found: dict[str, list[Run]] = {}
-    for run in result.runs:
+
+    def made_with(run: Run) -> str:
         git, torch = run.record.git, run.record.environment.get("torch", "")
         commit = (git.get("commit") or "")[:10] + "*" * bool(git.get("modified"))
-        found.setdefault(f"PyTorch {torch}, commit {commit}", []).append(run)
-    return found
+        return f"PyTorch {torch}, commit {commit}"
+
+    return grouped(result.runs, made_with)
 
 
 def _without_control_characters(value: Any) -> Any:
