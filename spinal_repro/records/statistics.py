@@ -77,7 +77,7 @@ def sign_flip_test(differences: tuple[float, ...]) -> float:
     return min(1.0, 2 * float((tail + drawn) / (len(sums) + drawn)))
 
 
-@functools.cache
+@functools.lru_cache(maxsize=8)  # 6 MB for 300 values
 def _signs(count: int) -> NDArray[np.int8]:
     """Signs ``[flips, count]``: all of them, or `FLIPS` drawn ones."""
     if 2**count <= FLIPS:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -21,12 +21,7 @@ SIDES = {1: BETTER, -1: WORSE, 0: OPEN}
 HASHES = ("train_hash", "test_hash", "split_hash")
 
 
-class McNemarCounts(NamedTuple):
-    """Test images on which the two networks of one seed differ, with McNemar's p-value."""
-
-    only_fc: int
-    only_spinal: int
-    p: float
+Alone = tuple[int, int]  # test images that only the other network gets right, or only ours
 
 
 @dataclass(frozen=True)
@@ -40,7 +35,7 @@ class Pair:
     second: tuple[float, ...]  # of the cell
     comparison: Paired
     alternative: Paired  # with the other choice of the epoch
-    images: tuple[McNemarCounts, ...]  # of each seed whose records hold `correct_bits`
+    images: tuple[Alone, ...]  # of each seed whose records hold `correct_bits`
     test_images: int = 0
 
     @property
@@ -69,9 +64,8 @@ class Pair:
         """T interval of the mean difference; where there is none, that of the test images."""
         if (found := self.comparison.interval) or not self.images:
             return found
-        only_fc = round(statistics.mean([image.only_fc for image in self.images]))
-        only_spinal = round(statistics.mean([image.only_spinal for image in self.images]))
-        low, high = statistics.image_interval(only_fc, only_spinal, self.test_images)
+        alone = (round(statistics.mean(side)) for side in zip(*self.images, strict=True))
+        low, high = statistics.image_interval(*alone, self.test_images)
         return 100 * low, 100 * high
 
     @property
@@ -152,14 +146,13 @@ def _images(run: Run) -> list[Any]:
     return [run.record.data.get(k) for k in HASHES] if isinstance(run.record, Record) else []
 
 
-def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
+def _compare_images(fc: Run, spinal: Run, metric: str) -> Alone | None:
     tested = [run.tested(metric) for run in (fc, spinal)]
     right = [unpack_correct(t.correct_bits, t.count) for t in tested if t and t.correct_bits]
     if len(right) < len(tested):
         return None
     a, b = right
-    only_fc, only_spinal = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    return McNemarCounts(only_fc, only_spinal, statistics.mcnemar_test(only_fc, only_spinal))
+    return int(np.sum(a & ~b)), int(np.sum(b & ~a))
 
 
 def row(pair: Pair) -> dict[str, Any]:
@@ -182,9 +175,9 @@ def row(pair: Pair) -> dict[str, Any]:
         "sensitive": pair.sensitive or None,
     }
     if images:
-        found["only_fc"] = statistics.mean([image.only_fc for image in images])
-        found["only_spinal"] = statistics.mean([image.only_spinal for image in images])
-        found["mcnemar"] = f"{sum(image.p < ALPHA for image in images)} of {len(images)}"
+        found["only_fc"], found["only_spinal"] = map(statistics.mean, zip(*images, strict=True))
+        decided = sum(statistics.mcnemar_test(*image) < ALPHA for image in images)
+        found["mcnemar"] = f"{decided} of {len(images)}"
     return found | accuracy.ends(pair.interval)
 
 
