@@ -31,7 +31,8 @@ def from_plain(kind: type[T], value: Any, where: str = "") -> T:
             (with `Range`) and ``| None`` of them.
         where: Dotted key of the value, for messages.
     """
-    return cast(T, _converter(kind)(value, where))
+    convert = _converter(cast(Any, kind))
+    return cast(T, convert(value, where))
 
 
 def to_plain(value: Any) -> Any:

@@ -18,7 +18,8 @@ LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
 NON_REFERENCE_NUMERICS = ("mps", "bf16")  # they round differently from the paper's CUDA and fp32
 
-Item, Key = TypeVar("Item"), TypeVar("Key")
+Item = TypeVar("Item")
+Key = TypeVar("Key")
 
 
 def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:

@@ -64,8 +64,8 @@ class Pair:
         """T interval of the mean difference; where there is none, that of the test images."""
         if (found := self.comparison.interval) or not self.images:
             return found
-        alone = (round(statistics.mean(side)) for side in zip(*self.images, strict=True))
-        low, high = statistics.image_interval(*alone, self.test_images)
+        fc, spinal = (round(statistics.mean(side)) for side in zip(*self.images, strict=True))
+        low, high = statistics.image_interval(fc, spinal, self.test_images)
         return 100 * low, 100 * high
 
     @property
