@@ -75,6 +75,9 @@ def test_predict_command(trained_folder, here, call):
     (entry,) = json.loads(call(f"{command} --format json").out)
     assert entry["class"] == "red" and len(entry["top"]) == 3
     assert sum(c["probability"] for c in entry["top"]) == pytest.approx(1, abs=1e-5)
+    _, row = call(f"{command} --format csv").out.splitlines()
+    shares = [float(share) for share in re.findall(r"\d\.\d+", row)]  # of all three classes
+    assert len(shares) == 3 and sum(shares) == pytest.approx(1, abs=1e-3)
     (here / "b.png").write_bytes(b"no image")
     ended = call(f"spinal predict {trained_folder} . --format csv --top 1")
     head, row = ended.out.splitlines()

@@ -10,7 +10,7 @@ from spinal_repro.cli.commands import FORMAT, command, new_file, option
 from spinal_repro.config.compose import choices, compose
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_json
-from spinal_repro.paper.cells import load_cells
+from spinal_repro.paper.cells import load_cells, tables
 from spinal_repro.results.tables import Column, render
 
 BASELINE = "fc"
@@ -70,18 +70,19 @@ def print_params(given: argparse.Namespace) -> None:
 
 
 def cell_sizes(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Count the cells of ``paper=CELL``, each against its FC cell; like `sizes`."""
-    from spinal_repro.cli.overrides import check_overrides, expand
+    """Count the cells of ``paper=CELL`` or ``paper=TABLE``, each against its FC cell."""
+    from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.results.sizes import compare
 
-    given = expand(overrides, sweeping=True)
-    check_overrides(given)
-    cells = [o.removeprefix("paper=").split(",") for o in given if o.startswith("paper=")]
-    rest = [o for o in given if not o.startswith("paper=")]
+    *_, named = (o.removeprefix("paper=") for o in overrides if o.startswith("paper="))
+    whole = [f"{part}/*" if part in tables() else part for part in named.split(",")]
+    cells = dict.fromkeys(name for part in whole for name in cells_of(part))
+    rest = [o for o in overrides if not o.startswith("paper=")]
+    check_overrides([f"paper={','.join(cells)}", *rest])
     plain = [o for o in rest if not o.lstrip("+~").startswith("head")]  # for the FC cell
     rows = []
-    for name in cells[-1]:
+    for name in cells:
         (cell,) = load_cells(name)
         fc, config = cell.counterpart, compose([f"paper={name}", *rest])
         base = count_model(compose([f"paper={fc}", *plain])) if fc else None

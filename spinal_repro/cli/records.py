@@ -1,7 +1,8 @@
 """``spinal records add``: check records and copy them to ``results/records/``."""
 
 import argparse
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from spinal_repro.cli.commands import RECORDS, command, option
@@ -28,34 +29,40 @@ FILES = "records, or folders of finished runs"
 def add_records(given: argparse.Namespace) -> None:
     """Check records and copy them into results/records/.
 
-    Checks every record against its configuration, its history and its model, and prints its
-    differences from the published cell. If one record is refused, none is copied.
+    Skips runs that are there already or name no published cell. Checks every other record against
+    its configuration, its history and its model, and prints its differences from the published
+    cell. If one of these is refused, or all were skipped, nothing is copied and the exit code is 2.
     """
     from spinal_repro.results.cells import cell_of
 
     out: Path = given.out
-    known = read_records([out], history=False) if out.is_dir() else []
+    known = _by_run(read_records([out], history=False) if out.is_dir() else ())
     cells = {cell.name: cell for cell in load_cells()}
     accepted: dict[Path, AnyRecord] = {}
     refused: list[str] = []
     for path in given.files:
         path = path / RECORD if path.is_dir() else path
         record = load_record(path)
-        try:
-            if isinstance(record, Record):
-                others = [r for r in (*known, *accepted.values()) if isinstance(r, Record)]
-                target = out / _check(record, cell_of(record, cells), others, path)
-            elif isinstance(record, GradientRecord):
-                target = out / f"gradients/{record.dataset}-{record.init}-s{record.seeds}.json"
-            else:
-                target = out / _check_regression(record)
-            if target.exists() or target in accepted:
-                raise UserError(f"{target} exists already")
+        cell = cell_of(record, cells) if isinstance(record, Record) else None
+        if isinstance(record, Record) and cell is None:
+            _skip(path, "it names no published cell; train one with spinal-train paper=CELL")
+            continue
+        target = out / _file_name(record, cell)
+        run = _by_run([record])
+        if target.exists() or target in accepted or run.keys() & known:
+            _skip(path, "the records already have this run")
+        elif wrong := _inconsistencies(record):
+            refused.append(f"{path}: {'; '.join(wrong)}")
+        else:
+            if isinstance(record, Record) and cell is not None:
+                for note in _notes(record, cell, known.values()):
+                    print(f"{path}: {note}")
             accepted[target] = record
-        except UserError as error:
-            refused.append(f"{path}: {error}")
+            known |= run
     if refused:
         raise UserError("nothing was added; refused: " + "; ".join(refused))
+    if not accepted:
+        raise UserError("nothing was added: every file was skipped")
     for target, record in accepted.items():
         target.parent.mkdir(parents=True, exist_ok=True)
         write_record(target, record)
@@ -63,40 +70,46 @@ def add_records(given: argparse.Namespace) -> None:
     print("now update the tables: spinal tables")
 
 
-def _check(record: Record, cell: Cell | None, others: Sequence[Record], path: Path) -> str:
-    """Check the record of a run, print its differences, and return its new name."""
-    from spinal_repro.paper.sizes import count_model
-    from spinal_repro.records.check import check_record
-    from spinal_repro.records.compare import differences
+def _by_run(records: Iterable[AnyRecord]) -> dict[tuple[str, int], Record]:
+    return {(r.identity, r.seed): r for r in records if isinstance(r, Record)}
 
-    if wrong := check_record(record, count_model):
-        raise UserError("; ".join(wrong))
-    key = record.identity, record.seed
-    if key in [(other.identity, other.seed) for other in others]:
-        raise UserError(f"the records already have this run (identity {key[0]}, seed {key[1]})")
-    if cell is None:
-        raise UserError(
-            "it names no published cell; train one with spinal-train paper=CELL "
-            "(list cells with: spinal paper list)"
-        )
-    assert cell.config is not None
-    for difference in differences(record.config, cell.config):
-        print(f"{path}: differs from {cell.name}: {difference}")
-    if record.git.get("modified") is not False:
-        print(f"{path}: made with uncommitted changes to {record.git.get('commit')}")
-    name = record.config["dataset"]["name"]
-    same_data = [other for other in others if other.config["dataset"]["name"] == name]
-    for part in ("train_hash", "test_hash"):
-        if any(other.data.get(part) != record.data.get(part) for other in same_data):
-            print(f"{path}: read other images than earlier records of {name} (data.{part})")
+
+def _skip(path: Path, why: str) -> None:
+    print(f"skipped {path}: {why}", file=sys.stderr)
+
+
+def _file_name(record: AnyRecord, cell: Cell | None) -> str:
+    if isinstance(record, GradientRecord):
+        return f"gradients/{record.dataset}-{record.init}-s{record.seeds}.json"
+    if isinstance(record, RegressionRecord):
+        s = record.settings
+        return f"regression/{s.target}-{s.layers}-{s.epochs}-s{s.seeds}.json"
+    assert cell is not None
     leaf = cell.name.rpartition("/")[2]
     return f"{cell.table}/{leaf}-{record.protocol}-{record.identity}-s{record.seed}.json"
 
 
-def _check_regression(record: RegressionRecord) -> str:
-    from spinal_repro.records.check import check_regression
+def _inconsistencies(record: AnyRecord) -> list[str]:
+    from spinal_repro.paper.sizes import count_model
+    from spinal_repro.records.check import check_record, check_regression
 
-    if wrong := check_regression(record):
-        raise UserError("; ".join(wrong))
-    s = record.settings
-    return f"regression/{s.target}-{s.layers}-{s.epochs}-s{s.seeds}.json"
+    if isinstance(record, Record):
+        return check_record(record, count_model)
+    return check_regression(record) if isinstance(record, RegressionRecord) else []
+
+
+def _notes(record: Record, cell: Cell, others: Iterable[Record]) -> Iterator[str]:
+    """Say what a reader of the results should know about a run."""
+    from spinal_repro.records.compare import differences
+
+    assert cell.config is not None
+    for difference in differences(record.config, cell.config):
+        yield f"differs from {cell.name}: {difference}"
+    commit, modified = record.git.get("commit"), record.git.get("modified")
+    if modified is not False:
+        yield f"made with uncommitted changes to {commit}" if modified else "its commit is unknown"
+    name = record.config["dataset"]["name"]
+    same_data = [other for other in others if other.config["dataset"]["name"] == name]
+    for part in ("train_hash", "test_hash"):
+        if any(other.data.get(part) != record.data.get(part) for other in same_data):
+            yield f"read other images than earlier records of {name} (data.{part})"

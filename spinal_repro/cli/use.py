@@ -47,19 +47,19 @@ def print_predictions(given: argparse.Namespace) -> None:
     else:
         for row in rows:
             others = row["top"][1:]
-            row["next"] = ", ".join(f"{o['class']} {100 * o['probability']:.2f}" for o in others)
+            row["next"] = ", ".join(f"{o['class']} {o['probability']:.4f}" for o in others)
         print(render(PREDICTION if top > 1 else PREDICTION[:-1], rows, given.format))
     if unreadable:
         listed = "".join(f"\n  {line}" for line in unreadable)
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
 
 
-SOFTMAX = "softmax of the logits, not calibrated"
+SOFTMAX = "softmax of the logits, from 0 to 1, not calibrated"
 PREDICTION = (
     Column("file", "File"),
     Column("class", "Class"),
-    Column("probability", "Probability %", SOFTMAX, lambda value: f"{100 * value:.2f}"),
-    Column("next", "Next", "the next most probable classes"),
+    Column("probability", "Probability", SOFTMAX, "{:.4f}".format),
+    Column("next", "Next", "the next most probable classes, with their probabilities"),
 )
 
 

@@ -21,6 +21,7 @@ EPOCHS, LIMIT = "recipe.epochs", "data.limit"
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
 DATASET = ("name", "num_classes", "num_outputs", "test_outputs")  # other keys locate the images
 NAMES = ("dataset.name", "model.name", "head.name")
+ABSENT = object()
 
 
 @dataclass(frozen=True, order=True)
@@ -76,30 +77,28 @@ def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Dif
 
 
 def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator[Difference]:
-    ours, theirs = training_fields(config), training_fields(cell)
-    for group in ours:
-        a, b = ours[group], theirs[group]
+    theirs = _compared(cell)
+    for group, settings in _compared(config).items():
+        if settings == theirs[group]:
+            continue
+        a, b = (dict(_flat(side, f"{group}.")) for side in (settings, theirs[group]))
         name = f"{group}.name"
         keys = [name] if name in NAMES and a.get(name) != b.get(name) else sorted(a.keys() | b)
         for key in keys:
-            if a.get(key, "") != b.get(key, ""):
-                yield Difference(key, a.get(key, ""), b.get(key, ""), RECIPE)
+            if a.get(key, ABSENT) != b.get(key, ABSENT):
+                yield Difference(key, _text(a.get(key, ABSENT)), _text(b.get(key, ABSENT)), RECIPE)
 
 
-def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Settings of dataset, model, head and recipe that decide a result, as dotted keys and JSON.
-
-    The number of epochs is not one of them.
-    """
+def _compared(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Settings of dataset, model, head and recipe that decide a result, except the epochs."""
     dataset = _with_defaults(DatasetConfig, config["dataset"])
     recipe = _with_defaults(RecipeConfig, config["recipe"])
-    groups = {
+    return {
         "dataset": {key: dataset.get(key) for key in DATASET},
         "model": UNSET | config["model"],
         "head": config["head"],
         "recipe": {key: value for key, value in recipe.items() if key not in NOT_COMPARED},
     }
-    return {name: dict(_flat(group, f"{name}.")) for name, group in groups.items()}
 
 
 def _in_protocol(protocol: Mapping[str, Any]) -> Iterator[Difference]:
@@ -122,11 +121,17 @@ def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
     return vars(schema(**{key: value for key, value in stored.items() if key in known}))
 
 
-def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield dotted keys and JSON text; integers become floats, so that 1 equals 1.0."""
+def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    """Yield dotted keys and values."""
     for key, item in group.items():
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")
         else:
-            plain = json.loads(json.dumps(item), parse_int=float)
-            yield f"{prefix}{key}", json.dumps(plain, sort_keys=True)
+            yield f"{prefix}{key}", item
+
+
+def _text(value: Any) -> str:
+    """Return a value as JSON, empty if absent; integers become floats, so that 1 equals 1.0."""
+    if value is ABSENT:
+        return ""
+    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin,
 from spinal_repro.errors import UserError, unknown
 
 T = TypeVar("T")
+Converter = Callable[[Any, str], Any]  # of a value and its dotted key
 TYPE_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -30,7 +31,8 @@ def from_plain(kind: type[T], value: Any, where: str = "") -> T:
             (with `Range`) and ``| None`` of them.
         where: Dotted key of the value, for messages.
     """
-    return cast(T, _convert(kind, value, where))
+    convert = _converter(cast(Any, kind))
+    return cast(T, convert(value, where))
 
 
 def to_plain(value: Any) -> Any:
@@ -43,49 +45,63 @@ def to_plain(value: Any) -> Any:
     return {field.name: to_plain(item) for field, item in found if item != field.default}
 
 
-def _convert(kind: Any, value: Any, where: str) -> Any:
-    if kind in TYPE_NAMES:
-        fits = type(value) is kind or (kind is float and type(value) is int)
-        return value if fits else _refuse(value, TYPE_NAMES[kind], where)
+@functools.cache  # annotations are looked into once, not for each of thousands of records
+def _converter(kind: Any) -> Converter:
+    """Make the function that converts the value at a dotted key to an annotation."""
     if kind is Any:
-        return value
+        return lambda value, where: value
+    if kind in TYPE_NAMES:
+        types = (float, int) if kind is float else (kind,)
+        return lambda value, where: (
+            value if type(value) in types else _refuse(value, TYPE_NAMES[kind], where)
+        )
     if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, value, where)
+        hints = get_type_hints(kind, include_extras=True)
+        known = {field.name: _converter(hints[field.name]) for field in dataclasses.fields(kind)}
+        return functools.partial(_dataclass, kind, known)
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is Annotated:
-        found, limits = _convert(arguments[0], value, where), arguments[1]
-        if limits.least <= found <= limits.most:
-            return found
-        upper = "" if limits.most == math.inf else f" and at most {limits.most:g}"
-        return _refuse(value, f"at least {limits.least:g}{upper}", where)
     if origin is Literal:
-        return value if value in arguments else _refuse(value, " or ".join(arguments), where)
+        return lambda value, where: (
+            value if value in arguments else _refuse(value, " or ".join(arguments), where)
+        )
     if origin is UnionType:
-        (other,) = (argument for argument in arguments if argument is not NoneType)
-        return None if value is None else _convert(other, value, where)
-    if not isinstance(value, origin):
-        return _refuse(value, "a list" if origin is list else "a mapping", where)
-    if origin is list:
-        return [_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value)]
-    return {key: _convert(arguments[1], item, f"{where}.{key}") for key, item in value.items()}
+        (of,) = (argument for argument in arguments if argument is not NoneType)
+    else:
+        of = arguments[1] if origin is dict else arguments[0]
+    item = _converter(of)
+
+    def convert(value: Any, where: str) -> Any:
+        if origin is UnionType:
+            return None if value is None else item(value, where)
+        if origin is Annotated:
+            return _in_range(item(value, where), arguments[1], where)
+        if not isinstance(value, origin):
+            return _refuse(value, "a list" if origin is list else "a mapping", where)
+        if origin is list:
+            return [item(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+        return {key: item(entry, f"{where}.{key}") for key, entry in value.items()}
+
+    return convert
 
 
-def _dataclass(kind: Any, value: Any, where: str) -> Any:
+def _in_range(value: Any, limits: Range, where: str) -> Any:
+    if limits.least <= value <= limits.most:
+        return value
+    upper = "" if limits.most == math.inf else f" and at most {limits.most:g}"
+    return _refuse(value, f"at least {limits.least:g}{upper}", where)
+
+
+def _dataclass(kind: Any, known: Mapping[str, Converter], value: Any, where: str) -> Any:
     if not isinstance(value, Mapping):
         return _refuse(value, "a mapping", where)
-    hints, prefix = _hints(kind), f"{where}." if where else ""
+    prefix = f"{where}." if where else ""
     for key in value:
-        if key not in hints:
-            raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in hints])
+        if key not in known:
+            raise unknown("key", f"{prefix}{key}", [f"{prefix}{name}" for name in known])
     for field in dataclasses.fields(kind):
         if field.name not in value and field.default is field.default_factory is MISSING:
             raise UserError(f"{prefix}{field.name} is missing")
-    return kind(**{k: _convert(hints[k], item, f"{prefix}{k}") for k, item in value.items()})
-
-
-@functools.cache
-def _hints(kind: Any) -> dict[str, Any]:
-    return get_type_hints(kind, include_extras=True)
+    return kind(**{k: known[k](v, f"{prefix}{k}") for k, v in value.items()})
 
 
 def _refuse(value: Any, expected: str, where: str) -> None:

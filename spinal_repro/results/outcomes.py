@@ -1,8 +1,10 @@
 """Runs of a published cell, their statistics and the verdict."""
 
 import functools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from spinal_repro.paper.cells import Cell, Published
 from spinal_repro.records import statistics
@@ -15,6 +17,17 @@ AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validatio
 LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
 NON_REFERENCE_NUMERICS = ("mps", "bf16")  # they round differently from the paper's CUDA and fp32
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Group items by a key, in the order in which they come."""
+    found = defaultdict(list)
+    for item in items:
+        found[key(item)].append(item)
+    return dict(found)
 
 
 @dataclass(frozen=True)
@@ -145,7 +158,7 @@ class ResultGroup:
     def difference(self) -> float | None:
         return None if self.published.value is None else self.mean - self.published.value
 
-    @property
+    @functools.cached_property
     def margin(self) -> Margin:
         return margin(self.cell, self.claimed)
 

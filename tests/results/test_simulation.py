@@ -73,6 +73,16 @@ def test_many_pairs_are_drawn(generator):
     assert sign_flip_test((1.0,) * 30) == pytest.approx(2 / (statistics.FLIPS + 1))
 
 
+@pytest.mark.parametrize("n", [6, 14, 15, 40])
+def test_sign_flips_are_those_of_scipy(generator, n):
+    d = np.rint(generator.normal(0.1, 1, n) * 100)
+    found = stats.permutation_test(
+        (d,), np.sum, permutation_type="samples", n_resamples=statistics.FLIPS, rng=0,
+        vectorized=True,
+    )  # fmt: skip
+    assert sign_flip_test(tuple((d / 100).tolist())) == found.pvalue
+
+
 @pytest.mark.parametrize("b, c", [(0, 0), (0, 1), (3, 3), (2, 9), (40, 70), (500, 500)])
 def test_mcnemar_is_the_binomial_test(b, c):
     expected = min(1.0, 2 * stats.binom.cdf(min(b, c), b + c, 0.5))
@@ -124,8 +134,8 @@ def test_fewer_than_six_pairs_decide_nothing():
     differences = tuple(1 + 0.01 * i for i in range(MIN_PAIRS))
     assert Paired(differences[1:]).side() == 0 and Paired(differences[1:]).p is None
     assert (Paired(differences).side(), Paired(differences).side(2.0)) == (1, -1)
-    assert Paired(differences, others=(0.9,)).side() == 0  # 2 / 2^6 is not below 0.05 / 2
-    after = Paired(differences, others=(0.001,))  # Holm: the smaller p is decided already
+    assert Paired(differences, family=2).side() == 0  # 2 / 2^6 is not below 0.05 / 2
+    after = Paired(differences, 2, adjusted=2 / 2**MIN_PAIRS)  # Holm: a smaller p is decided
     assert (after.side(), after.side(2.0)) == (1, 0)  # but it says nothing about this threshold
 
 
@@ -133,7 +143,7 @@ def test_fewer_than_six_pairs_decide_nothing():
 def test_as_many_pairs_as_needed_find_the_difference_in_80_percent(generator, size, comparisons):
     n = pairs_needed(size * 0.1, 0.1, comparisons)
     draws = generator.normal(size * 0.1, 0.1, (FAMILIES, n)).tolist()
-    found = sum(Paired(tuple(d), (1.0,) * (comparisons - 1)).side() > 0 for d in draws)
+    found = sum(Paired(tuple(d), comparisons).side() > 0 for d in draws)
     # the sign-flip test is a little weaker than the t test that the number is computed for
     assert 0.74 <= found / FAMILIES <= 0.95
 

@@ -118,8 +118,8 @@ def _reached(values: Curve, level: float) -> int:
 def _of_curves(findings: ResultsIndex, first: Sequence[float], second: Sequence[float]) -> Paired:
     """Compare paired runs, corrected for the number of claims about curves (Bonferroni)."""
     found = paired(first, second)
-    others = sum(claim.rule in CURVE_RULES for claim in findings.claims) - 1
-    return replace(found, others=(found.p,) * others) if found.p is not None else found
+    family = sum(claim.rule in CURVE_RULES for claim in findings.claims)
+    return replace(found, family=max(family, 1)) if found.p is not None else found
 
 
 def _by_curves(verdict: Verdict, evidence: str, n: int, ran: int, wanted: int) -> Judgement:
