@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
-from numpy.typing import NDArray
 
 LEVEL = 0.95
 ALPHA = 0.05
@@ -56,42 +55,32 @@ def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def _t_interval(values: Sequence[float], scale: float) -> tuple[float, float] | None:
-    from scipy.special import stdtrit  # late, as below: training does not need it
+    from scipy.stats import t  # late, as below: training does not need it
 
     if len(values) < 3 or min(values) == max(values):
         return None
-    half = stdtrit(len(values) - 1, (1 + LEVEL) / 2) * deviation(values) * scale
+    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * deviation(values) * scale
     return mean(values) - float(half), mean(values) + float(half)
 
 
 @functools.cache
 def sign_flip_test(differences: tuple[float, ...]) -> float:
-    """Two-sided p-value: how often random signs give a sum at least as far from 0.
+    """Two-sided p-value: how often random signs give a sum at least as far from 0."""
+    from scipy.stats import permutation_test
 
-    As SciPy's `permutation_test` with ``rng=0``, which draws the signs again in every call (1 s
-    for 300 pairs).
-    """
     whole = np.rint(np.asarray(differences) * 1e7)  # sums of integers are exact, so are ties
-    sums, drawn = _signs(len(whole)) @ whole, 2 ** len(whole) > FLIPS
-    tail = min(np.sum(sums >= whole.sum()), np.sum(sums <= whole.sum()))
-    return min(1.0, 2 * float((tail + drawn) / (len(sums) + drawn)))
-
-
-@functools.lru_cache(maxsize=8)  # 6 MB for 300 values
-def _signs(count: int) -> NDArray[np.int8]:
-    """Signs ``[flips, count]``: all of them, or `FLIPS` drawn ones."""
-    if 2**count <= FLIPS:
-        return 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1).astype(np.int8)
-    order = np.tile(np.arange(2, dtype=np.int8), (FLIPS, count, 1))
-    return 1 - 2 * np.random.default_rng(0).permuted(order, axis=-1)[..., 0]
+    found = permutation_test(
+        (whole,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=0
+    )
+    return float(found.pvalue)
 
 
 def mcnemar_test(only_first: int, only_second: int) -> float:
     """P-value of the exact McNemar test; images that one classifier alone has right."""
-    from scipy.special import bdtr
+    from scipy.stats import binomtest
 
     total = only_first + only_second
-    return min(1.0, 2 * float(bdtr(min(only_first, only_second), total, 0.5)))
+    return float(binomtest(only_first, total).pvalue) if total else 1.0
 
 
 def image_interval(only_first: int, only_second: int, count: int) -> tuple[float, float]:

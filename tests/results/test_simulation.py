@@ -73,16 +73,6 @@ def test_many_pairs_are_drawn(generator):
     assert sign_flip_test((1.0,) * 30) == pytest.approx(2 / (statistics.FLIPS + 1))
 
 
-@pytest.mark.parametrize("n", [6, 14, 15, 40])
-def test_sign_flips_are_those_of_scipy(generator, n):
-    d = np.rint(generator.normal(0.1, 1, n) * 100)
-    found = stats.permutation_test(
-        (d,), np.sum, permutation_type="samples", n_resamples=statistics.FLIPS, rng=0,
-        vectorized=True,
-    )  # fmt: skip
-    assert sign_flip_test(tuple((d / 100).tolist())) == found.pvalue
-
-
 @pytest.mark.parametrize("b, c", [(0, 0), (0, 1), (3, 3), (2, 9), (40, 70), (500, 500)])
 def test_mcnemar_is_the_binomial_test(b, c):
     expected = min(1.0, 2 * stats.binom.cdf(min(b, c), b + c, 0.5))
