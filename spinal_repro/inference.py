@@ -178,9 +178,8 @@ def find_split(
         same = False
     if own and not same:  # all images of the part, or of the folder
         images = load_new_images(config.dataset, place, part, trained.classes)
-        none = np.arange(0)
         dataset = Dataset(images, images, images, trained.classes)
-        split = Split(**{p: np.arange(len(images)) if p == part else none for p in PARTS})
+        split = Split(*(np.arange(len(images) if p == part else 0) for p in PARTS))
     if not len(getattr(split, part)):
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
@@ -211,11 +210,13 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
 
 def _as_trained(trained: Trained, root: Path, own: bool) -> tuple[Dataset, Split, bool]:
     """Load data and split of a run, and compare their hashes with the record."""
-    config, counts = trained.config, ("train_size", "test_size", "val_size")
-    config_of_data = config.dataset
+    config = trained.config
+    dataset_config = config.dataset
     if own:  # may have grown
-        config_of_data = dataclasses.replace(config.dataset, **dict.fromkeys(counts))
-    dataset = load_dataset(config_of_data, root, test=config.data.test)
+        dataset_config = dataclasses.replace(
+            dataset_config, train_size=None, test_size=None, val_size=None
+        )
+    dataset = load_dataset(dataset_config, root, test=config.data.test)
     split = split_dataset(dataset, config.protocol, config.data.limit)
     hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
     hashes["split_hash"] = split.hash

@@ -131,7 +131,7 @@ def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, str |
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
     unnamed = config.name == "folder"
     parts = {part: images for part in PARTS if (images := getattr(dataset, part)) is not None}
-    sizes = {f"{part}_size": len(images) for part, images in parts.items()}
+    sizes: dict[str, Any] = {f"{part}_size": len(images) for part, images in parts.items()}
     counted = dataclasses.replace(
         config,
         name=f"folder_{name}" if unnamed and name else config.name,

@@ -147,7 +147,7 @@ def export_run(
     return parity, same_data
 
 
-def _test_images(trained: Trained, root: str | None) -> tuple[Tensor, Tensor, bool]:
+def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, bool]:
     """Read image files of the test split; images without files are written to PNG files first.
 
     Returns:
