@@ -179,7 +179,8 @@ def find_split(
     if own and not same:  # all images of the part, or of the folder
         images = load_new_images(config.dataset, place, part, trained.classes)
         dataset = Dataset(images, images, images, trained.classes)
-        split = Split(*(np.arange(len(images) if p == part else 0) for p in PARTS))
+        train, val, test = (np.arange(len(images) if p == part else 0) for p in PARTS)
+        split = Split(train, val, test)
     if not len(getattr(split, part)):
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
