@@ -2,13 +2,20 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from spinal_repro.config.compose import compose
 from spinal_repro.models.backbones import load_backbones
+from spinal_repro.paper.cells import tables
+from spinal_repro.records.record import read_record
+from spinal_repro.training.setup import resolved
+
+ROOT = Path(__file__).parents[2]
 
 SMALL = (
     "model=flatten head=linear recipe=sgd recipe.epochs=1 recipe.batch_size=8 recipe.augment=[] "
@@ -74,6 +81,19 @@ def test_other_weights_are_another_run(call, here):
         outs.append(call(words).out)
     assert len(list(here.glob("runs/*/*/*/record.json"))) == 2
     assert "other weights than in" in outs[1] and "already finished" in outs[2]
+
+
+def test_a_cell_with_weights_of_its_own_is_another_run(here):
+    """The weights that its records name are part of the cell."""
+    path = next(ROOT.glob("results/records/controls/*_lite0_fc-*-s0.json"))
+    record = read_record(path)
+    assert record.pretrained and record.pretrained["sha256"] == tables()["controls"].weights
+    words = [f"paper={record.cell}", "runtime.device=cpu", "data.root=."]
+    assert resolved(compose(words)).identity() == record.identity
+    weights = here / record.pretrained["source"]
+    weights.parent.mkdir()
+    weights.write_bytes(b"weights of another network")
+    assert resolved(compose(words)).identity() != record.identity
 
 
 def test_what_is_unusual_about_the_data_is_said(train, here):
