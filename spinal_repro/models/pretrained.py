@@ -17,6 +17,12 @@ from spinal_repro.errors import UserError, error_message
 from spinal_repro.io import checksum
 
 RUN_WEIGHTS = "best.safetensors"  # in a run folder
+# files that published cells name, with their SHA-256: a run of them is identified by the name alone
+PUBLISHED = {  # made by scripts/efficientnet_lite0.py
+    "weights/tf_efficientnet_lite0.safetensors": (
+        "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6"
+    ),
+}
 STATE_DICTS = ("state_dict", "model_state_dict", "model")  # their usual keys in a checkpoint
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")

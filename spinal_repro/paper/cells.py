@@ -47,7 +47,6 @@ class Table:
 
     title: str
     margin: float = 1.0  # percentage points; see results/verdicts.py
-    weights: str | None = None  # SHA-256 of the weights file that its cells name
 
 
 @dataclass(frozen=True)

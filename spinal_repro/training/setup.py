@@ -20,8 +20,7 @@ from spinal_repro.io import checksum
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
-from spinal_repro.models.pretrained import find_weights
-from spinal_repro.paper.cells import tables
+from spinal_repro.models.pretrained import PUBLISHED, find_weights
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
@@ -69,8 +68,7 @@ def resolved(config: Config) -> Config:
     source = config.model.options.get("pretrained")
     if source and (path := find_weights(str(source), config.data.root)) is not None:
         weights = checksum(path)
-        table = tables().get((config.cell or "").partition("/")[0])
-        if table is None or weights != table.weights:  # those of the cells are part of their name
+        if weights != PUBLISHED.get(str(source)):
             inputs["weights"] = weights
     return dataclasses.replace(
         config,

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from spinal_repro.config.compose import compose
 from spinal_repro.models.backbones import load_backbones
-from spinal_repro.paper.cells import tables
+from spinal_repro.models.pretrained import PUBLISHED
 from spinal_repro.records.record import read_record
 from spinal_repro.training.setup import resolved
 
@@ -87,7 +87,9 @@ def test_a_cell_with_weights_of_its_own_is_another_run(here):
     """The weights that its records name are part of the cell."""
     path = next(ROOT.glob("results/records/controls/*_lite0_fc-*-s0.json"))
     record = read_record(path)
-    assert record.pretrained and record.pretrained["sha256"] == tables()["controls"].weights
+    assert (
+        record.pretrained and record.pretrained["sha256"] == PUBLISHED[record.pretrained["source"]]
+    )
     words = [f"paper={record.cell}", "runtime.device=cpu", "data.root=."]
     assert resolved(compose(words)).identity() == record.identity
     weights = here / record.pretrained["source"]
