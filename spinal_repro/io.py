@@ -23,10 +23,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems withou
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name, flush it to disk and rename it.
 
-    If the process is killed, the old file remains, with at most a partial file beside it.
-
-    Raises:
-        OSError: with the name of the file, e.g. if the disk is full; the old file is unchanged.
+    If the process is killed or the disk is full, the old file remains, in the first case with a
+    partial file beside it. An OSError has the name of the file.
     """
     if path.exists() and not path.is_file():  # a rename would replace /dev/null
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -117,11 +115,7 @@ def _acquire(path: Path, timeout: float) -> BaseFileLock:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Create a run folder, lock it, and remove the partial files of a killed process.
-
-    Raises:
-        BusyError: if another process has the lock.
-    """
+    """Create and lock a run folder, or raise BusyError; remove a killed process's partial files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` briefly holds the lock

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal_repro.cli.commands import command, folder, natural, new_file, option, path
+from spinal_repro.cli.spinal import command, folder, natural, new_file, option, path
 from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import Entry, find_entry, load_catalog
 from spinal_repro.errors import UserError

@@ -5,7 +5,7 @@ import importlib.util
 import shlex
 from pathlib import Path
 
-from spinal_repro.cli.commands import command, natural, option
+from spinal_repro.cli.spinal import command, natural, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
 
@@ -33,10 +33,8 @@ def print_search(given: argparse.Namespace) -> None:
     from spinal_repro.search.study import Study, load_space
 
     space = load_space(given.space)
-    fixed = space.fixed(given.overrides)
+    fixed = ["runtime.progress=none", *space.fixed(given.overrides)]  # a later one wins
     check_overrides(fixed)
-    if not any(override.startswith("runtime.progress=") for override in fixed):
-        fixed.append("runtime.progress=none")
     config = space.check(fixed)
     label = f"{config.dataset.name}-{config.model.label}-{config.head.name}"
     name = given.study or f"{label}-{Path(given.space).stem}"

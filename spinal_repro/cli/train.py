@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from spinal_repro.cli import launch
 from spinal_repro.cli.help import explain, help_text, string_help
-from spinal_repro.cli.overrides import check_overrides, expand, extra_dirs, override_words
+from spinal_repro.cli.overrides import check_overrides, expand, split_arguments
 from spinal_repro.config.compose import compose, config_dir, hydra_errors, prepare, version_base
 from spinal_repro.config.schema import Config
 from spinal_repro.config.validate import validate
@@ -42,18 +42,18 @@ def _main(arguments: Sequence[str]) -> int:
 
     try:
         if not {"-h", "--help"}.isdisjoint(arguments):
-            print(help_text(extra_dirs(arguments)))
+            print(help_text(split_arguments(arguments)[0]))
             return 0
         arguments = expand([a for a in arguments if a != "--explain"], sweeping)
-        folders = extra_dirs(arguments)
+        folders, words = split_arguments(arguments)
         check_overrides(arguments)
         if looking and sweeping:
             raise UserError(f"{looking[0]} shows one configuration; leave out -m")
         if "--explain" in looking:
-            print(explain(override_words(arguments), folders))
+            print(explain(words, folders))
             return 0
         if sweeping:
-            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(arguments, folders)
+            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(words, folders)
             if launcher == launch.DEFAULT_LAUNCHER:
                 launch.run_jobs(jobs, folders)
                 return 0

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli.commands import FORMAT, RUN, command, count, new_file, option
+from spinal_repro.cli.spinal import FORMAT, RUN, command, count, new_file, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
 from spinal_repro.results.tables import FORMATS, Column, render

@@ -18,10 +18,13 @@ from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
+# settings that are paths or text, unless the value is written in Hydra's syntax
 TEXT = re.compile(
-    r"(\+{0,2}(?:runs|data\.root|model\.pretrained|dataset\.(?:title|options\.\w+)|tracker\.\w+)=)(.*)",
+    r"\+{0,2}(runs|data\.root|model\.pretrained|dataset\.(title|options\.(folder|train|val|test))"
+    r"|tracker\.\w+)=(?!null$|choice\(|(.*,)?['\"]|.*(\\[\\=,:()\[\]{} ]|\$\{[^}]*,))",
     re.DOTALL,
-)  # settings that are paths or text
+)
+WORD = re.compile(r"(?!(true|false|inf|nan)$)([a-z_/]|\.\.?/)[\w/.-]*", re.ASCII | re.IGNORECASE)
 OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
 
@@ -84,13 +87,6 @@ def library_networks() -> dict[str, str]:
     return dict.fromkeys(timm.list_models(), "timm") | found
 
 
-@functools.cache
-def _add_library_network(name: str) -> None:
-    if (library := library_networks().get(name)) is not None:
-        defaults = [library, "_self_", {"override /recipe@_global_.recipe": "sgd"}]
-        _store("model", name, {"defaults": defaults, "name": name})
-
-
 def search_path(folders: Iterable[Path | None]) -> list[str]:
     """The override that lets Hydra read the user's configuration folders."""
     places = [_quoted(f"file://{folder.resolve()}") for folder in folders if folder is not None]
@@ -98,29 +94,14 @@ def search_path(folders: Iterable[Path | None]) -> list[str]:
 
 
 def as_typed(override: str) -> str:
-    """Quote a path or text that Hydra would refuse (``photos (1)``) or change (``2024_01``).
+    """Quote a path or text, which Hydra could refuse (``photos (1)``) or change (``2024_01``).
 
     Commas separate the values of a sweep.
     """
-    found = TEXT.fullmatch(override)
-    if found is None or _is_text(override):
+    if (found := TEXT.match(override)) is None:
         return override
-    key, value = found.groups()
-    parts = value.split(",")
-    return key + ",".join(part if _is_text(key + part) else _quoted(part) for part in parts)
-
-
-def _is_text(override: str) -> bool:
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.core.override_parser.types import ChoiceSweep
-    from hydra.errors import HydraException
-
-    try:
-        value = OverridesParser.create().parse_override(override).value()
-    except HydraException:
-        return False
-    values = value.list if isinstance(value, ChoiceSweep) else [value]
-    return not any(isinstance(item, int | float | list | dict) for item in values)
+    parts = override[found.end() :].split(",")
+    return found.group() + ",".join(p if WORD.fullmatch(p) else _quoted(p) for p in parts)
 
 
 def _quoted(text: str) -> str:
@@ -130,28 +111,25 @@ def _quoted(text: str) -> str:
 
 
 def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
-    """Overrides for Hydra, which also gets the choices that have no file.
-
-    Settings of the schema get the plus that Hydra needs where the YAML does not have them.
-    """
-    short_choices()
+    """Overrides for Hydra, with the plus that settings need which the YAML does not have."""
+    short_choices()  # Hydra also gets the choices that have no file
     keys, known = schema_keys(), choices("model", extra_dirs)
     prepared = []
     for override in map(as_typed, overrides):
         key, _, value = override.partition("=")
         if key == "model":
             for name in value.split(","):
-                if name not in known and name.isidentifier():
-                    _add_library_network(name)
+                if name in known or not name.isidentifier():
+                    continue
+                if (library := library_networks().get(name)) is not None:
+                    defaults = [library, "_self_", {"override /recipe@_global_.recipe": "sgd"}]
+                    _store("model", name, {"defaults": defaults, "name": name})
         prepared.append(f"++{override}" if "." in key and key in keys else override)
     return prepared
 
 
 def compose(overrides: Sequence[str] = (), *extra_dirs: Path | None) -> Config:
-    """Compose and validate a configuration, e.g. of ``["model=vgg5", "seed=1"]``.
-
-    ``extra_dirs`` are folders with configuration groups of the user's own; None is left out.
-    """
+    """Compose and validate e.g. ``["model=vgg5"]``; ``extra_dirs``: one's own configurations."""
     return validate(compose_raw(overrides, *extra_dirs))
 
 

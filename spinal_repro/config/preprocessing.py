@@ -1,6 +1,6 @@
 """Preprocessing of a recipe: resize and centre crop, or the whole photograph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +8,6 @@ from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.registry import merge_onto
 
 MAX_SIDE = 4096  # of an image, in pixels
-
-
-def check_std(std: Sequence[float], where: str) -> None:
-    """Refuse a std that is not above 0; ``where`` is the recipe or file that has it."""
-    if any(not value > 0 for value in std):
-        raise UserError(f"std in {where} must be above 0, got {list(std)}")
 
 
 @dataclass(frozen=True)

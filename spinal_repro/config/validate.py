@@ -1,22 +1,21 @@
-"""Validates a composed configuration against the schema and across fields.
-
-Hydra itself accepts unknown keys, after ``+`` and in YAML files.
-"""
+"""Validates a composed configuration against the schema and across fields."""
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spinal_repro.config.preprocessing import Preprocessing, check_std
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import SECTIONS, Component, Config
-from spinal_repro.errors import UserError, check_names, one_of, unknown
+from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.io import expand_home
 from spinal_repro.registry import merge_onto
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")  # can be part of a path
 COMPONENTS = ("model", "head", "tracker")
 TOP = dataclasses.make_dataclass(  # settings outside the groups
     "Top", [("seed", int, MISSING), ("runs", str, MISSING), ("cell", str | None, None)]
@@ -63,7 +62,11 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     _check_limits(config)
     groups = ("dataset", "head", "recipe", "protocol")  # their names are parts of a path
     names = {f"{group}.name": getattr(config, group).name for group in groups}
-    check_names({**names, "model.name": config.model.label})
+    for key, name in (names | {"model.name": config.model.label}).items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{key} must be made of letters, digits and . _ + - (at most 100), got {name!r}"
+            )
     _check_recipe(config)
     _check_protocol(config)
     device = config.runtime.device.partition(":")[0]
@@ -145,7 +148,8 @@ def _check_recipe(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
-    check_std(recipe.std or (), "recipe")
+    if recipe.std and min(recipe.std) <= 0:
+        raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     Preprocessing.of(recipe.prepare, "eval")
     fit, first = Preprocessing.of(recipe.prepare, "train").fit, next(iter(recipe.augment), {})
     if fit is not None and not (first.get("name") == "resized_crop" and first.get("size")):

@@ -183,8 +183,7 @@ def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # exporters raise many types of error
-        first = (str(error).strip().splitlines() or [""])[0]
-        why = f"{type(error).__name__}: {first}"
+        why = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
         raise UserError(f"this model cannot be written as {to} ({why})") from error
 
 

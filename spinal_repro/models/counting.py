@@ -1,7 +1,5 @@
 """Counting of parameters, multiplications and activations."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.models.heads.common import is_activation
-from spinal_repro.models.modes import evaluation_mode
+from spinal_repro.models.surgery import evaluation_mode
 
 aten = torch.ops.aten
 # index of the argument whose second-to-last dimension is the length of the inner products
@@ -22,12 +20,11 @@ PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
 
 @dataclass(frozen=True)
 class Counts:
-    """Size of a classifier for one image, without auxiliary outputs.
+    """Size of a classifier for one image, without auxiliary outputs, which are for training.
 
     Parameters are trainable ones. Multiplications are those of linear layers, convolutions and
     attention as executed (a layer called k times counts k times). Activations are outputs of the
-    head's activation functions, so layers with ``identity`` have none. Auxiliary outputs exist only
-    in training and do not count.
+    head's activation functions, so layers with ``identity`` have none.
     """
 
     body_parameters: int
@@ -36,10 +33,6 @@ class Counts:
     head_multiplications: int
     total_multiplications: int
     head_activations: int
-
-    def to_dict(self) -> dict[str, int]:
-        """Plain dictionary, for records."""
-        return dataclasses.asdict(self)
 
 
 def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
@@ -70,10 +63,8 @@ def _parameters(module: nn.Module) -> int:
 
 
 def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    """Run a module; return its multiplications and its output.
-
-    Fused attention would hide its matrix products, and on the CPU alone.
-    """
+    """Run a module; return its multiplications and its output."""
+    # fused attention would hide its matrix products, and on the CPU alone
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -99,13 +90,7 @@ class MultiplicationCounter(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled here; True would import the compiler
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         operation = func.overloadpacket
         if operation in PRODUCTS:

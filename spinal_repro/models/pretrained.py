@@ -2,8 +2,7 @@
 
 import pickle
 import re
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -101,20 +100,11 @@ def load_pretrained(
     return WeightReport(source, sha256, len(fitting) + len(kept), missing, unexpected, prefix)
 
 
-def _common_prefix(names: Iterable[str], expected: Iterable[str]) -> str:
+def _common_prefix(names: Collection[str], expected: Collection[str]) -> str:
     """Find what precedes the names of the network in those of a file: "module.", "net.", ..."""
-    known, found = set(expected), Counter({"": 0})
-    for name in names:
-        starts = [0, *(place + 1 for place, character in enumerate(name) if character == ".")]
-        found.update(name[:start] for start in starts if name[start:] in known)
-    return max(found, key=lambda prefix: found[prefix])  # of equal ones the first
-
-
-def convert_inputs(backbone: nn.Module) -> None:
-    """Let GoogLeNet and Inception v3 convert ImageNet's normalisation to mean and std 0.5."""
-    net = getattr(backbone, "net", None)
-    if hasattr(net, "transform_input"):
-        net.transform_input = True  # type: ignore[union-attr]
+    first = next(iter(expected), "")
+    starts = ["", *(name.removesuffix(first) for name in names if name.endswith(f".{first}"))]
+    return max(starts, key=lambda start: sum(start + name in names for name in expected))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -141,7 +131,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def _is_state_dict(found: Any) -> bool:
-    return isinstance(found, Mapping) and all(isinstance(t, Tensor) for t in found.values())
+    named = isinstance(found, Mapping) and bool(found)
+    return named and all(isinstance(tensor, Tensor) for tensor in found.values())
 
 
 def load_strict(

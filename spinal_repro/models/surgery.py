@@ -1,14 +1,16 @@
 """Replacing the classifier of any network by a Spinal head."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from spinal_repro.models.heads import SpinalHead
 from spinal_repro.models.heads.common import is_activation
-from spinal_repro.models.modes import evaluation_mode
 
 # the layers of a classifier, besides Linear and activations
 OTHER_LAYERS = (nn.modules.dropout._DropoutNd, nn.BatchNorm1d, nn.LayerNorm, nn.Identity)
@@ -141,3 +143,16 @@ def _blank(model: nn.Module) -> Tensor:
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether one tensor is the other one, reshaped."""
     return a.numel() == b.numel() and a.data_ptr() == b.data_ptr() != 0
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode without gradients; restore the mode of each module afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():  # one by one: parts may be frozen
+            module.training = training

@@ -1,6 +1,7 @@
 """Sizes of models, counted without training, data or pretrained weights."""
 
 from collections.abc import Iterable
+from dataclasses import asdict
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,7 @@ def count_cells(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[
                 layers = cell.regression.get("layers", "distinct")
                 with torch.device("meta"):
                     net = make_net(cell.regression["net"], layers)  # a head on eight inputs
-                found[cell.name] = count(Classifier(_Features(INPUTS), net), 1, 1).to_dict()
+                found[cell.name] = asdict(count(Classifier(_Features(INPUTS), net), 1, 1))
             elif cell.config:
                 found[cell.name] = count_model(stored_config(cell.config))
         except UserError as error:
@@ -42,12 +43,12 @@ def count_model(config: Config) -> dict[str, int]:
     if key not in _BACKBONES or head.name == PRETRAINED:
         built = build_blank(dataset, config.model, head, config.input_size)
         if head.name == PRETRAINED:  # belongs to this backbone
-            return count(built, *shape).to_dict()
+            return asdict(count(built, *shape))
         _BACKBONES[key] = int(built.backbone.num_features), count(built, *shape)  # type: ignore[arg-type]
     features, whole = _BACKBONES[key]
     with torch.device("meta"):
         top = HEADS.build(head.name, head.options, features, dataset.outputs)
-    found = count(Classifier(_Features(features), top), *shape).to_dict()
+    found = asdict(count(Classifier(_Features(features), top), *shape))
     found["body_parameters"] = whole.body_parameters
     found["total_parameters"] += whole.body_parameters
     found["total_multiplications"] += whole.total_multiplications - whole.head_multiplications

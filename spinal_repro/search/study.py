@@ -72,13 +72,12 @@ class Space:
 
     def check(self, fixed: Sequence[str]) -> Config:
         """Compose with both ends of every range, to find errors before the first trial."""
-        first, last = {}, {}
-        for key, option in self.options.items():
-            categorical = isinstance(option, CategoricalDistribution)
-            ends = option.choices if categorical else (option.low, option.high)
-            first[key], last[key] = ends[0], ends[-1]
-        for values in (last, first):
-            config = compose(trial_overrides(fixed, values))
+        ends: dict[str, Sequence[Any]] = {
+            key: o.choices if isinstance(o, CategoricalDistribution) else (o.low, o.high)
+            for key, o in self.options.items()
+        }
+        for end in (-1, 0):
+            config = compose(trial_overrides(fixed, {key: of[end] for key, of in ends.items()}))
             check_parts(config)
         return config
 
@@ -124,11 +123,7 @@ def _option(
 
 
 class Study:
-    """An Optuna study of runs, which share the overrides in ``fixed``.
-
-    Args:
-        journal: File shared by all processes; the runs are stored in its folder.
-    """
+    """An Optuna study of runs with the overrides ``fixed``, in the folder of its journal file."""
 
     def __init__(self, journal: Path, name: str, space: Space, fixed: Sequence[str]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -156,8 +151,7 @@ class Study:
     def run(self, trials: int, echo: Callable[[str], None], take_over: bool = False) -> None:
         """Run trials until the study has this many: running, finished and failed ones of all.
 
-        Args:
-            take_over: Also requeue the unfinished trials of other machines.
+        With ``take_over`` first requeue the unfinished trials of other machines too.
         """
         self._repeat_lost_trials(take_over)
         failures, message = 0, ""
@@ -213,10 +207,7 @@ class Study:
 
     @property
     def best(self) -> FrozenTrial | None:
-        """First trial with the highest validation accuracy; None if no trial is complete.
-
-        Its ``user_attrs`` have the ``values`` and the number of validation ``images``.
-        """
+        """First trial with the highest validation accuracy; None if no trial is complete."""
         complete = self._study.get_trials(states=[TrialState.COMPLETE])
         return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 

@@ -70,7 +70,7 @@ def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:
         git=git_revision(),
         finished=time.strftime("%FT%TZ", time.gmtime()),
         data=setup.data,
-        counts=setup.counts.to_dict(),
+        counts=dataclasses.asdict(setup.counts),
         pretrained=None if weights is None else dataclasses.asdict(weights),
         reduced_budget=config.reduced_budget,
         selection=Selection(

@@ -6,7 +6,6 @@ missing epochs.
 """
 
 import contextlib
-import importlib
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -17,26 +16,19 @@ from spinal_repro.config.schema import Component, Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
 from spinal_repro.records.record import Record
-from spinal_repro.registry import Registry
-from spinal_repro.trackers import TRACKERS, About, Tracker
+from spinal_repro.trackers import About, Tracker
+from spinal_repro.trackers.libraries import TRACKERS
 from spinal_repro.training.engine import Callback, Run, State
 
 NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#000000"}
 
 
-def load_trackers() -> Registry[Tracker]:
-    """Import all trackers, without their libraries, and return the registry."""
-    for module in ("tensorboard", "mlflow", "wandb"):
-        importlib.import_module(f"spinal_repro.trackers.{module}")
-    return TRACKERS
-
-
 def check_tracker(component: Component) -> Tracker | None:
     """Build a tracker without starting it; None for ``tracker=none``."""
     if component.name == NONE:
         return None
-    tracker = load_trackers().build(component.name, component.options)
+    tracker = TRACKERS.build(component.name, component.options)
     if importlib.util.find_spec(tracker.library) is None:
         raise UserError(
             f"tracker={component.name} needs {tracker.library}: pip install "

@@ -1,34 +1,22 @@
 """Paths and text as users type them, with one level of quotes in the shell."""
 
 import shutil
-from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from spinal_repro.cli.launch import jobs_of
 from spinal_repro.config.compose import compose
 from spinal_repro.records.store import describe, run_folders
 
-NAMES = ("photos (1)", "été", "a=b", "2024_01", "1e3", "007", "it's", "{a}", "#1", "a&b", "x\\y")
+NAMES = (
+    "photos (1)", "été", "a=b", "2024_01", "1e3", ".5", "True", "007", "it's", "{a}", "#1", "a&b",
+    "x\\y",
+)  # fmt: skip
 SETTINGS = ("data.root", "runs", "+model.pretrained", "dataset.title", "+dataset.options.train")
 SMALL = (
     "dataset=folder", "model=flatten", "head=linear", "recipe=sgd", "dataset.image_size=8",
     "recipe.epochs=1", "recipe.mean=[0.5]", "recipe.std=[0.5]", "runtime.device=cpu",
 )  # fmt: skip
-
-
-@pytest.fixture
-def photos(here) -> Path:
-    """Two classes of five images."""
-    random = np.random.default_rng(0)
-    for name in ("ants", "bees"):
-        (here / "photos" / name).mkdir(parents=True)
-        for number in range(5):
-            pixels = random.integers(0, 255, (8, 8, 3), np.uint8)
-            Image.fromarray(pixels).save(here / "photos" / name / f"{number}.png")
-    return here / "photos"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,6 +37,7 @@ def test_a_path_is_taken_as_it_is_typed(name):
         ("a\\=b", "a=b"),
         ("${data.root}/x", "data/x"),
         ("${data.root}/x (1)", "data/x (1)"),
+        ("${oc.env:NOT_SET,x}/y", "x/y"),
     ],
 )
 def test_quotes_escapes_and_references_keep_their_meaning(typed, meant):
@@ -57,9 +46,14 @@ def test_quotes_escapes_and_references_keep_their_meaning(typed, meant):
     assert compose(job).runs == meant
 
 
+def test_a_number_stays_a_number_for_a_reader_of_one_s_own():
+    options = compose(["+dataset.options.size=3", "+dataset.options.sides=[1,2]"]).dataset.options
+    assert options == {"size": 3, "sides": [1, 2]}
+
+
 def test_a_run_and_a_sweep_in_folders_of_such_names(call, here, photos):
-    shutil.copytree(photos, here / "été (1)")
-    shutil.copytree(photos, here / "2024_01")
+    shutil.copytree(photos / "photos", here / "été (1)")
+    shutil.copytree(photos / "photos", here / "2024_01")
     cfg = here / "cfg = (1)"
     (cfg / "recipe").mkdir(parents=True)
     (cfg / "recipe" / "mine.yaml").write_text("defaults: [sgd, _self_]\nbatch_size: 4\n")

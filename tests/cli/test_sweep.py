@@ -8,9 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
@@ -103,17 +101,6 @@ PHOTOS = (
     "dataset=folder", "data.root=photos", "dataset.image_size=16", "model=flatten", "head=linear",
     "recipe=sgd", "recipe.mean=[0.5]", "recipe.std=[0.5]", "recipe.epochs=1", "runtime.device=cpu",
 )  # fmt: skip
-
-
-@pytest.fixture
-def photos(tmp_path) -> Path:
-    random = np.random.default_rng(0)
-    for name in ("ants", "bees"):
-        (tmp_path / "photos" / name).mkdir(parents=True)
-        for index in range(10):
-            pixels = random.integers(0, 256, (20, 20, 3), np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "photos" / name / f"{index}.png")
-    return tmp_path
 
 
 def two_at_once(folder: Path, tracker: str) -> str:

@@ -19,8 +19,8 @@ from spinal_repro.models.heads import (
     ProgressiveSpinalHead,
     SpinalHead,
     SpinalHidden,
-    SpinalStack,
 )
+from spinal_repro.models.heads.spinal import SpinalStack
 
 # Inputs that each layer reads: (inputs, splits, layers) -> slices (recipes 5).
 SLICES = {

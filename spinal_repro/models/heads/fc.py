@@ -1,7 +1,8 @@
-"""The fully connected head."""
+"""The fully connected head, and the head of ``MNIST/Arch2_*.py`` that ends in one."""
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from spinal_repro.models.heads.common import (
@@ -12,6 +13,7 @@ from spinal_repro.models.heads.common import (
     make_dropout,
     make_layer,
 )
+from spinal_repro.models.heads.spinal import SpinalStack
 
 
 @HEADS.register("fc")
@@ -59,3 +61,50 @@ class FCHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         return self.layers(features)
+
+
+@HEADS.register("arch2")
+class Arch2Head(nn.Module):
+    """One Spinal stack for each tap of a backbone (recipes 2.2).
+
+    The features are those of the taps, concatenated: in the paper's network the raw image (784),
+    the first convolution block (1440) and the second (320). Each tap has its own stack with two
+    splits and ReLU. All layer outputs, tap by tap, feed Linear, ReLU, Linear.
+
+    Args:
+        width: Outputs of one layer of any stack: 30 for MNIST, 50 or 300 for other sets.
+        taps: Number of features of each tap.
+        layers: Number of layers of each tap's stack; 0: the tap is not read.
+        hidden: Width of the hidden layer that reads all stacks.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        width: int = 30,
+        taps: Sequence[int] = (784, 1440, 320),
+        layers: Sequence[int] = (10, 8, 8),
+        hidden: int = 50,
+    ) -> None:
+        super().__init__()
+        if len(taps) != len(layers) or sum(taps) != in_features:
+            raise ValueError(
+                f"taps must add up to the {in_features} features of the backbone, with one number "
+                f"of layers for each; got taps={list(taps)} (sum {sum(taps)}), "
+                f"layers={list(layers)}. The backbone with these taps is model=arch2"
+            )
+        self.taps, self.layers = list(taps), list(layers)
+        self.stacks = nn.ModuleList(
+            SpinalStack(tap, width=width, layers=n)
+            for tap, n in zip(taps, layers, strict=True)
+            if n
+        )
+        self.output = FCHead(sum(layers) * width, num_classes, hidden=(hidden,))
+
+    def forward(self, features: Tensor) -> Tensor:
+        taps = features.split(self.taps, dim=1)
+        parts = [tap for tap, n in zip(taps, self.layers, strict=True) if n]
+        outputs = [stack(part) for stack, part in zip(self.stacks, parts, strict=True)]
+        return self.output(torch.cat(outputs, dim=1))

@@ -1,4 +1,4 @@
-"""The Spinal head, the stack of layers that it is made of, and the Spinal hidden layer."""
+"""Spinal heads, the stack of layers that they are made of, and the Spinal hidden layer."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -104,10 +104,11 @@ def _check_order(order: Sequence[int], layers: int, shared: bool) -> None:
 
 @HEADS.register("spinal")
 class SpinalHead(SpinalStack):
-    """Spinal head: a `SpinalStack` and an output Linear that reads all layer outputs.
+    """Spinal head of every variant of the paper: a `SpinalStack` and an output Linear.
 
-    The output Linear has Dropout before it and no activation after it. There is no direct path
-    from the features to the output. Arguments that are not listed are those of `SpinalStack`.
+    The output Linear reads the outputs of all layers, with Dropout before it and no activation
+    after it. There is no direct path from the features to the output. Arguments that are not
+    listed are those of `SpinalStack`.
 
     Args:
         output_dropout: Dropout probability before the output Linear; None: as in the layers.
@@ -171,3 +172,51 @@ class SpinalHidden(SpinalStack):
     def forward(self, features: Tensor) -> Tensor:
         outputs = super().forward(features.reshape(-1, self.in_features))
         return outputs.reshape(*features.shape[:-1], self.out_features)
+
+
+@HEADS.register("progressive")
+class ProgressiveSpinalHead(nn.Module):
+    """Progressive Spinal head: every layer reads all features and all earlier outputs.
+
+    Layer 1 reads the features x, layer k > 1 reads ``[D(x), z1, ..., z(k-1)]`` and the output
+    Linear ``[D(x), z1, ..., zn]``. D is one dropout of the features, drawn once per forward pass
+    and shared by all of them (recipes 7.1), so a direct linear path leads from the features to
+    the logits. A layer is Dropout (if ``layer_dropout``), Linear, BatchNorm1d (if ``norm``),
+    activation.
+
+    Args:
+        dropout: Dropout probability of the features.
+        layer_dropout: Dropout probability before every Linear, also that of the output; 0.5 in
+            the QMNIST script, which also has ``norm``.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        width: int = 64,
+        layers: int = 4,
+        dropout: float = 0.2,
+        layer_dropout: float = 0.0,
+        norm: bool = False,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        check_counts(in_features=in_features, num_classes=num_classes, width=width, layers=layers)
+        check_probabilities(dropout=dropout, layer_dropout=layer_dropout)
+        self.dropout = nn.Sequential(*make_dropout(dropout))
+        self.layers = nn.ModuleList(
+            make_layer(in_features + k * width, width, layer_dropout, norm, activation)
+            for k in range(layers)
+        )
+        self.output = nn.Sequential(
+            *make_dropout(layer_dropout), nn.Linear(in_features + layers * width, num_classes)
+        )
+
+    def forward(self, features: Tensor, pre_logits: bool = False) -> Tensor:
+        """With ``pre_logits`` return the outputs of all layers, ``[N, layers * width]``."""
+        read = [self.dropout(features)]
+        for k, layer in enumerate(self.layers):
+            read.append(layer(torch.cat(read, dim=1) if k else features))
+        return torch.cat(read[1:], dim=1) if pre_logits else self.output(torch.cat(read, dim=1))
