@@ -1,6 +1,5 @@
 """Inference with a trained model from its run folder, with the preprocessing of the run."""
 
-import dataclasses
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,14 +25,13 @@ from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_strict, read_tensors
 from spinal_repro.records.record import Record, read_record, stored_config
 from spinal_repro.records.store import RECORD
+from spinal_repro.training import engine
 from spinal_repro.training.device import (
     autocast,
     backend_settings,
     keep_freed_memory,
     resolve_device,
 )
-from spinal_repro.training.engine import Evaluation
-from spinal_repro.training.engine import evaluate as evaluate_model
 
 BATCH = 64
 
@@ -169,13 +167,15 @@ def find_split(
         The data set, its split, and whether the hashes of both match the record.
     """
     config = trained.config
-    place, own = root or Path(config.data.root), is_own(config.dataset)
+    place, own, same = root or Path(config.data.root), is_own(config.dataset), False
     try:
-        dataset, split, same = _as_trained(trained, place, own)
+        dataset = load_dataset(config.dataset, place, test=config.data.test)
+        split = split_dataset(dataset, config.protocol, config.data.limit)
+        hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
+        same = (hashes | {"split_hash": split.hash}).items() <= trained.record.data.items()
     except UserError:
         if not own:
             raise
-        same = False
     if own and not same:  # all images of the part, or of the folder
         images = load_new_images(config.dataset, place, part, trained.classes)
         dataset = Dataset(images, images, images, trained.classes)
@@ -195,37 +195,20 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
     folder = trained.folder.resolve()
     whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
     batches = batches_of(
+        config,
         dataset,
         split,
         part,
-        preprocessing=config.preprocessing("eval"),
         runs=folder.parents[2] if whole else folder,
-        batch_size=config.recipe.eval_batch_size,
         mean=trained.mean,
         std=trained.std,
         device=trained.device,
-        channels_last=config.runtime.channels_last,
     )
     return batches, same
 
 
-def _as_trained(trained: Trained, root: Path, own: bool) -> tuple[Dataset, Split, bool]:
-    """Load data and split of a run, and compare their hashes with the record."""
-    config = trained.config
-    dataset_config = config.dataset
-    if own:  # may have grown
-        dataset_config = dataclasses.replace(
-            dataset_config, train_size=None, test_size=None, val_size=None
-        )
-    dataset = load_dataset(dataset_config, root, test=config.data.test)
-    split = split_dataset(dataset, config.protocol, config.data.limit)
-    hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
-    hashes["split_hash"] = split.hash
-    return dataset, split, hashes.items() <= trained.record.data.items()
-
-
-def evaluate(trained: Trained, batches: Batches) -> Evaluation:
+def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:
     """Evaluate the model on a part, as the run did."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
-        return evaluate_model(trained.model, batches, autocast(trained.device, runtime.precision))
+        return engine.evaluate(trained.model, batches, autocast(trained.device, runtime.precision))

@@ -119,6 +119,9 @@ def test_eval_of_new_images(trained_folder, photographs, here, call):
     (here / "part/test/red").rename(here / "part/test/crimson")
     ended = evaluate("part")
     assert ended.code == 2 and "crimson" in ended.err and not ended.out
+    (here / "empty").mkdir()
+    ended = evaluate("empty")
+    assert ended.code == 2 and f"{here / 'empty'} has no images" in ended.err
     moved = here / "moved"
     shutil.copytree(photographs, moved)
     assert "differ" not in evaluate(moved).err, "the run's own images elsewhere are its split"

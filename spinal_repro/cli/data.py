@@ -120,7 +120,7 @@ def import_files(given: argparse.Namespace) -> None:
 @command("data verify", NAME, RESIZED, *PLACE)
 def verify_data(given: argparse.Namespace) -> None:
     """Compare every checksum of a data set, or open every image."""
-    from spinal_repro.data.verify import problems
+    from spinal_repro.data.assemble import problems
 
     entry = _entry(given.name, given.overrides, given.config_dir)
     wrong = problems(entry, given.root, open_images=True)

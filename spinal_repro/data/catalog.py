@@ -37,6 +37,24 @@ class File:
                 return None if found == expected else f"its {kind} is {found}, not {expected}"
         return None
 
+    def problem(self, folder: Path) -> str | None:
+        """Describe what is wrong with the file in a folder; None if it is as published."""
+        path = folder / self.name
+        if not path.is_file():
+            return f"missing {self.name}"
+        if self.bytes is not None and path.stat().st_size != self.bytes:
+            return f"{self.name} has {path.stat().st_size:,} bytes, not {self.bytes:,}"
+        if (wrong := self.checksum_mismatch(path)) is not None:
+            return f"{self.name} is damaged: {wrong}"
+        if "-idx" in self.name:
+            from spinal_repro.data.torchvision_sets import read_idx
+
+            try:
+                read_idx(path)
+            except UserError as error:
+                return str(error).partition(";")[0]
+        return None
+
 
 @dataclass(frozen=True)
 class About:

@@ -13,15 +13,7 @@ import torch
 
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.catalog import PARTS, entry_for
-from spinal_repro.data.image_files import (
-    IMAGE_SUFFIXES,
-    OWN_SUFFIXES,
-    PART_NAMES,
-    ClassFolders,
-    class_folders,
-    is_hidden,
-    part_of,
-)
+from spinal_repro.data.image_files import class_folders, is_hidden, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
@@ -29,7 +21,6 @@ from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
 
-OPTIONS = ("folder", "train", "val", "test")
 TEST_FRACTION = 0.2  # of images without a test part
 
 
@@ -50,34 +41,31 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     if download:
         ensure(config, root, download)
     folders = find_parts(config, root)
-    found = {part: _scan(config, folder) for part, folder in folders.items()}
-    for path in sorted(folders["train"].iterdir()):
-        if path.is_dir() and not is_hidden(path.name) and path.name not in found["train"].images:
-            others = class_folders(path).others
+    found = {part: class_folders(folder, is_own(config)) for part, folder in folders.items()}
+    classes, base = list(found["train"][0]), folders["train"].resolve()
+    for path in sorted(base.iterdir()):
+        if path.is_dir() and not is_hidden(path.name) and path.name not in classes:
+            why = describe_left_out(class_folders(path)[1]) or "it is empty"
             raise UserError(
-                f"{path.resolve()} has no image files{_listed(others)}. Each folder in "
-                f"{folders['train'].resolve()} is a class: remove this one, or, if these are not "
-                f"your images, give their folder: data.root=FOLDER"
+                f"{path} has no image files ({why}). Each folder in {base} is a class: remove this "
+                f"one, or, if these are not your images, give their folder: data.root=FOLDER"
             )
-    classes = list(found["train"].images)
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(
-            f"{config.title}: {folders['train'].resolve()} has {len(classes)} class folders with "
-            f"images, expected {config.num_classes or 'two or more'}; give the folder of the data "
-            f"with data.root=FOLDER, or check dataset.num_classes"
+            f"{config.title}: {base} has {len(classes)} class folders with images, expected "
+            f"{config.num_classes or 'two or more'}; give the folder of the data with "
+            f"data.root=FOLDER, or check dataset.num_classes"
         )
     if config.channels not in (1, 3):
         raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
     parts: dict[str, Any] = {
-        part: _photos(config, folders[part], inside.images, classes)
-        for part, inside in found.items()
+        part: _photos(config, folders[part], images, classes) for part, (images, _) in found.items()
     }
-    others = sum((inside.others for inside in found.values()), Counter[str]())
-    if len(parts) > 1:
-        return Dataset(**parts, classes=classes, left_out=others)
-    kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
-    train, test = (parts["train"].subset(indices) for indices in (kept, held))
-    return Dataset(train, test, classes=classes, left_out=others)
+    if len(parts) == 1:
+        halves = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
+        parts = dict(zip(("train", "test"), map(parts["train"].subset, halves), strict=True))
+    left_out = sum((others for _, others in found.values()), Counter[str]())
+    return Dataset(**parts, classes=classes, left_out=left_out)
 
 
 def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Sequence[str]) -> Photos:
@@ -87,11 +75,10 @@ def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Seque
     """
     folders = find_parts(config, root, part)
     folder = folders.get(part) or folders["train"]
-    return _photos(config, folder, _scan(config, folder).images, classes)
-
-
-def _scan(config: DatasetConfig, folder: Path) -> ClassFolders:
-    return class_folders(folder, OWN_SUFFIXES if is_own(config) else IMAGE_SUFFIXES)
+    found = _photos(config, folder, class_folders(folder, own=True)[0], classes)
+    if not len(found):
+        raise UserError(f"{folder.resolve()} has no images in a folder for each class")
+    return found
 
 
 def _photos(
@@ -107,31 +94,28 @@ def _photos(
     return Photos(paths, torch.tensor(labels).long() + config.label_offset, config.channels)
 
 
-def _listed(others: Counter[str]) -> str:
-    return f" ({describe_left_out(others)})" if others else ""
-
-
 def describe_left_out(others: Counter[str]) -> str:
-    """Count the files that are not read as images, by suffix."""
+    """Count the files that are not read as images, by suffix; empty if there are none."""
     kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(5))
-    return f"{others.total():,} file{'s' * (others.total() > 1)} left out: {printable(kinds)}"
+    files = f"{others.total():,} file{'s' * (others.total() > 1)}"
+    return f"{files} left out: {printable(kinds)}" if others else ""
 
 
-def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, str | None]:
+def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, dict[str, str]]:
     """Count the classes and images of a folder and, for ``dataset=folder``, set its name.
 
     Returns:
-        The configuration; SHA-256 of class names, image files and labels of one's own folder.
+        The configuration; for one's own folder, also SHA-256 of class names, image files, labels.
     """
     own = is_own(config)
     if config.source != "folder" or not (own or None in (config.num_classes, config.train_size)):
-        return config, None
+        return config, {}
     dataset = load_folder(config, root, False)
     folder = (root / str(config.options.get("folder") or "")).resolve().name
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
     unnamed = config.name == "folder"
     parts = {part: images for part in PARTS if (images := getattr(dataset, part)) is not None}
-    sizes: dict[str, Any] = {f"{part}_size": len(images) for part, images in parts.items()}
+    sizes: Any = {f"{part}_size": len(images) for part, images in parts.items()}
     counted = dataclasses.replace(
         config,
         name=f"folder_{name}" if unnamed and name else config.name,
@@ -140,17 +124,16 @@ def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, str |
         **{key: size for key, size in sizes.items() if getattr(config, key) is None},
     )
     if not own:
-        return counted, None
+        return counted, {}
     contents = [*dataset.classes, *(images.hash for images in parts.values())]
-    return counted, hashlib.sha256("\0".join(contents).encode()).hexdigest()
+    return counted, {"images": hashlib.sha256("\0".join(contents).encode()).hexdigest()}
 
 
 def find_parts(config: DatasetConfig, root: Path, needed: str = "train") -> dict[str, Path]:
     """Find the folders of the parts; without parts, ``train`` is the whole folder."""
-    check_options(config, OPTIONS)
+    check_options(config, ("folder", *PARTS))
     base = root / str(config.options.get("folder") or "")
-    named = {part: config.options.get(part) for part in PART_NAMES}
-    found = {part: base / str(name) for part, name in named.items() if name}
+    found = {part: base / str(name) for part in PARTS if (name := config.options.get(part))}
     if not found and base.is_dir():
         inside = sorted((path for path in base.iterdir() if path.is_dir()), reverse=True)
         found = {part: path for path in inside if (part := part_of(path))}

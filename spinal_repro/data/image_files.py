@@ -6,7 +6,6 @@ links are followed.
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 
 # As in torchvision's ImageFolder: the images of published data sets are counted with these.
@@ -19,14 +18,6 @@ PART_NAMES = {
     "val": ("val", "valid", "validation", "eval"),
     "test": ("test", "testing"),
 }
-
-
-@dataclass
-class ClassFolders:
-    """The files below a folder with one sub-folder per class."""
-
-    images: dict[str, list[Path]] = field(default_factory=dict)  # by class; both sorted
-    others: Counter[str] = field(default_factory=Counter)  # files that are not images, by suffix
 
 
 def is_hidden(name: str) -> bool:
@@ -48,21 +39,22 @@ def image_files(folder: Path) -> list[Path]:
     return [path for path in files_below(folder) if path.suffix.lower() in OWN_SUFFIXES]
 
 
-def class_folders(folder: Path, suffixes: tuple[str, ...] = IMAGE_SUFFIXES) -> ClassFolders:
-    """List the image files in the folder of each class, at any depth."""
-    found, depth = ClassFolders(), len(folder.parts)
+def class_folders(folder: Path, own: bool = False) -> tuple[dict[str, list[Path]], Counter[str]]:
+    """List the image files in the folder of each class, at any depth, all sorted.
+
+    Returns them by class, and the number of other files by suffix. ``own`` tells whether these are
+    a user's own images.
+    """
+    images: dict[str, list[Path]] = {}
+    others, depth = Counter[str](), len(folder.parts)
+    suffixes = OWN_SUFFIXES if own else IMAGE_SUFFIXES
     for path in files_below(folder):
         suffix, inside = path.suffix.lower(), path.parts[depth:]
         if suffix in suffixes and len(inside) > 1:
-            found.images.setdefault(inside[0], []).append(path)
+            images.setdefault(inside[0], []).append(path)
         else:
-            found.others[suffix or path.name] += 1
-    return found
-
-
-def images_by_class(folder: Path) -> dict[str, list[Path]]:
-    """List the image files of each class of a published data set."""
-    return class_folders(folder).images
+            others[suffix or path.name] += 1
+    return images, others
 
 
 def part_of(folder: Path) -> str | None:

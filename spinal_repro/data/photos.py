@@ -32,7 +32,7 @@ from spinal_repro.io import exclusive_lock, read_json, write_json
 SHOWN = 10  # unreadable files named in one message
 Pixels = NDArray[np.uint8]  # [N, C, H, W], or [C, H, W] of one image
 T = TypeVar("T")
-_DIGESTS: dict[str, str] = {}  # by path: size in bytes, time of change in ns, digest
+_DIGESTS: dict[str, str] = {}  # by path, size in bytes and time of change in ns
 
 
 @dataclass(frozen=True)
@@ -52,13 +52,13 @@ class Photos:
 
         def digest(index: int) -> bytes:
             path = self.paths[index]
-            key, about = str(path.absolute()), path.stat()
-            version = f"{about.st_size} {about.st_mtime_ns} "
-            if not _DIGESTS.get(key, "").startswith(version):
+            about = path.stat()
+            key = f"{path.absolute()} {about.st_size} {about.st_mtime_ns}"
+            if key not in _DIGESTS:
                 with path.open("rb") as file:
                     read = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-                _DIGESTS[key] = version + read.hexdigest()
-            return bytes.fromhex(_DIGESTS[key].removeprefix(version))
+                _DIGESTS[key] = read.hexdigest()
+            return bytes.fromhex(_DIGESTS[key])
 
         return self._for_each(digest, "reading")
 
@@ -161,9 +161,10 @@ def load_digests(cache: Path) -> None:
 
 
 def save_digests(cache: Path) -> None:
-    """Save the digests of the files that were read, for the next run."""
-    with suppress(OSError):
-        write_json(cache / "digests.json", _DIGESTS)
+    """Save the digests of the files that were read, if there are any, for the next run."""
+    if _DIGESTS:
+        with suppress(OSError):
+            write_json(cache / "digests.json", _DIGESTS)
 
 
 def _load_cached(path: Path, shape: tuple[int, ...]) -> Pixels | None:

@@ -9,6 +9,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def digests(self) -> list[bytes]:
         """A 16-byte digest of each image."""
         images = np.ascontiguousarray(self.images)
@@ -62,7 +63,6 @@ class Dataset:
     test: ImageSet | Photos
     val: ImageSet | Photos | None = None
     classes: Sequence[str] = ()  # names by label, if the data have them
-    test_outputs: int | None = None  # see `DatasetConfig`
     left_out: Counter[str] = field(default_factory=Counter)  # files that are not images, by suffix
 
 
@@ -71,7 +71,7 @@ SOURCES: Registry[Dataset] = Registry("data source")
 
 def load_sources() -> Registry[Dataset]:
     """Return the registry with the readers of all modules."""
-    from spinal_repro.data import folder, idx, torchvision_sets  # noqa: F401
+    from spinal_repro.data import folder, torchvision_sets  # noqa: F401
 
     return SOURCES
 
@@ -97,7 +97,7 @@ def load_dataset(
             parts[part] = ImageSet(nothing, torch.zeros(0).long())
         elif images is not None or getattr(config, f"{part}_size") is not None:
             parts[part] = _checked(images, config, part)
-    return dataclasses.replace(dataset, **parts, classes=classes, test_outputs=config.test_outputs)
+    return dataclasses.replace(dataset, **parts, classes=classes)
 
 
 def _checked(

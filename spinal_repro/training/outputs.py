@@ -9,7 +9,6 @@ from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
-import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save
 
@@ -26,7 +25,6 @@ from spinal_repro.records.record import (
     Record,
     Selection,
     TestResult,
-    stored_config,
 )
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
@@ -160,35 +158,35 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
 def data_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     """Lines about the classes, and about anything that is unusual in the data."""
     train, data = setup.run.train, setup.data
-    first, classes = config.dataset.label_offset, config.dataset.num_classes or 0
-    counts = torch.bincount(train.labels, minlength=first + classes)[first:].cpu()
+    classes, (_, counts) = config.dataset.num_classes or 0, train.labels.unique(return_counts=True)
+    fewest = int(counts.min()) if len(counts) >= classes else 0
     names = shorten(", ".join(data["classes"]), 80, placeholder=" ...")
     lines = [
         f"{classes:,} classes{f' ({printable(names)})' * bool(names)}: "
-        f"{int(counts.min()):,} to {int(counts.max()):,} training images each"
+        f"{fewest:,} to {int(counts.max()):,} training images each"
     ]
-    if setup.left_out:
-        lines.append(describe_left_out(setup.left_out))
+    if left_out := describe_left_out(setup.left_out):
+        lines.append(left_out)
     for part in ("test", "val"):
         if shared := data[f"{part}_images_also_in_train"]:
             lines.append(f"warning: {shared:,} {part} images are also training images")
-    if train.joined:
-        lines.append(
-            f"the last image of an epoch joins the batch before it, which has "
-            f"{train.batch_size + 1} images"
-        )
+    if (largest := max(train.sizes)) > train.batch_size:
+        joined = "the last image of an epoch joins the batch before it"
+        lines.append(f"{joined}, which has {largest} images")
     return lines + changed_inputs(config, folder)
 
 
 def changed_inputs(config: Config, folder: Path) -> list[str]:
     """Name the inputs that differ from those of an earlier run of the same settings."""
-    for path in sorted(folder.parents[1].glob(f"*/{folder.name}/config.yaml")):
-        with suppress(UserError):  # a damaged file affects no other run
-            earlier = stored_config(read_yaml(path))
-            same = dataclasses.replace(earlier, dataset=config.dataset, data=config.data)
-            if same.identity() == config.identity() and earlier.data.inputs != config.data.inputs:
-                known = earlier.data.inputs.items()
-                changed = [name for name, _ in config.data.inputs.items() - known]
+    plain, inputs = config.to_dict(), config.data.inputs
+    for path in sorted(folder.parents[1].glob(f"*/{folder.name}/config.yaml")) if inputs else ():
+        with suppress(UserError, KeyError, TypeError):  # a damaged file affects no other run
+            earlier = read_yaml(path)
+            changed = [n for n, hash in inputs.items() if earlier["data"]["inputs"][n] != hash]
+            same = all(
+                earlier[key] == plain[key] for key in ("model", "head", "recipe", "protocol")
+            )
+            if changed and same:
                 return [f"a new run: other {' and '.join(changed)} than in {path.parent}"]
     return []
 

@@ -12,7 +12,7 @@ from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import Photos, load_digests, save_digests
+from spinal_repro.data.photos import load_digests, save_digests
 from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
@@ -24,11 +24,6 @@ from spinal_repro.models.pretrained import PUBLISHED, find_weights
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
-
-ONE_IMAGE = (
-    "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or more, and "
-    "train on more than one image"
-)
 
 
 @dataclass(frozen=True)
@@ -42,16 +37,15 @@ class Setup:
     left_out: Counter[str]  # files that are not images, by suffix
 
     @property
-    def inputs(self) -> dict[str, str]:
+    def inputs(self) -> dict[str, str | None]:
         """Hashes of the inputs that must not change until a run is finished, by name."""
         weights = self.run.model.weights
-        hashes = {
+        return {
             "training images": self.data["train_hash"],
             "test images": self.data["test_hash"],
             "the split": self.data["split_hash"],
             "pretrained weights": weights and weights.sha256,
         }
-        return {name: str(digest) for name, digest in hashes.items() if digest is not None}
 
 
 def resolved(config: Config) -> Config:
@@ -62,9 +56,9 @@ def resolved(config: Config) -> Config:
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
-    load_digests(Path(config.runs) / CACHE)
-    dataset, images = with_counts(config.dataset, Path(config.data.root))
-    inputs = {} if images is None else {"images": images}
+    if config.dataset.source == "folder":
+        load_digests(Path(config.runs) / CACHE)
+    dataset, inputs = with_counts(config.dataset, Path(config.data.root))
     source = config.model.options.get("pretrained")
     if source and (path := find_weights(str(source), config.data.root)) is not None:
         weights = checksum(path)
@@ -90,20 +84,27 @@ def check_parts(config: Config) -> None:
     build_optimizer(recipe, model.parameters())
     LR_RULES.build_entry(recipe.lr_rule)
     build_augmentations(recipe.augment)
-    if recipe.batch_size == 1 and not trains_on_one_image(config, model):
-        raise UserError(ONE_IMAGE)
+    _joins_last(config, recipe.batch_size, model)  # refuses a batch size of one
 
 
-def trains_on_one_image(config: Config, blank: Classifier) -> bool:
-    """Whether a model trains on a batch of one: batch norm needs two values for each channel."""
-    size, weights = config.input_size, next(blank.parameters())
-    image = torch.zeros(1, config.dataset.channels, size, size, device=weights.device)
-    try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            blank.train()(image)
-    except ValueError:
+def _joins_last(config: Config, images: int, blank: Classifier | None = None) -> bool:
+    """Whether the last batch has one image, on which batch norm cannot train; refuse it alone."""
+    size, batch = config.input_size, config.recipe.batch_size
+    if (images - 1) % batch:
         return False
-    return True
+    blank = blank or build_blank(config.dataset, config.model, config.head, size)
+    device = next(blank.parameters()).device
+    try:
+        with torch.no_grad():
+            blank.train()(torch.zeros(1, config.dataset.channels, size, size, device=device))
+    except ValueError as error:
+        if images > batch > 1:
+            return True
+        raise UserError(
+            "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or "
+            "more, and train on more than one image"
+        ) from error
+    return False
 
 
 def build_run(config: Config, device: torch.device, dataset: Dataset | None = None) -> Setup:
@@ -129,25 +130,19 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         compile_model(model, device)
 
     split = split_dataset(dataset, config.protocol, data.limit)
-    join_last = False
-    if (len(split.train) - 1) % recipe.batch_size == 0:  # the last batch has one image
-        blank = build_blank(config.dataset, config.model, config.head, size)
-        join_last = not trains_on_one_image(config, blank)
-        if join_last and 1 in (len(split.train), recipe.batch_size):
-            raise UserError(ONE_IMAGE)
+    join_last = _joins_last(config, len(split.train))
 
     def batches(part: str) -> Batches:
         return batches_of(
+            config,
             dataset,
             split,
             part,
-            preprocessing=config.preprocessing("train" if part == "train" else "eval"),
+            training=part == "train",
             runs=Path(config.runs),
-            batch_size=recipe.batch_size if part == "train" else recipe.eval_batch_size,
             mean=mean,
             std=std,
             device=device,
-            channels_last=runtime.channels_last,
             join_last=join_last and part == "train",
         )
 
@@ -170,8 +165,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     )
     _check_sizes(config, run)
     about = describe_data(config.dataset, dataset, split)
-    if isinstance(dataset.train, Photos):
-        save_digests(Path(config.runs) / CACHE)
+    save_digests(Path(config.runs) / CACHE)
     about["normalisation"] = {"mean": mean, "std": std}
     return Setup(run, test, counts, about, dataset.left_out)
 
@@ -191,11 +185,10 @@ def normalisation(
     recipe: RecipeConfig, backbone: torch.nn.Module
 ) -> tuple[list[float], list[float]]:
     """Mean and standard deviation of the recipe, else of the backbone's weights (Q18)."""
-    if recipe.mean is not None and recipe.std is not None:
-        return recipe.mean, recipe.std
-    if not hasattr(backbone, "mean"):
+    source: Any = backbone if recipe.mean is None else recipe
+    if not hasattr(source, "mean"):
         raise UserError(
             "this model defines no normalisation; set recipe.mean and recipe.std, e.g. "
             "recipe.mean=[0.5] recipe.std=[0.5]"
         )
-    return list(backbone.mean), list(backbone.std)  # type: ignore[arg-type]
+    return list(source.mean), list(source.std)

@@ -125,16 +125,16 @@ def tracker_error(config: Config) -> str:
 
 def outcome(record: Record) -> dict[str, float]:
     """Collect the summary metrics of a finished run: accuracies in [0, 1], counts, seconds."""
-    selection, test = record.selection, record.test
+    selection = record.selection
     found: dict[str, float] = {
         "selected_epoch": selection.epoch,
         f"selected_{selection.on}_accuracy": selection.accuracy,
         **{key: record.counts[key] for key in ("total_parameters", "head_parameters")},
         "wall_seconds": record.wall_seconds,
     }
-    if test is not None:
-        tested = {"last": test.last, "selected": test.selected, "best_on_test": test.best_on_test}
-        found |= {f"test_accuracy_{name}": of.accuracy for name, of in tested.items() if of}
+    for name in ("last", "selected", "best_on_test"):
+        if (tested := getattr(record.test, name, None)) is not None:
+            found[f"test_accuracy_{name}"] = tested.accuracy
     return {key: float(value) for key, value in found.items()}
 
 

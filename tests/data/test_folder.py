@@ -10,7 +10,7 @@ from PIL import Image
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.folder import describe_left_out, with_counts
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, OWN_SUFFIXES, images_by_class
+from spinal_repro.data.image_files import IMAGE_SUFFIXES, OWN_SUFFIXES, class_folders
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
@@ -128,7 +128,7 @@ def test_the_contents_of_a_folder_are_its_classes_images_and_labels(root, tmp_pa
 
     first, copy = contents(root), tmp_path / "copy"
     shutil.copytree(root / "own", copy / "own")
-    assert first == contents(copy) is not None
+    assert first and first == contents(copy)
     ants, bees = (copy / "own/train" / name / "0.png" for name in ("ants", "bees"))
     for old, new in ((ants, "kept"), (bees, ants), (copy / "kept", bees)):
         old.rename(copy / new)
@@ -180,7 +180,7 @@ def test_a_user_s_own_images_may_be_of_any_kind_that_pillow_reads(tmp_path):
     assert len(found.train) + len(found.test) == 4 + len(saved) and not found.left_out
     for path in saved:
         assert read_image(path, 3, Preprocessing()).shape == (3, 32, 40)
-    published = {path.suffix for path in images_by_class(tmp_path / "own")["bees"]}
+    published = {path.suffix for path in class_folders(tmp_path / "own")[0]["bees"]}
     assert published == set(IMAGE_SUFFIXES) & {path.suffix for path in saved}
 
 

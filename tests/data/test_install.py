@@ -14,10 +14,10 @@ from helpers.composing import composed
 from helpers.idx_files import idx_bytes
 
 from spinal_repro.data import assemble, download, install
+from spinal_repro.data.assemble import problems
 from spinal_repro.data.catalog import File, entry_for, find_entry
 from spinal_repro.data.install import HIDDEN, fetch, import_data
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.data.verify import problems
 from spinal_repro.errors import UserError
 
 _RANDOM = np.random.default_rng(0)

@@ -1,11 +1,14 @@
 """A finished run never answers for other images, labels, classes or weights."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from helpers.composing import composed
+from helpers.idx_files import write_dataset
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -108,3 +111,14 @@ def test_what_is_unusual_about_the_data_is_said(train, here):
     assert "2 classes (ants, bees): 10 to 11 training images each" in out
     assert "1 file left out: .txt 1" in out and "input 3 x 8 x 8" in out
     assert "warning: 10 test images are also training images" in out
+
+
+@pytest.mark.parametrize("name", ["emnist_letters", "emnist_letters_62"])
+def test_classes_are_counted_whatever_the_first_label(call, here, name):
+    """EMNIST's letters are 1 to 26 in the files; 53 images are two of each, and one more."""
+    write_dataset(here / "data", composed(f"dataset={name}").dataset, 53, 30)
+    ended = call(
+        f"spinal-train dataset={name} {SMALL} dataset.image_size=28 protocol=paper "
+        f"dataset.train_size=53 dataset.test_size=30"
+    )
+    assert re.search("26 classes.*: 2 to 3 training images each", ended.out), ended.err

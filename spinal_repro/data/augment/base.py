@@ -25,8 +25,3 @@ class Augmentation(ABC):
 
 
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
-
-
-def uniform(generator: torch.Generator, *shape: int) -> Tensor:
-    """Draw uniformly from [0, 1)."""
-    return torch.rand(*shape, generator=generator)
