@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.data.catalog import PARTS
-from spinal_repro.data.folder import is_own, load_new_images
+from spinal_repro.data.folder import find_parts, is_own, load_new_images
 from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
@@ -191,6 +191,13 @@ def find_split(
 def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation; see `find_split`."""
     (dataset, split, same), config = find_split(trained, part, root), trained.config
+    place = Path(config.data.root).resolve()
+    changed = not same and is_own(config.dataset) and (root or place).resolve() == place
+    if changed and list(find_parts(config.dataset, place, part)) == ["train"]:
+        raise UserError(
+            f"the images in {place} have changed since the run, which trained on some of them; "
+            f"give labelled images that it has not seen: --root FOLDER"
+        )
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()
     whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone

@@ -133,7 +133,7 @@ def verify_data(given: argparse.Namespace) -> None:
         )
     found = "part of scikit-learn"
     if entry.is_folder:
-        found = "every image opens; classes and numbers of images are as published"
+        found = "every image opens; the numbers of classes and images are as published"
     elif entry.contents:
         summed = sum(bool(file.md5 or file.sha256) for file in entry.contents)
         found = f"{len(entry.contents)} files, {summed} with checksums, are as published"

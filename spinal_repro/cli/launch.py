@@ -93,12 +93,15 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
     """
     import torch
 
+    from spinal_repro.data.photos import save_digests
+    from spinal_repro.data.preprocessing import CACHE
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.setup import resolved
     from spinal_repro.training.tracking import tracker_error
 
     configs = check_jobs(overrides, lambda own: resolved(compose(own, *folders)))
     Path(configs[0].runs).mkdir(parents=True, exist_ok=True)
+    save_digests(Path(configs[0].runs) / CACHE)
     jobs: dict[Path, Job] = {}
     for name, config, own in zip(names_of(overrides), configs, overrides, strict=True):
         command = [*_program(), *search_path(folders), *own]

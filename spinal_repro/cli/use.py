@@ -88,13 +88,18 @@ def print_evaluation(given: argparse.Namespace) -> None:
     batches, same = load_split(trained, given.split, given.root)
     if not same:
         print("warning: images or split differ from those of the run", file=sys.stderr)
+    elif shared := trained.record.data.get(f"{given.split}_images_also_in_train"):
+        both = f"{given.split} images that are also training images"
+        print(f"warning: {both}: {shared:,}", file=sys.stderr)
     result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
     counts = confusion(
         batches.labels.cpu().numpy(), result.predictions.numpy(), len(trained.classes)
     )
+    here = given.root if given.root and not same else None
+    title = f"Images in {here}" if here else trained.config.dataset.title
     line = (
-        f"{trained.config.dataset.title}, {given.split}: {100 * result.accuracy:.2f} % "
+        f"{title}, {given.split}: {100 * result.accuracy:.2f} % "
         f"({result.correct:,} of {result.count:,}), "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
     )

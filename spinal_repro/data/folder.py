@@ -43,8 +43,14 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     folders = find_parts(config, root)
     found = {part: class_folders(folder, is_own(config)) for part, folder in folders.items()}
     classes, base = list(found["train"][0]), folders["train"].resolve()
-    for path in sorted(base.iterdir()):
-        if path.is_dir() and not is_hidden(path.name) and path.name not in classes:
+    for path in sorted(path for path in base.iterdir() if path.is_dir()):
+        inside = {part_of(folder) for folder in path.iterdir() if folder.is_dir()} - {None}
+        if is_own(config) and len(inside) > 1:
+            raise UserError(
+                f"{path} has folders for {' and '.join(sorted(map(str, inside)))}, but each folder "
+                f"in {base} is a class; give the folder of one data set: data.root={path}"
+            )
+        if path.name not in classes and not is_hidden(path.name):
             why = describe_left_out(class_folders(path)[1]) or "it is empty"
             raise UserError(
                 f"{path} has no image files ({why}). Each folder in {base} is a class: remove this "
@@ -145,10 +151,10 @@ def find_parts(config: DatasetConfig, root: Path, needed: str = "train") -> dict
     if not base.is_dir():
         missing = ["no such folder"]
     if missing:
-        more = "" if config.name == "folder" else f". More: spinal data info {config.name}"
+        more = "" if is_own(config) else f". More: spinal data info {config.name}"
         raise UserError(
             f"the images of dataset={config.name} are not in {base.resolve()} ({missing[0]}). Each "
-            f"part needs one folder of image files per class; give the folder of the parts: "
-            f"data.root=FOLDER or the environment variable SPINAL_DATA{more}"
+            f"part needs one folder of image files per class; give the folder of the parts with "
+            f"data.root=FOLDER (of a finished run: --root FOLDER) or in SPINAL_DATA{more}"
         )
     return found or {"train": base}

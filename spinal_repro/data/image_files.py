@@ -8,6 +8,8 @@ import os
 from collections import Counter
 from pathlib import Path
 
+from spinal_repro.errors import UserError
+
 # As in torchvision's ImageFolder: the images of published data sets are counted with these.
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # One's own images may be any that Pillow reads; of an animation that is the first picture.
@@ -28,10 +30,20 @@ def is_hidden(name: str) -> bool:
 def files_below(folder: Path) -> list[Path]:
     """List the files below a folder, sorted."""
     found = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if not is_hidden(name)]
+    for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
+        folders[:] = [n for n in folders if not is_hidden(n) and not _leads_back(place, n)]
         found += [Path(place, name) for name in names if not is_hidden(name)]
     return sorted(found)
+
+
+def _refuse(error: OSError) -> None:
+    raise UserError(f"{error.filename} cannot be read: {error.strerror}")
+
+
+def _leads_back(place: str, name: str) -> bool:
+    """Whether a folder is a link to one that contains it."""
+    path = Path(place, name)
+    return path.is_symlink() and Path(place).resolve().is_relative_to(path.resolve())
 
 
 def image_files(folder: Path) -> list[Path]:

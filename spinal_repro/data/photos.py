@@ -32,7 +32,7 @@ from spinal_repro.io import exclusive_lock, read_json, write_json
 SHOWN = 10  # unreadable files named in one message
 Pixels = NDArray[np.uint8]  # [N, C, H, W], or [C, H, W] of one image
 T = TypeVar("T")
-_DIGESTS: dict[str, str] = {}  # by path, size in bytes and time of change in ns
+_DIGESTS: dict[str, str] = {}  # by `_version`
 
 
 @dataclass(frozen=True)
@@ -48,19 +48,18 @@ class Photos:
 
     @cached_property
     def digests(self) -> list[bytes]:
-        """A 16-byte digest of each file, which is read again if its size or time is another."""
+        """A 16-byte digest of each file, which is read again if its size or times change."""
+        keys = [_version(path) for path in self.paths]
+        unread = [index for index, key in enumerate(keys) if key not in _DIGESTS]
 
-        def digest(index: int) -> bytes:
-            path = self.paths[index]
-            about = path.stat()
-            key = f"{path.absolute()} {about.st_size} {about.st_mtime_ns}"
-            if key not in _DIGESTS:
-                with path.open("rb") as file:
-                    read = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
-                _DIGESTS[key] = read.hexdigest()
-            return bytes.fromhex(_DIGESTS[key])
+        def digest(index: int) -> str:
+            with self.paths[index].open("rb") as file:
+                read = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16))
+            return read.hexdigest()
 
-        return self._for_each(digest, "reading")
+        for index, found in zip(unread, self._for_each(digest, "reading", unread), strict=True):
+            _DIGESTS[keys[index]] = found
+        return [bytes.fromhex(_DIGESTS[key]) for key in keys]
 
     @property
     def hash(self) -> str:
@@ -131,8 +130,12 @@ class Photos:
         self._for_each(decode, "decoding")
         target.flush()
 
-    def _for_each(self, function: Callable[[int], T], label: str) -> list[T]:
+    def _for_each(
+        self, function: Callable[[int], T], label: str, indices: Sequence[int] | None = None
+    ) -> list[T]:
         """Call a function for each file in threads; name all files that fail in one message."""
+        if indices is None:
+            indices = range(len(self.paths))
 
         def attempt(index: int) -> tuple[Any, str]:
             try:
@@ -140,18 +143,27 @@ class Photos:
             except Exception as error:  # Pillow's decoders raise many types
                 return None, f"\n  {self.paths[index]}: {str(error) or type(error).__name__}"
 
-        count = len(self.paths)
         options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = list(tqdm(pool.map(attempt, range(count)), label, count, **options))
+            done = list(tqdm(pool.map(attempt, indices), label, len(indices), **options))
         failed = [why for _, why in done if why]
         if failed:
             more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
+            count = len(self.paths)
             raise UserError(
                 f"{len(failed)} of {count} image files cannot be read; delete or replace them:"
                 f"{''.join(failed[:SHOWN])}{more}"
             )
         return [result for result, _ in done]
+
+
+def _version(path: Path) -> str:
+    """Identify the content of a file without reading it."""
+    try:
+        about = os.stat(path)  # noqa: PTH116  (three times as fast as Path.stat)
+    except OSError:  # reading it says why
+        return ""
+    return f"{os.path.abspath(path)} {about.st_size} {about.st_mtime_ns} {about.st_ctime_ns}"  # noqa: PTH100
 
 
 def load_digests(cache: Path) -> None:

@@ -123,9 +123,21 @@ def _option(
 
 
 class Study:
-    """An Optuna study of runs with the overrides ``fixed``, in the folder of its journal file."""
+    """An Optuna study of runs, in the folder of its journal file.
 
-    def __init__(self, journal: Path, name: str, space: Space, fixed: Sequence[str]) -> None:
+    Args:
+        fixed: Overrides of every run.
+        inputs: Hashes of the images and weights that the overrides name; see `DataConfig`.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        name: str,
+        space: Space,
+        fixed: Sequence[str],
+        inputs: Mapping[str, str],
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self._space, self._fixed, self._folder = space, list(fixed), journal.parent
@@ -141,7 +153,7 @@ class Study:
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"the journal {journal} cannot be used: {error}") from error
         shared = [o for o in fixed if not o.lstrip("+~").startswith(LOCAL)]
-        search = {"overrides": shared, "options": str(space.options)}
+        search = {"overrides": shared, "options": str(space.options)} | dict(inputs)
         if (before := self._study.user_attrs.get("search", search)) != search:
             raise UserError(
                 f"study {name} in {journal} is another search ({before}); use another --study"

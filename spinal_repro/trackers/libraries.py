@@ -17,6 +17,7 @@ from spinal_repro.registry import Registry
 from spinal_repro.trackers import About, Tracker
 
 TRACKERS: Registry[Tracker] = Registry("tracker")
+SQLITE = "sqlite:///"
 TAG = "spinal.id"  # of a run in MLflow
 # Weights & Biases collects only the data of `log`, `artifact` and `close`
 SETTINGS = {
@@ -87,17 +88,18 @@ class MLflow:
         logging.getLogger("mlflow").setLevel(logging.WARNING)
         uri = self._uri or os.environ.get("MLFLOW_TRACKING_URI")
         folder = (about.runs / ".mlflow").resolve()
-        database = folder / "mlflow.db"
         artifacts = None if uri else (folder / "artifacts").as_uri()
-        uri = uri or f"sqlite:///{database}"
+        uri = uri or f"{SQLITE}{folder / 'mlflow.db'}"
         # two processes that create the tables of one database at once destroy it, as does Ctrl-C
-        lock = exclusive_lock(about.runs / ".mlflow.lock", f"opening the MLflow store {uri}")
-        with nullcontext() if uri.startswith("http") else lock:
-            if artifacts and not database.exists():
-                folder.mkdir(exist_ok=True)
+        database = Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
+        if database:
+            database.parent.mkdir(parents=True, exist_ok=True)
+        lock = database and exclusive_lock(database.with_suffix(".lock"), f"opening {uri}")
+        with lock or nullcontext():
+            if database and not database.exists():
                 partial = database.with_suffix(".partial")
                 partial.unlink(missing_ok=True)
-                self._open(f"sqlite:///{partial}", artifacts)
+                self._open(f"{SQLITE}{partial}", artifacts)
                 partial.rename(database)
             experiment = self._open(uri, artifacts)
         found = self._client.search_runs([experiment], f"tags.\"{TAG}\" = '{about.id}'")

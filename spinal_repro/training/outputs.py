@@ -169,7 +169,7 @@ def data_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
         lines.append(left_out)
     for part in ("test", "val"):
         if shared := data[f"{part}_images_also_in_train"]:
-            lines.append(f"warning: {shared:,} {part} images are also training images")
+            lines.append(f"warning: {part} images that are also training images: {shared:,}")
     if (largest := max(train.sizes)) > train.batch_size:
         joined = "the last image of an epoch joins the batch before it"
         lines.append(f"{joined}, which has {largest} images")
@@ -177,9 +177,10 @@ def data_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
 
 
 def changed_inputs(config: Config, folder: Path) -> list[str]:
-    """Name the inputs that differ from those of an earlier run of the same settings."""
+    """Name the inputs that differ from those of the last run of the same settings."""
     plain, inputs = config.to_dict(), config.data.inputs
-    for path in sorted(folder.parents[1].glob(f"*/{folder.name}/config.yaml")) if inputs else ():
+    found = folder.parents[1].glob(f"*/{folder.name}/config.yaml") if inputs else ()
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
         with suppress(UserError, KeyError, TypeError):  # a damaged file affects no other run
             earlier = read_yaml(path)
             changed = [n for n, hash in inputs.items() if earlier["data"]["inputs"][n] != hash]
@@ -187,7 +188,8 @@ def changed_inputs(config: Config, folder: Path) -> list[str]:
                 earlier[key] == plain[key] for key in ("model", "head", "recipe", "protocol")
             )
             if changed and same:
-                return [f"a new run: other {' and '.join(changed)} than in {path.parent}"]
+                others = " and ".join(changed).replace("images", "images, labels or classes")
+                return [f"a new run: other {others} than in {path.parent}"]
     return []
 
 

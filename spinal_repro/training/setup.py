@@ -16,14 +16,17 @@ from spinal_repro.data.photos import load_digests, save_digests
 from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.io import checksum
+from spinal_repro.io import checksum, read_json
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
 from spinal_repro.models.counting import Counts, count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.models.pretrained import PUBLISHED, find_weights
+from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
+
+_HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
 
 
 @dataclass(frozen=True)
@@ -64,13 +67,35 @@ def resolved(config: Config) -> Config:
         weights = checksum(path)
         if weights != PUBLISHED.get(str(source)):
             inputs["weights"] = weights
-    return dataclasses.replace(
+    found = dataclasses.replace(
         config,
         dataset=dataset,
         data=dataclasses.replace(config.data, inputs=inputs),
         runtime=config.runtime.on(device.type),
         head=dataclasses.replace(config.head, options=options),
     )
+    _check_finished(found)
+    return found
+
+
+def _check_finished(config: Config) -> None:
+    """Refuse other images than those of a finished run, unless its identity covers them."""
+    path, data = config.run_dir / RECORD, config.data
+    if "images" in data.inputs or not path.is_file():
+        return
+    key = f"{config.dataset} {data.root} {data.test}"
+    try:
+        known = read_json(path)["data"]
+        if key not in _HASHES:
+            dataset = load_dataset(config.dataset, data.root, test=data.test)
+            _HASHES[key] = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
+    except (UserError, KeyError):  # the images are not here any more, or the record is damaged
+        return
+    if not _HASHES[key].items() <= known.items():
+        raise UserError(
+            f"the images in {Path(data.root).resolve()} are not those of the finished run "
+            f"{config.run_dir}; train on them in another folder of runs: runs=FOLDER"
+        )
 
 
 def check_parts(config: Config) -> None:

@@ -1,8 +1,10 @@
 """Folders of image files."""
 
 import dataclasses
+import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from helpers.composing import composed
@@ -157,6 +159,7 @@ def test_hidden_files_are_left_out_and_links_followed_at_any_depth(tmp_path, par
     assert len(load_dataset(ANYONES, tmp_path).train) == len(plain.train)
     write_images(tmp_path / "elsewhere/2024", 3)
     (base / "bees/2024").symlink_to(tmp_path / "elsewhere/2024")
+    (base / "bees/up").symlink_to("..")
     for name in ("ants/a.txt", "bees/b.txt", "labels.csv", "ants/Thumbs.db"):
         (base / name).write_bytes(b"")
     found = load_dataset(ANYONES, tmp_path)
@@ -190,3 +193,73 @@ def test_a_folder_that_is_no_data_set(tmp_path, inside):
         write_images(tmp_path / "own" / inside)
     with pytest.raises(UserError, match=r"data\.root=FOLDER"):
         load_dataset(ANYONES, tmp_path)
+
+
+# Through the command
+
+TRAIN = (
+    "spinal-train dataset=folder data.root=own model=flatten head=linear recipe=sgd "
+    "dataset.image_size=8 recipe.epochs=1 recipe.mean=[0.5] recipe.std=[0.5] runtime.progress=lines"
+)
+
+
+@pytest.mark.parametrize(
+    ("more", "classes", "images"),
+    [
+        ("__MACOSX/ants/._0.jpg", "ants, bees", 10),  # an archive of a Mac
+        ("ants/.ipynb_checkpoints/0-checkpoint.jpg", "ants, bees", 10),
+        ("wasps/0.gif wasps/1.gif ants/0.jfif", "ants, bees, wasps", 13),
+        ("../elsewhere/0.png", "ants, bees", 11),  # linked to from bees
+    ],
+)
+def test_classes_and_images_that_are_meant(call, here, more, classes, images):
+    for name in ("ants", "bees"):
+        write_images(here / "own" / name, 5)
+    for path in map((here / "own").joinpath, more.split()):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (here / "own/bees/2024").symlink_to("../../elsewhere")
+    ended = call(TRAIN)
+    assert ended.code == 0 and f" classes ({classes}): " in ended.out, ended.err
+    (record,) = here.glob("runs/*/*/*/record.json")
+    assert sum(json.loads(record.read_text())["data"]["sizes"].values()) == images
+
+
+@pytest.mark.parametrize("part", ["", "train", "fit"])
+def test_an_empty_class_is_refused_wherever_the_training_images_are(call, here, part):
+    for name in ("ants", "bees"):
+        write_images(here / "own" / part / name, 5)
+        write_images(here / "own/held" / name) if part == "fit" else None
+    (here / "own" / part / "empty").mkdir()
+    words = "dataset.options.train=fit dataset.options.test=held" if part == "fit" else ""
+    ended = call(f"{TRAIN} {words}")
+    assert ended.code == 2 and "empty has no image files" in ended.err
+    assert not (here / "runs").exists()
+
+
+def test_two_data_sets_are_not_two_classes(call, here):
+    for name in (
+        "own/first/train/a",
+        "own/first/test/a",
+        "own/second/Training/b",
+        "own/second/val/b",
+    ):
+        write_images(here / name)
+    ended = call(TRAIN)
+    assert ended.code == 2 and f"data.root={here}/own/first" in ended.err
+
+
+def test_a_folder_one_level_too_high_is_refused(call, here):
+    for name in ("ants", "bees"):
+        write_images(here / "own/unpacked/train" / name)
+    (here / "own/__MACOSX/unpacked").mkdir(parents=True)
+    ended = call(TRAIN)
+    assert ended.code == 2 and "data.root=FOLDER" in ended.err
+
+
+def test_with_a_limit_only_the_images_used_are_decoded(call, here):
+    for name in ("ants", "bees"):
+        write_images(here / "own" / name, 40)
+    assert call(f"{TRAIN} data.limit=4").code == 0
+    cached = [np.load(path).shape[0] for path in here.glob("runs/.cache/*.npy")]
+    assert cached and sum(cached) <= 3 * 4

@@ -168,6 +168,20 @@ def test_another_run_is_trained_from_the_weights_of_a_run(call, here):
         assert ended.code == 0 and "prefix backbone.net. removed from the names" in ended.out
 
 
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "net.", ""], ids=lambda prefix: prefix or "key"
+)
+def test_a_run_starts_from_the_weights_of_another_script(call, here, whole, prefix):
+    tensors = {prefix + name: tensor for name, tensor in whole.items()}
+    torch.save(tensors if prefix else {"model_state_dict": whole, "epoch": 1}, "w.pth")
+    ended = call(
+        f"spinal-train model={NAME} data.limit=10 recipe.batch_size=5 recipe.epochs=1 "
+        "model.pretrained=w.pth"
+    )
+    assert ended.code == 0 and f"w.pth: {len(whole) - 2} tensors matched" in ended.out
+    assert (f"prefix {prefix} removed" in ended.out) is bool(prefix)
+
+
 @pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model", "net", None])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.", "module.encoder."])
 def test_files_of_other_scripts_are_loaded_as_those_of_the_publisher(whole, tmp_path, key, prefix):

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from helpers.interrupting import Killed
+from PIL import Image
 
 pytest.importorskip("optuna")
 
@@ -45,8 +46,8 @@ def space(tmp_path):
     return load_space(str(tmp_path / "space.yaml"))
 
 
-def study_of(tmp_path, space, fixed=FIXED):
-    return Study(tmp_path / "study/journal.log", "s", space, fixed)
+def study_of(tmp_path, space, fixed=FIXED, **inputs):
+    return Study(tmp_path / "study/journal.log", "s", space, fixed, inputs)
 
 
 def raising(error):
@@ -265,6 +266,22 @@ def test_a_study_is_one_search(tmp_path, space):
     (tmp_path / "space.yaml").write_text(SPACE.replace("high: 16", "high: 20"))
     with pytest.raises(UserError, match="another search"):
         study_of(tmp_path, load_space(str(tmp_path / "space.yaml")))
+
+
+def test_images_of_ones_own_are_part_of_a_search(call, here):
+    fixed = " ".join([*FIXED, "recipe.mean=[0.5]", "recipe.std=[0.5]", "dataset.image_size=28"])
+    (here / "space.yaml").write_text(SPACE)
+    for folder, ants in (("a", 10), ("b", 11)):
+        for name, count in (("ants", ants), ("bees", 10)):
+            (here / folder / "photos" / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("RGB", (8, 8), (20 * number, 0, count))
+                image.save(here / folder / "photos" / name / f"{number}.png")
+    command = f"spinal search dataset=folder {fixed} data.root=%s --space space.yaml --trials 1"
+    ended = call(command % "a/photos")
+    assert ended.code == 0 and "study folder_photos-" in ended.out, ended.err
+    ended = call(command % "b/photos")
+    assert ended.code == 2 and "another search" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,21 @@ def test_a_batch_of_one_is_refused_before_the_first_job_of_a_sweep(call, here):
     assert ended.code == 2 and "head.norm=True" in ended.err and not list(here.iterdir())
 
 
+@pytest.mark.parametrize(
+    "words",
+    [  # the last map of the ResNet has one pixel; 33 and 65 images leave one over
+        "data.limit=33 model=torchvision model.name=resnet18 head=linear recipe=sgd",
+        "-m data.limit=65 model=flatten head=fc,spinal head.norm=true recipe=sgd",
+    ],
+)
+def test_a_single_image_left_over_does_not_end_training(call, here, words):
+    more = "recipe.batch_size=16 recipe.epochs=1 recipe.mean=[0.5] recipe.std=[0.5]"
+    ended = call(f"spinal-train dataset=digits runtime.progress=lines {more} {words}")
+    assert ended.code == 0, ended.err
+    logs = [path.read_text() for path in here.glob("runs/*/*/*/log.txt")]
+    assert len(logs) == 1 + ("-m" in words) and all("has 17 images" in log for log in logs)
+
+
 def test_without_batch_norm_a_last_batch_of_one_stays(tmp_path):
     """So that no run changes that could be trained before."""
     folder = run(small(tmp_path, "recipe.batch_size=95", "recipe.epochs=1")).folder
