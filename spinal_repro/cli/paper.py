@@ -201,7 +201,7 @@ def print_gradients(given: argparse.Namespace) -> None:
     from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.paper.gradients import gradients
     from spinal_repro.records.record import write_record
-    from spinal_repro.results.rules.gradients import by_depth
+    from spinal_repro.results.rules.epochs import by_depth
 
     check_overrides([f"dataset={given.dataset}"])
     torch.set_num_threads(1)  # the layers are small

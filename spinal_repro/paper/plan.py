@@ -2,6 +2,7 @@
 
 import dataclasses
 from statistics import mean
+from typing import Any
 
 import torch
 
@@ -19,8 +20,7 @@ Timings = dict[str, tuple[float, float]]
 def estimate(config: Config, timings: Timings) -> tuple[float, float]:
     """Estimate the seconds of a training step, augmentation included, and of the whole run.
 
-    The data set must have known sizes. ``timings`` holds the seconds of an image in training and in
-    evaluation, by model and batch; measured ones are added.
+    ``timings`` are the seconds of an image by model and batch; measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
     parts = (config.model, config.head, config.input_size, recipe.batch_size)
@@ -49,22 +49,13 @@ def _measure(config: Config) -> tuple[float, float]:
         ImageSet(torch.randint(256, (count, dataset.channels, s, s), dtype=torch.uint8), labels)
         for s in stored.values()
     )
-    timed = dataclasses.replace(
-        config,
-        recipe=dataclasses.replace(
-            config.recipe,
-            epochs=1 + STEPS,
-            batch_size=count,
-            mean=[0.5],
-            std=[0.5],
-            stages={},
-            head_epochs=0,
-            prepare={part: {"resize": [side, side]} for part, side in stored.items()},
-        ),
-        protocol=dataclasses.replace(config.protocol, select_on="test", val_fraction=0.0),
-        runtime=config.runtime.on(device.type),
-    )
-    with backend_settings(device, timed.runtime.precision):
+    plain: Any = {"mean": [0.5], "std": [0.5], "stages": {}, "head_epochs": 0}
+    plain["prepare"] = {part: {"resize": [side, side]} for part, side in stored.items()}
+    recipe = dataclasses.replace(config.recipe, epochs=1 + STEPS, batch_size=count, **plain)
+    protocol = dataclasses.replace(config.protocol, select_on="test", val_fraction=0.0)
+    runtime = config.runtime.on(device.type)
+    timed = dataclasses.replace(config, recipe=recipe, protocol=protocol, runtime=runtime)
+    with backend_settings(device, runtime.precision):
         run = build_run(timed, device, Dataset(train, test)).run
         fit(run)
     epochs = run.state.timing[1:]

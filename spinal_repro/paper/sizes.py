@@ -56,8 +56,6 @@ def count_model(config: Config) -> dict[str, int]:
 
 
 class _Features(nn.Module):
-    """Stub backbone: blank features ``[N, num_features]``."""
-
     def __init__(self, num_features: int) -> None:
         super().__init__()
         self.num_features = num_features

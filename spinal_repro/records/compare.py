@@ -1,9 +1,5 @@
-"""Settings in which a run differs from its published cell.
+"""Settings in which a run differs from its published cell; missing ones have the defaults."""
 
-Stored configurations are compared; keys younger than the record have the defaults of the schema.
-"""
-
-import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -35,7 +31,6 @@ class Difference:
 
     @classmethod
     def of(cls, key: str, ours: Any, theirs: Any, kind: str = RECIPE) -> "Difference":
-        """A difference of two plain values."""
         return cls(key, json.dumps(ours), json.dumps(theirs), kind)
 
     def __str__(self) -> str:
@@ -52,7 +47,6 @@ class Difference:
 
 
 def _shown(text: str) -> str:
-    """Format a value as in YAML."""
     if not text:
         return "nothing"
     value = json.loads(text)
@@ -77,11 +71,13 @@ def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Dif
 
 
 def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator[Difference]:
-    theirs = _compared(cell)
-    for group, settings in _compared(config).items():
-        if settings == theirs[group]:
+    for group in ("dataset", "model", "head", "recipe"):
+        if config[group] == cell[group]:
             continue
-        a, b = (dict(_flat(side, f"{group}.")) for side in (settings, theirs[group]))
+        ours, theirs = (_compared(group, of[group]) for of in (config, cell))
+        if ours == theirs:
+            continue
+        a, b = (dict(_flat(side, f"{group}.")) for side in (ours, theirs))
         name = f"{group}.name"
         keys = [name] if name in NAMES and a.get(name) != b.get(name) else sorted(a.keys() | b)
         for key in keys:
@@ -89,16 +85,15 @@ def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator
                 yield Difference(key, _text(a.get(key, ABSENT)), _text(b.get(key, ABSENT)), RECIPE)
 
 
-def _compared(config: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Settings of dataset, model, head and recipe that decide a result, except the epochs."""
-    dataset = _with_defaults(DatasetConfig, config["dataset"])
-    recipe = _with_defaults(RecipeConfig, config["recipe"])
-    return {
-        "dataset": {key: dataset.get(key) for key in DATASET},
-        "model": UNSET | config["model"],
-        "head": config["head"],
-        "recipe": {key: value for key, value in recipe.items() if key not in NOT_COMPARED},
-    }
+def _compared(group: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a group that decide a result, except the epochs, with the schema's defaults."""
+    if group == "dataset":
+        known = _with_defaults(DatasetConfig, settings)
+        return {key: known[key] for key in DATASET}
+    if group == "recipe":
+        known = _with_defaults(RecipeConfig, settings)
+        return {key: value for key, value in known.items() if key not in NOT_COMPARED}
+    return {**UNSET, **settings} if group == "model" else settings
 
 
 def _in_protocol(protocol: Mapping[str, Any]) -> Iterator[Difference]:
@@ -116,13 +111,15 @@ def _shipped_protocol(name: str) -> dict[str, Any]:
 
 
 def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of fields that a stored group lacks."""
-    known = {field.name for field in dataclasses.fields(schema)}
-    return vars(schema(**{key: value for key, value in stored.items() if key in known}))
+    return {key: stored.get(key, default) for key, default in _defaults(schema).items()}
+
+
+@functools.cache
+def _defaults(schema: type) -> dict[str, Any]:
+    return vars(schema())
 
 
 def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    """Yield dotted keys and values."""
     for key, item in group.items():
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")

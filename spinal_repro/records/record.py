@@ -22,10 +22,9 @@ RETIRED = ("self_check",)  # runtime settings of older records, without effect o
 Share = Annotated[float, Range(0, 1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
-TEXTS = ("dataset.name", "model.name", "head.name", "protocol.name", "protocol.select_on",
-         "runtime.precision")  # fmt: skip
+TEXTS = "dataset.name model.name head.name protocol.name protocol.select_on runtime.precision"
 NEEDED: dict[str, Any] = {  # in the mappings of the record of a run
-    **{f"config.{key}": str for key in TEXTS},
+    **{f"config.{key}": str for key in TEXTS.split()},
     "config.recipe.epochs": Positive,
     "environment.device": str,
     "data.sizes": dict[str, Natural],
@@ -108,22 +107,18 @@ class Record:
 
     @property
     def protocol(self) -> str:
-        """``paper`` or ``heldout``."""
         return str(self.config["protocol"]["name"])
 
     @property
     def epochs(self) -> int:
-        """Number of epochs."""
         return int(self.config["recipe"]["epochs"])
 
     @property
     def device(self) -> str:
-        """E.g. ``cpu``."""
         return str(self.environment["device"])
 
     @property
     def precision(self) -> str:
-        """E.g. ``fp32``."""
         return str(self.config["runtime"]["precision"])
 
 

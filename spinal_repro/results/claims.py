@@ -2,8 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.claims import Claim
@@ -21,8 +20,7 @@ HEADINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """A claim and the verdict on it."""
 
     claim: Claim

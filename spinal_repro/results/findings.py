@@ -69,11 +69,9 @@ class ResultsIndex:
         return {name: found[name] for name in tables() if name in found}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
-        """Pair a cell with its counterpart, or another cell: one pair per protocol.
+        """Pair a cell with its counterpart, or another cell: the best pair of each protocol.
 
-        Pairs that follow their cells come first, then those of the paper's protocol. Of several
-        pairs under one protocol take the one with the fewest differences from the cells, then one
-        with reference numerics, then the one with the most seeds.
+        Pairs that follow their cells come first, then those of the paper's protocol.
         """
         names = self.cell(name).name, other or self.cell(name).counterpart
         found = self._by_cells.get(names, ())
@@ -88,8 +86,7 @@ class ResultsIndex:
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
-        matched only by its full name.
+        A variant of a cell, or one that the paper has no row for, is matched by its full name.
         """
         in_paper = {c.name for c in self.cells.values() if c.published and not c.variant_of}
         found: set[str] = set()
@@ -101,7 +98,6 @@ class ResultsIndex:
         return [cell for name, cell in self.cells.items() if name in found]
 
     def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
-        """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 

@@ -21,11 +21,11 @@ def rows(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
 
 
 def describe(pairs: Iterable[Pair]) -> str:
-    """Write the combined answer as a clause; empty with fewer than two data sets."""
+    """Write the combined answer as a last clause; empty with fewer than two data sets."""
     if not (found := combine(filter(_counts, pairs))):
         return ""
     interval = ", random-effects 95 % interval {low:+.2f} to {high:+.2f}" if "low" in found else ""
-    text = "mean effect {difference:+.2f} over {k} data sets" + interval
+    text = "; mean effect {difference:+.2f} over {k} data sets" + interval
     return (text + "; Wilcoxon p {p:.2f}; better in {wins:.0f} % of the seeds").format(**found)
 
 

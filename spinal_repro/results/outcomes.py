@@ -90,12 +90,7 @@ class ResultGroup:
 
     @functools.cached_property
     def reported_metric(self) -> str:
-        """Name of the metric that is compared with the published one.
-
-        Under ``paper`` it is the one that the original reports, if known: the accuracy of the
-        last epoch, or of the epoch selected as in the original. Under any other protocol it is
-        the test accuracy at the epoch selected on the validation split.
-        """
+        """Name of the metric that is compared with the published one: `accuracy.METRIC`."""
         if self.cell.regression is not None:
             return LOWEST
         reported = self.published.selection if self.protocol == PAPER else ""
@@ -125,7 +120,6 @@ class ResultGroup:
 
     @property
     def change(self) -> str:
-        """``changed recipe``; empty where the runs do not differ."""
         return CHANGED if self.differences else ""
 
     @property
@@ -142,10 +136,7 @@ class ResultGroup:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t interval of the mean over seeds.
-
-        For fewer than 3 runs or equal values, Wilson's interval for the finite test set.
-        """
+        """95 % interval of the mean: `accuracy.INTERVAL`."""
         over_seeds = statistics.mean_interval(self.values) if self.runs else None
         tested = self.runs[0].tested(self.reported_metric) if self.runs else None
         if over_seeds or tested is None or self.reported_metric == BEST_VALIDATION:
@@ -167,7 +158,6 @@ class ResultGroup:
         return self.verdict_by(self.values)
 
     def verdict_by(self, values: Sequence[float]) -> str:
-        """The verdict if these were the values of the runs."""
         unsure = rounding(self.published.unit, self.published.confidence)
         return judge(values, self.published.value, self.margin, unsure, self.change)
 

@@ -62,7 +62,6 @@ class Table(NamedTuple):
         return {f"tables/{self.name}.{s}": f"{head[s]}{text[s]}\n" for s in KINDS}
 
     def links(self) -> str:
-        """A line of a list with links to the files."""
         links = [f"[{kind}](tables/{self.name}.{suffix})" for suffix, kind in KINDS.items()]
         return f"- {escape_markdown(self.title)}: {', '.join(links)}"
 

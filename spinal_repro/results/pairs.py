@@ -19,8 +19,6 @@ from spinal_repro.results.verdicts import CHANGED
 BETTER, WORSE, OPEN = "better", "worse", "inconclusive"
 SIDES = {1: BETTER, -1: WORSE, 0: OPEN}
 HASHES = ("train_hash", "test_hash", "split_hash")
-
-
 Alone = tuple[int, int]  # test images that only the other network gets right, or only ours
 
 
@@ -36,7 +34,7 @@ class Pair:
     comparison: Paired
     alternative: Paired  # with the other choice of the epoch
     images: tuple[Alone, ...]  # of each seed whose records hold `correct_bits`
-    test_images: int = 0
+    test_images: int
 
     @property
     def order(self) -> tuple[int, bool, int]:
@@ -45,7 +43,6 @@ class Pair:
 
     @property
     def sign(self) -> int:
-        """-1 where less is better."""
         return 1 if self.spinal.cell.regression is None else -1
 
     @property
@@ -70,10 +67,7 @@ class Pair:
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``inconclusive`` with the number of pairs needed.
-
-        Runs that differ from their cells decide nothing: ``changed recipe``.
-        """
+        """As `VERDICT` explains."""
         if self.spinal.change:
             return self.spinal.change
         found = SIDES[self.sign * self.comparison.side()]
@@ -81,7 +75,6 @@ class Pair:
 
     @property
     def sensitive(self) -> str:
-        """The verdict with the other choice of the epoch, where it is another one."""
         found, other = (SIDES[self.sign * p.side()] for p in (self.comparison, self.alternative))
         if found == other or self.spinal.change:
             return ""
@@ -91,8 +84,8 @@ class Pair:
 def pairs(spinal: Iterable[ResultGroup], fc: Iterable[ResultGroup]) -> list[Pair]:
     """Pair the results of a cell with those of its counterpart that were run in the same way."""
     others = {_settings(result): result for result in fc}
-    both = [(other, result) for result in spinal if (other := others.get(_settings(result)))]
-    return [pair for other, result in both if (pair := _pair(other, result))]
+    both = ((others.get(_settings(result)), result) for result in spinal)
+    return [pair for other, result in both if other and (pair := _pair(other, result))]
 
 
 def _settings(result: ResultGroup) -> tuple[Any, ...]:
@@ -114,17 +107,10 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     second = tuple(b.value(metric) for _, b in both)
     images = tuple(found for a, b in both if (found := _compare_images(a, b, metric)))
     tested = both[0][1].tested(metric)
-    return Pair(
-        spinal=spinal,
-        fc=fc,
-        seeds=tuple(run.seed for _, run in both),
-        first=first,
-        second=second,
-        comparison=paired(first, second),
-        alternative=paired([a.value(other) for a, _ in both], [b.value(other) for _, b in both]),
-        images=images,
-        test_images=tested.count if tested else 0,
-    )
+    alternative = paired([a.value(other) for a, _ in both], [b.value(other) for _, b in both])
+    seeds, count = tuple(run.seed for _, run in both), tested.count if tested else 0
+    comparison = paired(first, second)
+    return Pair(spinal, fc, seeds, first, second, comparison, alternative, images, count)
 
 
 def as_families(found: Iterable[Pair]) -> list[Pair]:

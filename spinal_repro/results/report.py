@@ -1,7 +1,6 @@
-"""The report: one self-contained HTML file with claims, tables and figures.
+"""The report: one self-contained HTML file with claims, tables and figures, always the same bytes.
 
-It is deterministic. jinja2 escapes all text, and the page's content security policy forbids any
-connection.
+jinja2 escapes all text, and the page's content security policy forbids any connection.
 """
 
 import base64
@@ -12,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from spinal_repro.io import printable
 from spinal_repro.paper.cells import tables
@@ -29,12 +27,11 @@ if TYPE_CHECKING:
 
 CHANGED_SHOWN = 5  # settings of a cell with a changed recipe
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
-SHOWN = (  # of an accuracy table; a row's details have the rest
-    "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
-)  # fmt: skip
+# columns of an accuracy table, whose rows have details with the rest; and those left out of others
+SHOWN = ("published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict")
 NOT_OF_PAIRS = (
-    "cell", "device", "rule", "family", "share", "p", "only_fc", "only_spinal", "mcnemar",
-)  # fmt: skip
+    *("cell", "device", "rule", "family", "share", "p", "only_fc", "only_spinal", "mcnemar"),
+)
 NOT_OF_SIZES = ("cell", "body_parameters", "total_parameters", "total_parameters_change", "source")
 TONES = (  # of a verdict; the others are open
     dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.BETTER), "good")
@@ -50,7 +47,7 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
-        finalize=_without_control_characters,
+        finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
@@ -89,10 +86,7 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
 def _fold(
     items: Iterable[Item], result_of: Callable[[Item], Any] = lambda item: item
 ) -> tuple[list[Item], int]:
-    """Drop changed recipes of a cell after the first `CHANGED_SHOWN`, and count what was dropped.
-
-    The page would otherwise grow by 2 KB for each of thousands of settings.
-    """
+    """Drop changed recipes of a cell after the first `CHANGED_SHOWN`, and count those dropped."""
     kept, left, seen = [], 0, Counter[str]()
     for item in items:
         result = result_of(item)
@@ -113,12 +107,6 @@ def _by_commit(result: ResultGroup) -> dict[str, list[Run]]:
         return f"PyTorch {torch}, commit {commit}"
 
     return grouped(result.runs, made_with)
-
-
-def _without_control_characters(value: Any) -> Any:
-    """Clean the text of records and folders for the page; the template's markup is unchanged."""
-    plain = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value, keep="\n") if plain else value
 
 
 def _progress(index: ResultsIndex) -> str:

@@ -1,6 +1,7 @@
 """Tables as text, CSV, Markdown and LaTeX, with the definitions of their columns below."""
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -75,7 +76,6 @@ def _aligned(
 
 
 def _latex(titles: list[str], cells: list[list[str]], right: Sequence[bool]) -> str:
-    r"""Write a plain ``tabular``, which needs no package."""
     head, *lines = [
         " & ".join(one_line(text).translate(LATEX_ESCAPES) for text in line) + r" \\"
         for line in (titles, *cells)
@@ -87,6 +87,7 @@ def _latex(titles: list[str], cells: list[list[str]], right: Sequence[bool]) -> 
     return "\n".join([start, rule, head, rule, *lines, rule, r"\end{tabular}"])
 
 
+@functools.cache  # most values are on many rows
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows unchanged, on one line, also inside a table."""
     return MARKDOWN_SPECIAL.sub(r"\\\g<0>", one_line(text).translate(HTML_ESCAPES))

@@ -60,11 +60,7 @@ class Margin:
 
 
 def margin(cell: Cell, claimed: float | None) -> Margin:
-    """The margin of a cell's published value.
-
-    Args:
-        claimed: The difference that the paper claims for the pair, if it does.
-    """
+    """The margin of a cell's published value; ``claimed`` as in `Margin`."""
     largest = tables()[cell.table].margin
     if cell.published and cell.published[0].unit != "%":
         largest = MARGIN_RELATIVE * (cell.published[0].value or 0.0)
@@ -98,12 +94,7 @@ def judge(
     rounding: float = 0.0,
     change: str = "",
 ) -> str:
-    """Return the verdict: the last entry of `RULES` that applies.
-
-    Args:
-        values: One per run, in the unit of ``published``.
-        change: `CHANGED` where the recipe of the runs differs from the cell's.
-    """
+    """Return the verdict on the values of runs: the last entry of `RULES` that applies."""
     if not values:
         return NOT_RUN
     if published is None:

@@ -85,7 +85,7 @@ def many_records(kind: str, count: int) -> list[Any]:
     return found
 
 
-@pytest.mark.parametrize(("kind", "most"), [("seeds", 1300), ("settings", 5400), ("own", 1100)])
+@pytest.mark.parametrize(("kind", "most"), [("seeds", 700), ("settings", 3000), ("own", 550)])
 def test_another_record_costs_few_calls_and_few_bytes_of_the_page(kind, most):
     """Counted, not timed, so that it holds on a busy machine."""
 

@@ -66,11 +66,13 @@ def test_sign_flips_are_those_tried_one_by_one(generator, n):
         assert sign_flip_test(tuple(d.tolist())) == pytest.approx(expected)
 
 
-def test_many_pairs_are_drawn(generator):
-    d = generator.normal(0.25, 1, 30).tolist()
-    z = sum(d) / math.sqrt(sum(v * v for v in d))  # for many pairs the sums are about normal
-    assert sign_flip_test(tuple(d)) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.015)
-    assert sign_flip_test((1.0,) * 30) == pytest.approx(2 / (statistics.FLIPS + 1))
+@pytest.mark.parametrize(("n", "off"), [(30, 0.015), (statistics.MOST_FLIPPED + 1, 1e-6)])
+def test_the_sum_of_many_flipped_pairs_is_about_normal(generator, n, off):
+    d = generator.normal(0.25, 1, n).tolist()
+    z = sum(d) / math.sqrt(sum(v * v for v in d))
+    assert sign_flip_test(tuple(d)) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=off)
+    assert sign_flip_test((0.0,) * n) == 1
+    assert sign_flip_test((1.0,) * n) <= 2 / (statistics.FLIPS + 1)
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (0, 1), (3, 3), (2, 9), (40, 70), (500, 500)])

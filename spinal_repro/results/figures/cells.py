@@ -57,7 +57,6 @@ def _compared(index: ResultsIndex, regression: bool = False) -> Iterator[tuple[P
 
 
 def _effects(index: ResultsIndex) -> list[Effect]:
-    """Effects of all cells with a published number, by size."""
     ours = {}
     for row in _ours(index):
         if (value := row.published) is not None:

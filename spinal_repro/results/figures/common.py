@@ -50,7 +50,6 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The title in short lines."""
         return textwrap.fill(self.title, WRAP)
 
     @property
