@@ -155,6 +155,6 @@ def find_parts(config: DatasetConfig, root: Path, needed: str = "train") -> dict
         raise UserError(
             f"the images of dataset={config.name} are not in {base.resolve()} ({missing[0]}). Each "
             f"part needs one folder of image files per class; give the folder of the parts with "
-            f"data.root=FOLDER (of a finished run: --root FOLDER) or in SPINAL_DATA{more}"
+            f"data.root=FOLDER or SPINAL_DATA (of a finished run: --root FOLDER){more}"
         )
     return found or {"train": base}
