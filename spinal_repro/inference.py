@@ -156,8 +156,8 @@ def find_split(
 ) -> tuple[Dataset, Split, bool]:
     """Find the images of one split.
 
-    Of one's own folder, images that are not those of the run may be any of the same classes; in
-    a folder without parts, all are loaded.
+    For a run on one's own folder, these may also be other images of the same classes: those of
+    the part, or all in a folder without parts.
 
     Args:
         part: ``train``, ``val`` or ``test``, which must have images.

@@ -63,8 +63,8 @@ environment variable SPINAL_DATA. More: spinal data info mnist
 
 spinal-train dataset=folder data.root=photos
 2 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
-folder of image files per class; give the folder of the parts with data.root=FOLDER or SPINAL_DATA
-(of a finished run: --root FOLDER)
+folder of image files per class; give the folder of the parts: data.root=FOLDER (of a finished run:
+--root FOLDER) or SPINAL_DATA=FOLDER
 
 spinal-train paper=mnist/cnn_spinal8 head=linear
 2 paper=mnist/cnn_spinal8 sets head.layers, head.width, which head=linear does not have; add

@@ -71,9 +71,8 @@ def print_list(given: argparse.Namespace) -> None:
     rows = []
     for cell in cells:
         row: dict[str, Any] = {"cell": cell.name, "state": state(cell, done[cell.name])}
-        for first in cell.published[:1]:
-            row |= {"published": first.value, "confidence": first.confidence}
-            row["epochs"] = first.epochs
+        for one in cell.published[:1]:
+            row |= {"published": one.value, "confidence": one.confidence, "epochs": one.epochs}
         rows.append(row)
     print(render(LIST_COLUMNS, rows, given.format))
 

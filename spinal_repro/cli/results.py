@@ -204,9 +204,7 @@ def _notes(record: Record, cell: Cell, others: Iterable[AnyRecord]) -> Iterator[
     if modified is not False:
         yield f"made with uncommitted changes to {commit}" if modified else "its commit is unknown"
     name = record.config["dataset"]["name"]
-    runs = [
-        run for run in others if isinstance(run, Record) and run.config["dataset"]["name"] == name
-    ]
+    runs = [r for r in others if isinstance(r, Record) and r.config["dataset"]["name"] == name]
     for part in ("train_hash", "test_hash"):
         if any(run.data.get(part) != record.data.get(part) for run in runs):
             yield f"read other images than earlier records of {name} (data.{part})"

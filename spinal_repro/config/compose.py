@@ -1,7 +1,6 @@
 """Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,8 @@ from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
-# settings that are paths or text, unless the value is written in Hydra's syntax
-TEXT = re.compile(
-    r"\+{0,2}(runs|data\.root|model\.pretrained|dataset\.(title|options\.(folder|train|val|test))"
-    r"|tracker\.\w+)=(?!null$|choice\(|(.*,)?['\"]|.*(\\[\\=,:()\[\]{} ]|\$\{[^}]*,))",
-    re.DOTALL,
-)
-WORD = re.compile(r"(?!(true|false|inf|nan)$)([a-z_/]|\.\.?/)[\w/.-]*", re.ASCII | re.IGNORECASE)
+TEXT = {"runs", "data.root", "model.pretrained", "dataset.title"}  # settings: paths or text
+TEXT |= {f"dataset.options.{key}" for key in ("folder", "train", "val", "test")}
 OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
 
@@ -94,14 +88,27 @@ def search_path(folders: Iterable[Path | None]) -> list[str]:
 
 
 def as_typed(override: str) -> str:
-    """Quote a path or text, which Hydra could refuse (``photos (1)``) or change (``2024_01``).
-
-    Commas separate the values of a sweep.
-    """
-    if (found := TEXT.match(override)) is None:
+    """Quote text that Hydra would refuse (``photos (1)``) or change (``2024_01``)."""
+    key, sign, value = override.partition("=")
+    is_text = key.lstrip("+") in TEXT or key.lstrip("+").startswith("tracker.")
+    if not (sign and is_text) or _read_as_text(value):
         return override
-    parts = override[found.end() :].split(",")
-    return found.group() + ",".join(p if WORD.fullmatch(p) else _quoted(p) for p in parts)
+    values = [v if _read_as_text(v) else _quoted(v) for v in value.split(",")]  # of a sweep
+    return f"{key}={','.join(values)}"
+
+
+def _read_as_text(value: str) -> bool:
+    """Whether Hydra reads a value, or every value of a sweep, as text or null."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        found = OverridesParser.create().parse_override(f"x={value}").value()
+    except HydraException:
+        return False
+    values = found.list if isinstance(found, ChoiceSweep) else [found]
+    return all(isinstance(v, str | QuotedString | None) for v in values)
 
 
 def _quoted(text: str) -> str:
@@ -117,13 +124,11 @@ def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) ->
     prepared = []
     for override in map(as_typed, overrides):
         key, _, value = override.partition("=")
-        if key == "model":
-            for name in value.split(","):
-                if name in known or not name.isidentifier():
-                    continue
-                if (library := library_networks().get(name)) is not None:
-                    defaults = [library, "_self_", {"override /recipe@_global_.recipe": "sgd"}]
-                    _store("model", name, {"defaults": defaults, "name": name})
+        for name in value.split(",") if key == "model" else ():
+            if name.isidentifier() and name not in known and name in library_networks():
+                recipe = {"override /recipe@_global_.recipe": "sgd"}
+                defaults = [library_networks()[name], "_self_", recipe]
+                _store("model", name, {"defaults": defaults, "name": name})
         prepared.append(f"++{override}" if "." in key and key in keys else override)
     return prepared
 

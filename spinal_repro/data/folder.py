@@ -75,9 +75,9 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 
 
 def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Sequence[str]) -> Photos:
-    """List labelled images for a model that knows ``classes``; some of these may be missing.
+    """List the labelled images of a part, for a model of ``classes``; some may have no images.
 
-    Without parts, they are all the images.
+    In a folder without parts, all images are listed.
     """
     folders = find_parts(config, root, part)
     folder = folders.get(part) or folders["train"]
@@ -154,7 +154,7 @@ def find_parts(config: DatasetConfig, root: Path, needed: str = "train") -> dict
         more = "" if is_own(config) else f". More: spinal data info {config.name}"
         raise UserError(
             f"the images of dataset={config.name} are not in {base.resolve()} ({missing[0]}). Each "
-            f"part needs one folder of image files per class; give the folder of the parts with "
-            f"data.root=FOLDER or SPINAL_DATA (of a finished run: --root FOLDER){more}"
+            f"part needs one folder of image files per class; give the folder of the parts: "
+            f"data.root=FOLDER (of a finished run: --root FOLDER) or SPINAL_DATA=FOLDER{more}"
         )
     return found or {"train": base}

@@ -59,11 +59,13 @@ def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Dif
     """Compare a run's configuration with its cell's; seed and machine are not compared."""
     found = []
     epochs, wanted = config["recipe"]["epochs"], cell["recipe"]["epochs"]
-    limit = (config.get("data") or {}).get("limit")
+    data = config.get("data") or {}
     if epochs < wanted:
         found.append(Difference.of(EPOCHS, epochs, wanted, BUDGET))
-    if limit is not None:
+    if (limit := data.get("limit")) is not None:
         found.append(Difference.of(LIMIT, limit, None, BUDGET))
+    for name, ours in (data.get("inputs") or {}).items():
+        found.append(Difference.of(f"SHA-256 of {name}", ours, "that of the cell"))
     found += _in_training(config, cell)
     if epochs > wanted:
         found.append(Difference.of(EPOCHS, epochs, wanted))

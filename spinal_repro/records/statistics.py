@@ -17,8 +17,8 @@ ALPHA = 0.05
 POWER = 0.8
 mean = fmean  # exact for equal values
 MIN_PAIRS = 6  # the exact test of 5 pairs cannot fall below 2 / 2^5 = 0.0625
-FLIPS = 20_000  # sign choices: all of them up to 14 pairs, so many drawn ones up to
-MOST_FLIPPED = 100  # pairs; above, their sum is normal
+FLIPS = 20_000  # sign choices: all of them up to 14 pairs, so many drawn ones for more
+MOST_FLIPPED = 100  # pairs; of more, the sum is taken as normal
 MOST_PAIRS = 1000  # above, "more than"
 
 
@@ -44,7 +44,7 @@ def deviation(values: Sequence[float]) -> float:
 def mean_interval(values: Sequence[float], new: int = 0) -> tuple[float, float] | None:
     """Student's t interval of a mean, ``mean -+ t * SD * sqrt(new + 1/n)``.
 
-    With ``new`` 1 that of one new run. None for fewer than 3 values or equal ones.
+    With ``new=1``, the interval of one new run. None for fewer than 3 values or equal ones.
     """
     if len(values) < 3 or min(values) == max(values):
         return None
@@ -53,9 +53,6 @@ def mean_interval(values: Sequence[float], new: int = 0) -> tuple[float, float] 
     t = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2))
     half = t * deviation(values) * math.sqrt(new + 1 / len(values))
     return mean(values) - half, mean(values) + half
-
-
-prediction_interval = functools.partial(mean_interval, new=1)
 
 
 @functools.cache

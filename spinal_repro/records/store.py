@@ -31,7 +31,7 @@ def record_files(folder: Path) -> Iterator[Path]:
 def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecord]:
     """Read all records below folders with a test result; of equal runs the first.
 
-    Without history and timing, thousands of records take little memory.
+    ``history=False`` drops history and timing: thousands of records then take little memory.
     """
     found: list[AnyRecord] = []
     seen = set()

@@ -82,14 +82,13 @@ def files(index: ResultsIndex) -> dict[str, str]:
     answers = Table("joint", "One answer over data sets", joint.COLUMNS, joint.rows(index.pairs))
     counted = sizes.rows(index.cells.values(), index.counts)
     by_seed = list(map(pairs.row, index.pairs))
-    selected = accuracy.selection_rows(index.results)
     paired = Table("pairs", "Comparisons, seed by seed", pairs.COLUMNS, by_seed)
     every = [
         *paper,
         Table("sizes", "Parameters and multiplications", sizes.COLUMNS, counted),
         paired,
         answers,
-        Table("selection", SELECTION, accuracy.SELECTION, selected),
+        Table("selection", SELECTION, accuracy.SELECTION, accuracy.selection_rows(index.results)),
     ]
     found = {name: text for table in every for name, text in table.files().items()}
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]

@@ -108,9 +108,11 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     images = tuple(found for a, b in both if (found := _compare_images(a, b, metric)))
     tested = both[0][1].tested(metric)
     alternative = paired([a.value(other) for a, _ in both], [b.value(other) for _, b in both])
-    seeds, count = tuple(run.seed for _, run in both), tested.count if tested else 0
-    comparison = paired(first, second)
-    return Pair(spinal, fc, seeds, first, second, comparison, alternative, images, count)
+    return Pair(
+        spinal=spinal, fc=fc, seeds=tuple(run.seed for _, run in both), first=first, second=second,
+        comparison=paired(first, second), alternative=alternative,
+        images=images, test_images=tested.count if tested else 0,
+    )  # fmt: skip
 
 
 def as_families(found: Iterable[Pair]) -> list[Pair]:

@@ -30,8 +30,8 @@ LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not 
 # columns of an accuracy table, whose rows have details with the rest; and those left out of others
 SHOWN = ("published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict")
 NOT_OF_PAIRS = (
-    *("cell", "device", "rule", "family", "share", "p", "only_fc", "only_spinal", "mcnemar"),
-)
+    "cell", "device", "rule", "family", "share", "p", "only_fc", "only_spinal", "mcnemar",
+)  # fmt: skip
 NOT_OF_SIZES = ("cell", "body_parameters", "total_parameters", "total_parameters_change", "source")
 TONES = (  # of a verdict; the others are open
     dict.fromkeys(("supported", verdicts.REPRODUCED, pairs.BETTER), "good")

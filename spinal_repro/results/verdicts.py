@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from spinal_repro.data.catalog import find_entry
 from spinal_repro.paper.cells import Cell, tables
-from spinal_repro.records.statistics import binomial_interval, mean_interval, prediction_interval
+from spinal_repro.records.statistics import binomial_interval, mean_interval
 
 MIN_RUNS = 3
 MARGIN_RELATIVE = 0.5  # of a published error: the largest margin of the regression
@@ -103,7 +103,7 @@ def judge(
         return change
     if len(values) < MIN_RUNS:
         return FEW
-    new_run, interval = prediction_interval(values), mean_interval(values)
+    new_run, interval = mean_interval(values, new=1), mean_interval(values)
     if new_run is None or interval is None:  # equal values say nothing about the spread
         return BELOW if margin.below_resolution else INCONCLUSIVE
     if published < new_run[0] - rounding:

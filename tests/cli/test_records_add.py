@@ -85,13 +85,20 @@ def test_a_file_that_is_not_there_keeps_all_out(add, here):
     assert add(FC0, "nowhere.json").code == 2 and not list(here.glob("out/*/*"))
 
 
-def test_what_differs_from_the_cell_is_said(add, changed, here):
+@pytest.mark.parametrize(
+    ("group", "settings", "said"),
+    [
+        ("recipe", {"lr": 0.02}, "recipe.lr 0.02 instead of 0.01"),
+        ("data", {"inputs": {"weights": "ab"}}, "of weights ab instead of that of the cell"),
+    ],
+)
+def test_what_differs_from_the_cell_is_said(add, changed, here, group, settings, said):
     def change(record):
-        record["config"]["recipe"]["lr"] = 0.02
+        record["config"][group].update(settings)
         record["identity"] = stored_config(record["config"]).identity()
         record["git"]["modified"] = True
 
     ended = add(changed(change))
-    assert "recipe.lr 0.02 instead of 0.01" in ended.out and "uncommitted" in ended.out
+    assert said in ended.out and "uncommitted" in ended.out
     (copy,) = (here / "out").rglob("*.json")
     assert grouped([FC], [json.loads(copy.read_text())])[0].verdict == "changed recipe"

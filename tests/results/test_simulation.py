@@ -20,7 +20,6 @@ from spinal_repro.records.statistics import (
     mcnemar_test,
     mean_interval,
     pairs_needed,
-    prediction_interval,
     sign_flip_test,
 )
 from spinal_repro.results.rules.common import Judgement, Verdict, all_of, by_side
@@ -45,7 +44,7 @@ def test_intervals_hold_the_mean_and_a_new_run_as_often_as_they_say(generator, n
     for *values, new in generator.normal(98.2, 0.1, (REPEATS, n + 1)).tolist():
         low, high = mean_interval(values)
         held["mean"] += low <= 98.2 <= high
-        low, high = prediction_interval(values)
+        low, high = mean_interval(values, new=1)
         held["new run"] += low <= new <= high
     for count in held.values():
         assert count / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
@@ -55,7 +54,7 @@ def test_no_interval_has_zero_width():
     values = [98.1] * 7  # their mean, naively summed, differs from them
     assert deviation(values) == 0
     for few in (values, [98.1, 98.2], [98.1]):
-        assert mean_interval(few) is prediction_interval(few) is None
+        assert mean_interval(few) is mean_interval(few, new=1) is None
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 9])
