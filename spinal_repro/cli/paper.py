@@ -114,7 +114,7 @@ def print_plan(given: argparse.Namespace) -> None:
 
     Times a few steps of every network on random images; reads no data.
     """
-    from spinal_repro.paper.plan import Timings, estimate
+    from spinal_repro.paper.timebox import Timings, estimate
     from spinal_repro.records.provenance import describe_environment
     from spinal_repro.training.device import resolve_device
 

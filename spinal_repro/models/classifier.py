@@ -25,19 +25,14 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        head: nn.Module,
-        aux_heads: Sequence[nn.Module] = (),
-        *,
-        frozen: bool = False,
+        self, backbone: nn.Module, head: nn.Module, aux_heads: Sequence[nn.Module] = ()
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.aux_heads = nn.ModuleList(aux_heads)
         self.weights: WeightReport | None = None  # of pretrained weights
-        self.freeze(frozen)
+        self.frozen = False
 
     def freeze(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone; a frozen one also stays in evaluation mode."""
@@ -98,7 +93,8 @@ def build_model(
         frozen = freeze == "backbone"
         aux_features = [] if frozen else getattr(body, "aux_features", [])
         aux_heads = [nn.Linear(inputs, dataset.outputs) for inputs in aux_features]
-    classifier = Classifier(body, top, aux_heads, frozen=frozen)
+    classifier = Classifier(body, top, aux_heads)
+    classifier.freeze(frozen)
     if pretrained is not None:
         net: Any = getattr(body, "net", None)
         if hasattr(net, "transform_input"):

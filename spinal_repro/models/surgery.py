@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from spinal_repro.models.heads import SpinalHead
 from spinal_repro.models.heads.common import is_activation
@@ -111,22 +112,18 @@ def replace_classifier(
 def _linear_calls(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Tensor, Tensor]], Any]:
     """Run the model; return name, input and output of every Linear, and the model's output."""
     calls: list[tuple[str, Tensor, Tensor]] = []
-    handles = [
-        module.register_forward_hook(
-            lambda _, inputs, output, name=name: calls.append((name, inputs[0], output))
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
+    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if module in names:
+            calls.append((names[module], inputs[0], output))
+
     try:
-        with evaluation_mode(model):
+        with evaluation_mode(model), register_module_forward_hook(keep):
             return calls, model(x)
     except RuntimeError as error:
         message = f"the model cannot be run on the example ({error}); give example="
         raise ValueError(message) from error
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _blank(model: nn.Module) -> Tensor:

@@ -213,9 +213,9 @@ class Study:
     @property
     def counts(self) -> Counter[str]:
         """Number of trials by state: ``complete``, ``fail``, ``running``, ``waiting``."""
-        fail, trials = TrialState.FAIL, self._study.get_trials()
-        repeated = [t for t in trials if t.state == fail and "error" not in t.user_attrs]
-        return Counter(t.state.name.lower() for t in trials if t not in repeated)
+        trials = self._study.get_trials()  # one that failed without an error was repeated
+        counted = (t for t in trials if t.state != TrialState.FAIL or "error" in t.user_attrs)
+        return Counter(trial.state.name.lower() for trial in counted)
 
     @property
     def best(self) -> FrozenTrial | None:

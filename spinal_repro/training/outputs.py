@@ -68,7 +68,7 @@ def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:
         git=git_revision(),
         finished=time.strftime("%FT%TZ", time.gmtime()),
         data=setup.data,
-        counts=dataclasses.asdict(setup.counts),
+        counts=setup.counts,
         pretrained=None if weights is None else dataclasses.asdict(weights),
         reduced_budget=config.reduced_budget,
         selection=Selection(
@@ -127,7 +127,7 @@ def write_results(folder: Path, setup: Setup, tested: Tested | None) -> None:
 
 def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     """Lines that are printed before training."""
-    run, counts, sizes = setup.run, setup.counts, setup.data["sizes"]
+    run, sizes = setup.run, setup.data["sizes"]
     device, precision = run.train.device.type, config.runtime.precision
     lines = [
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
@@ -136,10 +136,9 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test; input "
         f"{config.dataset.channels} x {config.input_size} x {config.input_size}",
         *data_lines(config, folder, setup),
-        f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
-        f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
-        f"head, {counts.total_multiplications:,} in all; "
-        f"{counts.head_activations:,} hidden units in the head",
+        "parameters: {body_parameters:,} body + {head_parameters:,} head = {total_parameters:,}; "
+        "multiplications: {head_multiplications:,} in the head, {total_multiplications:,} in all; "
+        "{head_activations:,} hidden units in the head".format(**setup.counts),
     ]
     if run.model.weights is not None:
         lines.append(str(run.model.weights))

@@ -18,7 +18,7 @@ from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.io import checksum, read_json
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
-from spinal_repro.models.counting import Counts, count
+from spinal_repro.models.counting import count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.models.pretrained import PUBLISHED, find_weights
 from spinal_repro.records.store import RECORD
@@ -35,7 +35,7 @@ class Setup:
 
     run: Run
     test: Batches | None
-    counts: Counts
+    counts: dict[str, int]  # see `count`
     data: dict[str, Any]  # see `describe_data`
     left_out: Counter[str]  # files that are not images, by suffix
 
@@ -147,7 +147,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     parts = config.dataset, config.model, config.head, config.seed, size
     model = build_model(*parts, data_root=data.root, load_weights=weights)
     counts = count(model, config.dataset.channels, size)
-    mean, std = normalisation(recipe, model.backbone)
+    constants = normalisation(recipe, model.backbone)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
@@ -156,30 +156,17 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
 
     split = split_dataset(dataset, config.protocol, data.limit)
     join_last = _joins_last(config, len(split.train))
-
-    def batches(part: str) -> Batches:
-        return batches_of(
-            config,
-            dataset,
-            split,
-            part,
-            training=part == "train",
-            runs=Path(config.runs),
-            mean=mean,
-            std=std,
-            device=device,
-            join_last=join_last and part == "train",
-        )
-
-    test, select_on = batches("test") if data.test else None, config.protocol.select_on
-    select = batches("val") if select_on == "val" else test
+    source, select_on = (config, dataset, split), config.protocol.select_on
+    options: Any = {"runs": Path(config.runs), "device": device, **constants}
+    test = batches_of(*source, "test", **options) if data.test else None
+    select = batches_of(*source, "val", **options) if select_on == "val" else test
     assert select is not None  # `validate` refuses data.test=false if the test split selects
     run = Run(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
-        train=batches("train"),
+        train=batches_of(*source, "train", training=True, join_last=join_last, **options),
         select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
@@ -191,7 +178,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     _check_sizes(config, run)
     about = describe_data(config.dataset, dataset, split)
     save_digests(Path(config.runs) / CACHE)
-    about["normalisation"] = {"mean": mean, "std": std}
+    about["normalisation"] = constants
     return Setup(run, test, counts, about, dataset.left_out)
 
 
@@ -206,14 +193,12 @@ def _check_sizes(config: Config, run: Run) -> None:
         )
 
 
-def normalisation(
-    recipe: RecipeConfig, backbone: torch.nn.Module
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the recipe, else of the backbone's weights (Q18)."""
+def normalisation(recipe: RecipeConfig, backbone: torch.nn.Module) -> dict[str, list[float]]:
+    """Return ``mean`` and ``std`` of the recipe, else of the backbone's weights (Q18)."""
     source: Any = backbone if recipe.mean is None else recipe
     if not hasattr(source, "mean"):
         raise UserError(
             "this model defines no normalisation; set recipe.mean and recipe.std, e.g. "
             "recipe.mean=[0.5] recipe.std=[0.5]"
         )
-    return list(source.mean), list(source.std)
+    return {"mean": list(source.mean), "std": list(source.std)}

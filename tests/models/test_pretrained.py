@@ -245,7 +245,7 @@ def test_what_the_committed_scripts_train():
     with torch.device("meta"):
         model = own("IMAGENET1K_V1", "vgg19_bn", load_weights=False)
     found = count(model, 3, 64)
-    assert (found.total_parameters, found.head_activations) == (143_678_248, 2 * 4096)
+    assert (found["total_parameters"], found["head_activations"]) == (143_678_248, 2 * 4096)
 
 
 @pytest.mark.parametrize(
@@ -345,9 +345,10 @@ def test_named_weights_are_downloaded_once_and_bring_their_normalisation(server,
     assert (built.weights.source, built.weights.sha256) == ("IMAGENET1K_V1", None)
     loaded = built.backbone.net.state_dict()
     assert all(torch.equal(tensor, whole[name]) for name, tensor in loaded.items())
-    expected = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    expected = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert normalisation(RecipeConfig(mean=None, std=None), built.backbone) == expected
-    assert normalisation(RecipeConfig(mean=[0.5], std=[0.2]), built.backbone) == ([0.5], [0.2])
+    of_recipe = {"mean": [0.5], "std": [0.2]}
+    assert normalisation(RecipeConfig(**of_recipe), built.backbone) == of_recipe
     pretrained("IMAGENET1K_V1")
     assert len(server.asked) == 1  # the second time from torch's cache
 

@@ -7,8 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation
-from spinal_repro.data.augment.warps import pixel_centres, sample
+from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, pixel_centres, sample
 from spinal_repro.errors import UserError
 
 
@@ -53,15 +52,11 @@ class PadCrop(Augmentation):
         return torch.randint(0, high, (count, 2), generator=generator).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        side, device = self.size_after(images.shape[-1]), images.device
+        side = self.size_after(images.shape[-1])
         framed = F.pad(images, [self.padding] * 4) if self.padding else images
+        windows = framed.unfold(2, side, 1).unfold(3, side, 1)  # [N, C, rows, columns, H, W]
         left, top = parameters.long().unbind(1)
-        steps = torch.arange(side, device=device)
-        rows = (top.view(-1, 1) + steps).view(-1, 1, side, 1)
-        columns = (left.view(-1, 1) + steps).view(-1, 1, 1, side)
-        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
-        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
-        return framed[image, channel, rows, columns]
+        return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
 @AUGMENTATIONS.register("crop")

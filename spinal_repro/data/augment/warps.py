@@ -1,14 +1,34 @@
-"""Geometric warps, by batched grid sampling."""
+"""The base class of augmentations, and geometric warps by batched grid sampling."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation
 from spinal_repro.errors import one_of
+from spinal_repro.registry import Registry
+
+
+class Augmentation(ABC):
+    """A random transform of square images of a fixed size."""
+
+    @abstractmethod
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Draw parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
+
+    def size_after(self, size: int) -> int:
+        """Return the side of the result for images of ``size`` px."""
+        return size
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:

@@ -140,17 +140,18 @@ def _conv(width_in: int, width: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(width_in, width, 3, stride=stride, padding=1, bias=False)
 
 
+def normed_conv(width_in: int, width: int, stride: int = 1) -> list[nn.Module]:
+    """A 3x3 convolution without bias, batch norm and ReLU."""
+    return [_conv(width_in, width, stride), nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions and a shortcut; no activation after the addition (Q13)."""
 
     def __init__(self, width_in: int, width: int, stride: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            _conv(width_in, width, stride),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            _conv(width, width),
-            nn.BatchNorm2d(width),
+            *normed_conv(width_in, width, stride), _conv(width, width), nn.BatchNorm2d(width)
         )
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or width_in != width:  # 3x3 where the ResNet paper has 1x1 (Q13)
@@ -176,12 +177,7 @@ class ThinResNet(nn.Module):
         super().__init__()
         side = -(-image_size // 8)
         check_pool(pool, side, image_size)
-        self.stem = nn.Sequential(
-            _conv(channels, THIN_WIDTHS[0]),
-            nn.BatchNorm2d(THIN_WIDTHS[0]),
-            nn.ReLU(inplace=True),
-            nn.Dropout2d(0.02),
-        )
+        self.stem = nn.Sequential(*normed_conv(channels, THIN_WIDTHS[0]), nn.Dropout2d(0.02))
         stages: list[nn.Module] = []
         width_in = THIN_WIDTHS[0]
         for stage, (width, count) in enumerate(zip(THIN_WIDTHS, blocks, strict=True)):
