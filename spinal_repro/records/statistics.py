@@ -1,4 +1,4 @@
-"""Intervals, tests and decisions for measured accuracies; the tests check each by simulation.
+"""Intervals, tests and decisions for measured accuracies, each tested by simulation or equation.
 
 The rules and their sources: docs/statistics.md.
 """

@@ -16,11 +16,12 @@ from spinal_repro.data.photos import load_digests, save_digests
 from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.io import checksum, read_json
+from spinal_repro.io import checksum
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
 from spinal_repro.models.counting import count
 from spinal_repro.models.heads import HEADS
 from spinal_repro.models.pretrained import PUBLISHED, find_weights
+from spinal_repro.records.record import read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
@@ -85,11 +86,11 @@ def _check_finished(config: Config) -> None:
         return
     key = f"{config.dataset} {data.root} {data.test}"
     try:
-        known = read_json(path)["data"]
+        known = read_record(path).data
         if key not in _HASHES:
             dataset = load_dataset(config.dataset, data.root, test=data.test)
             _HASHES[key] = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
-    except (UserError, KeyError):  # the images are not here any more, or the record is damaged
+    except UserError:  # the images are not here any more, or the record is damaged
         return
     if not _HASHES[key].items() <= known.items():
         raise UserError(
