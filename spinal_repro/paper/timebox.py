@@ -6,6 +6,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
@@ -136,14 +137,18 @@ class TimeBox(Callback):
                 traceback.print_exc()
             run.state = f"failed: {str(error) or type(error).__name__}"
 
+    def on_fit_start(self, training: Training) -> None:
+        self._ends = [time.monotonic()]
+
     def on_step_end(self, training: Training, step: int, losses: Tensor, num_images: int) -> None:
         if time.monotonic() > self.deadline:
             training.stop = DEADLINE
 
     def on_epoch_end(self, training: Training, is_best: bool) -> None:
-        run = self._run
-        run.timing, run.done = training.state.timing, training.state.epoch
-        epochs = [entry["train_seconds"] + entry["eval_seconds"] for entry in run.timing]
+        run, now = self._run, time.monotonic()
+        self._ends.append(now)
+        epochs = [end - start for start, end in pairwise(self._ends)]  # with its checkpoint
         self.epoch_seconds[run.cell] = median(epochs[1:] or epochs)
-        if time.monotonic() + self.epoch_seconds[run.cell] > self.deadline:
+        run.timing, run.done = training.state.timing, training.state.epoch
+        if now + self.epoch_seconds[run.cell] > self.deadline:
             training.stop = DEADLINE
