@@ -11,25 +11,27 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, image_files
+from spinal_repro.data.catalog import PARTS
+from spinal_repro.data.folder import find_parts, is_own, load_new_images
+from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import load_dataset
+from spinal_repro.data.sources import Dataset, load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_strict, read_tensors
 from spinal_repro.records.record import Record, read_record, stored_config
 from spinal_repro.records.store import RECORD
+from spinal_repro.training import engine
 from spinal_repro.training.device import (
     autocast,
     backend_settings,
     keep_freed_memory,
     resolve_device,
 )
-from spinal_repro.training.engine import Evaluation
-from spinal_repro.training.engine import evaluate as evaluate_model
 
 BATCH = 64
 
@@ -102,24 +104,30 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
             raise UserError(f"there is no file or folder {path}")
         found += image_files(path) if path.is_dir() else [path]
     if not found:
-        raise UserError(f"no images ({', '.join(IMAGE_SUFFIXES)}) in {', '.join(map(str, paths))}")
+        raise UserError(f"no images ({', '.join(OWN_SUFFIXES)}) in {', '.join(map(str, paths))}")
     return found
 
 
 def predict(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
-    """Classify image files of any size.
+    """Classify image files: like `compute_logits`, but probabilities."""
+    for answer in compute_logits(trained, paths):
+        yield answer if isinstance(answer, str) else answer.softmax(dim=0)
+
+
+def compute_logits(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
+    """Apply the model to image files of any size.
 
     Yields:
-        For each file, in order: probabilities ``[C]``, or the reason why it cannot be read.
+        For each file, in order: logits ``[C]``, or the reason why it cannot be read.
     """
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             chunk = paths[start : start + BATCH]
             pixels = list(pool.map(lambda path: _read(trained, path), chunk))
             images = [image for image in pixels if not isinstance(image, str)]
-            probabilities = iter(_probabilities(trained, images)) if images else iter(())
+            logits = iter(_logits(trained, images)) if images else iter(())
             for image in pixels:
-                yield image if isinstance(image, str) else next(probabilities)
+                yield image if isinstance(image, str) else next(logits)
 
 
 def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
@@ -132,56 +140,82 @@ def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
     return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
 
 
-def _probabilities(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
-    """Softmax of the logits, ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
+def _logits(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
     device, runtime = trained.device, trained.config.runtime
     mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
         batch = torch.from_numpy(np.stack(images)).to(device).float() / 255
         logits: Tensor = trained.model((batch - mean) / std).float()
-    return logits.softmax(dim=1).cpu()
+    return logits.cpu()
 
 
-def load_split(trained: Trained, part: str, root: str | None = None) -> tuple[Batches, bool]:
-    """Load the images of one split as in the run's evaluation.
+def find_split(
+    trained: Trained, part: str, root: Path | None = None
+) -> tuple[Dataset, Split, bool]:
+    """Find the images of one split.
+
+    For a run on one's own folder, these may also be other images of the same classes: those of
+    the part, or all in a folder without parts.
 
     Args:
-        part: ``train``, ``val`` or ``test``.
+        part: ``train``, ``val`` or ``test``, which must have images.
         root: Folder of data sets; None for that of the run.
 
     Returns:
-        The batches, and whether the hashes of data and split match the record.
+        The data set, its split, and whether the hashes of both match the record.
     """
     config = trained.config
-    dataset = load_dataset(config.dataset, root or config.data.root, test=config.data.test)
-    split = split_dataset(dataset, config.protocol, config.data.limit)
+    place, own, same = root or Path(config.data.root), is_own(config.dataset), False
+    try:
+        dataset = load_dataset(config.dataset, place, test=config.data.test)
+        split = split_dataset(dataset, config.protocol, config.data.limit)
+        hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
+        same = (hashes | {"split_hash": split.hash}).items() <= trained.record.data.items()
+    except UserError:
+        if not own:
+            raise
+    if own and not same:  # all images of the part, or of the folder
+        images = load_new_images(config.dataset, place, part, trained.classes)
+        dataset = Dataset(images, images, images, trained.classes)
+        train, val, test = (np.arange(len(images) if p == part else 0) for p in PARTS)
+        split = Split(train, val, test)
     if not len(getattr(split, part)):
         none_out = f"protocol {config.protocol.name} holds none out"
         why = "it was trained with data.test=false" if part == "test" else none_out
         raise UserError(f"this run has no {part} images: {why}")
+    return dataset, split, same
+
+
+def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
+    """Load the images of one split as in the run's evaluation; see `find_split`."""
+    (dataset, split, same), config = find_split(trained, part, root), trained.config
+    place = Path(config.data.root).resolve()
+    changed = not same and is_own(config.dataset) and (root or place).resolve() == place
+    if changed and list(find_parts(config.dataset, place, part)) == ["train"]:
+        raise UserError(
+            f"the images in {place} have changed since the run, which trained on some of them; "
+            f"give labelled images that it has not seen: --root FOLDER"
+        )
     # caches are in the folder of runs: here, not `config.runs` of another machine
-    place = trained.folder.resolve()
-    whole = place.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
+    folder = trained.folder.resolve()
+    whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
     batches = batches_of(
+        config,
         dataset,
         split,
         part,
-        preprocessing=config.preprocessing("eval"),
-        runs=place.parents[2] if whole else place,
-        batch_size=config.recipe.eval_batch_size,
+        runs=folder.parents[2] if whole else folder,
         mean=trained.mean,
         std=trained.std,
         device=trained.device,
-        channels_last=config.runtime.channels_last,
     )
-    hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
-    hashes["split_hash"] = split.hash
-    return batches, hashes.items() <= trained.record.data.items()
+    return batches, same
 
 
-def evaluate(trained: Trained, batches: Batches) -> Evaluation:
+def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:
     """Evaluate the model on a part, as the run did."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
-        return evaluate_model(trained.model, batches, autocast(trained.device, runtime.precision))
+        return engine.evaluate(trained.model, batches, autocast(trained.device, runtime.precision))

@@ -1,6 +1,7 @@
 """Reading and atomic writing of files, locks, and text for terminals and tables."""
 
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -22,10 +23,8 @@ NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)  # file systems withou
 def write_atomic(path: Path, content: bytes | str) -> None:
     """Write a file under a temporary name, flush it to disk and rename it.
 
-    If the process is killed, the old file remains, with at most a partial file beside it.
-
-    Raises:
-        OSError: with the name of the file, e.g. if the disk is full; the old file is unchanged.
+    If the process is killed or the disk is full, the old file remains, in the first case with a
+    partial file beside it. An OSError has the name of the file.
     """
     if path.exists() and not path.is_file():  # a rename would replace /dev/null
         raise OSError(errno.EINVAL, "not a regular file", str(path))
@@ -68,10 +67,19 @@ def _refuse(constant: str) -> NoReturn:
 
 def read_yaml(path: Path) -> Any:
     """Read YAML as plain containers; tags that would create objects are refused."""
+    content = read_utf8(path)
     try:
-        return yaml.load(_read(path), Loader=_LOADER)
+        return yaml.load(content, Loader=_LOADER)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_utf8(path: Path) -> str:
+    """Read text; refuse a file that is not UTF-8."""
+    try:
+        return _read(path).decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
 def _read(path: Path) -> bytes:
@@ -79,6 +87,13 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def checksum(path: Path, kind: str = "sha256") -> str:
+    """Compute the ``md5`` or ``sha256`` of a file in hex digits."""
+    digest = hashlib.new(kind, usedforsecurity=False)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 class BusyError(UserError):
@@ -100,11 +115,7 @@ def _acquire(path: Path, timeout: float) -> BaseFileLock:
 
 @contextmanager
 def run_lock(folder: Path) -> Iterator[None]:
-    """Create a run folder, lock it, and remove the partial files of a killed process.
-
-    Raises:
-        BusyError: if another process has the lock.
-    """
+    """Create and lock a run folder, or raise BusyError; remove a killed process's partial files."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = _acquire(folder / LOCK, timeout=1)  # `is_locked` briefly holds the lock
@@ -173,7 +184,14 @@ def ignore_broken_pipe() -> None:
 
 def printable(text: str, keep: str = "") -> str:
     r"""Escape control characters (``\x1b``), other than those to keep."""
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
+
+
+def expand_home(text: str) -> str:
+    """Replace ~ at the start of a path; unlike `Path.expanduser`, keep ~name if it is no user."""
+    return os.path.expanduser(text)  # noqa: PTH111
 
 
 def clock(seconds: float) -> str:

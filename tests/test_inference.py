@@ -75,6 +75,9 @@ def test_predict_command(trained_folder, here, call):
     (entry,) = json.loads(call(f"{command} --format json").out)
     assert entry["class"] == "red" and len(entry["top"]) == 3
     assert sum(c["probability"] for c in entry["top"]) == pytest.approx(1, abs=1e-5)
+    _, row = call(f"{command} --format csv").out.splitlines()
+    shares = [float(share) for share in re.findall(r"\d\.\d+", row)]  # of all three classes
+    assert len(shares) == 3 and sum(shares) == pytest.approx(1, abs=1e-3)
     (here / "b.png").write_bytes(b"no image")
     ended = call(f"spinal predict {trained_folder} . --format csv --top 1")
     head, row = ended.out.splitlines()
@@ -94,6 +97,34 @@ def test_eval_command(trained_folder, photographs, here, call):
     Image.new("RGB", (30, 30), "white").save("colours/red/0.png")
     ended = call(f"spinal eval {trained_folder} --root colours")
     assert "differ from those of the run" in ended.err
+
+
+def test_eval_of_new_images(trained_folder, photographs, here, call):
+    """Other numbers, missing classes and a test part alone are fine; foreign classes are not."""
+
+    def evaluate(folder):
+        return call(f"spinal eval {trained_folder} --root {folder} --format csv")
+
+    for name, count in (("red", 7), ("green", 3)):
+        (here / "some" / name).mkdir(parents=True)
+        for path in sorted((photographs / name).iterdir())[:count]:
+            shutil.copy(path, here / "some" / name)
+    ended = evaluate("some")
+    assert ended.code == 0 and "of 10)" in ended.err
+    images = {row.split(",")[0]: row.split(",")[1] for row in ended.out.splitlines()[1:]}
+    assert images == {"red": "7", "green": "3"}
+    (here / "part").mkdir()
+    (here / "some").rename(here / "part/test")
+    assert "of 10)" in evaluate("part").err
+    (here / "part/test/red").rename(here / "part/test/crimson")
+    ended = evaluate("part")
+    assert ended.code == 2 and "crimson" in ended.err and not ended.out
+    (here / "empty").mkdir()
+    ended = evaluate("empty")
+    assert ended.code == 2 and f"{here / 'empty'} has no images" in ended.err
+    moved = here / "moved"
+    shutil.copytree(photographs, moved)
+    assert "differ" not in evaluate(moved).err, "the run's own images elsewhere are its split"
 
 
 @pytest.mark.parametrize(

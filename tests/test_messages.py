@@ -41,22 +41,40 @@ spinal-train runtime.device=gpu
 2 runtime.device must be auto or cpu or cuda or mps, got 'gpu'
 
 spinal-train head=spinal head.splits=640
-1 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
+2 head 'spinal': splits=640 cuts 320 features into empty slices; use splits=320 or fewer
 
 spinal-train model.pretrained=nope.pth
-1 weights file nope.pth not found in the current folder or in the data folder data (data.root,
-SPINAL_DATA)
+2 there is no weights file or finished run nope.pth in the current folder or in the data folder data
+(data.root, SPINAL_DATA), and this model has no published weights
+
+spinal-train model=torchvision model.name=shufflenet_v2_x0_5 recipe=sgd model.pretrained=nope.ckpt
+2 there is no weights file or finished run nope.ckpt in the current folder or in the data folder
+data (data.root, SPINAL_DATA), and there is no set of torchvision weights for shufflenet_v2_x0_5
+'nope.ckpt'; known: IMAGENET1K_V1
+
+spinal-train model=timm model.name=resnet18.a1_in1k recipe=sgd
+2 model.name=resnet18.a1_in1k also names weights: use model.name=resnet18 model.pretrained=a1_in1k
 
 spinal-train dataset=mnist model.pretrained=nope.pth
-1 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
+2 the files of dataset=mnist are not in {here}/data/MNIST/raw (missing train-images-idx3-ubyte,
 train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with:
 spinal-train dataset=mnist data.download=true; or give its folder: data.root=FOLDER or the
 environment variable SPINAL_DATA. More: spinal data info mnist
 
 spinal-train dataset=folder data.root=photos
-1 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
-folder of image files per class; give the folder of the parts: data.root=FOLDER or the environment
-variable SPINAL_DATA
+2 the images of dataset=folder are not in {here}/photos (no such folder). Each part needs one
+folder of image files per class; give the folder of the parts: data.root=FOLDER (of a finished run:
+--root FOLDER) or SPINAL_DATA=FOLDER
+
+spinal-train paper=mnist/cnn_spinal8 head=linear
+2 paper=mnist/cnn_spinal8 sets head.layers, head.width, which head=linear does not have; add
+~head.layers ~head.width, or leave out the head
+
+spinal-train paper=mnist/cnn_spinal8 head=linear ~head.layers ~head.width data.root=nowhere
+2 the files of dataset=mnist are not in {here}/nowhere/MNIST/raw (missing train-images-idx3-ubyte,
+train-labels-idx1-ubyte, t10k-images-idx3-ubyte, t10k-labels-idx1-ubyte). Fetch it with:
+spinal-train dataset=mnist data.download=true; or give its folder: data.root=FOLDER or the
+environment variable SPINAL_DATA. More: spinal data info mnist
 
 spinal data show mnist model=vgg55
 2 there is no model 'vgg55'; did you mean 'vgg5'?

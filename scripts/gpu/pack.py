@@ -18,7 +18,6 @@ from pathlib import Path
 
 from spinal_repro.data.assemble import gunzip
 from spinal_repro.data.catalog import find_entry
-from spinal_repro.data.verify import file_problem
 from spinal_repro.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,7 +60,7 @@ def add_data(name: str, root: Path, target: Path) -> None:
                 f"{plain} is missing; get it with 'spinal data fetch {name} --root {root}' or "
                 f"choose another folder with --data (other ways: 'spinal data info {name}')"
             )
-        if (wrong := file_problem(folder, file)) is not None:
+        if (wrong := file.problem(folder)) is not None:
             raise UserError(f"{entry.title} in {source}: {wrong}")
         compress(copy)
 

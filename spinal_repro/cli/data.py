@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from spinal_repro.cli.commands import command, folder, natural, new_file, option
+from spinal_repro.cli.spinal import command, folder, natural, new_file, option, path
 from spinal_repro.config.compose import compose
 from spinal_repro.data.catalog import Entry, find_entry, load_catalog
 from spinal_repro.errors import UserError
@@ -14,7 +14,7 @@ from spinal_repro.results.tables import Column, render
 
 NAME = option("name", help="see `spinal data list`")
 PLACE = (
-    option("--root", type=Path, default=lambda: Path(os.environ.get("SPINAL_DATA", "data")),
+    option("--root", type=Path, default=lambda: path(os.environ.get("SPINAL_DATA", "data")),
            help="the data folder (default: SPINAL_DATA, or ./data)"),
     option("--config-dir", type=folder, help="a configuration folder with dataset/"),
 )  # fmt: skip
@@ -120,7 +120,7 @@ def import_files(given: argparse.Namespace) -> None:
 @command("data verify", NAME, RESIZED, *PLACE)
 def verify_data(given: argparse.Namespace) -> None:
     """Compare every checksum of a data set, or open every image."""
-    from spinal_repro.data.verify import problems
+    from spinal_repro.data.assemble import problems
 
     entry = _entry(given.name, given.overrides, given.config_dir)
     wrong = problems(entry, given.root, open_images=True)
@@ -133,7 +133,7 @@ def verify_data(given: argparse.Namespace) -> None:
         )
     found = "part of scikit-learn"
     if entry.is_folder:
-        found = "every image opens; classes and numbers of images are as published"
+        found = "every image opens; the numbers of classes and images are as published"
     elif entry.contents:
         summed = sum(bool(file.md5 or file.sha256) for file in entry.contents)
         found = f"{len(entry.contents)} files, {summed} with checksums, are as published"

@@ -83,7 +83,10 @@ def explain(overrides: Sequence[str], folders: Sequence[Path] = ()) -> str:
         before, group = group, key.rpartition(".")[0].partition(".")[0]
         lines += [""] * (group != before)
         text = str(value) if len(str(value)) <= 40 else f"{str(value)[:37]}..."
-        lines.append(f"{key:{width}}  {text:40}  {_origin(key, origins)}")
+        place = key  # or the closest mapping that contains it
+        while place and place not in origins:
+            place = place.rpartition(".")[0]
+        lines.append(f"{key:{width}}  {text:40}  {origins.get(place, 'default of the schema')}")
     return "\n".join(lines)
 
 
@@ -94,10 +97,3 @@ def _defaults_list(overrides: Sequence[str], folders: Sequence[Path]) -> list[Re
         loader = GlobalHydra.instance().config_loader()
         found = loader.compute_defaults_list("train", full, RunMode.RUN)
     return [d for d in found.defaults if d.config_path and not d.config_path.startswith("hydra")]
-
-
-def _origin(key: str, origins: dict[str, str]) -> str:
-    """Find the origin of a setting, or of the closest mapping that contains it."""
-    while key and key not in origins:
-        key = key.rpartition(".")[0]
-    return origins.get(key, "default of the schema")

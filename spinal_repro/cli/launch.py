@@ -8,7 +8,7 @@ from pathlib import Path
 
 from hydra.core.override_parser.types import Glob
 
-from spinal_repro.cli.overrides import override_words, parse_overrides
+from spinal_repro.cli.overrides import parse_overrides
 from spinal_repro.config.compose import choices, compose, search_path
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
@@ -30,11 +30,8 @@ class JobError(Exception):
 
 
 def launcher_of(arguments: Sequence[str]) -> str:
-    """Find the launcher that a command line chooses; refuse one that is not installed.
-
-    A sweeper of Hydra's (``hydra/sweeper=...``) needs one of Hydra's launchers.
-    """
-    keys = ("hydra/launcher=", "hydra/sweeper=")
+    """Find the launcher that a command line chooses; refuse one that is not installed."""
+    keys = ("hydra/launcher=", "hydra/sweeper=")  # a sweeper of Hydra's needs its launchers
     found = [a.partition("=")[2] for a in arguments if a.lstrip("+").startswith(keys)]
     launcher = [DEFAULT_LAUNCHER, *found][-1]
     for beginning, (plugin, extra) in PLUGINS.items():
@@ -44,9 +41,8 @@ def launcher_of(arguments: Sequence[str]) -> str:
     return launcher
 
 
-def jobs_of(arguments: Sequence[str], folders: Sequence[Path] = ()) -> list[tuple[str, ...]]:
-    """List the overrides of every job of a command line."""
-    words = override_words(arguments)
+def jobs_of(words: Sequence[str], folders: Sequence[Path] = ()) -> list[tuple[str, ...]]:
+    """List the overrides of every job of a command line's overrides."""
     settings = [word for word in words if not word.lstrip("+~").startswith("hydra")]
     words_of: dict[str, list[str]] = {}
     for override in parse_overrides(settings):
@@ -93,21 +89,19 @@ def check_jobs(
 def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
     """Run the jobs of a sweep, and print the final state of each; equal configurations share one.
 
-    Args:
-        overrides: Of each job.
-        folders: The user's configuration folders.
-
-    Raises:
-        KeyboardInterrupt: after a signal that left runs unfinished.
-        JobError: if a run failed.
+    Raises KeyboardInterrupt after a signal that left runs unfinished, and JobError if a run failed.
     """
     import torch
 
+    from spinal_repro.data.photos import save_digests
+    from spinal_repro.data.preprocessing import CACHE
     from spinal_repro.training.outputs import summary
     from spinal_repro.training.setup import resolved
+    from spinal_repro.training.tracking import tracker_error
 
     configs = check_jobs(overrides, lambda own: resolved(compose(own, *folders)))
     Path(configs[0].runs).mkdir(parents=True, exist_ok=True)
+    save_digests(Path(configs[0].runs) / CACHE)
     jobs: dict[Path, Job] = {}
     for name, config, own in zip(names_of(overrides), configs, overrides, strict=True):
         command = [*_program(), *search_path(folders), *own]
@@ -115,7 +109,7 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
         jobs.setdefault(job.folder, job)
     device = compose(overrides[0], *folders).runtime.device  # with cuda:1 all jobs use that one
     devices = visible_devices(torch.cuda.device_count() if device in ("auto", "cuda") else 0)
-    shares = share(len(jobs), configs[0].runtime, cores=usable_cores(), devices=devices)
+    threads, slots = share(len(jobs), configs[0].runtime, cores=usable_cores(), devices=devices)
 
     def on_end(job: Job) -> None:
         if job.state == "done":
@@ -132,13 +126,16 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
             job.state = "done"
             on_end(job)
     left = [job for job in jobs.values() if job.state == "waiting"]
-    echo(f"{len(left)} of {len(jobs)} runs left, {len(shares.slots)} at a time")
-    run_sweep(left, shares, on_end)
+    echo(f"{len(left)} of {len(jobs)} runs left, {len(slots)} at a time")
+    run_sweep(left, threads, slots, on_end)
     states = [job.state for job in jobs.values()]
     echo(", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states)))
     for job in jobs.values():
         if job.state not in ("done", "waiting", "interrupted"):
             echo(f"{job.state}: {job.name}: {job.message}", error=True)
+    for folder, config in {config.run_dir: config for config in configs}.items():
+        if why := tracker_error(config):
+            echo(f"warning: {jobs[folder].name}: {why}", error=True)
     if not {"waiting", "interrupted"}.isdisjoint(states):
         raise KeyboardInterrupt
     if failed := len(states) - states.count("done"):

@@ -6,16 +6,21 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
-from spinal_repro.config.compose import GROUPS, choices, compose_raw, find_choice, library_networks
-from spinal_repro.config.schema import schema_keys
-from spinal_repro.config.validate import format_hydra_error
+from spinal_repro.config.compose import (
+    GROUPS,
+    as_typed,
+    choices,
+    compose_raw,
+    find_choice,
+    hydra_errors,
+    library_networks,
+)
+from spinal_repro.config.schema import leaves, schema_keys
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.paper.cells import load_cells, tables
 
@@ -24,32 +29,26 @@ PATTERN = frozenset("*?[")
 
 
 def parse_overrides(words: Sequence[str]) -> list[Override]:
-    """Parse overrides as Hydra does."""
-    try:
-        return OverridesParser.create().parse_overrides(list(words))
-    except HydraException as error:
-        raise UserError(format_hydra_error(error)) from error
+    """Parse overrides as Hydra does; paths may be unquoted."""
+    with hydra_errors():
+        return OverridesParser.create().parse_overrides([as_typed(word) for word in words])
 
 
-def override_words(arguments: Sequence[str]) -> list[str]:
-    """Select the overrides among command-line arguments."""
-    return [a for a in arguments if not a.startswith("-") and ("=" in a or a.startswith("~"))]
-
-
-def extra_dirs(arguments: Sequence[str]) -> list[Path]:
-    """List the user's configuration folders: ``--config-dir`` and ``hydra.searchpath``."""
+def split_arguments(arguments: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """List the folders of ``--config-dir`` and ``hydra.searchpath``, and the overrides."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--config-dir", "-cd")
     parser.add_argument("--cfg", "-c")  # otherwise argparse takes -c for an abbreviation of -cd
-    given, _ = parser.parse_known_args(arguments)
+    given, words = parser.parse_known_args(arguments)
+    words = [word for word in words if word[:1] != "-" and ("=" in word or word[:1] == "~")]
     folders = [] if given.config_dir is None else [Path(given.config_dir)]
     if folders and not folders[0].is_dir():
         raise UserError(f"--config-dir {folders[0]} is not a folder")
-    words = [a for a in arguments if a.lstrip("+").startswith("hydra.searchpath=")]
-    for override in parse_overrides(words):
+    searched = [word for word in words if word.lstrip("+").startswith("hydra.searchpath=")]
+    for override in parse_overrides(searched):
         if isinstance(places := override.value(), list):
             folders += [Path(str(place).removeprefix("file://")) for place in places]
-    return folders
+    return folders, words
 
 
 def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
@@ -58,28 +57,32 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
     for argument in arguments:
         key, _, value = argument.partition("=")
         if key == CELL and not PATTERN.isdisjoint(value):
-            names = [name for part in value.split(",") for name in cells_of(part)]
+            names = cells_of(value)
             if not sweeping:
                 raise UserError(
                     f"{argument} matches {len(names)} cells; to run all of them: "
                     f"spinal-train -m '{argument}'"
                 )
-            argument = f"paper={','.join(dict.fromkeys(names))}"
+            argument = f"paper={','.join(names)}"
         expanded.append(argument)
     return expanded
 
 
-def cells_of(pattern: str) -> list[str]:
-    """List the cells of a pattern that can be run, naming the others on stderr; or a plain name."""
-    if PATTERN.isdisjoint(pattern):
-        return [pattern]
-    found = {cell.name: cell.refusal() for cell in load_cells(pattern)}
-    refused = list(filter(None, found.values()))
-    if len(refused) == len(found):
-        raise UserError(f"none of the {len(found)} cells of '{pattern}' can be run: {refused[0]}")
-    for refusal in refused:
-        print(f"skipped: {refusal}", file=sys.stderr)
-    return [name for name, refusal in found.items() if refusal is None]
+def cells_of(text: str) -> list[str]:
+    """List cells by names, patterns and tables; name those that cannot be run on stderr."""
+    names: list[str] = []
+    for part in text.split(","):
+        if PATTERN.isdisjoint(part) and part not in tables():
+            names.append(part)
+            continue
+        found = {cell.name: cell.refusal() for cell in load_cells(part)}
+        refused = list(filter(None, found.values()))
+        if len(refused) == len(found):
+            raise UserError(f"none of the {len(found)} cells of '{part}' can be run: {refused[0]}")
+        for refusal in refused:
+            print(f"skipped: {refusal}", file=sys.stderr)
+        names += [name for name, refusal in found.items() if refusal is None]
+    return list(dict.fromkeys(names))
 
 
 def check_cell(name: str, folders: Iterable[Path]) -> None:
@@ -94,14 +97,13 @@ def check_cell(name: str, folders: Iterable[Path]) -> None:
 
 
 def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
-    """Refuse unknown groups, choices and keys on the command line; suggest the closest match.
-
-    Hydra itself accepts unknown keys after ``+``, and its messages suggest nothing.
-    """
-    folders, known = [*extra_dirs(arguments), *more_dirs], schema_keys()
-    chosen, keys = [], []
-    for override in parse_overrides(override_words(arguments)):
+    """Refuse unknown groups, choices and keys, also after ``+``; suggest the closest match."""
+    own_dirs, words = split_arguments(arguments)
+    folders, known = [*own_dirs, *more_dirs], schema_keys()
+    chosen, keys, removed = [], [], []
+    for override in parse_overrides(words):
         key = override.key_or_group
+        removed += [key] * override.is_delete()
         if key not in (CELL, *GROUPS):
             if key not in known and "@" not in key and re.split("[./]", key)[0] != "hydra":
                 keys.append(key)
@@ -116,11 +118,20 @@ def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
                 _check_choice(key, name, folders)
         chosen += [f"{key}={name}" for name in names[:1]]
     if keys:  # composing is slow
-        composed = _keys(OmegaConf.to_container(compose_raw(chosen, *folders)))
-        known |= {key for key in composed if key.partition(".")[0] != CELL}
+        composed = leaves(OmegaConf.to_container(compose_raw(chosen, *folders)))
+        known |= {key for key, _ in composed if key.partition(".")[0] != CELL}
     for key in keys:
         if key not in known:
             raise _unknown_key(key, known, folders)
+    picked = dict(choice.split("=", 1) for choice in chosen)
+    if {CELL, "head"} <= picked.keys():  # the cell sets options of its own head
+        options = {f"head.{key}" for key in compose_raw([f"head={picked['head']}"], *folders).head}
+        sets = find_choice(CELL, picked[CELL], folders)[1].get("head", ())
+        if left := sorted({f"head.{key}" for key in sets} - options - set(removed)):
+            raise UserError(
+                f"paper={picked[CELL]} sets {', '.join(left)}, which head={picked['head']} does "
+                f"not have; add {' '.join(f'~{key}' for key in left)}, or leave out the head"
+            )
 
 
 def _chosen(override: Override) -> list[str]:
@@ -145,18 +156,10 @@ def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> Use
     group, _, option = key.partition(".")
     owners, others = [], set(known)
     for name in choices(group, folders):
-        options = set(_keys(find_choice(group, name, folders)[1])) - {"defaults"}
+        options = dict(leaves(find_choice(group, name, folders)[1])).keys() - {"defaults"}
         others |= {f"{group}.{other}" for other in options}
         owners += [name] * (option in options)
     if not owners:
         return unknown("configuration key", key, others)
     names = " or ".join([", ".join(owners[:-1]), owners[-1]]).removeprefix(" or ")
     return UserError(f"{key} belongs to {group}={names}, which is not chosen")
-
-
-def _keys(node: Any, prefix: str = "") -> Iterable[str]:
-    """Yield every dotted key of nested mappings."""
-    if isinstance(node, dict):
-        for key, value in node.items():
-            yield f"{prefix}{key}"
-            yield from _keys(value, f"{prefix}{key}.")

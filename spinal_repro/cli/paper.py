@@ -1,17 +1,29 @@
-"""``spinal paper``: lists, plans and runs the published cells."""
+"""``spinal paper list`` and ``plan``, and two experiments: ``regression`` and ``gradients``."""
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli.commands import FORMAT, RECORDS, command, count, folder, option, runs_folder
+from spinal_repro.cli.spinal import (
+    FORMAT,
+    RECORDS,
+    RUNS_HELP,
+    command,
+    count,
+    folder,
+    new_file,
+    option,
+    runs_folder,
+)
 from spinal_repro.config.compose import compose
 from spinal_repro.paper.cells import Cell, load_cells
 from spinal_repro.records.store import read_records
 from spinal_repro.results.tables import Column, render
+from spinal_repro.sweep.runner import usable_cores
 
 ACCURACY = "accuracy in percent; of the regression, MSE in 1e-3"
 TIME = "training steps and one evaluation per epoch; without reading and preprocessing of data"
@@ -40,8 +52,7 @@ PLAN_COLUMNS = (
     Column("seconds", "Hours", TIME, _hours),
 )
 PLACES = (
-    option("--runs", type=folder, default=runs_folder,
-           help="folder of run folders (default: SPINAL_RUNS, or ./runs)"),
+    option("--runs", type=folder, default=runs_folder, help=RUNS_HELP),
     option("--records", type=folder, default=RECORDS,
            help="committed records (default: %(default)s)"),
 )  # fmt: skip
@@ -60,9 +71,8 @@ def print_list(given: argparse.Namespace) -> None:
     rows = []
     for cell in cells:
         row: dict[str, Any] = {"cell": cell.name, "state": state(cell, done[cell.name])}
-        for first in cell.published[:1]:
-            row |= {"published": first.value, "confidence": first.confidence}
-            row["epochs"] = first.epochs
+        for one in cell.published[:1]:
+            row |= {"published": one.value, "confidence": one.confidence, "epochs": one.epochs}
         rows.append(row)
     print(render(LIST_COLUMNS, rows, given.format))
 
@@ -104,7 +114,7 @@ def print_plan(given: argparse.Namespace) -> None:
 
     Times a few steps of every network on random images; reads no data.
     """
-    from spinal_repro.paper.plan import Timings, estimate
+    from spinal_repro.paper.timebox import Timings, estimate
     from spinal_repro.records.provenance import describe_environment
     from spinal_repro.training.device import resolve_device
 
@@ -138,3 +148,63 @@ def print_plan(given: argparse.Namespace) -> None:
         print(f"{given.jobs} at a time, each with a device: about {hours} hours", file=sys.stderr)
     for why in dict.fromkeys(refused):
         print(f"not planned: {why}", file=sys.stderr)
+
+
+TARGET = "noise for each sample (default), or the committed N x N target (Q1)"
+LAYERS = "six distinct Spinal layers (default), or layers 3 and 4 used twice (Q2)"
+JOBS = "processes, of one thread each (default: one a core, %(default)s)"
+
+
+@command(
+    "regression",
+    option("--seeds", type=count, default=20, help="number (default: 20)"),
+    option("--epochs", type=count, default=200, help="default: 200, as published"),
+    option("--target", choices=("column", "square"), default="column", help=TARGET),
+    option("--layers", choices=("distinct", "reused"), default="distinct", help=LAYERS),
+    option("--jobs", type=count, default=usable_cores, help=JOBS),
+    option("--out", type=new_file, help="also write every seed's numbers as JSON"),
+    FORMAT,
+)
+def print_regression(given: argparse.Namespace) -> None:
+    """Train the toy regressions of Table I, and print them beside the published ones."""
+    from spinal_repro.paper.regression import regression_record, regressions
+    from spinal_repro.records.record import write_record
+    from spinal_repro.results.regression import COLUMNS, summarise
+
+    start = time.perf_counter()
+    settings = {key: getattr(given, key) for key in ("epochs", "target", "layers")}
+    rows = regressions(range(given.seeds), jobs=given.jobs, **settings)
+    summary = summarise(rows)
+    print(render(COLUMNS, summary, given.format), flush=True)
+    if given.out is not None:
+        seconds = round(time.perf_counter() - start, 1)
+        record = regression_record({"seeds": given.seeds} | settings, rows, summary, seconds)
+        write_record(given.out, record)
+
+
+INIT = "initial weights: PyTorch's (default), or He's normal ones without biases"
+
+
+@command(
+    "gradients",
+    option("--dataset", default="mnist", help="default: mnist"),
+    option("--seeds", type=count, default=6, help="number (default: 6)"),
+    option("--depths", type=count, nargs="+", default=[4, 8, 16, 30], help="default: 4 8 16 30"),
+    option("--init", choices=("default", "he"), default="default", help=INIT),
+    option("--out", type=new_file, help="also write every layer's norms as JSON"),
+)
+def print_gradients(given: argparse.Namespace) -> None:
+    """Measure how much gradient reaches the first layer of FC and Spinal stacks."""
+    import torch
+
+    from spinal_repro.cli.overrides import check_overrides
+    from spinal_repro.paper.gradients import gradients
+    from spinal_repro.records.record import write_record
+    from spinal_repro.results.rules.epochs import by_depth
+
+    check_overrides([f"dataset={given.dataset}"])
+    torch.set_num_threads(1)  # the layers are small
+    record = gradients(given.dataset, given.seeds, given.depths, given.init)
+    print("\n".join(part.evidence for part in by_depth(record)), flush=True)
+    if given.out is not None:
+        write_record(given.out, record)

@@ -15,11 +15,11 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from spinal_repro.cli.commands import command, new_file, option
+from spinal_repro.cli.spinal import command, new_file, option
 from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from spinal_repro.io import clock, echo, write_atomic
-from spinal_repro.paper.cells import load_cells, tables
+from spinal_repro.paper.cells import load_cells
 from spinal_repro.records.store import RECORD, describe
 from spinal_repro.results.tables import Column, escape_markdown, one_line, render
 
@@ -110,7 +110,7 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     """Compose and check all runs; both cells of a pair have a seed before any has the next."""
     from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.timebox import Run
-    from spinal_repro.training.setup import resolved
+    from spinal_repro.training.setup import check_parts, resolved
 
     overrides = [argument for argument in given.words if "=" in argument]
     for override in overrides:
@@ -119,8 +119,7 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     cells = ",".join(argument for argument in given.words if "=" not in argument)
     if not cells:
         raise UserError("name a cell, e.g. mnist/vgg5_spinal (spinal paper list has them all)")
-    patterns = [f"{cell}/*" if cell in tables() else cell for cell in cells.split(",")]
-    names = list(dict.fromkeys(name for pattern in patterns for name in cells_of(pattern)))
+    names = cells_of(cells)
     check_overrides([f"paper={','.join(names)}", *overrides])
     groups: dict[str, list[str]] = {}
     for name in names:
@@ -128,6 +127,8 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
         baseline = cell.counterpart or name
         groups.setdefault(baseline if baseline in names else name, []).append(name)
     configs = {name: compose([f"paper={name}", *overrides]) for name in names}
+    for config in configs.values() if overrides else ():  # cells alone are known to fit
+        check_parts(config)
     runs = []
     for pair in groups.values():
         for seed, name in itertools.product(given.seeds, pair):

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from spinal_repro.cli.commands import FORMAT, command, new_file, option
+from spinal_repro.cli.spinal import FORMAT, command, new_file, option
 from spinal_repro.config.compose import choices, compose
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_json
@@ -25,8 +25,6 @@ DATASETS = {
 PHOTOGRAPHS = "hymenoptera"
 # Networks for larger images; the auxiliary output of Inception v3 needs them.
 IMAGE_SIZES = dict.fromkeys(("inception_v3", "inception_v4", "inception_resnet_v2"), 299)
-
-
 TITLES = {"dataset": "Data set", "model": "Model", "head": "Head"}
 OVERRIDES = "as for spinal-train, e.g. dataset=mnist model=cnn,vgg5 head=spinal"
 CELLS = "count every published cell instead, as JSON"
@@ -70,18 +68,18 @@ def print_params(given: argparse.Namespace) -> None:
 
 
 def cell_sizes(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Count the cells of ``paper=CELL``, each against its FC cell; like `sizes`."""
-    from spinal_repro.cli.overrides import check_overrides, expand
+    """Count the cells of ``paper=CELL`` or ``paper=TABLE``, each against its FC cell."""
+    from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.sizes import count_model
     from spinal_repro.results.sizes import compare
 
-    given = expand(overrides, sweeping=True)
-    check_overrides(given)
-    cells = [o.removeprefix("paper=").split(",") for o in given if o.startswith("paper=")]
-    rest = [o for o in given if not o.startswith("paper=")]
+    *_, named = (o.removeprefix("paper=") for o in overrides if o.startswith("paper="))
+    cells = cells_of(named)
+    rest = [o for o in overrides if not o.startswith("paper=")]
+    check_overrides([f"paper={','.join(cells)}", *rest])
     plain = [o for o in rest if not o.lstrip("+~").startswith("head")]  # for the FC cell
     rows = []
-    for name in cells[-1]:
+    for name in cells:
         (cell,) = load_cells(name)
         fc, config = cell.counterpart, compose([f"paper={name}", *rest])
         base = count_model(compose([f"paper={fc}", *plain])) if fc else None
@@ -91,15 +89,9 @@ def cell_sizes(overrides: Sequence[str]) -> tuple[list[dict[str, Any]], dict[str
 
 
 def sizes(overrides: Sequence[str] = ()) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Count the models of all combinations of overrides.
+    """Count the models of all combinations of overrides; without ``dataset=`` as in `DATASETS`.
 
-    Args:
-        overrides: Hydra overrides; ``model=cnn,vgg5`` counts both. Without ``model=`` every
-            shipped model is counted, without ``head=`` every head, without ``dataset=`` each
-            model on its data set in `DATASETS`.
-
-    Returns:
-        Rows, and for heads with models that they do not fit the first reason.
+    Returns rows, and for heads with models that they do not fit the first reason.
     """
     from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.paper.sizes import count_model

@@ -1,15 +1,26 @@
-"""``spinal tables``, ``report`` and ``claims``: the results, from records and cells alone."""
+"""``spinal tables``, ``report``, ``claims``: results, from records and cells; ``records add``."""
 
 import argparse
+import gc
 import importlib.util
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spinal_repro.cli.commands import FORMAT, RECORDS, command, new_file, option, runs_folder
+from spinal_repro.cli.spinal import FORMAT, RECORDS, command, new_file, option, runs_folder
 from spinal_repro.errors import UserError
 from spinal_repro.io import write_atomic
-from spinal_repro.records.store import read_records
+from spinal_repro.paper.cells import Cell, load_cells
+from spinal_repro.records.record import (
+    AnyRecord,
+    GradientRecord,
+    Record,
+    RegressionRecord,
+    load_record,
+    write_record,
+)
+from spinal_repro.records.store import RECORD, read_records
 from spinal_repro.results.tables import render
 
 if TYPE_CHECKING:
@@ -33,6 +44,7 @@ def _read_index(given: argparse.Namespace, *more: Path) -> "ResultsIndex":
     folders = [*given.records, *more]
     if more and given.records == [RECORDS] and not RECORDS.is_dir():
         folders = list(more)  # outside a checkout there are no committed records
+    gc.set_threshold(100_000, 20, 100)  # else a fifth of the time with thousands of records
     records = read_records(folders)
     if not given.counts.is_file():
         print(f"no {given.counts}: only cells with records have sizes", file=sys.stderr)
@@ -110,3 +122,91 @@ def print_claims(given: argparse.Namespace) -> None:
     from spinal_repro.results.claims import COLUMNS, judge, rows
 
     print(render(COLUMNS, rows(judge(_read_index(given))), given.format))
+
+
+FILES = "records, or folders of finished runs"
+
+
+@command(
+    "records add",
+    option("files", nargs="+", type=Path, metavar="FILE", help=FILES),
+    option("--out", type=Path, default=RECORDS, help=f"folder to copy to (default: {RECORDS})"),
+)
+def add_records(given: argparse.Namespace) -> None:
+    """Check records and copy them into results/records/.
+
+    Skips runs that are there already or name no published cell. Checks every other record against
+    its configuration, its history and its model, and prints its differences from the published
+    cell. If one of these is refused, or all were skipped, nothing is copied and the exit code is 2.
+    """
+    from spinal_repro.results.cells import cell_of
+
+    out: Path = given.out
+    known = read_records([out], history=False) if out.is_dir() else []
+    cells = {cell.name: cell for cell in load_cells()}
+    accepted: dict[Path, AnyRecord] = {}
+    refused: list[str] = []
+    for path in given.files:
+        path = path / RECORD if path.is_dir() else path
+        record = load_record(path)
+        cell = cell_of(record, cells) if isinstance(record, Record) else None
+        if isinstance(record, Record) and cell is None:
+            why = "it names no published cell; train one with spinal-train paper=CELL"
+            print(f"skipped {path}: {why}", file=sys.stderr)
+            continue
+        target = out / _file_name(record, cell)
+        if target.exists() or target in accepted:
+            print(f"skipped {path}: the records already have this run", file=sys.stderr)
+        elif wrong := _inconsistencies(record):
+            refused.append(f"{path}: {'; '.join(wrong)}")
+        else:
+            if isinstance(record, Record) and cell is not None:
+                for note in _notes(record, cell, (*known, *accepted.values())):
+                    print(f"{path}: {note}")
+            accepted[target] = record
+    if refused:
+        raise UserError("nothing was added; refused: " + "; ".join(refused))
+    if not accepted:
+        raise UserError("nothing was added: every file was skipped")
+    for target, record in accepted.items():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_record(target, record)
+        print(f"added {target}")
+    print("now update the tables: spinal tables")
+
+
+def _file_name(record: AnyRecord, cell: Cell | None) -> str:
+    if isinstance(record, GradientRecord):
+        return f"gradients/{record.dataset}-{record.init}-s{record.seeds}.json"
+    if isinstance(record, RegressionRecord):
+        s = record.settings
+        return f"regression/{s.target}-{s.layers}-{s.epochs}-s{s.seeds}.json"
+    assert cell is not None
+    leaf = cell.name.rpartition("/")[2]
+    return f"{cell.table}/{leaf}-{record.protocol}-{record.identity}-s{record.seed}.json"
+
+
+def _inconsistencies(record: AnyRecord) -> list[str]:
+    from spinal_repro.paper.sizes import count_model
+    from spinal_repro.records.check import check_record, check_regression
+
+    if isinstance(record, Record):
+        return check_record(record, count_model)
+    return check_regression(record) if isinstance(record, RegressionRecord) else []
+
+
+def _notes(record: Record, cell: Cell, others: Iterable[AnyRecord]) -> Iterator[str]:
+    """Say what a reader of the results should know about a run."""
+    from spinal_repro.records.compare import differences
+
+    assert cell.config is not None
+    for difference in differences(record.config, cell.config):
+        yield f"differs from {cell.name}: {difference}"
+    commit, modified = record.git.get("commit"), record.git.get("modified")
+    if modified is not False:
+        yield f"made with uncommitted changes to {commit}" if modified else "its commit is unknown"
+    name = record.config["dataset"]["name"]
+    runs = [r for r in others if isinstance(r, Record) and r.config["dataset"]["name"] == name]
+    for part in ("train_hash", "test_hash"):
+        if any(run.data.get(part) != record.data.get(part) for run in runs):
+            yield f"read other images than earlier records of {name} (data.{part})"

@@ -5,7 +5,7 @@ import importlib.util
 import shlex
 from pathlib import Path
 
-from spinal_repro.cli.commands import command, natural, option
+from spinal_repro.cli.spinal import command, natural, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
 
@@ -31,17 +31,16 @@ def print_search(given: argparse.Namespace) -> None:
         raise UserError("a search needs Optuna: pip install 'spinal-repro[hpo]'")
     from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.search.study import Study, load_space
+    from spinal_repro.training.setup import resolved
 
     space = load_space(given.space)
-    fixed = space.fixed(given.overrides)
+    fixed = ["runtime.progress=none", *space.fixed(given.overrides)]  # a later one wins
     check_overrides(fixed)
-    if not any(override.startswith("runtime.progress=") for override in fixed):
-        fixed.append("runtime.progress=none")
-    config = space.check(fixed)
+    config = resolved(space.check(fixed))
     label = f"{config.dataset.name}-{config.model.label}-{config.head.name}"
     name = given.study or f"{label}-{Path(given.space).stem}"
     journal = given.journal or Path(config.runs) / ".search" / name / "journal.log"
-    study = Study(journal, name, space, fixed)
+    study = Study(journal, name, space, fixed, config.data.inputs)
     echo(f"study {name} in {journal}")
     study.run(given.trials, echo, given.take_over)
     counts = ", ".join(f"{count} {state}" for state, count in study.counts.items())

@@ -5,17 +5,14 @@ import sys
 from collections.abc import Sequence
 
 from hydra import main as hydra_main
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from spinal_repro.cli import launch
 from spinal_repro.cli.help import explain, help_text, string_help
-from spinal_repro.cli.overrides import check_overrides, expand, extra_dirs, override_words
-from spinal_repro.config.compose import compose, config_dir, prepare, version_base
+from spinal_repro.cli.overrides import check_overrides, expand, split_arguments
+from spinal_repro.config.compose import compose, config_dir, hydra_errors, prepare, version_base
 from spinal_repro.config.schema import Config
-from spinal_repro.config.validate import format_hydra_error, validate
+from spinal_repro.config.validate import validate
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_USAGE, UserError, error_message
 from spinal_repro.io import echo, ignore_broken_pipe, printable
 
@@ -35,30 +32,28 @@ def _main(arguments: Sequence[str]) -> int:
 
     def job(raw: DictConfig) -> None:
         nonlocal exit_code
-        config = None
         try:
-            config = validate(raw)
-            _train(config)
+            _train(validate(raw))
         except UserError as error:
             if sweeping:  # the launcher re-raises it in the parent process
                 raise launch.JobError(str(error)) from None
             _complain(str(error))
-            exit_code = EXIT_USAGE if config is None else error.exit_code
+            exit_code = error.exit_code
 
     try:
         if not {"-h", "--help"}.isdisjoint(arguments):
-            print(help_text(extra_dirs(arguments)))
+            print(help_text(split_arguments(arguments)[0]))
             return 0
         arguments = expand([a for a in arguments if a != "--explain"], sweeping)
-        folders = extra_dirs(arguments)
+        folders, words = split_arguments(arguments)
         check_overrides(arguments)
         if looking and sweeping:
             raise UserError(f"{looking[0]} shows one configuration; leave out -m")
         if "--explain" in looking:
-            print(explain(override_words(arguments), folders))
+            print(explain(words, folders))
             return 0
         if sweeping:
-            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(arguments, folders)
+            launcher, jobs = launch.launcher_of(arguments), launch.jobs_of(words, folders)
             if launcher == launch.DEFAULT_LAUNCHER:
                 launch.run_jobs(jobs, folders)
                 return 0
@@ -68,11 +63,8 @@ def _main(arguments: Sequence[str]) -> int:
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)
-        with string_help():
+        with string_help(), hydra_errors(folders):
             start()
-    except (HydraException, OmegaConfBaseException, YAMLError) as error:
-        _complain(format_hydra_error(error))
-        return EXIT_USAGE
     except (UserError, OSError) as error:  # before any run
         _complain(error_message(error))
         return EXIT_USAGE

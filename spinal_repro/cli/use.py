@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli.commands import FORMAT, RUN, command, count, new_file, option
+from spinal_repro.cli.spinal import FORMAT, RUN, command, count, new_file, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
 from spinal_repro.results.tables import FORMATS, Column, render
 
 EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
 DEVICE = option("--device", default="auto", help="as runtime.device (default: auto)")
-ROOT = option("--root", help="data folder (default: that of the run)")
+ROOT = option("--root", type=Path, help="data folder (default: that of the run)")
 
 
 @command(
@@ -47,19 +47,19 @@ def print_predictions(given: argparse.Namespace) -> None:
     else:
         for row in rows:
             others = row["top"][1:]
-            row["next"] = ", ".join(f"{o['class']} {100 * o['probability']:.2f}" for o in others)
+            row["next"] = ", ".join(f"{o['class']} {o['probability']:.4f}" for o in others)
         print(render(PREDICTION if top > 1 else PREDICTION[:-1], rows, given.format))
     if unreadable:
         listed = "".join(f"\n  {line}" for line in unreadable)
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
 
 
-SOFTMAX = "softmax of the logits, not calibrated"
+SOFTMAX = "softmax of the logits, from 0 to 1, not calibrated"
 PREDICTION = (
     Column("file", "File"),
     Column("class", "Class"),
-    Column("probability", "Probability %", SOFTMAX, lambda value: f"{100 * value:.2f}"),
-    Column("next", "Next", "the next most probable classes"),
+    Column("probability", "Probability", SOFTMAX, "{:.4f}".format),
+    Column("next", "Next", "the next most probable classes, with their probabilities"),
 )
 
 
@@ -88,13 +88,18 @@ def print_evaluation(given: argparse.Namespace) -> None:
     batches, same = load_split(trained, given.split, given.root)
     if not same:
         print("warning: images or split differ from those of the run", file=sys.stderr)
+    elif shared := trained.record.data.get(f"{given.split}_images_also_in_train"):
+        both = f"{given.split} images that are also training images"
+        print(f"warning: {both}: {shared:,}", file=sys.stderr)
     result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
     counts = confusion(
         batches.labels.cpu().numpy(), result.predictions.numpy(), len(trained.classes)
     )
+    here = given.root if given.root and not same else None
+    title = f"Images in {here}" if here else trained.config.dataset.title
     line = (
-        f"{trained.config.dataset.title}, {given.split}: {100 * result.accuracy:.2f} % "
+        f"{title}, {given.split}: {100 * result.accuracy:.2f} % "
         f"({result.correct:,} of {result.count:,}), "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
     )

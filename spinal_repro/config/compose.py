@@ -1,21 +1,25 @@
 """Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from spinal_repro.config.schema import Config, schema_keys
 from spinal_repro.config.validate import format_hydra_error, validate
 from spinal_repro.errors import UserError
-from spinal_repro.io import read_yaml
+from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
+TEXT = {"runs", "data.root", "model.pretrained", "dataset.title"}  # settings: paths or text
+TEXT |= {f"dataset.options.{key}" for key in ("folder", "train", "val", "test")}
+OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
 
 def config_dir() -> Path:
@@ -77,42 +81,60 @@ def library_networks() -> dict[str, str]:
     return dict.fromkeys(timm.list_models(), "timm") | found
 
 
-@functools.cache
-def _add_library_network(name: str) -> None:
-    if (library := library_networks().get(name)) is not None:
-        defaults = [library, "_self_", {"override /recipe@_global_.recipe": "sgd"}]
-        _store("model", name, {"defaults": defaults, "name": name})
-
-
 def search_path(folders: Iterable[Path | None]) -> list[str]:
     """The override that lets Hydra read the user's configuration folders."""
-    places = [f"file://{folder.resolve()}" for folder in folders if folder is not None]
+    places = [_quoted(f"file://{folder.resolve()}") for folder in folders if folder is not None]
     return [f"hydra.searchpath=[{','.join(places)}]"] if places else []
 
 
-def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
-    """Overrides for Hydra, which also gets the choices that have no file.
+def as_typed(override: str) -> str:
+    """Quote text that Hydra would refuse (``photos (1)``) or change (``2024_01``)."""
+    key, sign, value = override.partition("=")
+    is_text = key.lstrip("+") in TEXT or key.lstrip("+").startswith("tracker.")
+    if not (sign and is_text) or _read_as_text(value):
+        return override
+    values = [v if _read_as_text(v) else _quoted(v) for v in value.split(",")]  # of a sweep
+    return f"{key}={','.join(values)}"
 
-    Settings of the schema get the plus that Hydra needs where the YAML does not have them.
-    """
-    short_choices()
+
+def _read_as_text(value: str) -> bool:
+    """Whether Hydra reads a value, or every value of a sweep, as text or null."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+    from hydra.errors import HydraException
+
+    try:
+        found = OverridesParser.create().parse_override(f"x={value}").value()
+    except HydraException:
+        return False
+    values = found.list if isinstance(found, ChoiceSweep) else [found]
+    return all(isinstance(v, str | QuotedString | None) for v in values)
+
+
+def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
+    return QuotedString(text, Quote.single).with_quotes()
+
+
+def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) -> list[str]:
+    """Overrides for Hydra, with the plus that settings need which the YAML does not have."""
+    short_choices()  # Hydra also gets the choices that have no file
     keys, known = schema_keys(), choices("model", extra_dirs)
     prepared = []
-    for override in overrides:
+    for override in map(as_typed, overrides):
         key, _, value = override.partition("=")
-        if key == "model":
-            for name in value.split(","):
-                if name not in known and name.isidentifier():
-                    _add_library_network(name)
+        for name in value.split(",") if key == "model" else ():
+            if name.isidentifier() and name not in known and name in library_networks():
+                recipe = {"override /recipe@_global_.recipe": "sgd"}
+                defaults = [library_networks()[name], "_self_", recipe]
+                _store("model", name, {"defaults": defaults, "name": name})
         prepared.append(f"++{override}" if "." in key and key in keys else override)
     return prepared
 
 
 def compose(overrides: Sequence[str] = (), *extra_dirs: Path | None) -> Config:
-    """Compose and validate a configuration, e.g. of ``["model=vgg5", "seed=1"]``.
-
-    ``extra_dirs`` are folders with configuration groups of the user's own; None is left out.
-    """
+    """Compose and validate e.g. ``["model=vgg5"]``; ``extra_dirs``: one's own configurations."""
     return validate(compose_raw(overrides, *extra_dirs))
 
 
@@ -120,13 +142,26 @@ def compose_raw(overrides: Sequence[str], *extra_dirs: Path | None) -> DictConfi
     """Compose with Hydra alone, without checks."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
-    from hydra.errors import HydraException
 
     full = [*prepare(overrides, extra_dirs), *search_path(extra_dirs)]
-    try:
+    with hydra_errors(extra_dirs):
         if GlobalHydra.instance().is_initialized():
             return hydra.compose("train", full)
         with hydra.initialize_config_dir(str(config_dir().resolve()), **version_base()):
             return hydra.compose("train", full)
+
+
+@contextmanager
+def hydra_errors(folders: Iterable[Path | None] = ()) -> Iterator[None]:
+    """Raise errors of Hydra as `UserError`; name the file in ``folders`` that is not UTF-8."""
+    from hydra.errors import HydraException
+
+    try:
+        yield
+    except UnicodeDecodeError:
+        for folder in filter(None, folders):
+            for path in sorted(folder.rglob("*.yaml")):
+                read_utf8(path)
+        raise
     except (HydraException, OmegaConfBaseException, YAMLError) as error:
         raise UserError(format_hydra_error(error)) from error

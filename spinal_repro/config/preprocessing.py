@@ -1,6 +1,6 @@
 """Preprocessing of a recipe: resize and centre crop, or the whole photograph."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,12 +8,6 @@ from spinal_repro.errors import UserError, one_of, unknown
 from spinal_repro.registry import merge_onto
 
 MAX_SIDE = 4096  # of an image, in pixels
-
-
-def check_std(std: Sequence[float], where: str) -> None:
-    """Refuse a std that is not above 0; ``where`` is the recipe or file that has it."""
-    if any(not value > 0 for value in std):
-        raise UserError(f"std in {where} must be above 0, got {list(std)}")
 
 
 @dataclass(frozen=True)
@@ -50,6 +44,11 @@ class Preprocessing:
             side = getattr(made, name)
             if side is not None and not 0 < side <= MAX_SIDE:
                 raise UserError(f"{where}.{name} must be from 1 to {MAX_SIDE}, got {side}")
+        if made.crop is not None and made.crop > min(filter(None, sizes), default=made.crop):
+            raise UserError(
+                f"{where}.crop ({made.crop}) is larger than {where}.resize ({made.resize}): images "
+                f"would get a black border; set {where}.crop={min(sizes)} or a larger resize"
+            )
         if made.fit is not None and (part, made.resize, made.crop) != ("train", None, None):
             raise UserError(
                 f"{where}.fit keeps whole photographs: it is for training alone, without resize "

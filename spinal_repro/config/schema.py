@@ -48,16 +48,6 @@ class Component:
     kind: str | None = None
 
     @property
-    def registered(self) -> str:
-        """The name of the constructor in its registry."""
-        return self.kind or self.name
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The constructor's keyword arguments."""
-        return {"name": self.name, **self.options} if self.kind else self.options
-
-    @property
     def label(self) -> str:
         """A unique name for folders and tables: torchvision's ``resnet18`` is not timm's."""
         return f"{self.kind}.{self.name}" if self.kind else self.name
@@ -174,6 +164,8 @@ class DataConfig:
     download: bool = False
     limit: int | None = limit(None, above=0)  # at most this many images per split
     test: bool = True  # False: the test part is not used, as in trials of a search
+    # hashes of what the settings above only point to: your own images, a file of weights; computed
+    inputs: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

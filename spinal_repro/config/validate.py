@@ -1,21 +1,21 @@
-"""Validates a composed configuration against the schema and across fields.
-
-Hydra itself accepts unknown keys, after ``+`` and in YAML files.
-"""
+"""Validates a composed configuration against the schema and across fields."""
 
 import dataclasses
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, cast
 
 from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spinal_repro.config.preprocessing import Preprocessing, check_std
+from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import SECTIONS, Component, Config
-from spinal_repro.errors import UserError, check_names, one_of, unknown
+from spinal_repro.errors import UserError, one_of, unknown
+from spinal_repro.io import expand_home
 from spinal_repro.registry import merge_onto
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._+-]{0,99}")  # can be part of a path
 COMPONENTS = ("model", "head", "tracker")
 TOP = dataclasses.make_dataclass(  # settings outside the groups
     "Top", [("seed", int, MISSING), ("runs", str, MISSING), ("cell", str | None, None)]
@@ -53,7 +53,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     for key in plain:
         if key not in known:
             raise unknown("configuration key", str(key), known)
-    _check_numbers(plain)
+    plain = _checked(plain)
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
     parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}
     for name, schema in SECTIONS.items():
@@ -62,7 +62,11 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     _check_limits(config)
     groups = ("dataset", "head", "recipe", "protocol")  # their names are parts of a path
     names = {f"{group}.name": getattr(config, group).name for group in groups}
-    check_names({**names, "model.name": config.model.label})
+    for key, name in (names | {"model.name": config.model.label}).items():
+        if not NAME.fullmatch(name):
+            raise UserError(
+                f"{key} must be made of letters, digits and . _ + - (at most 100), got {name!r}"
+            )
     _check_recipe(config)
     _check_protocol(config)
     device = config.runtime.device.partition(":")[0]
@@ -93,14 +97,16 @@ def _component(group: str, node: Any) -> Component:
     return Component(node["name"], options, node.get("kind"))
 
 
-def _check_numbers(value: Any, where: str = "") -> None:
-    """Refuse NaN, Inf and integers beyond 64 bits."""
+def _checked(value: Any, where: str = "") -> Any:
+    """Expand ~ at the start of a path; refuse NaN, Inf and integers beyond 64 bits."""
     too_large = isinstance(value, int) and abs(value) >= 2**63
     if too_large or (isinstance(value, float) and not math.isfinite(value)):
         raise UserError(f"{where} must be a finite number of 64 bits, got {value}")
-    items = enumerate(value) if isinstance(value, list) else ()
-    for key, item in value.items() if isinstance(value, dict) else items:
-        _check_numbers(item, f"{where}.{key}".removeprefix("."))
+    if isinstance(value, dict):
+        return {k: _checked(v, f"{where}.{k}".removeprefix(".")) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_checked(item, f"{where}.{number}") for number, item in enumerate(value)]
+    return expand_home(value) if isinstance(value, str) else value
 
 
 def _check_limits(config: Config) -> None:
@@ -142,7 +148,8 @@ def _check_recipe(config: Config) -> None:
                 f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
                 f"channels of {dataset.name}, got {constants}"
             )
-    check_std(recipe.std or (), "recipe")
+    if recipe.std and min(recipe.std) <= 0:
+        raise UserError(f"recipe.std must be above 0, got {recipe.std}")
     Preprocessing.of(recipe.prepare, "eval")
     fit, first = Preprocessing.of(recipe.prepare, "train").fit, next(iter(recipe.augment), {})
     if fit is not None and not (first.get("name") == "resized_crop" and first.get("size")):

@@ -1,22 +1,22 @@
-"""Collects the files of a data set from downloads, archives or paths that the user gives."""
+"""Collects the files of a data set from downloads, archives or paths, and verifies them."""
 
 import gzip
-import lzma
 import shutil
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from spinal_repro.data.catalog import Entry, File, checksum, load_catalog
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, images_by_class, part_of
-from spinal_repro.data.verify import file_problem, problems
+from PIL import Image
+from tqdm import tqdm
+
+from spinal_repro.data.catalog import Entry, File, load_catalog
+from spinal_repro.data.image_files import IMAGE_SUFFIXES, class_folders, part_of
 from spinal_repro.errors import UserError
+from spinal_repro.io import checksum
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
-BROKEN = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, RuntimeError)
 
 
 class ArchiveError(UserError):
@@ -51,10 +51,47 @@ def _reading(path: Path) -> Iterator[None]:
     """Turn the errors of damaged archives into one; errors of the disk, with a number, stay."""
     try:
         yield
-    except (*BROKEN, OSError) as error:
+    except Exception as error:  # a damaged archive raises many types
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise ArchiveError(f"{path} is damaged or not a safe archive") from error
+
+
+def problems(entry: Entry, root: Path, *, open_images: bool = False) -> list[str]:
+    """List the problems; empty if the data set matches the catalog."""
+    if entry.is_folder:
+        return _folder_problems(entry, root, open_images)
+    return [p for file in entry.contents if (p := file.problem(entry.path(root)))]
+
+
+def _folder_problems(entry: Entry, root: Path, open_images: bool) -> list[str]:
+    base = entry.path(root)
+    found: list[str] = []
+    known: list[str] | None = None
+    for part, name in entry.parts.items():
+        if not (base / name).is_dir():
+            found.append(f"missing {name}/")
+            continue
+        by_class, _ = class_folders(base / name)
+        classes, images = list(by_class), [path for files in by_class.values() for path in files]
+        wanted = (part == "test" and entry.test_outputs) or entry.num_classes
+        if wanted not in (None, len(classes)):
+            found.append(f"{name}/ has {len(classes)} class folders, expected {wanted}")
+        elif known is not None and classes != known[:wanted]:
+            odd = sorted(set(classes) ^ set(known))
+            found.append(f"{name}/ has other classes than the previous part: {', '.join(odd[:5])}")
+        known = classes
+        size = entry.sizes[part]
+        if size not in (None, len(images)):
+            found.append(f"{name}/ has {len(images):,} images, expected {size:,}")
+        opened = images if open_images else []
+        for path in tqdm(opened, "opening", unit=" images", disable=None, leave=False, delay=2):
+            try:
+                with Image.open(path) as image:
+                    image.load()  # verify() misses a file that is cut short
+            except Exception as error:  # Pillow raises many types for damaged files
+                found.append(f"{path} cannot be read: {error}")
+    return found
 
 
 def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> list[str]:
@@ -71,7 +108,7 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
             looked = ", ".join(f"{name}/CLASS/" for name in entry.parts.values())
             return [f"no {looked} with images ({', '.join(IMAGE_SUFFIXES)}) at any depth"]
         for part, folder in parts.items():
-            for name, images in images_by_class(folder).items():
+            for name, images in class_folders(folder)[0].items():
                 (target / entry.parts[part] / name).mkdir(parents=True)
                 for image in images:
                     _take(image, target / entry.parts[part] / name / image.name, work)
@@ -79,7 +116,7 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
     found = [p for source in sources for p in (source, *sorted(source.rglob("*"))) if p.is_file()]
     wrong = []
     for file in entry.contents:
-        if file_problem(entry.path(root), file) is not None:
+        if file.problem(entry.path(root)) is not None:
             wrong += _place(_named(file.name, found), file, target, work)
     return wrong or _files_of_other_sets(entry, target)
 
@@ -98,7 +135,7 @@ def _place(paths: Sequence[Path], file: File, target: Path, work: Path) -> list[
             gunzip(path, target / file.name)
         else:
             _take(path, target / file.name, work)
-        problem = file_problem(target, file)
+        problem = file.problem(target)
         if problem is None:
             return []
         (target / file.name).unlink()
@@ -132,7 +169,7 @@ def _find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
     found = {}
     for part, name in entry.parts.items():
         named = [path for path in folders if part_of(path) == part_of(Path(name)) and path.is_dir()]
-        classes = {path: names for path in named if (names := list(images_by_class(path)))}
+        classes = {path: names for path in named if (names := list(class_folders(path)[0]))}
         right = {p: n for p, n in classes.items() if entry.num_classes in (None, len(n))} or classes
         if len({tuple(names) for names in right.values()}) > 1:
             raise UserError(

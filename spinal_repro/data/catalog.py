@@ -4,7 +4,6 @@ Read from the ``about`` mappings of ``configs/dataset/*.yaml``.
 """
 
 import functools
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.errors import UserError, one_of, unknown
-from spinal_repro.io import read_yaml
+from spinal_repro.io import checksum, read_yaml
 from spinal_repro.registry import merge_onto
 
 STATES = ("auto", "manual", "gone")
@@ -36,6 +35,24 @@ class File:
             if expected is not None:
                 found = checksum(path, kind)
                 return None if found == expected else f"its {kind} is {found}, not {expected}"
+        return None
+
+    def problem(self, folder: Path) -> str | None:
+        """Describe what is wrong with the file in a folder; None if it is as published."""
+        path = folder / self.name
+        if not path.is_file():
+            return f"missing {self.name}"
+        if self.bytes is not None and path.stat().st_size != self.bytes:
+            return f"{self.name} has {path.stat().st_size:,} bytes, not {self.bytes:,}"
+        if (wrong := self.checksum_mismatch(path)) is not None:
+            return f"{self.name} is damaged: {wrong}"
+        if "-idx" in self.name:
+            from spinal_repro.data.torchvision_sets import read_idx
+
+            try:
+                read_idx(path)
+            except UserError as error:
+                return str(error).partition(";")[0]
         return None
 
 
@@ -105,13 +122,6 @@ class Entry(DatasetConfig):
     def resized(self, config: DatasetConfig) -> "Entry":
         """Copy with the classes, sizes and folders of a configuration."""
         return replace(self, **{**vars(config), "name": self.name})
-
-
-def checksum(path: Path, kind: str) -> str:
-    """Compute the ``md5`` or ``sha256`` of a file in hex digits."""
-    digest = hashlib.new(kind, usedforsecurity=False)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: digest).hexdigest()
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """A contact sheet of training images, before and after a recipe's augmentation."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -33,25 +34,24 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     columns = np.linspace(0, len(present) - 1, min(COLUMNS, len(present))).astype(int)
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     rows = [np.resize(shuffled[labels[shuffled] == label], ROWS) for label in present[columns]]
-    chosen, none = dataset.train.subset(np.concatenate(rows)), np.arange(0)
+    chosen = dataset.train.subset(np.concatenate(rows))
+    chosen = replace(chosen, labels=torch.arange(len(chosen)))  # to undo the order of an epoch
     with TemporaryDirectory() as cache:
         batches = batches_of(
+            config,
             Dataset(chosen, chosen),
-            Split(np.arange(len(chosen)), none, none),
+            Split(np.arange(len(chosen)), np.arange(0), np.arange(0)),
             "train",
-            preprocessing=config.preprocessing("train"),
+            training=True,
             runs=Path(cache),
-            device=torch.device("cpu"),
-            batch_size=len(chosen),
             mean=[0.0],
             std=[1 / 255],
+            device=torch.device("cpu"),
         )
-        before = after = next(batches.in_order())[0]
-        augmentations = build_augmentations(config.recipe.augment)
-        order, generator = torch.arange(len(before)), torch.Generator().manual_seed(seed)
-        drawn = batches.draw(augmentations, order, generator)
-    for augmentation, parameters in zip(augmentations, drawn, strict=True):
-        after = augmentation.apply(after, parameters)
+        before = torch.cat([images for images, _ in batches.in_order()])
+        augmented = batches.epoch(seed, 1, build_augmentations(config.recipe.augment))
+        after, order = map(torch.cat, zip(*augmented, strict=True))
+    after = after[order.argsort()]
     if config.dataset.source == "emnist":
         before, after = before.mT, after.mT
     titles = [str(names[column]) for column in columns]

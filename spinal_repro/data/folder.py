@@ -1,14 +1,19 @@
 """Folders of image files with one sub-folder per class: catalog data sets, or your own images."""
 
 import dataclasses
+import hashlib
 import re
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import torch
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.image_files import IMAGE_SUFFIXES, PART_NAMES, images_by_class, part_of
+from spinal_repro.data.catalog import PARTS, entry_for
+from spinal_repro.data.image_files import class_folders, is_hidden, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import SOURCES, Dataset, check_options
@@ -16,8 +21,12 @@ from spinal_repro.data.splits import stratified
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
 
-OPTIONS = ("folder", "train", "val", "test")
 TEST_FRACTION = 0.2  # of images without a test part
+
+
+def is_own(config: DatasetConfig) -> bool:
+    """Whether these are a user's own images, about which the catalog says nothing."""
+    return config.source == "folder" and entry_for(config) is None
 
 
 @SOURCES.register("folder")
@@ -32,77 +41,120 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     if download:
         ensure(config, root, download)
     folders = find_parts(config, root)
-    images = {part: images_by_class(folder) for part, folder in folders.items()}
-    for path in sorted(folders["train"].iterdir()):
-        if path.is_dir() and path.name[0] != "." and path.name not in images["train"]:
+    found = {part: class_folders(folder, is_own(config)) for part, folder in folders.items()}
+    classes, base = list(found["train"][0]), folders["train"].resolve()
+    for path in sorted(path for path in base.iterdir() if path.is_dir()):
+        inside = {part_of(folder) for folder in path.iterdir() if folder.is_dir()} - {None}
+        if is_own(config) and len(inside) > 1:
             raise UserError(
-                f"{path.resolve()} has no image files ({', '.join(IMAGE_SUFFIXES)}). Each folder "
-                f"in {folders['train'].resolve()} is a class; if these are not your images, give "
-                f"their folder: data.root=FOLDER"
+                f"{path} has folders for {' and '.join(sorted(map(str, inside)))}, but each folder "
+                f"in {base} is a class; give the folder of one data set: data.root={path}"
             )
-    classes = list(images["train"])
+        if path.name not in classes and not is_hidden(path.name):
+            why = describe_left_out(class_folders(path)[1]) or "it is empty"
+            raise UserError(
+                f"{path} has no image files ({why}). Each folder in {base} is a class: remove this "
+                f"one, or, if these are not your images, give their folder: data.root=FOLDER"
+            )
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(
-            f"{config.title}: {folders['train'].resolve()} has {len(classes)} class folders with "
-            f"images, expected {config.num_classes or 'two or more'}; give the folder of the data "
-            f"with data.root=FOLDER, or check dataset.num_classes"
+            f"{config.title}: {base} has {len(classes)} class folders with images, expected "
+            f"{config.num_classes or 'two or more'}; give the folder of the data with "
+            f"data.root=FOLDER, or check dataset.num_classes"
         )
     if config.channels not in (1, 3):
         raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")
-    parts: dict[str, Any] = {}
-    for part, by_class in images.items():
-        odd = sorted(set(by_class) - set(classes))
-        if odd:
-            raise UserError(f"{config.title}: the classes {odd} are in {folders[part]} only")
-        paths = [path for files in by_class.values() for path in files]
-        labels = [number for number, name in enumerate(classes) for _ in by_class.get(name, ())]
-        parts[part] = Photos(paths, torch.tensor(labels) + config.label_offset, config.channels)
-    if len(parts) > 1:
-        return Dataset(**parts, classes=classes)
-    kept, held = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
-    return Dataset(parts["train"].subset(kept), parts["train"].subset(held), classes=classes)
+    parts: dict[str, Any] = {
+        part: _photos(config, folders[part], images, classes) for part, (images, _) in found.items()
+    }
+    if len(parts) == 1:
+        halves = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
+        parts = dict(zip(("train", "test"), map(parts["train"].subset, halves), strict=True))
+    left_out = sum((others for _, others in found.values()), Counter[str]())
+    return Dataset(**parts, classes=classes, left_out=left_out)
 
 
-def with_counts(config: DatasetConfig, root: Path) -> DatasetConfig:
-    """Count the classes and images of a folder and, for ``dataset=folder``, set its name."""
-    if config.source != "folder" or None not in (config.num_classes, config.train_size):
-        return config
+def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Sequence[str]) -> Photos:
+    """List the labelled images of a part, for a model of ``classes``; some may have no images.
+
+    In a folder without parts, all images are listed.
+    """
+    folders = find_parts(config, root, part)
+    folder = folders.get(part) or folders["train"]
+    found = _photos(config, folder, class_folders(folder, own=True)[0], classes)
+    if not len(found):
+        raise UserError(f"{folder.resolve()} has no images in a folder for each class")
+    return found
+
+
+def _photos(
+    config: DatasetConfig, folder: Path, images: dict[str, list[Path]], classes: Sequence[str]
+) -> Photos:
+    if foreign := sorted(set(images) - set(classes)):
+        raise UserError(
+            f"{folder.resolve()} has classes that are not among those trained on: "
+            f"{shorten(', '.join(foreign), 200)}; these are {shorten(', '.join(classes), 200)}"
+        )
+    paths = [path for name in classes for path in images.get(name, ())]
+    labels = [number for number, name in enumerate(classes) for _ in images.get(name, ())]
+    return Photos(paths, torch.tensor(labels).long() + config.label_offset, config.channels)
+
+
+def describe_left_out(others: Counter[str]) -> str:
+    """Count the files that are not read as images, by suffix; empty if there are none."""
+    kinds = ", ".join(f"{suffix} {count:,}" for suffix, count in others.most_common(5))
+    files = f"{others.total():,} file{'s' * (others.total() > 1)}"
+    return f"{files} left out: {printable(kinds)}" if others else ""
+
+
+def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, dict[str, str]]:
+    """Count the classes and images of a folder and, for ``dataset=folder``, set its name.
+
+    Returns:
+        The configuration; for one's own folder, also SHA-256 of class names, image files, labels.
+    """
+    own = is_own(config)
+    if config.source != "folder" or not (own or None in (config.num_classes, config.train_size)):
+        return config, {}
     dataset = load_folder(config, root, False)
     folder = (root / str(config.options.get("folder") or "")).resolve().name
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
-    own = config.name == "folder"
-    return dataclasses.replace(
+    unnamed = config.name == "folder"
+    parts = {part: images for part in PARTS if (images := getattr(dataset, part)) is not None}
+    sizes: Any = {f"{part}_size": len(images) for part, images in parts.items()}
+    counted = dataclasses.replace(
         config,
-        name=f"folder_{name}" if own and name else config.name,
-        title=f"Images in {printable(folder)}" if own else config.title,
+        name=f"folder_{name}" if unnamed and name else config.name,
+        title=f"Images in {printable(folder)}" if unnamed else config.title,
         num_classes=len(dataset.classes),
-        train_size=len(dataset.train),
-        test_size=len(dataset.test),
-        val_size=None if dataset.val is None else len(dataset.val),
+        **{key: size for key, size in sizes.items() if getattr(config, key) is None},
     )
+    if not own:
+        return counted, {}
+    contents = [*dataset.classes, *(images.hash for images in parts.values())]
+    return counted, {"images": hashlib.sha256("\0".join(contents).encode()).hexdigest()}
 
 
-def find_parts(config: DatasetConfig, root: Path) -> dict[str, Path]:
+def find_parts(config: DatasetConfig, root: Path, needed: str = "train") -> dict[str, Path]:
     """Find the folders of the parts; without parts, ``train`` is the whole folder."""
-    check_options(config, OPTIONS)
+    check_options(config, ("folder", *PARTS))
     base = root / str(config.options.get("folder") or "")
-    named = {part: config.options.get(part) for part in PART_NAMES}
-    found = {part: base / str(name) for part, name in named.items() if name}
+    found = {part: base / str(name) for part in PARTS if (name := config.options.get(part))}
     if not found and base.is_dir():
         inside = sorted((path for path in base.iterdir() if path.is_dir()), reverse=True)
         found = {part: path for path in inside if (part := part_of(path))}
+    if needed != "val" and "val" in found and "test" not in found:
+        found["test"] = found.pop("val")
     missing = [f"missing {path.name}/" for path in found.values() if not path.is_dir()]
-    if found and "train" not in found:
-        missing.append("missing train/")
+    if found and needed not in found:
+        missing.append(f"missing {needed}/")
     if not base.is_dir():
         missing = ["no such folder"]
     if missing:
-        more = "" if config.name == "folder" else f". More: spinal data info {config.name}"
+        more = "" if is_own(config) else f". More: spinal data info {config.name}"
         raise UserError(
             f"the images of dataset={config.name} are not in {base.resolve()} ({missing[0]}). Each "
             f"part needs one folder of image files per class; give the folder of the parts: "
-            f"data.root=FOLDER or the environment variable SPINAL_DATA{more}"
+            f"data.root=FOLDER (of a finished run: --root FOLDER) or SPINAL_DATA=FOLDER{more}"
         )
-    if "val" in found and "test" not in found:
-        found["test"] = found.pop("val")
     return found or {"train": base}

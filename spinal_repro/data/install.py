@@ -7,10 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.data.assemble import ArchiveError, assemble, is_archive, unpack
+from spinal_repro.data.assemble import ArchiveError, assemble, is_archive, problems, unpack
 from spinal_repro.data.catalog import Entry, entry_for, load_catalog
 from spinal_repro.data.download import download
-from spinal_repro.data.verify import file_problem, problems
 from spinal_repro.errors import UserError
 from spinal_repro.io import exclusive_lock
 
@@ -66,7 +65,7 @@ def fetch(entry: Entry, root: Path) -> bool:
     with _workspace(entry, root) as work:
         if not problems(entry, root):
             return True  # another process has just fetched it
-        complete = [f.name for f in entry.contents if not file_problem(entry.path(root), f)]
+        complete = [f.name for f in entry.contents if not f.problem(entry.path(root))]
         files = [f for f in entry.about.files if f.name.removesuffix(".gz") not in complete]
         sources = [download(file, entry, work / "downloads") for file in files]
         wrong = _install(entry, root, sources, work)
@@ -91,6 +90,8 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
     if not problems(entry, root):
         return False
     with _workspace(entry, root) as work:
+        if not problems(entry, root):
+            return True  # another process has just imported it
         wrong = _install(entry, root, [path.resolve() for path in paths], work)
     if wrong:
         given = ", ".join(map(str, paths))
@@ -140,9 +141,16 @@ def _clear(work: Path) -> None:
 
 
 def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> list[str]:
-    """Install a data set and others of the same archive; list the problems."""
+    """Install a data set and others of the same archive; list the problems.
+
+    Archives among the paths, and directly in folders, are unpacked.
+    """
+    files = [p for path in paths for p in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    archives = [path for path in files if is_archive(path) and path.is_file()]
+    sources = [*paths, work / "unpacked"]
     try:
-        sources = _unpacked(paths, work / "unpacked")
+        for number, archive in enumerate(archives):
+            unpack(archive, work / "unpacked" / str(number))
         wrong = assemble(entry, sources, work, root)
         for other in load_catalog().values():
             same = (other.key, other.about.files) == (entry.key, entry.about.files)
@@ -160,12 +168,3 @@ def _install(entry: Entry, root: Path, paths: Sequence[Path], work: Path) -> lis
         for file in ready.iterdir():
             file.replace(target / file.name)
     return []
-
-
-def _unpacked(paths: Sequence[Path], target: Path) -> list[Path]:
-    """Unpack the archives among paths and directly in folders; list all files and folders."""
-    files = [p for path in paths for p in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    archives = [path for path in files if is_archive(path) and path.is_file()]
-    for number, archive in enumerate(archives):
-        unpack(archive, target / str(number))
-    return [*paths, target]

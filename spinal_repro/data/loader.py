@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from spinal_repro.data.splits import Indices
 from spinal_repro.seeds import stream_seed
 
 Batch = tuple[Tensor, Tensor]
-_Chunk = tuple[slice, Tensor]
+_Part = tuple[slice, list[int]]  # place of several batches among all images, and their sizes
 _Drawn = tuple[Tensor, list[Tensor]]
 
 # Small batches are gathered, warped and normalised several at a time, up to this many pixels:
@@ -30,6 +31,8 @@ class Batches:
     Args:
         indices: The images of the published part that belong to the split.
         batch_size: The last batch may be smaller.
+        numbers: Of the images in the published part, if ``images`` holds only some of it.
+        join_last: Let a last batch of one image join the batch before it, for batch norm.
         mean: For pixels in [0, 1], one value or one per channel; so is ``std``.
         device: Where batches are made; images in memory are copied there once.
         resize: ``(height, width)`` of images before augmentation; None for no resizing.
@@ -53,12 +56,18 @@ class Batches:
         crop: int | None = None,
         outputs: int | None = None,
         shapes: Tensor | None = None,
+        join_last: bool = False,
+        numbers: Indices | None = None,
     ) -> None:
-        self._indices, self.outputs = indices, outputs
+        self._numbers, self.outputs = indices if numbers is None else numbers, outputs
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self.batch_size, self.device = batch_size, device
+        full, rest = divmod(len(indices), batch_size)
+        self.sizes = [batch_size] * full + [rest] * (rest > 0)
+        if join_last and rest == 1 and full:
+            self.sizes[-2:] = [batch_size + 1]
         self._resize, self._crop = resize, crop
         self._shapes = None if shapes is None else shapes[chosen]
         if isinstance(images.images, Tensor):
@@ -73,7 +82,7 @@ class Batches:
         self._next: tuple[int, int, Future[_Drawn]] | None = None
 
     def __len__(self) -> int:
-        return -(-len(self.labels) // self.batch_size)
+        return len(self.sizes)
 
     @property
     def num_images(self) -> int:
@@ -90,17 +99,20 @@ class Batches:
 
     def _chunks(
         self, order: Tensor | None = None, cpu_order: Tensor | None = None
-    ) -> Iterator[_Chunk]:
-        """Yield images in 0..255 ``[M, C, H, W]`` with their positions in the order.
+    ) -> Iterator[tuple[slice, list[int], Tensor]]:
+        """Yield images in 0..255 ``[M, C, H, W]`` with their part of the order.
 
         From memory several batches at a time; from a cache file one batch at a time, while a
         thread prefetches the next one.
         """
         if self._decoded is None:
-            for part in self._parts(self._fused_batch_size()):
-                yield part, self._sized(self._pixels[part if order is None else order[part]])
+            side, channels = max(self.size, self._stored_size), self._pixels.shape[1]
+            limit = FUSED_PIXELS.get(self.device.type, FUSED_PIXELS_GPU)
+            for part, sizes in self._parts(limit // (self.batch_size * channels * side**2)):
+                chosen = self._pixels[part if order is None else order[part]]
+                yield part, sizes, self._sized(chosen)
             return
-        parts = self._parts(self.batch_size)
+        parts = self._parts(1)
         rows = self._rows if cpu_order is None else self._rows[cpu_order]
         stored = self._decoded
 
@@ -108,21 +120,20 @@ class Batches:
             return self._pinned(torch.from_numpy(stored[rows[part].numpy()]))
 
         with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(read, part) for part in parts[:1]]
-            for number, part in enumerate(parts):
+            ahead = [reader.submit(read, part) for part, _ in parts[:1]]
+            for number, (part, sizes) in enumerate(parts):
                 pixels = ahead.pop().result()
-                for upcoming in parts[number + 1 : number + 2]:
+                for upcoming, _ in parts[number + 1 : number + 2]:
                     ahead.append(reader.submit(read, upcoming))
-                yield part, self._sized(pixels.to(self.device, non_blocking=True))
+                yield part, sizes, self._sized(pixels.to(self.device, non_blocking=True))
 
-    def _fused_batch_size(self) -> int:
-        pixels = self.batch_size * self._pixels.shape[1] * max(self.size, self._stored_size) ** 2
-        limit = FUSED_PIXELS.get(self.device.type, FUSED_PIXELS_GPU)
-        return self.batch_size * max(1, limit // pixels)
-
-    def _parts(self, size: int) -> list[slice]:
-        count = self.num_images
-        return [slice(start, min(start + size, count)) for start in range(0, count, size)]
+    def _parts(self, batches: int) -> list[_Part]:
+        """Divide the images into parts of so many batches, but at least one."""
+        step = max(1, batches)
+        sizes = [self.sizes[at : at + step] for at in range(0, len(self.sizes), step)]
+        stops = list(accumulate(map(sum, sizes), initial=0))
+        places = map(slice, stops[:-1], stops[1:])
+        return list(zip(places, sizes, strict=True))
 
     def _sized(self, pixels: Tensor) -> Tensor:
         """Convert uint8 to float in 0..255 and resize."""
@@ -136,13 +147,13 @@ class Batches:
 
     def in_order(self) -> Iterator[Batch]:
         """Yield every image once, in the order of the split, without augmentation."""
-        for part, pixels in self._chunks():
-            yield from self._batches(pixels, self.labels[part])
+        for part, sizes, pixels in self._chunks():
+            yield from self._batches(pixels, self.labels[part], sizes)
 
-    def _batches(self, pixels: Tensor, labels: Tensor) -> Iterator[Batch]:
+    def _batches(self, pixels: Tensor, labels: Tensor, sizes: list[int]) -> Iterator[Batch]:
         """Normalise pixels in 0..255 and split them into batches."""
         images = ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
-        return zip(images.split(self.batch_size), labels.split(self.batch_size), strict=True)
+        return zip(images.split(sizes), labels.split(sizes), strict=True)
 
     def epoch(
         self,
@@ -168,33 +179,26 @@ class Batches:
             pool.shutdown(wait=False)
         order = cpu_order.to(self.device, non_blocking=True)
         drawn = [parameters.to(self.device, non_blocking=True) for parameters in on_cpu]
-        for part, pixels in self._chunks(order, cpu_order):
+        for part, sizes, pixels in self._chunks(order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            yield from self._batches(pixels, self.labels[order[part]])
+            yield from self._batches(pixels, self.labels[order[part]], sizes)
 
     def _draw(self, seed: int, epoch: int, augmentations: Sequence[Augmentation]) -> _Drawn:
         """Draw the order ``[N]`` and parameters ``[N, ...]`` per augmentation, on the CPU."""
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        drawn = self.draw(augmentations, order, _generator(seed, "augment", epoch))
-        return self._pinned(order), [self._pinned(parameters) for parameters in drawn]
-
-    def draw(
-        self, augmentations: Sequence[Augmentation], order: Tensor, generator: torch.Generator
-    ) -> list[Tensor]:
-        """Draw the parameters ``[N, ...]`` of each augmentation, for images in an order ``[N]``."""
+        generator = _generator(seed, "augment", epoch)
         size: Any = self.size if self._shapes is None else self._shapes[order]
         drawn = []
         for augmentation in augmentations:
-            drawn.append(augmentation.draw(len(order), size, generator))
+            drawn.append(self._pinned(augmentation.draw(len(order), size, generator)))
             size = augmentation.size_after(size)
-        return drawn
+        return self._pinned(order), drawn
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """List the images of a step as indices into the published part; epoch and step from 1."""
         order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        rows = order[(step - 1) * self.batch_size : step * self.batch_size]
-        return [int(i) for i in self._indices[rows.numpy()]]
+        return [int(i) for i in self._numbers[order.split(self.sizes)[step - 1].numpy()]]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
-from spinal_repro.config.preprocessing import Preprocessing
-from spinal_repro.config.schema import DatasetConfig, ProtocolConfig
-from spinal_repro.data.catalog import entry_for, find_entry
+from spinal_repro.config.schema import Config, DatasetConfig, ProtocolConfig
+from spinal_repro.data.catalog import PARTS, entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
-from spinal_repro.data.splits import Split, make_split, num_shared
+from spinal_repro.data.splits import Split, stratified, subset
 from spinal_repro.errors import UserError
 
 CACHE = ".cache"  # in the runs folder
@@ -19,15 +19,22 @@ DEVICE_SHARE = 0.4  # of a GPU's free memory that decoded photographs may use
 
 
 def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None = None) -> Split:
-    """Split a data set as the protocol says, with at most ``limit`` images per part."""
-    return make_split(
-        dataset.train.labels.numpy(),
-        dataset.test.labels.numpy(),
-        val_fraction=protocol.val_fraction,
-        seed=protocol.split_seed,
-        limit=limit,
-        val_labels=None if dataset.val is None else dataset.val.labels.numpy(),
-    )
+    """Split a data set as the protocol says, with at most ``limit`` images per part.
+
+    If the protocol has a validation part, it is the published one, else a stratified part of train.
+    """
+    fraction, seed = protocol.val_fraction, protocol.split_seed
+    of_train, of_test = dataset.train.labels.numpy(), dataset.test.labels.numpy()
+    train, val, test = (np.arange(count) for count in (len(of_train), 0, len(of_test)))
+    of_val, published = of_train, dataset.val if fraction > 0 else None
+    if published is not None:
+        of_val = published.labels.numpy()
+        val = np.arange(len(of_val))
+    elif fraction > 0:
+        train, val = stratified(of_train, fraction, seed)
+    labels = zip((train, val, test), (of_train, of_val, of_test), strict=True)
+    train, val, test = (subset(of, indices, limit, seed) for indices, of in labels)
+    return Split(train, val, test, published_val=published is not None)
 
 
 def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Photos:
@@ -38,22 +45,32 @@ def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Phot
 
 
 def batches_of(
+    config: Config,
     dataset: Dataset,
     split: Split,
     part: str,
     *,
-    preprocessing: Preprocessing,
     runs: Path,
     device: torch.device,
+    training: bool = False,
     **options: Any,
 ) -> Batches:
     """Make the `Batches` of ``train``, ``val`` or ``test``; ``options`` are its other arguments.
 
     Photographs are resized once, into a cache file in the folder of runs; images in memory are
-    resized with each batch.
+    resized with each batch. Preprocessing and batch size are those of evaluation or of training.
     """
-    source = published_part(dataset, split, part)
+    preprocessing, recipe = config.preprocessing("train" if training else "eval"), config.recipe
+    options["batch_size"] = recipe.batch_size if training else recipe.eval_batch_size
+    options["channels_last"] = config.runtime.channels_last
+    options["outputs"] = config.dataset.test_outputs if part == "test" else None
+    source, indices = published_part(dataset, split, part), getattr(split, part)
     if isinstance(source, Photos):
+        parts = (p for p in PARTS if published_part(dataset, split, p) is source)
+        used = np.unique(np.concatenate([getattr(split, p) for p in parts]))
+        if len(used) < len(source):  # with data.limit the others are not decoded
+            options["numbers"] = indices
+            source, indices = source.subset(used), np.searchsorted(used, indices)
         options["shapes"] = source.shapes(preprocessing)
         decoded: Any = source.decode(preprocessing, runs / CACHE)
         if device.type == "cuda":
@@ -70,8 +87,7 @@ def batches_of(
         sides = preprocessing.resize or source.images.shape[-2:]
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
         options |= {"resize": (height, width), "crop": preprocessing.size}
-    options["outputs"] = dataset.test_outputs if part == "test" else None
-    return Batches(source, getattr(split, part), device=device, **options)
+    return Batches(source, indices, device=device, **options)
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:
@@ -80,16 +96,17 @@ def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict
     first = 0 if entry is None else config.label_offset - find_entry(entry.name).label_offset
     named = [*map(str, range(first)), *dataset.classes]  # EMNIST letters as published are 1 to 26
     digests = {}
-    for part in ("train", "val", "test"):
+    for part in PARTS:
         everything = published_part(dataset, split, part).digests
         digests[part] = [everything[index] for index in getattr(split, part)]
+    trained_on = set(digests["train"])
     return {
         "train_hash": dataset.train.hash,
         "test_hash": dataset.test.hash,
         "split_hash": split.hash,
-        "sizes": split.sizes(),
+        "sizes": {part: len(of) for part, of in digests.items()},
         "classes": named if len(dataset.classes) == config.num_classes else [],
         "published_val": split.published_val,
-        "test_images_also_in_train": num_shared(digests["train"], digests["test"]),
-        "val_images_also_in_train": num_shared(digests["train"], digests["val"]),
+        "test_images_also_in_train": sum(digest in trained_on for digest in digests["test"]),
+        "val_images_also_in_train": sum(digest in trained_on for digest in digests["val"]),
     }

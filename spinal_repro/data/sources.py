@@ -6,8 +6,10 @@ A reader is a function ``(config, root, download) -> Dataset``, registered under
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ class ImageSet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
+    @cached_property
     def digests(self) -> list[bytes]:
         """A 16-byte digest of each image."""
         images = np.ascontiguousarray(self.images)
@@ -61,7 +63,7 @@ class Dataset:
     test: ImageSet | Photos
     val: ImageSet | Photos | None = None
     classes: Sequence[str] = ()  # names by label, if the data have them
-    test_outputs: int | None = None  # see `DatasetConfig`
+    left_out: Counter[str] = field(default_factory=Counter)  # files that are not images, by suffix
 
 
 SOURCES: Registry[Dataset] = Registry("data source")
@@ -69,7 +71,7 @@ SOURCES: Registry[Dataset] = Registry("data source")
 
 def load_sources() -> Registry[Dataset]:
     """Return the registry with the readers of all modules."""
-    from spinal_repro.data import folder, idx, torchvision_sets  # noqa: F401
+    from spinal_repro.data import folder, torchvision_sets  # noqa: F401
 
     return SOURCES
 
@@ -79,12 +81,13 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set and check it against its configuration.
 
-    ``download`` fetches missing files; without ``test`` the test part is empty. Class names that
-    the files do not have are those of the catalog.
+    ``download`` fetches missing files; without ``test`` the test part is empty. Class names are
+    those of the catalog, if it has them: folders may be called n0, n1 ...
     """
     dataset = load_sources()[config.source](config, Path(root), download)
-    entry = entry_for(config)
-    classes = dataset.classes or (entry.about.classes if entry else ())
+    entry, classes = entry_for(config), dataset.classes
+    if entry and len(classes) in (0, len(entry.about.classes)):
+        classes = entry.about.classes or classes
     if config.num_classes is None:
         config = dataclasses.replace(config, num_classes=len(classes))
     parts: dict[str, Any] = {part: getattr(dataset, part) for part in PARTS}
@@ -94,7 +97,7 @@ def load_dataset(
             parts[part] = ImageSet(nothing, torch.zeros(0).long())
         elif images is not None or getattr(config, f"{part}_size") is not None:
             parts[part] = _checked(images, config, part)
-    return Dataset(**parts, classes=classes, test_outputs=config.test_outputs)
+    return dataclasses.replace(dataset, **parts, classes=classes)
 
 
 def _checked(

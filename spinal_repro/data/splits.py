@@ -1,7 +1,6 @@
 """Splits: index arrays, drawn from a seed and identified by their hash."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,46 +77,3 @@ class Split:
             digest.update(len(part).to_bytes(8, "little"))
             digest.update(part.astype("<i8").tobytes())
         return digest.hexdigest()
-
-    def sizes(self) -> dict[str, int]:
-        """Number of images in each part."""
-        return {"train": len(self.train), "val": len(self.val), "test": len(self.test)}
-
-
-def make_split(
-    train_labels: NDArray[np.int64],
-    test_labels: NDArray[np.int64],
-    *,
-    val_fraction: float,
-    seed: int,
-    limit: int | None = None,
-    val_labels: NDArray[np.int64] | None = None,
-) -> Split:
-    """Make the split of one run from the classes ``[N]`` of the published parts.
-
-    Args:
-        train_labels: Of the train part.
-        test_labels: Of the test part.
-        val_fraction: Fraction of train used for validation, stratified; 0 for none.
-        seed: Seed of the split, independent of the run's seed.
-        limit: Largest number of images in each of train, val and test.
-        val_labels: Of a published validation part, used if ``val_fraction`` is above 0.
-    """
-    train, val, test = (np.arange(n) for n in (len(train_labels), 0, len(test_labels)))
-    published = val_labels if val_fraction > 0 else None
-    if published is not None:
-        val = np.arange(len(published))
-    elif val_fraction > 0:
-        train, val = stratified(train_labels, val_fraction, seed)
-    return Split(
-        subset(train_labels, train, limit, seed),
-        subset(train_labels if published is None else published, val, limit, seed),
-        subset(test_labels, test, limit, seed),
-        published is not None,
-    )
-
-
-def num_shared(images: Sequence[bytes], others: Sequence[bytes]) -> int:
-    """Count how many of ``others`` are also in ``images``, by their digests."""
-    known = set(images)
-    return sum(fingerprint in known for fingerprint in others)

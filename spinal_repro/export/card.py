@@ -1,15 +1,19 @@
 """The model card: training, data and accuracy of a model, and how to use it."""
 
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
 from spinal_repro import __version__
 from spinal_repro.data.catalog import entry_for
+from spinal_repro.data.photos import converted
 from spinal_repro.inference import Trained
 from spinal_repro.results.tables import escape_markdown
 
@@ -27,7 +31,7 @@ class Parity:
 
 
 def preprocessing(trained: Trained) -> dict[str, Any]:
-    """Describe the preprocessing of an image."""
+    """Describe the preprocessing of an image, for `read`."""
     config, preprocessing = trained.config, trained.config.preprocessing("eval")
     return {
         "mode": "L" if config.dataset.channels == 1 else "RGB",
@@ -39,8 +43,26 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
         "mean": list(map(float, trained.mean)),
         "std": list(map(float, trained.std)),
         "size": config.input_size,
-        "channels": config.dataset.channels,
+        "channels": max(config.dataset.channels, len(trained.mean)),
     }
+
+
+def read(file: str, prepare: dict) -> np.ndarray:
+    """Read an image file as input of the model, float32 [1, C, H, W]."""
+    image = converted(Image.open(file), prepare["mode"])
+    resize, size = prepare["resize"], prepare["size"]
+    if isinstance(resize, int):  # the shorter side
+        resize = [int(resize * side / min(image.size)) for side in reversed(image.size)]
+    if resize is not None:
+        method = Image.Resampling[prepare["interpolation"].upper()]
+        image = image.resize((resize[-1], resize[0]), method)
+    left, top = (round((side - size) / 2) for side in image.size)
+    image = image.crop((left, top, left + size, top + size))
+    pixels = np.asarray(image, np.float32).reshape(size, size, -1).transpose(2, 0, 1) / 255
+    if prepare["transpose"]:  # as the images that the model was trained on are stored
+        pixels = pixels.transpose(0, 2, 1)
+    mean, std = (np.array(prepare[key], np.float32).reshape(-1, 1, 1) for key in ("mean", "std"))
+    return ((pixels - mean) / std)[None]
 
 
 def describe(trained: Trained) -> dict[str, str]:
@@ -73,6 +95,7 @@ def model_card(trained: Trained, to: str, parity: Parity, sums: Mapping[str, str
         record=trained.record,
         about=None if entry is None else entry.about,
         prepare=preprocessing(trained),
+        functions=[inspect.getsource(function) for function in (converted, read)],
         classes=list(trained.classes),
         to=to,
         parity=parity,

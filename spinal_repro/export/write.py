@@ -1,4 +1,4 @@
-"""Exports a finished run's model and its card, after checking that both models agree.
+"""Exports a finished run's model and its card, after checking that both agree with the run.
 
 Every file has metadata: preprocessing, classes and configuration. Inputs are called ``images``
 (``[N, C, H, W]`` float32, normalised), outputs ``logits``.
@@ -9,19 +9,23 @@ import importlib.util
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from spinal_repro.data.photos import Photos
+from spinal_repro.data.preprocessing import published_part
 from spinal_repro.errors import UserError, error_message
-from spinal_repro.export.card import CARD, Parity, describe, model_card
-from spinal_repro.inference import Trained, build_trained, load_split
+from spinal_repro.export.card import CARD, Parity, describe, model_card, preprocessing, read
+from spinal_repro.inference import Trained, build_trained, compute_logits, find_split
 from spinal_repro.io import parse_json, write_atomic
 from spinal_repro.models.pretrained import read_tensors
 from spinal_repro.records.record import stored_config
@@ -100,27 +104,26 @@ FORMATS = {
 
 
 def export_run(
-    trained: Trained, to: str, out: Path, root: str | None = None
+    trained: Trained, to: str, out: Path, root: Path | None = None
 ) -> tuple[Parity, bool]:
-    """Write the model of a run in another format, verified on images of its test split.
+    """Write the model of a run in another format, verified on image files of its test split.
 
-    If anything fails, nothing is written. The run must be loaded on the CPU; without ``root`` its
-    own data folder is read. Returns also whether the images compared are those of the run.
+    The trained model reads them as `predict` does, the written one by the code of the card. If
+    anything fails, nothing is written. The run must be loaded on the CPU; without ``root`` its own
+    data folder is read. Returns also whether the images compared are those of the run.
     """
     form = FORMATS[to]
     missing = [name for name in form.libraries if importlib.util.find_spec(name) is None]
     if missing:
         names = ", ".join(missing)
         raise UserError(f"--to {to} needs {names}: pip install 'spinal-repro[export]'")
-    batches, same_data = load_split(trained, "test", root)
-    batches.batch_size = IMAGES
-    images = next(batches.in_order())[0].contiguous()
+    expected, images, same_data = _test_images(trained, root)
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".export-", dir=out) as name:
             folder = Path(name)
             _write(trained, to, images[:2], folder / form.file)
-            parity = compare(trained.model, form.load(folder / form.file), images)
+            parity = compare(expected, form.load(folder / form.file), images)
             if not parity.difference <= parity.allowed:
                 raise UserError(
                     f"not exported: on {parity.images} test images the logits of the {to} model "
@@ -144,6 +147,35 @@ def export_run(
     return parity, same_data
 
 
+def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, bool]:
+    """Read image files of the test split; images without files are written to PNG files first.
+
+    Returns:
+        Logits of the trained model ``[N, C]``, the same images ``[N, C, H, W]`` read by the code
+        of the card, and whether the data are those of the run.
+    """
+    dataset, split, same_data = find_split(trained, "test", root)
+    part = published_part(dataset, split, "test").subset(split.test[:IMAGES])
+    prepare = preprocessing(trained)
+    with tempfile.TemporaryDirectory() as folder:
+        if isinstance(part, Photos):
+            paths = list(part.paths)
+        else:
+            paths = [Path(folder, f"{index}.png") for index in range(len(part))]
+            upright = (2, 1, 0) if prepare["transpose"] else (1, 2, 0)
+            for path, pixels in zip(paths, part.images, strict=True):
+                Image.fromarray(pixels.permute(upright).squeeze(-1).numpy()).save(path)
+        runtime = replace(trained.config.runtime, precision="fp32")  # that of the written model
+        exact = replace(trained, config=replace(trained.config, runtime=runtime))
+        expected = []
+        for path, logits in zip(paths, compute_logits(exact, paths), strict=True):
+            if isinstance(logits, str):
+                raise UserError(f"{path} cannot be read: {logits}")
+            expected.append(logits)
+        images = np.concatenate([read(str(path), prepare) for path in paths])
+    return torch.stack(expected), torch.from_numpy(images), same_data
+
+
 def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
     try:
         with torch.no_grad():
@@ -151,16 +183,14 @@ def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:
     except OSError:
         raise
     except Exception as error:  # exporters raise many types of error
-        first = (str(error).strip().splitlines() or [""])[0]
-        why = f"{type(error).__name__}: {first}"
+        why = f"{type(error).__name__}: {str(error).strip()}".splitlines()[0]
         raise UserError(f"this model cannot be written as {to} ({why})") from error
 
 
-def compare(model: Compute, written: Compute, images: Tensor) -> Parity:
-    """Compare two models on real, normalised images ``[N, C, H, W]``."""
+def compare(expected: Tensor, written: Compute, images: Tensor) -> Parity:
+    """Compare logits ``[N, C]`` with those of a written model on real images ``[N, C, H, W]``."""
     parts = [part for part in (images[:1], *images[1:].split(BATCH)) if len(part)]
     with torch.no_grad():
-        expected = torch.cat([model(part) for part in parts])
         found = torch.cat([written(part) for part in parts])
     return Parity(
         images=len(images),

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from spinal_repro.config.schema import Component, DatasetConfig
 from spinal_repro.errors import UserError, one_of
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.heads import HEADS, PRETRAINED
-from spinal_repro.models.pretrained import WeightReport, convert_inputs, load_pretrained
+from spinal_repro.models.pretrained import WeightReport, load_pretrained
 from spinal_repro.seeds import stream_seed
 
 
@@ -24,25 +25,17 @@ class Classifier(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        head: nn.Module,
-        aux_heads: Sequence[nn.Module] = (),
-        *,
-        frozen: bool = False,
+        self, backbone: nn.Module, head: nn.Module, aux_heads: Sequence[nn.Module] = ()
     ) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
         self.aux_heads = nn.ModuleList(aux_heads)
         self.weights: WeightReport | None = None  # of pretrained weights
-        self.freeze(frozen)
+        self.frozen = False
 
     def freeze(self, frozen: bool) -> None:
-        """Freeze or unfreeze the backbone.
-
-        A frozen backbone also stays in evaluation mode, with its batch norm and dropout.
-        """
+        """Freeze or unfreeze the backbone; a frozen one also stays in evaluation mode."""
         self.frozen = frozen
         self.backbone.requires_grad_(not frozen)
         self.train(self.training)
@@ -80,10 +73,9 @@ def build_model(
         model: The backbone; its options may have ``pretrained``, ``freeze`` and ``zero_head_bias``
             (Linear biases of the head start at 0).
         image_size: Side of the images in pixels; None for that of the data set.
-        data_root: Folder searched for a pretrained-weights file after the working directory.
-        load_weights: Load the pretrained weights; False to load them, or those of a run, later.
+        load_weights: False leaves out the pretrained weights; else see `load_pretrained`.
     """
-    options = dict(model.arguments)
+    options = ({"name": model.name} if model.kind else {}) | model.options
     size = image_size or dataset.image_size
     pretrained, freeze = options.pop("pretrained", None), options.pop("freeze", "none")
     zero_bias = options.pop("zero_head_bias", False)
@@ -92,7 +84,7 @@ def build_model(
         raise UserError(f"model.zero_head_bias must be true or false, got {zero_bias}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(stream_seed(seed, "backbone"))
-        body = load_backbones().build(model.registered, options, dataset.channels, size)
+        body = load_backbones().build(model.kind or model.name, options, dataset.channels, size)
         torch.manual_seed(stream_seed(seed, "head"))
         top = _build_head(body, head, dataset.outputs, pretrained is not None)
         for linear in _linears(top) if zero_bias else ():
@@ -101,23 +93,16 @@ def build_model(
         frozen = freeze == "backbone"
         aux_features = [] if frozen else getattr(body, "aux_features", [])
         aux_heads = [nn.Linear(inputs, dataset.outputs) for inputs in aux_features]
-    classifier = Classifier(body, top, aux_heads, frozen=frozen)
+    classifier = Classifier(body, top, aux_heads)
+    classifier.freeze(frozen)
     if pretrained is not None:
-        convert_inputs(body)
-    if load_weights:
-        load_weights_of(classifier, model, head, data_root)
+        net: Any = getattr(body, "net", None)
+        if hasattr(net, "transform_input"):
+            net.transform_input = True  # GoogLeNet and Inception v3 expect mean and std 0.5
+        if load_weights:
+            kept = top if head.name == PRETRAINED else None
+            classifier.weights = load_pretrained(body, str(pretrained), data_root, kept)
     return classifier
-
-
-def load_weights_of(
-    classifier: Classifier, model: Component, head: Component, data_root: str | Path
-) -> None:
-    """Load the weights that ``pretrained`` of the model names, if any."""
-    pretrained = model.arguments.get("pretrained")
-    if pretrained is not None:
-        kept = classifier.head if head.name == PRETRAINED else None
-        body = classifier.backbone
-        classifier.weights = load_pretrained(body, str(pretrained), data_root, kept)
 
 
 def _build_head(body: nn.Module, head: Component, outputs: int, pretrained: bool) -> nn.Module:

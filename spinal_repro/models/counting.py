@@ -1,87 +1,62 @@
 """Counting of parameters, multiplications and activations."""
 
-import dataclasses
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.module import register_module_forward_hook
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.models.heads.common import is_activation
-from spinal_repro.models.modes import evaluation_mode
+from spinal_repro.models.surgery import evaluation_mode
 
 aten = torch.ops.aten
 # index of the argument whose second-to-last dimension is the length of the inner products
 PRODUCTS = {aten.mm: 1, aten.bmm: 1, aten.addmm: 2, aten.baddbmm: 2}
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Size of a classifier for one image, without auxiliary outputs.
+def count(classifier: Classifier, channels: int, image_size: int) -> dict[str, int]:
+    """Count a classifier by running one blank image through it in evaluation mode.
 
-    Parameters are trainable ones. Multiplications are those of linear layers, convolutions and
-    attention as executed (a layer called k times counts k times). Activations are outputs of the
-    head's activation functions, so layers with ``identity`` have none. Auxiliary outputs exist only
-    in training and do not count.
+    Returns the parameters of body, head and both, the multiplications of the head and of all, and
+    the activations of the head, without auxiliary outputs, which are for training. Parameters are
+    trainable ones. Multiplications are those of linear layers, convolutions and attention as
+    executed (a layer called k times counts k times). Activations are outputs of the head's
+    activation functions, so layers with ``identity`` have none.
     """
-
-    body_parameters: int
-    head_parameters: int
-    total_parameters: int
-    head_multiplications: int
-    total_multiplications: int
-    head_activations: int
-
-    def to_dict(self) -> dict[str, int]:
-        """Plain dictionary, for records."""
-        return dataclasses.asdict(self)
-
-
-def count(classifier: Classifier, channels: int, image_size: int) -> Counts:
-    """Count a classifier by running one blank image through it in evaluation mode."""
     device = next(classifier.parameters()).device
     image = torch.zeros(1, channels, image_size, image_size, device=device)
     units: list[int] = []
-    with evaluation_mode(classifier):
-        in_body, features = _multiplications(classifier.backbone, image)
-        with register_module_forward_hook(
-            lambda module, _, output: units.append(output.numel() if is_activation(module) else 0)
-        ):
-            in_head, _ = _multiplications(classifier.head, features)
+    # fused attention would hide its matrix products, and on the CPU alone
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    attention = sdpa_kernel(SDPBackend.MATH)
+    try:
+        with evaluation_mode(classifier), attention, MultiplicationCounter() as counter:
+            features = classifier.backbone(image)
+            in_body = counter.total
+            with register_module_forward_hook(
+                lambda module, _, out: units.append(out.numel() if is_activation(module) else 0)
+            ):
+                classifier.head(features)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     body, head = _parameters(classifier.backbone), _parameters(classifier.head)
     body -= sum(_parameters(module) for module in getattr(classifier.backbone, "aux_modules", ()))
-    return Counts(
-        body_parameters=body,
-        head_parameters=head,
-        total_parameters=body + head,
-        head_multiplications=in_head,
-        total_multiplications=in_body + in_head,
-        head_activations=sum(units),
-    )
+    return {
+        "body_parameters": body,
+        "head_parameters": head,
+        "total_parameters": body + head,
+        "head_multiplications": counter.total - in_body,
+        "total_multiplications": counter.total,
+        "head_activations": sum(units),
+    }
 
 
 def _parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
-
-
-def _multiplications(module: nn.Module, x: Tensor) -> tuple[int, Tensor]:
-    """Run a module; return its multiplications and its output.
-
-    Fused attention would hide its matrix products, and on the CPU alone.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH), MultiplicationCounter() as counter:
-            output = module(x)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return counter.total, output
 
 
 class MultiplicationCounter(TorchDispatchMode):
@@ -99,13 +74,7 @@ class MultiplicationCounter(TorchDispatchMode):
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled here; True would import the compiler
 
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         operation = func.overloadpacket
         if operation in PRODUCTS:

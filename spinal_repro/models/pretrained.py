@@ -1,9 +1,8 @@
 """Pretrained weights for a backbone, from a file or as published by a library."""
 
-import hashlib
 import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
@@ -14,8 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from spinal_repro.errors import UserError, error_message
+from spinal_repro.io import checksum
 
-SUFFIXES = (".pth", ".pt", ".bin", ".safetensors")
+RUN_WEIGHTS = "best.safetensors"  # in a run folder
+# files that published cells name, with their SHA-256: a run of them is identified by the name alone
+PUBLISHED = {  # made by scripts/efficientnet_lite0.py
+    "weights/tf_efficientnet_lite0.safetensors": (
+        "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6"
+    ),
+}
+STATE_DICTS = ("state_dict", "model_state_dict", "model")  # their usual keys in a checkpoint
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
 _OLD_DENSENET = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..+)")
 
@@ -29,14 +36,23 @@ class WeightReport:
     matched: int  # number of tensors loaded
     missing: list[str]  # only batch-norm counters (old files)
     unexpected: list[str]  # only tensors of the classifier
+    prefix: str = ""  # removed from the names in the file, e.g. "module."
 
     def __str__(self) -> str:
         """One line for the log."""
         dropped = f" ({', '.join(self.unexpected[:4])}: the classifier)" if self.unexpected else ""
+        prefix = f"; prefix {self.prefix} removed from the names" if self.prefix else ""
         return (
             f"weights {self.source}: {self.matched} tensors matched, {len(self.missing)} missing, "
-            f"{len(self.unexpected)} unexpected{dropped}"
+            f"{len(self.unexpected)} unexpected{dropped}{prefix}"
         )
+
+
+def find_weights(source: str, data_root: str | Path) -> Path | None:
+    """Find a weights file, or that of a run folder, here or in the data folder."""
+    places = (Path(source), Path(data_root, source))
+    files = (place / RUN_WEIGHTS if place.is_dir() else place for place in places)
+    return next((path for path in files if path.is_file()), None)
 
 
 def load_pretrained(
@@ -44,55 +60,51 @@ def load_pretrained(
 ) -> WeightReport:
     """Load weights into a backbone.
 
-    A file may hold the whole network with its classifier, or be the ``best.safetensors`` of a
-    run. Published weights also set the ``mean`` and ``std`` of the backbone.
+    A file may hold the whole network with its classifier, or be of a run; a prefix that other
+    training scripts put before all names is removed. Published weights also set the ``mean`` and
+    ``std`` of the backbone.
 
     Args:
-        source: A path that ends in one of `SUFFIXES`, or, for a network of torchvision or timm,
-            the name of published weights, such as ``IMAGENET1K_V1``.
+        source: A weights file, the folder of a finished run, or, for a network of torchvision or
+            timm, the name of published weights, such as ``IMAGENET1K_V1``.
         data_root: Folder searched for a relative path after the working directory, so that a
             recipe can name a file on any machine.
         head: The network's own classifier, to load its weights too; None to leave them out.
     """
     sha256 = None
-    path = next((p for p in (Path(source), Path(data_root, source)) if p.is_file()), None)
-    if path is not None:
+    if (path := find_weights(source, data_root)) is not None:
         tensors = read_tensors(path)
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    elif source.endswith(SUFFIXES):
-        raise UserError(
-            f"weights file {source} not found in the current folder or in the data folder "
-            f"{data_root} (data.root, SPINAL_DATA)"
-        )
+        sha256 = checksum(path)
     else:
-        tensors = _fetch(backbone, source)
+        tensors = _fetch(backbone, source, data_root)
     target: Any = getattr(backbone, "net", backbone)
-    classifier = set(getattr(backbone, "classifier_tensors", ()))
-    of_head = f"{getattr(backbone, 'classifier_name', '')}."
-    if any(name.startswith("backbone.") for name in tensors):  # saved by a run
-        target = backbone
-        classifier = {name for name in tensors if name.startswith(("head.", "aux_heads."))}
-        of_head = "head."
-        tensors = {name.removeprefix("backbone."): t for name, t in tensors.items()}
+    expected = target.state_dict()
     tensors = {_OLD_DENSENET.sub(r"\1\2", name): tensor for name, tensor in tensors.items()}
+    prefix = _common_prefix(tensors, expected)
+    own = getattr(backbone, "classifier_tensors", ())
+    classifier = {start + name for name in own for start in ("", prefix)}
+    of_head = f"{prefix}{getattr(backbone, 'classifier_name', '')}."
+    outer, of_run, _ = prefix.partition("backbone.")
+    if of_run:
+        of_head = f"{outer}head."
+        classifier |= {n for n in tensors if n.startswith((of_head, f"{outer}aux_heads."))}
     kept = {}
     if head is not None:
         names = [name for name in head.state_dict() if of_head + name in tensors]
         kept = {name: tensors.pop(of_head + name) for name in names}
         load_strict(head, kept, source, "the network's own classifier, which head=pretrained keeps")
-    expected = target.state_dict()
-    fitting = {n: t for n, t in tensors.items() if n in expected or n not in classifier}
+    fitting = {n.removeprefix(prefix): t for n, t in tensors.items() if n not in classifier}
     load_strict(target, fitting, source, "this model; check model.name and dataset.image_size")
-    missing = [name for name in expected if name not in tensors]
-    unexpected = [name for name in tensors if name not in expected]
-    return WeightReport(source, sha256, len(fitting) + len(kept), missing, unexpected)
+    missing = [name for name in expected if name not in fitting]
+    unexpected = [name.removeprefix(prefix) for name in tensors if name in classifier]
+    return WeightReport(source, sha256, len(fitting) + len(kept), missing, unexpected, prefix)
 
 
-def convert_inputs(backbone: nn.Module) -> None:
-    """Let GoogLeNet and Inception v3 convert ImageNet's normalisation to mean and std 0.5."""
-    net = getattr(backbone, "net", None)
-    if hasattr(net, "transform_input"):
-        net.transform_input = True  # type: ignore[union-attr]
+def _common_prefix(names: Collection[str], expected: Collection[str]) -> str:
+    """Find what precedes the names of the network in those of a file: "module.", "net.", ..."""
+    first = next(iter(expected), "")
+    starts = ["", *(name.removesuffix(first) for name in names if name.endswith(f".{first}"))]
+    return max(starts, key=lambda start: sum(start + name in names for name in expected))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -108,12 +120,19 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
     except Exception as error:  # damaged files raise many types of error
         raise UserError(f"{path} cannot be read as weights: {_one_line(error)}") from error
-    for key in ("state_dict", "model"):
+    for key in STATE_DICTS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
-    if not isinstance(found, Mapping) or not all(isinstance(t, Tensor) for t in found.values()):
+    inner = found.values() if isinstance(found, Mapping) else ()
+    tables = [table for table in (found, *inner) if _is_state_dict(table)]
+    if len(tables) != 1:  # under another key only if nothing else in the file could be it
         raise UserError(f"{path} is not a state_dict (tensors by name)")
-    return {str(name): tensor for name, tensor in found.items()}
+    return {str(name): tensor for name, tensor in tables[0].items()}
+
+
+def _is_state_dict(found: Any) -> bool:
+    named = isinstance(found, Mapping) and bool(found)
+    return named and all(isinstance(tensor, Tensor) for tensor in found.values())
 
 
 def load_strict(
@@ -127,18 +146,18 @@ def load_strict(
         raise UserError(f"{source} does not fit {target}: {_one_line(error)}") from error
 
 
-def _fetch(backbone: nn.Module, name: str) -> dict[str, Tensor]:
+def _fetch(backbone: nn.Module, name: str, data_root: str | Path) -> dict[str, Tensor]:
     """Download published weights, or take them from the library's cache."""
-    fetch = getattr(backbone, "fetch", None)
-    if fetch is None:
-        raise UserError(
-            f"this model has no published weights '{name}'; set model.pretrained to a file "
-            f"({', '.join(SUFFIXES)})"
-        )
+    fetch: Any = getattr(backbone, "fetch", None)
     try:
+        if fetch is None:
+            raise UserError("this model has no published weights")
         tensors, mean, std = fetch(name)
-    except UserError:
-        raise
+    except UserError as error:
+        raise UserError(
+            f"there is no weights file or finished run {name} in the current folder or in the "
+            f"data folder {data_root} (data.root, SPINAL_DATA), and {error}"
+        ) from error
     except Exception as error:  # a download raises many types of error
         raise UserError(
             f"the weights '{name}' could not be downloaded ({_one_line(error)}); without an "

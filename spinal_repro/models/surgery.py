@@ -1,14 +1,17 @@
 """Replacing the classifier of any network by a Spinal head."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from spinal_repro.models.heads import SpinalHead
 from spinal_repro.models.heads.common import is_activation
-from spinal_repro.models.modes import evaluation_mode
 
 # the layers of a classifier, besides Linear and activations
 OTHER_LAYERS = (nn.modules.dropout._DropoutNd, nn.BatchNorm1d, nn.LayerNorm, nn.Identity)
@@ -109,22 +112,18 @@ def replace_classifier(
 def _linear_calls(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Tensor, Tensor]], Any]:
     """Run the model; return name, input and output of every Linear, and the model's output."""
     calls: list[tuple[str, Tensor, Tensor]] = []
-    handles = [
-        module.register_forward_hook(
-            lambda _, inputs, output, name=name: calls.append((name, inputs[0], output))
-        )
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear)
-    ]
+    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+
+    def keep(module: nn.Module, inputs: Any, output: Tensor) -> None:
+        if module in names:
+            calls.append((names[module], inputs[0], output))
+
     try:
-        with evaluation_mode(model):
+        with evaluation_mode(model), register_module_forward_hook(keep):
             return calls, model(x)
     except RuntimeError as error:
         message = f"the model cannot be run on the example ({error}); give example="
         raise ValueError(message) from error
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _blank(model: nn.Module) -> Tensor:
@@ -141,3 +140,16 @@ def _blank(model: nn.Module) -> Tensor:
 def _same_memory(a: Tensor, b: Tensor) -> bool:
     """Whether one tensor is the other one, reshaped."""
     return a.numel() == b.numel() and a.data_ptr() == b.data_ptr() != 0
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Set evaluation mode without gradients; restore the mode of each module afterwards."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module, training in modes.items():  # one by one: parts may be frozen
+            module.training = training

@@ -125,6 +125,7 @@ def claimed_differences(cells: Sequence[Cell]) -> dict[str, float]:
     return found
 
 
+@functools.cache
 def tables() -> dict[str, Table]:
     """Return the tables by name, in the order of the paper."""
     nodes = _common(config_dir() / "paper")["tables"]

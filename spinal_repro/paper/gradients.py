@@ -8,6 +8,7 @@ import itertools
 import math
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ def gradients(dataset: str, seeds: int, depths: Sequence[int], init: str) -> Gra
         for net in ("spinal", "fc"):
             config = compose([f"dataset={dataset}", f"seed={seed}", *FIXED, *head])
             setup = build_run(resolved(config), cpu)
-            data, cost = setup.data, setup.counts.head_multiplications
+            data, cost = setup.data, setup.counts["head_multiplications"]
             runs.append(GradientRun(net, depth, seed, cost, *measure(setup.run, init)))
             inputs = config.dataset.channels * config.input_size**2
             width = fc_width(inputs + config.dataset.outputs, depth, cost)
@@ -67,10 +68,10 @@ def measure(run: Run, init: str) -> tuple[list[float], list[float]]:
 def watch(layers: Sequence[nn.Module]) -> list[list[Tensor]]:
     """Collect, by layer and step, the norm of the loss's gradient with respect to the output."""
     norms: list[list[Tensor]] = [[] for _ in layers]
-    for layer, of_layer in zip(layers, norms, strict=True):
 
-        def keep(_: nn.Module, gradient: Any, found: list[Tensor] = of_layer) -> None:
-            found.append(gradient[0].norm())
+    def keep(found: list[Tensor], layer: nn.Module, gradient: Any) -> None:
+        found.append(gradient[0].norm())
 
-        layer.register_full_backward_pre_hook(keep)
+    for layer, found in zip(layers, norms, strict=True):
+        layer.register_full_backward_pre_hook(partial(keep, found))
     return norms

@@ -40,9 +40,8 @@ TOGETHER = 9  # seeds trained together: large matrix products that still fit the
 def make_net(net: str, layers: str = "distinct") -> nn.Module:
     """Build ``normal`` (8-200-100-1) or ``spinal`` (six layers of 50), with LeakyReLU(0.01).
 
-    Args:
-        layers: ``distinct``, or ``reused`` as in the script, where layers 5 and 6 of the Spinal
-            net are layers 3 and 4 again and 5,500 of its 14,301 parameters are dead (Q2).
+    With ``reused`` layers, as in the script, layers 5 and 6 of the Spinal net are 3 and 4 again,
+    and 5,500 of its 14,301 parameters are dead (Q2).
     """
     if net == "normal":
         return FCHead(INPUTS, 1, hidden=(200, 100), activation="leaky_relu")
@@ -66,11 +65,7 @@ def draw(seeds: Sequence[int], target: str, count: int = SAMPLES, part: int = 0)
     noise (N,) and signal (N, 1) broadcast to a target (N, N), so every sample has the same N
     noise values (Q1). The mean square of ``p - f - n_j`` over j is
     ``(p - f - mean(n))^2 + var(n)``: the fit is to ``f`` plus the mean noise, and the variance is
-    added to the loss.
-
-    Args:
-        count: Number of samples N.
-        part: 0 for the training samples, 1 for fresh ones.
+    added to the loss. Part 0 are the training samples, part 1 fresh ones.
     """
     inputs, targets, extra = [], [], []
     for seed in seeds:
@@ -85,10 +80,9 @@ def draw(seeds: Sequence[int], target: str, count: int = SAMPLES, part: int = 0)
 
 
 class Ensemble:
-    """Networks of one kind side by side, one for each seed and function.
+    """Networks of one kind, one for each seed and function; one seed gives the same weights.
 
-    Those of one seed start from the same weights. ``parameters`` are ``[M, ...]`` by name, and
-    ``predict`` maps them and inputs ``[M, N, 8]`` to outputs ``[M, N]``.
+    ``predict`` maps ``parameters`` ``[M, ...]`` and inputs ``[M, N, 8]`` to outputs ``[M, N]``.
     """
 
     def __init__(self, net: str, seeds: Sequence[int], layers: str = "distinct") -> None:
@@ -118,10 +112,9 @@ class Ensemble:
         return (predicted - samples.y).square().mean(-1) + samples.extra
 
     def train_epoch(self, samples: Samples, epoch: int) -> Tensor:
-        """Train one epoch in an order that depends on seed and epoch alone.
+        """Train one epoch, in an order that depends on seed and epoch alone.
 
-        Returns:
-            The loss of each network on the last mini-batch, before its step, ``[M]``.
+        Returns the loss of each network on the last mini-batch, before its step, ``[M]``.
         """
         orders = []
         for seed in self.seeds:
@@ -148,14 +141,11 @@ def regression(
     target: str = "column",
     layers: str = "distinct",
 ) -> Rows:
-    """Train one net on every function with every seed.
+    """Train one net on every function with every seed; measure at checkpoints and the end.
 
-    Fresh samples, as many as for training, always have independent noise: with either target the
-    best possible network has an error of 0.2^2 / 12 = 0.0033 on them.
-
-    Args:
-        seeds: Both nets see the same samples in the same order.
-        checkpoints: Epochs at which to measure, besides the last one.
+    Both nets see the same samples in the same order. Fresh samples, as many as for training, always
+    have independent noise: with either target the best possible error on them is
+    0.2^2 / 12 = 0.0033.
 
     Returns:
         One row for each seed, function and checkpoint: ``published_metric`` (minimum over the
@@ -196,8 +186,7 @@ def regressions(seeds: Sequence[int], *, jobs: int = 1, **settings: Any) -> Rows
         for future in as_completed(trained):
             rows += future.result()
             bar.update(len(trained[future]))
-    functions = list(FUNCTIONS)
-    rows.sort(key=lambda r: (r["net"], r["epochs"], r["seed"], functions.index(r["function"])))
+    rows.sort(key=lambda r: (r["net"], r["epochs"], r["seed"]))  # functions are in order
     return rows
 
 

@@ -3,18 +3,17 @@
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import Classifier, build_blank
-from spinal_repro.models.counting import Counts, count
-from spinal_repro.models.heads import HEADS, PRETRAINED
+from spinal_repro.models.counting import count
 from spinal_repro.paper.cells import Cell
 from spinal_repro.paper.regression import INPUTS, make_net
 from spinal_repro.records.record import stored_config
 
-_BACKBONES: dict[str, tuple[int, Counts]] = {}  # features and counts, by configuration
+_COUNTS: dict[str, dict[str, int]] = {}  # by configuration of the model
 
 
 def count_cells(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[str, str]]:
@@ -25,8 +24,8 @@ def count_cells(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[
             if cell.regression is not None:
                 layers = cell.regression.get("layers", "distinct")
                 with torch.device("meta"):
-                    net = make_net(cell.regression["net"], layers)  # a head on eight inputs
-                found[cell.name] = count(Classifier(_Features(INPUTS), net), 1, 1).to_dict()
+                    net = make_net(cell.regression["net"], layers)
+                found[cell.name] = count(Classifier(nn.Flatten(), net), INPUTS, 1)
             elif cell.config:
                 found[cell.name] = count_model(stored_config(cell.config))
         except UserError as error:
@@ -35,31 +34,10 @@ def count_cells(cells: Iterable[Cell]) -> tuple[dict[str, dict[str, int]], dict[
 
 
 def count_model(config: Config) -> dict[str, int]:
-    """Count the model of a configuration, as its record should have it; each backbone once."""
-    dataset, head = config.dataset, config.head
-    shape = dataset.channels, config.input_size
-    key = repr((shape, config.model.to_dict()))
-    if key not in _BACKBONES or head.name == PRETRAINED:
-        built = build_blank(dataset, config.model, head, config.input_size)
-        if head.name == PRETRAINED:  # belongs to this backbone
-            return count(built, *shape).to_dict()
-        _BACKBONES[key] = int(built.backbone.num_features), count(built, *shape)  # type: ignore[arg-type]
-    features, whole = _BACKBONES[key]
-    with torch.device("meta"):
-        top = HEADS.build(head.name, head.options, features, dataset.outputs)
-    found = count(Classifier(_Features(features), top), *shape).to_dict()
-    found["body_parameters"] = whole.body_parameters
-    found["total_parameters"] += whole.body_parameters
-    found["total_multiplications"] += whole.total_multiplications - whole.head_multiplications
-    return found
-
-
-class _Features(nn.Module):
-    """Stub backbone: blank features ``[N, num_features]``."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images.new_zeros(len(images), self.num_features)
+    """Count the model of a configuration, as its record should have it; each model once."""
+    dataset, size = config.dataset, config.input_size
+    key = repr((dataset.channels, dataset.outputs, size, config.model, config.head))
+    if key not in _COUNTS:
+        built = build_blank(dataset, config.model, config.head, size)
+        _COUNTS[key] = count(built, dataset.channels, size)
+    return dict(_COUNTS[key])

@@ -1,5 +1,6 @@
 """Checks of a contributed record against its own configuration and history."""
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from math import isclose
 
@@ -12,11 +13,7 @@ Recount = Callable[[Config], Mapping[str, int]]
 
 
 def check_record(record: Record, recount: Recount) -> list[str]:
-    """List the inconsistencies in the record of a run; empty if there are none.
-
-    Args:
-        recount: Function that counts the model of a configuration.
-    """
+    """List what is wrong in a run's record; ``recount`` counts the model of a configuration."""
     try:
         config = stored_config(record.config)
         return [*_setting(record, config, recount), *_results(record, config)]
@@ -27,7 +24,6 @@ def check_record(record: Record, recount: Recount) -> list[str]:
 
 
 def _setting(record: Record, config: Config, recount: Recount) -> Iterator[str]:
-    """Identity, seed, size of the model and number of images."""
     if record.identity != config.identity():
         yield f"identity is {record.identity}, but its configuration gives {config.identity()}"
     if record.seed != config.seed:
@@ -45,7 +41,6 @@ def _setting(record: Record, config: Config, recount: Recount) -> Iterator[str]:
 
 
 def _results(record: Record, config: Config) -> Iterator[str]:
-    """History, selected epoch and test accuracies."""
     history, selection, epochs = record.history, record.selection, config.recipe.epochs
     if [entry["epoch"] for entry in history] != list(range(1, epochs + 1)):
         yield f"history is not that of the epochs 1 to {epochs}"
@@ -86,14 +81,12 @@ def _accuracy(found: Accuracy, where: str, images: int) -> Iterator[str]:
 def check_regression(record: RegressionRecord) -> list[str]:
     """List what is missing from a record of ``spinal regression``; empty if it is complete."""
     seeds, epochs = record.settings.seeds, record.settings.epochs
-    found: dict[tuple[str, str], set[int]] = {}
-    for run in record.runs:
-        if run.epochs == epochs:
-            found.setdefault((run.net, run.function), set()).add(run.seed)
-    nets, functions = ({key[i] for key in found} for i in (0, 1))
+    found = {(run.net, run.function, run.seed) for run in record.runs if run.epochs == epochs}
+    if not found:
+        return [f"runs has no entry at epoch {epochs}"]
+    nets, functions = (sorted({run[i] for run in found}) for i in (0, 1))
     return [
         f"runs lacks seeds of 0 to {seeds - 1} for {net}, {function} at epoch {epochs}"
-        for net in sorted(nets)
-        for function in sorted(functions)
-        if found.get((net, function)) != set(range(seeds))
-    ] or ([] if found else [f"runs has no entry at epoch {epochs}"])
+        for net, function in itertools.product(nets, functions)
+        if {run[2] for run in found if run[:2] == (net, function)} != set(range(seeds))
+    ]

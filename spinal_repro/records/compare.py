@@ -1,9 +1,5 @@
-"""Settings in which a run differs from its published cell.
+"""Settings in which a run differs from its published cell; missing ones have the defaults."""
 
-Stored configurations are compared; keys younger than the record have the defaults of the schema.
-"""
-
-import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Mapping
@@ -21,6 +17,7 @@ EPOCHS, LIMIT = "recipe.epochs", "data.limit"
 NOT_COMPARED = ("name", "published_epochs", "eval_batch_size", "epochs")
 DATASET = ("name", "num_classes", "num_outputs", "test_outputs")  # other keys locate the images
 NAMES = ("dataset.name", "model.name", "head.name")
+ABSENT = object()
 
 
 @dataclass(frozen=True, order=True)
@@ -34,7 +31,6 @@ class Difference:
 
     @classmethod
     def of(cls, key: str, ours: Any, theirs: Any, kind: str = RECIPE) -> "Difference":
-        """A difference of two plain values."""
         return cls(key, json.dumps(ours), json.dumps(theirs), kind)
 
     def __str__(self) -> str:
@@ -51,7 +47,6 @@ class Difference:
 
 
 def _shown(text: str) -> str:
-    """Format a value as in YAML."""
     if not text:
         return "nothing"
     value = json.loads(text)
@@ -64,11 +59,13 @@ def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Dif
     """Compare a run's configuration with its cell's; seed and machine are not compared."""
     found = []
     epochs, wanted = config["recipe"]["epochs"], cell["recipe"]["epochs"]
-    limit = (config.get("data") or {}).get("limit")
+    data = config.get("data") or {}
     if epochs < wanted:
         found.append(Difference.of(EPOCHS, epochs, wanted, BUDGET))
-    if limit is not None:
+    if (limit := data.get("limit")) is not None:
         found.append(Difference.of(LIMIT, limit, None, BUDGET))
+    for name, ours in (data.get("inputs") or {}).items():
+        found.append(Difference.of(f"SHA-256 of {name}", ours, "that of the cell"))
     found += _in_training(config, cell)
     if epochs > wanted:
         found.append(Difference.of(EPOCHS, epochs, wanted))
@@ -76,30 +73,29 @@ def differences(config: Mapping[str, Any], cell: Mapping[str, Any]) -> tuple[Dif
 
 
 def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator[Difference]:
-    ours, theirs = training_fields(config), training_fields(cell)
-    for group in ours:
-        a, b = ours[group], theirs[group]
+    for group in ("dataset", "model", "head", "recipe"):
+        if config[group] == cell[group]:
+            continue
+        ours, theirs = (_compared(group, of[group]) for of in (config, cell))
+        if ours == theirs:
+            continue
+        a, b = (dict(_flat(side, f"{group}.")) for side in (ours, theirs))
         name = f"{group}.name"
         keys = [name] if name in NAMES and a.get(name) != b.get(name) else sorted(a.keys() | b)
         for key in keys:
-            if a.get(key, "") != b.get(key, ""):
-                yield Difference(key, a.get(key, ""), b.get(key, ""), RECIPE)
+            if a.get(key, ABSENT) != b.get(key, ABSENT):
+                yield Difference(key, _text(a.get(key, ABSENT)), _text(b.get(key, ABSENT)), RECIPE)
 
 
-def training_fields(config: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Settings of dataset, model, head and recipe that decide a result, as dotted keys and JSON.
-
-    The number of epochs is not one of them.
-    """
-    dataset = _with_defaults(DatasetConfig, config["dataset"])
-    recipe = _with_defaults(RecipeConfig, config["recipe"])
-    groups = {
-        "dataset": {key: dataset.get(key) for key in DATASET},
-        "model": UNSET | config["model"],
-        "head": config["head"],
-        "recipe": {key: value for key, value in recipe.items() if key not in NOT_COMPARED},
-    }
-    return {name: dict(_flat(group, f"{name}.")) for name, group in groups.items()}
+def _compared(group: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Settings of a group that decide a result, except the epochs, with the schema's defaults."""
+    if group == "dataset":
+        known = _with_defaults(DatasetConfig, settings)
+        return {key: known[key] for key in DATASET}
+    if group == "recipe":
+        known = _with_defaults(RecipeConfig, settings)
+        return {key: value for key, value in known.items() if key not in NOT_COMPARED}
+    return {**UNSET, **settings} if group == "model" else settings
 
 
 def _in_protocol(protocol: Mapping[str, Any]) -> Iterator[Difference]:
@@ -117,16 +113,24 @@ def _shipped_protocol(name: str) -> dict[str, Any]:
 
 
 def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Fill in the defaults of fields that a stored group lacks."""
-    known = {field.name for field in dataclasses.fields(schema)}
-    return vars(schema(**{key: value for key, value in stored.items() if key in known}))
+    return {key: stored.get(key, default) for key, default in _defaults(schema).items()}
 
 
-def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, str]]:
-    """Yield dotted keys and JSON text; integers become floats, so that 1 equals 1.0."""
+@functools.cache
+def _defaults(schema: type) -> dict[str, Any]:
+    return vars(schema())
+
+
+def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
     for key, item in group.items():
         if isinstance(item, Mapping) and item:
             yield from _flat(item, f"{prefix}{key}.")
         else:
-            plain = json.loads(json.dumps(item), parse_int=float)
-            yield f"{prefix}{key}", json.dumps(plain, sort_keys=True)
+            yield f"{prefix}{key}", item
+
+
+def _text(value: Any) -> str:
+    """Return a value as JSON, empty if absent; integers become floats, so that 1 equals 1.0."""
+    if value is ABSENT:
+        return ""
+    return json.dumps(json.loads(json.dumps(value), parse_int=float), sort_keys=True)

@@ -18,12 +18,19 @@ if TYPE_CHECKING:
 # A new key with a default needs no new version. Version 2 changed `Config.identity`.
 SCHEMA_VERSION, CONFIG_VERSION = 2, 1
 RETIRED = ("self_check",)  # runtime settings of older records, without effect on results
-NEEDED = ("dataset.name", "model.name", "head.name", "recipe.epochs", "protocol.name",
-          "protocol.select_on", "runtime.precision")  # fmt: skip
 
 Share = Annotated[float, Range(0, 1)]
 Natural = Annotated[int, Range(0)]
 Positive = Annotated[int, Range(1)]
+TEXTS = "dataset.name model.name head.name protocol.name protocol.select_on runtime.precision"
+NEEDED: dict[str, Any] = {  # in the mappings of the record of a run
+    **{f"config.{key}": str for key in TEXTS.split()},
+    "config.recipe.epochs": Positive,
+    "environment.device": str,
+    "data.sizes": dict[str, Natural],
+    "data.normalisation.mean": list[float],
+    "data.normalisation.std": list[float],
+}
 
 
 @dataclass(frozen=True)
@@ -93,15 +100,6 @@ class Record:
     wall_seconds: float
     images_per_second: float
 
-    def __post_init__(self) -> None:
-        for key in NEEDED:
-            group, _, name = key.partition(".")
-            settings = self.config.get(group)
-            if not isinstance(settings, dict) or settings.get(name) is None:
-                raise UserError(f"config.{key} is missing")
-        if not isinstance(self.environment.get("device"), str):
-            raise UserError("environment.device is missing")
-
     @property
     def cell(self) -> str | None:
         """Name of the published cell that the run was started as."""
@@ -109,22 +107,18 @@ class Record:
 
     @property
     def protocol(self) -> str:
-        """``paper`` or ``heldout``."""
         return str(self.config["protocol"]["name"])
 
     @property
     def epochs(self) -> int:
-        """Number of epochs."""
         return int(self.config["recipe"]["epochs"])
 
     @property
     def device(self) -> str:
-        """E.g. ``cpu``."""
         return str(self.environment["device"])
 
     @property
     def precision(self) -> str:
-        """E.g. ``fp32``."""
         return str(self.config["runtime"]["precision"])
 
 
@@ -225,6 +219,13 @@ def parse_record(stored: Any) -> AnyRecord:
     if kind == GradientRecord.kind:
         return from_plain(GradientRecord, fields)
     record = from_plain(Record, fields)
+    for where, kind in NEEDED.items():
+        value: Any = fields
+        for key in where.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        if value is None:
+            raise UserError(f"{where} is missing")
+        from_plain(kind, value, where)
     if version == SCHEMA_VERSION:
         return record
     config = stored_config(record.config)

@@ -1,4 +1,4 @@
-"""Intervals, tests and decisions for measured accuracies; the tests check each by simulation.
+"""Intervals, tests and decisions for measured accuracies, each tested by simulation or equation.
 
 The rules and their sources: docs/statistics.md.
 """
@@ -8,15 +8,17 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from statistics import NormalDist
+from statistics import NormalDist, fmean
 
 import numpy as np
 
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
+mean = fmean  # exact for equal values
 MIN_PAIRS = 6  # the exact test of 5 pairs cannot fall below 2 / 2^5 = 0.0625
 FLIPS = 20_000  # sign choices: all of them up to 14 pairs, so many drawn ones for more
+MOST_FLIPPED = 100  # pairs; of more, the sum is taken as normal
 MOST_PAIRS = 1000  # above, "more than"
 
 
@@ -33,42 +35,35 @@ def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[f
     return max(0.0, low), min(1.0, high)
 
 
-def mean(values: Sequence[float]) -> float:
-    """Mean; exact for equal values."""
-    return math.fsum(values) / len(values)
-
-
 def deviation(values: Sequence[float]) -> float:
     """Sample standard deviation (n - 1) of two values or more."""
     assert len(values) > 1
     return 0.0 if min(values) == max(values) else float(np.std(values, ddof=1))
 
 
-def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Student's t interval of a mean; None for fewer than 3 values or equal ones."""
-    return _t_interval(values, math.sqrt(1 / len(values)))
+def mean_interval(values: Sequence[float], new: int = 0) -> tuple[float, float] | None:
+    """Student's t interval of a mean, ``mean -+ t * SD * sqrt(new + 1/n)``.
 
-
-def prediction_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Interval of one new run, ``mean -+ t * SD * sqrt(1 + 1/n)``; None as in `mean_interval`."""
-    return _t_interval(values, math.sqrt(1 + 1 / len(values)))
-
-
-def _t_interval(values: Sequence[float], scale: float) -> tuple[float, float] | None:
-    from scipy.stats import t  # late, as below: training does not need it
-
+    With ``new=1``, the interval of one new run. None for fewer than 3 values or equal ones.
+    """
     if len(values) < 3 or min(values) == max(values):
         return None
-    half = t.ppf((1 + LEVEL) / 2, len(values) - 1) * deviation(values) * scale
-    return mean(values) - float(half), mean(values) + float(half)
+    from scipy.special import stdtrit  # late, as below: training does not need it
+
+    t = float(stdtrit(len(values) - 1, (1 + LEVEL) / 2))
+    half = t * deviation(values) * math.sqrt(new + 1 / len(values))
+    return mean(values) - half, mean(values) + half
 
 
 @functools.cache
 def sign_flip_test(differences: tuple[float, ...]) -> float:
     """Two-sided p-value: how often random signs give a sum at least as far from 0."""
+    whole = np.rint(np.asarray(differences) * 1e7)  # sums of integers are exact, so are ties
+    if len(whole) > MOST_FLIPPED:
+        distance = abs(whole.sum()) / max(math.hypot(*whole), 1.0)  # in standard deviations
+        return math.erfc(distance / math.sqrt(2))
     from scipy.stats import permutation_test
 
-    whole = np.rint(np.asarray(differences) * 1e7)  # sums of integers are exact, so are ties
     found = permutation_test(
         (whole,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=0
     )
@@ -77,10 +72,10 @@ def sign_flip_test(differences: tuple[float, ...]) -> float:
 
 def mcnemar_test(only_first: int, only_second: int) -> float:
     """P-value of the exact McNemar test; images that one classifier alone has right."""
-    from scipy.stats import binomtest
+    from scipy.special import bdtr
 
-    total = only_first + only_second
-    return float(binomtest(only_first, total).pvalue) if total else 1.0
+    fewer, total = min(only_first, only_second), only_first + only_second
+    return min(1.0, 2 * float(bdtr(fewer, total, 0.5)))
 
 
 def image_interval(only_first: int, only_second: int, count: int) -> tuple[float, float]:
@@ -95,10 +90,7 @@ def image_interval(only_first: int, only_second: int, count: int) -> tuple[float
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """P-values of a family, adjusted for their number (Holm 1979).
-
-    As statsmodels' `multipletests`, which collects garbage in every call (50 ms).
-    """
+    """P-values of a family, adjusted for their number (Holm 1979)."""
     ordered = np.sort(p_values) * np.arange(len(p_values), 0, -1)
     adjusted = np.minimum(1.0, np.maximum.accumulate(ordered))
     return [float(p) for p in adjusted[np.argsort(np.argsort(p_values))]]
@@ -131,7 +123,8 @@ class Paired:
     """Differences ``second - first``, one per seed, and how they are judged."""
 
     differences: tuple[float, ...]
-    others: tuple[float, ...] = ()  # p-values of the other comparisons of the family
+    family: int = 1  # number of comparisons that are judged together
+    adjusted: float | None = None  # p-value by Holm; None: by Bonferroni, from their number
 
     @property
     def n(self) -> int:
@@ -143,7 +136,6 @@ class Paired:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """Student's t interval of the mean; None for fewer than 3 pairs or equal differences."""
         return mean_interval(self.differences)
 
     @property
@@ -151,10 +143,11 @@ class Paired:
         """P-value of the sign-flip test; None with too few pairs to decide."""
         return sign_flip_test(self.differences) if self.n >= MIN_PAIRS else None
 
-    @functools.cached_property
+    @property
     def p_holm(self) -> float | None:
-        """The p-value, adjusted for the family."""
-        return None if self.p is None else holm([self.p, *self.others])[0]
+        if self.adjusted is not None or self.p is None:
+            return self.adjusted
+        return min(1.0, self.p * self.family)
 
     @property
     def higher(self) -> float:
@@ -162,29 +155,19 @@ class Paired:
         return mean([(d > 0) + (d == 0) / 2 for d in self.differences])
 
     def side(self, threshold: float = 0.0) -> int:
-        """1 or -1 if the mean is decided to be above or below the threshold, else 0.
-
-        It is decided with at least `MIN_PAIRS` pairs, if the interval excludes the threshold and
-        the adjusted p-value of the differences from it is below `ALPHA`.
-        """
+        """1 or -1 if the mean is decided to be above or below the threshold, else 0."""
         shifted = self
         if threshold:  # others may be tested against it too, so each p counts for all (Bonferroni)
-            shifted = paired([threshold] * self.n, self.differences)
-            shifted = replace(shifted, others=(shifted.p or 1.0,) * len(self.others))
+            shifted = replace(paired([threshold] * self.n, self.differences), family=self.family)
         low, high = shifted.interval or (shifted.mean, shifted.mean)  # equal differences
         if shifted.p_holm is None or shifted.p_holm >= ALPHA or low <= 0 <= high:
             return 0
         return 1 if low > 0 else -1
 
     def missing(self, claimed: float | None = None) -> str:
-        """``needs about 9 pairs, has 5``: for 80 % power at the measured deviation.
-
-        Args:
-            claimed: The difference to find; None for the measured one.
-        """
-        family = len(self.others) + 1
+        """``needs about 9 pairs, has 5``: to find the claimed difference, else the measured one."""
         spread = deviation(self.differences) if self.n > 2 else 0.0
-        needed = pairs_needed(claimed or self.mean, spread, family)
+        needed = pairs_needed(claimed or self.mean, spread, self.family)
         if needed is None:
             return f"needs more than {MOST_PAIRS:,} pairs, has {self.n}"
         if needed > self.n or not claimed:
@@ -199,7 +182,10 @@ def paired(first: Sequence[float], second: Sequence[float]) -> Paired:
 
 
 def as_family(comparisons: Iterable[Paired]) -> list[Paired]:
-    """Let each comparison know the p-values of the others; too few pairs count as 1."""
+    """Adjust the p-value of each comparison for the others; too few pairs count as 1."""
     found = list(comparisons)
-    known = [1.0 if item.p is None else item.p for item in found]
-    return [replace(item, others=(*known[:i], *known[i + 1 :])) for i, item in enumerate(found)]
+    adjusted = holm([1.0 if item.p is None else item.p for item in found])
+    return [
+        replace(item, family=len(found), adjusted=None if item.p is None else p)
+        for item, p in zip(found, adjusted, strict=True)
+    ]

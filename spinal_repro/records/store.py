@@ -24,15 +24,14 @@ def record_files(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         is_run = STATUS in files or RECORD in files
         folders[:] = [] if is_run else sorted(name for name in folders if name[0] != ".")
-        names = [RECORD] if is_run else sorted(files)
-        yield from (Path(place, n) for n in names if n in files and n.endswith(".json"))
+        names = [RECORD] * (RECORD in files) if is_run else sorted(files)
+        yield from (Path(place, name) for name in names if name.endswith(".json"))
 
 
 def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecord]:
     """Read all records below folders with a test result; of equal runs the first.
 
-    Args:
-        history: False drops history and timing, so that thousands of records take little memory.
+    ``history=False`` drops history and timing: thousands of records then take little memory.
     """
     found: list[AnyRecord] = []
     seen = set()
@@ -53,14 +52,9 @@ def read_records(folders: Iterable[Path], history: bool = True) -> list[AnyRecor
 
 
 def write_status(folder: Path, state: str, **details: Any) -> None:
-    """Write the status of a run: ``running``, ``done``, ``failed`` or ``interrupted``.
-
-    Args:
-        details: ``epochs``, ``message``, ``traceback``.
-    """
-    who = {"pid": os.getpid(), "host": platform.node()}
-    status = {"state": state, **who, "time": time.strftime("%F %T"), **details}
-    write_json(folder / STATUS, status)
+    """Write the status of a run: ``running``, ``done``, ``failed`` or ``interrupted``."""
+    who = {"pid": os.getpid(), "host": platform.node(), "time": time.strftime("%F %T")}
+    write_json(folder / STATUS, {"state": state, **who, **details})
 
 
 def error_details(error: BaseException) -> dict[str, str]:

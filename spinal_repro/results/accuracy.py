@@ -1,7 +1,6 @@
 """The accuracy table of an experiment: published and measured values, one row per result."""
 
 from collections.abc import Callable, Iterable
-from statistics import fmean
 from typing import Any
 
 from spinal_repro.paper.cells import Cell
@@ -40,23 +39,23 @@ def row(result: ResultGroup) -> dict[str, Any]:
         "also": "; ".join(also) or None,
         "published_rule": published.selection or None,
         "margin": None if published.value is None else str(result.margin),
-        "verdict": result.verdict,
+        "verdict": (verdict := result.verdict),
     }
     if not runs:
         return found
     wanted = "?" if published.epochs is None else published.epochs
     epochs = [f"{count} of {wanted}" for count in sorted({run.epochs for run in runs})]
     other = result.alternative_metric
-    verdict = result.verdict_by([run.value(other) for run in runs])
+    by_other = result.verdict_by([run.value(other) for run in runs])
     numbers = {
         "epochs": "; ".join(epochs),
         "rule": result.reported_metric,
         "mean": result.mean,
         "sd": result.sd,
         "difference": result.difference,
-        "selected": fmean(run.selected for run in runs),  # shown for accuracies, as the next one
-        "last": fmean(run.last for run in runs),
-        "sensitive": None if verdict == result.verdict else f"{other}: {verdict}",
+        "selected": statistics.mean(run.selected for run in runs),
+        "last": statistics.mean(run.last for run in runs),
+        "sensitive": None if by_other == verdict else f"{other}: {by_other}",
     }
     return found | numbers | ends(result.interval)
 
@@ -81,9 +80,9 @@ def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
         chosen = [run.last if on_test else run.selected for run in runs]
         gain = statistics.paired(chosen, highest)
         numbers = {
-            "best_on_test": fmean(highest),
-            "by_validation": None if on_test else fmean(chosen),
-            "last": fmean(run.last for run in runs),
+            "best_on_test": statistics.mean(highest),
+            "by_validation": None if on_test else statistics.mean(chosen),
+            "last": statistics.mean(run.last for run in runs),
             "gain": gain.mean,
         }
         found.append(identify(result) | numbers | ends(gain.interval))

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell, claimed_differences
 from spinal_repro.records.compare import BUDGET, Difference, differences
 from spinal_repro.records.record import AnyRecord, Record, RegressionRecord
@@ -11,10 +10,9 @@ from spinal_repro.results.outcomes import NON_REFERENCE_NUMERICS, PAPER, ResultG
 
 
 def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[ResultGroup]:
-    """Group records by cell and settings; records that name no cell are omitted.
+    """Group records by cell and settings, without those that name no cell or cut the budget.
 
     Each cell has at least one group: protocol ``paper`` first, then by the number of differences.
-    Runs with a reduced budget are omitted: they are no evidence.
     """
     by_name = {cell.name: cell for cell in cells}
     runs: dict[str, list[tuple[str, Run]]] = {cell.name: [] for cell in cells}
@@ -36,7 +34,7 @@ def group_records_by_cell(cells: Sequence[Cell], records: Iterable[AnyRecord]) -
 def cell_of(record: Record, cells: Mapping[str, Cell]) -> Cell | None:
     """Find the cell that a record names, if it is one of these."""
     named = cells.get(record.cell or "")
-    return None if named is None or named.compose is None else named
+    return named if named and named.compose else None
 
 
 def own_runs(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[Record]:
@@ -47,9 +45,7 @@ def own_runs(cells: Sequence[Cell], records: Iterable[AnyRecord]) -> list[Record
 
 def _run(cell: Cell, record: Record) -> Run:
     test, selection = record.test, record.selection
-    assert cell.config is not None
-    if test is None:
-        raise UserError(f"the run {record.run} has no test accuracy (data.test=false)")
+    assert cell.config is not None and test is not None  # see `read_records`
     best = test.best_on_test
     return Run(
         record=record,
@@ -74,21 +70,13 @@ def regression_runs(cell: Cell, record: RegressionRecord) -> list[Run]:
     if wanted is None or wanted.get("layers") not in (None, record.settings.layers):
         return []
     settings = wanted["net"], wanted["function"], wanted["epochs"]
-    target = record.settings.target
+    target, device = record.settings.target, str(record.environment["device"])
     changed = () if target == "column" else (Difference.of("target", target, "column"),)
+    found = [row for row in record.runs if (row.net, row.function, row.epochs) == settings]
+    values = [(row, 1000 * row.published_metric) for row in found]
     return [
-        Run(
-            record=record,
-            seed=row.seed,
-            device=str(record.environment["device"]),
-            precision="fp32",
-            epochs=row.epochs,
-            selected=1000 * row.published_metric,
-            last=1000 * row.published_metric,
-            differences=changed,
-        )
-        for row in record.runs
-        if (row.net, row.function, row.epochs) == settings
+        Run(record, row.seed, device, "fp32", row.epochs, value, value, differences=changed)
+        for row, value in values
     ]
 
 
@@ -100,12 +88,10 @@ def _groups(
     for protocol, run in found:
         if any(difference.kind == BUDGET for difference in run.differences):
             continue
-        unlike = run.device in NON_REFERENCE_NUMERICS, run.precision in NON_REFERENCE_NUMERICS
-        key = (
-            *(protocol != PAPER, protocol, len(run.differences), *unlike),
-            *(run.device, run.precision, run.differences),
-        )
-        groups.setdefault(key, {}).setdefault(run.seed, run)
+        numerics = run.device, run.precision
+        unlike = tuple(name in NON_REFERENCE_NUMERICS for name in numerics)
+        order = protocol != PAPER, protocol, len(run.differences), unlike
+        groups.setdefault((*order, numerics, run.differences), {}).setdefault(run.seed, run)
     found_groups = [
         ResultGroup(cell, key[1], tuple(runs[seed] for seed in sorted(runs)), claimed)
         for key, runs in sorted(groups.items())

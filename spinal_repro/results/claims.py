@@ -2,12 +2,12 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from spinal_repro.errors import UserError
 from spinal_repro.paper.claims import Claim
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.outcomes import grouped
 from spinal_repro.results.rules import RULES, Judgement, Verdict
 from spinal_repro.results.tables import Column, render
 
@@ -20,8 +20,7 @@ HEADINGS = {
 }
 
 
-@dataclass(frozen=True)
-class Judged:
+class Judged(NamedTuple):
     """A claim and the verdict on it."""
 
     claim: Claim
@@ -79,17 +78,15 @@ UNRUN = (COLUMNS[1], Column("source", "Source"))
 def claims_markdown(index: ResultsIndex) -> str:
     """Write the claims as a section of a Markdown page."""
     judged = judge(index)
-    ours, of_paper = (
-        [item for item in judged if item.claim.from_paper == paper] for paper in (False, True)
-    )
+    sides = grouped(judged, lambda item: item.claim.from_paper)
     parts = [
-        f"## What we found\n\nOf the paper: {_tallied(of_paper)}. Of our own questions: "
-        f"{_tallied(ours)}.",
+        f"## What we found\n\nOf the paper: {_tallied(sides.get(True, []))}. Of our own questions: "
+        f"{_tallied(sides.get(False, []))}.",
         " ".join(f"{column.title}: {column.meaning}." for column in COLUMNS[2:4]),
     ]
+    found = grouped(judged, lambda item: item.judgement.verdict)
     for verdict, heading in HEADINGS.items():
-        mine = [item for item in judged if item.judgement.verdict == verdict]
-        if mine:
+        if mine := found.get(verdict):
             columns = UNRUN if verdict == Verdict.NOT_RUN else JUDGED
             parts += [f"### {heading} ({len(mine)})", render(columns, rows(mine), "markdown")]
     return "\n\n".join(parts)

@@ -13,7 +13,7 @@ from spinal_repro.paper.claims import Claim, load_claims
 from spinal_repro.records.convert import from_plain
 from spinal_repro.records.record import AnyRecord, GradientRecord, Natural, Record
 from spinal_repro.results.cells import group_records_by_cell, own_runs
-from spinal_repro.results.outcomes import PAPER, ResultGroup
+from spinal_repro.results.outcomes import PAPER, ResultGroup, grouped
 from spinal_repro.results.pairs import Pair, as_families, pairs
 from spinal_repro.results.sizes import Counts, cell_counts
 
@@ -36,6 +36,14 @@ class ResultsIndex:
         return {result.cell.name: result.cell for result in self.results}
 
     @cached_property
+    def _by_cell(self) -> Mapping[str, Sequence[ResultGroup]]:
+        return grouped(self.results, lambda result: result.cell.name)
+
+    @cached_property
+    def _by_cells(self) -> Mapping[tuple[str, str | None], Sequence[Pair]]:
+        return grouped(self.pairs, lambda pair: (pair.spinal.cell.name, pair.fc.cell.name))
+
+    @cached_property
     def pairs(self) -> list[Pair]:
         """All comparisons: of cells with their counterparts, and those that claims name."""
         named = {(cell.name, cell.counterpart) for cell in self.cells.values()}
@@ -52,23 +60,21 @@ class ResultsIndex:
 
     def runs(self, name: str, protocol: str | None = None) -> list[ResultGroup]:
         """Groups of equal runs of a cell, the paper's protocol and the fewest differences first."""
-        found = [result for result in self.results if result.cell.name == self.cell(name).name]
+        found = self._by_cell[self.cell(name).name]
         return [r for r in found if r.runs and protocol in (None, r.protocol)]
 
     def by_table(self) -> dict[str, list[ResultGroup]]:
         """Results by table; tables without any are left out."""
-        found = {name: [r for r in self.results if r.cell.table == name] for name in tables()}
-        return {name: results for name, results in found.items() if results}
+        found = grouped(self.results, lambda result: result.cell.table)
+        return {name: found[name] for name in tables() if name in found}
 
     def compared(self, name: str, other: str | None = None) -> list[Pair]:
-        """Pair a cell with its counterpart, or another cell: one pair per protocol.
+        """Pair a cell with its counterpart, or another cell: the best pair of each protocol.
 
-        Pairs that follow their cells come first, then those of the paper's protocol. Of several
-        pairs under one protocol take the one with the fewest differences from the cells, then one
-        with reference numerics, then the one with the most seeds.
+        Pairs that follow their cells come first, then those of the paper's protocol.
         """
         names = self.cell(name).name, other or self.cell(name).counterpart
-        found = [p for p in self.pairs if (p.spinal.cell.name, p.fc.cell.name) == names]
+        found = self._by_cells.get(names, ())
         best: dict[str, Pair] = {}
         for pair in sorted(found, key=lambda pair: pair.order):
             best.setdefault(pair.spinal.protocol, pair)
@@ -80,8 +86,7 @@ class ResultsIndex:
     def matching(self, patterns: Sequence[str]) -> list[Cell]:
         """Cells whose names match one of the patterns (``mnist/*``), in the paper's order.
 
-        A variant of a cell, e.g. as committed, or a script that the paper has no row for, is
-        matched only by its full name.
+        A variant of a cell, or one that the paper has no row for, is matched by its full name.
         """
         in_paper = {c.name for c in self.cells.values() if c.published and not c.variant_of}
         found: set[str] = set()
@@ -93,7 +98,6 @@ class ResultsIndex:
         return [cell for name, cell in self.cells.items() if name in found]
 
     def with_counterpart(self, patterns: Sequence[str]) -> list[Cell]:
-        """Cells that match and have a counterpart."""
         return [cell for cell in self.matching(patterns) if cell.counterpart is not None]
 
 

@@ -1,12 +1,12 @@
 """One answer over data sets: pairs that ask the same question, combined as in a meta-analysis."""
 
-from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from spinal_repro.results import accuracy
+from spinal_repro.results.outcomes import grouped
 from spinal_repro.results.pairs import SIDES, Pair
 from spinal_repro.results.tables import Column
 
@@ -15,19 +15,17 @@ MIN_SEEDS = 3  # of a pair
 
 def rows(pairs: Iterable[Pair]) -> list[dict[str, Any]]:
     """Combine the pairs of each question that was asked on two data sets or more."""
-    questions: dict[tuple[Any, ...], list[Pair]] = defaultdict(list)
-    for pair in filter(_counts, pairs):
-        questions[_question(pair)].append(pair)
+    questions = grouped(filter(_counts, pairs), _question)
     asked = [(question, combine(same)) for question, same in questions.items()]
     return [dict(question) | answer for question, answer in asked if answer]
 
 
 def describe(pairs: Iterable[Pair]) -> str:
-    """Write the combined answer as a clause; empty with fewer than two data sets."""
+    """Write the combined answer as a last clause; empty with fewer than two data sets."""
     if not (found := combine(filter(_counts, pairs))):
         return ""
     interval = ", random-effects 95 % interval {low:+.2f} to {high:+.2f}" if "low" in found else ""
-    text = "mean effect {difference:+.2f} over {k} data sets" + interval
+    text = "; mean effect {difference:+.2f} over {k} data sets" + interval
     return (text + "; Wilcoxon p {p:.2f}; better in {wins:.0f} % of the seeds").format(**found)
 
 
@@ -38,9 +36,8 @@ def combine(pairs: Iterable[Pair]) -> dict[str, Any]:
     over seeds, and never narrower than the t interval of the k differences. Weights by variance
     would be estimated from a few seeds, and the interval misses its level: docs/statistics.md.
     """
-    groups: dict[str, list[Pair]] = defaultdict(list)
-    for pair in (pairs := list(pairs)):
-        groups[pair.spinal.cell.dataset].append(pair)
+    pairs = list(pairs)
+    groups = grouped(pairs, lambda pair: pair.spinal.cell.dataset)
     if len(groups) < 2:
         return {}
     from scipy.stats import wilcoxon  # late: these take a second

@@ -1,8 +1,10 @@
 """Runs of a published cell, their statistics and the verdict."""
 
 import functools
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from spinal_repro.paper.cells import Cell, Published
 from spinal_repro.records import statistics
@@ -15,6 +17,17 @@ AT_BEST_VALIDATION, BEST_VALIDATION = "test at best validation", "best validatio
 LOWEST = "lowest last-batch MSE"
 PAPER = "paper"
 NON_REFERENCE_NUMERICS = ("mps", "bf16")  # they round differently from the paper's CUDA and fp32
+
+Item = TypeVar("Item")
+Key = TypeVar("Key")
+
+
+def grouped(items: Iterable[Item], key: Callable[[Item], Key]) -> dict[Key, list[Item]]:
+    """Group items by a key, in the order in which they come."""
+    found = defaultdict(list)
+    for item in items:
+        found[key(item)].append(item)
+    return dict(found)
 
 
 @dataclass(frozen=True)
@@ -77,12 +90,7 @@ class ResultGroup:
 
     @functools.cached_property
     def reported_metric(self) -> str:
-        """Name of the metric that is compared with the published one.
-
-        Under ``paper`` it is the one that the original reports, if known: the accuracy of the
-        last epoch, or of the epoch selected as in the original. Under any other protocol it is
-        the test accuracy at the epoch selected on the validation split.
-        """
+        """Name of the metric that is compared with the published one: `accuracy.METRIC`."""
         if self.cell.regression is not None:
             return LOWEST
         reported = self.published.selection if self.protocol == PAPER else ""
@@ -112,7 +120,6 @@ class ResultGroup:
 
     @property
     def change(self) -> str:
-        """``changed recipe``; empty where the runs do not differ."""
         return CHANGED if self.differences else ""
 
     @property
@@ -129,10 +136,7 @@ class ResultGroup:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """95 % t interval of the mean over seeds.
-
-        For fewer than 3 runs or equal values, Wilson's interval for the finite test set.
-        """
+        """95 % interval of the mean: `accuracy.INTERVAL`."""
         over_seeds = statistics.mean_interval(self.values) if self.runs else None
         tested = self.runs[0].tested(self.reported_metric) if self.runs else None
         if over_seeds or tested is None or self.reported_metric == BEST_VALIDATION:
@@ -145,7 +149,7 @@ class ResultGroup:
     def difference(self) -> float | None:
         return None if self.published.value is None else self.mean - self.published.value
 
-    @property
+    @functools.cached_property
     def margin(self) -> Margin:
         return margin(self.cell, self.claimed)
 
@@ -154,7 +158,6 @@ class ResultGroup:
         return self.verdict_by(self.values)
 
     def verdict_by(self, values: Sequence[float]) -> str:
-        """The verdict if these were the values of the runs."""
         unsure = rounding(self.published.unit, self.published.confidence)
         return judge(values, self.published.value, self.margin, unsure, self.change)
 

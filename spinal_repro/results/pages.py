@@ -57,11 +57,11 @@ class Table(NamedTuple):
             "tex": f"% {one_line(self.title)}. {GENERATED}\n",
             "csv": "",
         }
-        text = {s: _render(self.columns, self.rows, kind.lower()) for s, kind in KINDS.items()}
+        rows = _rounded(self.rows)
+        text = {s: render(self.columns, rows, kind.lower()) for s, kind in KINDS.items()}
         return {f"tables/{self.name}.{s}": f"{head[s]}{text[s]}\n" for s in KINDS}
 
     def links(self) -> str:
-        """A line of a list with links to the files."""
         links = [f"[{kind}](tables/{self.name}.{suffix})" for suffix, kind in KINDS.items()]
         return f"- {escape_markdown(self.title)}: {', '.join(links)}"
 
@@ -70,7 +70,7 @@ class Table(NamedTuple):
         ran = [row for row in self.rows if row.get("verdict") != NOT_RUN]
         columns = [Column(c.key, c.title, form=c.form) for c in self.columns if c.key in shown]
         heading = f"## {escape_markdown(self.title)}"
-        return [heading, _render(columns, ran, "markdown")] if ran else []
+        return [heading, render(columns, _rounded(ran), "markdown")] if ran else []
 
 
 def files(index: ResultsIndex) -> dict[str, str]:
@@ -82,14 +82,13 @@ def files(index: ResultsIndex) -> dict[str, str]:
     answers = Table("joint", "One answer over data sets", joint.COLUMNS, joint.rows(index.pairs))
     counted = sizes.rows(index.cells.values(), index.counts)
     by_seed = list(map(pairs.row, index.pairs))
-    selected = accuracy.selection_rows(index.results)
     paired = Table("pairs", "Comparisons, seed by seed", pairs.COLUMNS, by_seed)
     every = [
         *paper,
         Table("sizes", "Parameters and multiplications", sizes.COLUMNS, counted),
         paired,
         answers,
-        Table("selection", SELECTION, accuracy.SELECTION, selected),
+        Table("selection", SELECTION, accuracy.SELECTION, accuracy.selection_rows(index.results)),
     ]
     found = {name: text for table in every for name, text in table.files().items()}
     parts = ["# Results", GENERATED, claims_markdown(index), "## Overview", _overview(paper)]
@@ -100,18 +99,17 @@ def files(index: ResultsIndex) -> dict[str, str]:
     parts += paired.section(SHORT_PAIRS) + answers.section([c.key for c in joint.COLUMNS])
     if index.own:
         parts += ["## Your runs", "Runs that name no published cell."]
-        parts.append(_render(OWN, list(map(_own_row, index.own)), "markdown"))
+        parts.append(render(OWN, _rounded(map(_own_row, index.own)), "markdown"))
     found["README.md"] = "\n\n".join(parts) + "\n"
     return found
 
 
-def _render(columns: Sequence[Column], rows: Sequence[Row], style: str) -> str:
-    """Render numbers with seven digits: the others differ between versions of SciPy."""
-    rounded = [
+def _rounded(rows: Iterable[Row]) -> list[Row]:
+    """Round numbers to seven digits: the others differ between versions of SciPy."""
+    return [
         {k: float(f"{v:.7g}") if isinstance(v, float) else v for k, v in row.items()}
         for row in rows
     ]
-    return render(columns, rounded, style)
 
 
 def _overview(tables: Iterable[Table]) -> str:
@@ -169,7 +167,7 @@ def fill(text: str, index: ResultsIndex) -> str:
             where = f"the marker '{marker.strip()}'"
             raise UserError(f"{where} matches no cell or comparison; see spinal paper list")
         columns = FRONT_PAIRS if kind == "pairs" else FRONT
-        return f"{marker}{_render(columns, rows, 'markdown')}\n{end}"
+        return f"{marker}{render(columns, _rounded(rows), 'markdown')}\n{end}"
 
     return MARKER.sub(table, text)
 

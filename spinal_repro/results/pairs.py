@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -12,21 +12,14 @@ from spinal_repro.records.record import Record, RegressionRecord
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family, paired
 from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
-from spinal_repro.results.outcomes import ResultGroup, Run, published
+from spinal_repro.results.outcomes import ResultGroup, Run, grouped, published
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import CHANGED
 
 BETTER, WORSE, OPEN = "better", "worse", "inconclusive"
 SIDES = {1: BETTER, -1: WORSE, 0: OPEN}
 HASHES = ("train_hash", "test_hash", "split_hash")
-
-
-class McNemarCounts(NamedTuple):
-    """Test images on which the two networks of one seed differ, with McNemar's p-value."""
-
-    only_fc: int
-    only_spinal: int
-    p: float
+Alone = tuple[int, int]  # test images that only the other network gets right, or only ours
 
 
 @dataclass(frozen=True)
@@ -40,8 +33,8 @@ class Pair:
     second: tuple[float, ...]  # of the cell
     comparison: Paired
     alternative: Paired  # with the other choice of the epoch
-    images: tuple[McNemarCounts, ...]  # of each seed whose records hold `correct_bits`
-    test_images: int = 0
+    images: tuple[Alone, ...]  # of each seed whose records hold `correct_bits`
+    test_images: int
 
     @property
     def order(self) -> tuple[int, bool, int]:
@@ -50,7 +43,6 @@ class Pair:
 
     @property
     def sign(self) -> int:
-        """-1 where less is better."""
         return 1 if self.spinal.cell.regression is None else -1
 
     @property
@@ -69,17 +61,13 @@ class Pair:
         """T interval of the mean difference; where there is none, that of the test images."""
         if (found := self.comparison.interval) or not self.images:
             return found
-        only_fc = round(statistics.mean([image.only_fc for image in self.images]))
-        only_spinal = round(statistics.mean([image.only_spinal for image in self.images]))
-        low, high = statistics.image_interval(only_fc, only_spinal, self.test_images)
+        fc, spinal = (round(statistics.mean(side)) for side in zip(*self.images, strict=True))
+        low, high = statistics.image_interval(fc, spinal, self.test_images)
         return 100 * low, 100 * high
 
     @property
     def verdict(self) -> str:
-        """``better``, ``worse``, or ``inconclusive`` with the number of pairs needed.
-
-        Runs that differ from their cells decide nothing: ``changed recipe``.
-        """
+        """As `VERDICT` explains."""
         if self.spinal.change:
             return self.spinal.change
         found = SIDES[self.sign * self.comparison.side()]
@@ -87,7 +75,6 @@ class Pair:
 
     @property
     def sensitive(self) -> str:
-        """The verdict with the other choice of the epoch, where it is another one."""
         found, other = (SIDES[self.sign * p.side()] for p in (self.comparison, self.alternative))
         if found == other or self.spinal.change:
             return ""
@@ -97,8 +84,8 @@ class Pair:
 def pairs(spinal: Iterable[ResultGroup], fc: Iterable[ResultGroup]) -> list[Pair]:
     """Pair the results of a cell with those of its counterpart that were run in the same way."""
     others = {_settings(result): result for result in fc}
-    both = [(other, result) for result in spinal if (other := others.get(_settings(result)))]
-    return [pair for other, result in both if (pair := _pair(other, result))]
+    both = ((others.get(_settings(result)), result) for result in spinal)
+    return [pair for other, result in both if other and (pair := _pair(other, result))]
 
 
 def _settings(result: ResultGroup) -> tuple[Any, ...]:
@@ -120,35 +107,26 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     second = tuple(b.value(metric) for _, b in both)
     images = tuple(found for a, b in both if (found := _compare_images(a, b, metric)))
     tested = both[0][1].tested(metric)
+    alternative = paired([a.value(other) for a, _ in both], [b.value(other) for _, b in both])
     return Pair(
-        spinal=spinal,
-        fc=fc,
-        seeds=tuple(run.seed for _, run in both),
-        first=first,
-        second=second,
-        comparison=paired(first, second),
-        alternative=paired([a.value(other) for a, _ in both], [b.value(other) for _, b in both]),
-        images=images,
-        test_images=tested.count if tested else 0,
-    )
+        spinal=spinal, fc=fc, seeds=tuple(run.seed for _, run in both), first=first, second=second,
+        comparison=paired(first, second), alternative=alternative,
+        images=images, test_images=tested.count if tested else 0,
+    )  # fmt: skip
 
 
 def as_families(found: Iterable[Pair]) -> list[Pair]:
-    """Let the comparisons of each table know of each other, for Holm's correction."""
-    tables: dict[str, list[Pair]] = {}
-    for pair in found:
-        tables.setdefault(pair.spinal.cell.table, []).append(pair)
-    adjusted = []
-    for family in tables.values():
-        each = as_family(pair.comparison for pair in family)
-        others = each
-        if any(pair.alternative != pair.comparison for pair in family):
-            others = as_family(pair.alternative for pair in family)
-        adjusted += [
-            replace(pair, comparison=comparison, alternative=alternative)
-            for pair, comparison, alternative in zip(family, each, others, strict=True)
-        ]
-    return adjusted
+    """Adjust the p-values of the comparisons of each table for their number (Holm)."""
+    return [
+        replace(pair, comparison=comparison, alternative=alternative)
+        for family in grouped(found, lambda pair: pair.spinal.cell.table).values()
+        for pair, comparison, alternative in zip(
+            family,
+            as_family(pair.comparison for pair in family),
+            as_family(pair.alternative for pair in family),
+            strict=True,
+        )
+    ]
 
 
 def _images(run: Run) -> list[Any]:
@@ -156,14 +134,13 @@ def _images(run: Run) -> list[Any]:
     return [run.record.data.get(k) for k in HASHES] if isinstance(run.record, Record) else []
 
 
-def _compare_images(fc: Run, spinal: Run, metric: str) -> McNemarCounts | None:
+def _compare_images(fc: Run, spinal: Run, metric: str) -> Alone | None:
     tested = [run.tested(metric) for run in (fc, spinal)]
     right = [unpack_correct(t.correct_bits, t.count) for t in tested if t and t.correct_bits]
     if len(right) < len(tested):
         return None
     a, b = right
-    only_fc, only_spinal = int(np.sum(a & ~b)), int(np.sum(b & ~a))
-    return McNemarCounts(only_fc, only_spinal, statistics.mcnemar_test(only_fc, only_spinal))
+    return int(np.sum(a & ~b)), int(np.sum(b & ~a))
 
 
 def row(pair: Pair) -> dict[str, Any]:
@@ -181,14 +158,14 @@ def row(pair: Pair) -> dict[str, Any]:
         "share": 100 * comparison.higher,
         "p": comparison.p,
         "p_holm": comparison.p_holm,
-        "family": len(comparison.others) + 1,
+        "family": comparison.family,
         "verdict": pair.verdict,
         "sensitive": pair.sensitive or None,
     }
     if images:
-        found["only_fc"] = statistics.mean([image.only_fc for image in images])
-        found["only_spinal"] = statistics.mean([image.only_spinal for image in images])
-        found["mcnemar"] = f"{sum(image.p < ALPHA for image in images)} of {len(images)}"
+        found["only_fc"], found["only_spinal"] = map(statistics.mean, zip(*images, strict=True))
+        decided = sum(statistics.mcnemar_test(*image) < ALPHA for image in images)
+        found["mcnemar"] = f"{decided} of {len(images)}"
     return found | accuracy.ends(pair.interval)
 
 

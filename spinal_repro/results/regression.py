@@ -20,11 +20,7 @@ def published() -> dict[tuple[str, str, int], float]:
 
 
 def summarise(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Summarise both nets' runs: one row for each function, number of epochs and net.
-
-    ``rows`` are those of `spinal_repro.paper.regression.regressions`; ``published`` is None where
-    Table I has no number.
-    """
+    """Summarise the rows of `regressions`: one for each function, number of epochs and net."""
     from pandas import Categorical, DataFrame, Series
 
     frame = DataFrame(rows)

@@ -1,17 +1,16 @@
-"""The report: one self-contained HTML file with claims, tables and figures.
+"""The report: one self-contained HTML file with claims, tables and figures, always the same bytes.
 
-It is deterministic. jinja2 escapes all text, and the page's content security policy forbids any
-connection.
+jinja2 escapes all text, and the page's content security policy forbids any connection.
 """
 
 import base64
 import inspect
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from spinal_repro.io import printable
 from spinal_repro.paper.cells import tables
@@ -19,17 +18,17 @@ from spinal_repro.records.record import Record
 from spinal_repro.results import accuracy, pairs, sizes, verdicts
 from spinal_repro.results.claims import judge, tally
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup
+from spinal_repro.results.outcomes import Item, ResultGroup, Run, grouped
 from spinal_repro.results.rules import RULES
 from spinal_repro.results.tables import Column
 
 if TYPE_CHECKING:
     from spinal_repro.results.figures import Drawn
 
+CHANGED_SHOWN = 5  # settings of a cell with a changed recipe
 LEFT_OUT = ("runtime", "data", "seed", "runs", "cell")  # settings that are not the experiment
-SHOWN = (  # of an accuracy table; a row's details have the rest
-    "published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict",
-)  # fmt: skip
+# columns of an accuracy table, whose rows have details with the rest; and those left out of others
+SHOWN = ("published", "mean", "sd", "n", "low", "high", "difference", "protocol", "verdict")
 NOT_OF_PAIRS = (
     "cell", "device", "rule", "family", "share", "p", "only_fc", "only_spinal", "mcnemar",
 )  # fmt: skip
@@ -48,27 +47,27 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     environment = Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
-        finalize=_without_control_characters,
+        finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in index.pairs]
+    compared, left = _fold(index.pairs, lambda pair: pair.spinal)
+    paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in compared]
     counted = sizes.rows(index.cells.values(), index.counts)
     of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
     of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
-    groups = dict.fromkeys(item.claim.group for item in judged)
     rules = {name: inspect.getdoc(RULES[name]) or "" for name in RULES.names()}
     return environment.get_template("report.html").render(
         tally=tally(judged),
         progress=_progress(index),
-        claims={name: [j for j in judged if j.claim.group == name] for name in groups},
+        claims=grouped(judged, lambda item: item.claim.group),
         verdicts=list(verdicts.RULES),
         index=index,
         tables=tables(),
-        pairs={"columns": of_pairs, "rows": paired},
-        sizes={"columns": of_sizes, "rows": counted},
+        pairs={"columns": of_pairs, "rows": paired, "left": left},
+        sizes={"columns": of_sizes, "rows": counted, "left": 0},
         figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
         rules={name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules.items()},
         cell_rules=verdicts.RULES,
@@ -79,13 +78,35 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
         columns=_columns,
         row=_row,
         config=_config,
+        by_commit=_by_commit,
+        fold=_fold,
     )
 
 
-def _without_control_characters(value: Any) -> Any:
-    """Clean the text of records and folders for the page; the template's markup is unchanged."""
-    plain = isinstance(value, str) and not isinstance(value, Markup)
-    return printable(value, keep="\n") if plain else value
+def _fold(
+    items: Iterable[Item], result_of: Callable[[Item], Any] = lambda item: item
+) -> tuple[list[Item], int]:
+    """Drop changed recipes of a cell after the first `CHANGED_SHOWN`, and count those dropped."""
+    kept, left, seen = [], 0, Counter[str]()
+    for item in items:
+        result = result_of(item)
+        seen[result.cell.name] += bool(result.differences)
+        if result.differences and seen[result.cell.name] > CHANGED_SHOWN:
+            left += 1
+        else:
+            kept.append(item)
+    return kept, left
+
+
+def _by_commit(result: ResultGroup) -> dict[str, list[Run]]:
+    """Runs by what they were made with: PyTorch and the commit, with a star if modified."""
+
+    def made_with(run: Run) -> str:
+        git, torch = run.record.git, run.record.environment.get("torch", "")
+        commit = (git.get("commit") or "")[:10] + "*" * bool(git.get("modified"))
+        return f"PyTorch {torch}, commit {commit}"
+
+    return grouped(result.runs, made_with)
 
 
 def _progress(index: ResultsIndex) -> str:

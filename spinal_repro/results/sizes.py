@@ -21,12 +21,10 @@ def cell_counts(results: Sequence[ResultGroup], counted: Mapping[str, Counts]) -
     found: dict[str, Counts] = {}
     for result in results:
         name, record = result.cell.name, result.runs[0].record if result.runs else None
-        if name in found:
-            continue
         if isinstance(record, Record) and not result.differences and not result.cell.best_of:
-            found[name] = {**record.counts, "source": "records"}
+            found.setdefault(name, {**record.counts, "source": "records"})
         elif name in counted:
-            found[name] = {**counted[name], "source": "model"}
+            found.setdefault(name, {**counted[name], "source": "model"})
     return found
 
 

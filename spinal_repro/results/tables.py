@@ -1,6 +1,7 @@
 """Tables as text, CSV, Markdown and LaTeX, with the definitions of their columns below."""
 
 import csv
+import functools
 import io
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +13,11 @@ from spinal_repro.io import csv_text, printable
 FORMATS = ("table", "csv", "markdown", "latex")
 # An underscore inside a word is plain text to Markdown; at the edge of one it is not.
 MARKDOWN_SPECIAL = re.compile(r"[\\`*|\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
-HTML_ESCAPES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+HTML_ESCAPES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+LATEX_ESCAPES = str.maketrans(
+    {character: f"\\{character}" for character in "&%$#_{}"}
+    | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
+)
 
 
 @dataclass(frozen=True)
@@ -71,23 +76,21 @@ def _aligned(
 
 
 def _latex(titles: list[str], cells: list[list[str]], right: Sequence[bool]) -> str:
-    r"""Write a plain ``tabular``, which needs no package."""
-    from pandas import DataFrame
-
-    style = DataFrame(cells, columns=titles).map(one_line).style.hide(axis="index")
-    style.format(escape="latex").format_index(escape="latex", axis="columns")
-    rules: Any = [{"selector": f"{r}rule", "props": ":hline"} for r in ("top", "mid", "bottom")]
-    text = style.set_table_styles(rules).to_latex(
-        column_format="".join("r" if numeric else "l" for numeric in right)
-    )
+    head, *lines = [
+        " & ".join(one_line(text).translate(LATEX_ESCAPES) for text in line) + r" \\"
+        for line in (titles, *cells)
+    ]
     # LaTeX would read a bracket or a star after \\ as its argument
-    return re.sub(r"^(?=[\[*])", "{}", text.rstrip("\n"), flags=re.MULTILINE)
+    lines = [f"{{}}{line}" if line[0] in "[*" else line for line in lines]
+    form = "".join("r" if numeric else "l" for numeric in right)
+    start, rule = rf"\begin{{tabular}}{{{form}}}", r"\hline"
+    return "\n".join([start, rule, head, rule, *lines, rule, r"\end{tabular}"])
 
 
+@functools.cache  # most values are on many rows
 def escape_markdown(text: str) -> str:
     """Return text that Markdown shows unchanged, on one line, also inside a table."""
-    text = "".join(HTML_ESCAPES.get(c, c) for c in one_line(text))
-    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", text)
+    return MARKDOWN_SPECIAL.sub(r"\\\g<0>", one_line(text).translate(HTML_ESCAPES))
 
 
 def one_line(text: str) -> str:

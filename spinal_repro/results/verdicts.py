@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from spinal_repro.data.catalog import find_entry
 from spinal_repro.paper.cells import Cell, tables
-from spinal_repro.records.statistics import binomial_interval, mean_interval, prediction_interval
+from spinal_repro.records.statistics import binomial_interval, mean_interval
 
 MIN_RUNS = 3
 MARGIN_RELATIVE = 0.5  # of a published error: the largest margin of the regression
@@ -60,11 +60,7 @@ class Margin:
 
 
 def margin(cell: Cell, claimed: float | None) -> Margin:
-    """The margin of a cell's published value.
-
-    Args:
-        claimed: The difference that the paper claims for the pair, if it does.
-    """
+    """The margin of a cell's published value; ``claimed`` as in `Margin`."""
     largest = tables()[cell.table].margin
     if cell.published and cell.published[0].unit != "%":
         largest = MARGIN_RELATIVE * (cell.published[0].value or 0.0)
@@ -98,12 +94,7 @@ def judge(
     rounding: float = 0.0,
     change: str = "",
 ) -> str:
-    """Return the verdict: the last entry of `RULES` that applies.
-
-    Args:
-        values: One per run, in the unit of ``published``.
-        change: `CHANGED` where the recipe of the runs differs from the cell's.
-    """
+    """Return the verdict on the values of runs: the last entry of `RULES` that applies."""
     if not values:
         return NOT_RUN
     if published is None:
@@ -112,7 +103,7 @@ def judge(
         return change
     if len(values) < MIN_RUNS:
         return FEW
-    new_run, interval = prediction_interval(values), mean_interval(values)
+    new_run, interval = mean_interval(values, new=1), mean_interval(values)
     if new_run is None or interval is None:  # equal values say nothing about the spread
         return BELOW if margin.below_resolution else INCONCLUSIVE
     if published < new_run[0] - rounding:

@@ -6,6 +6,7 @@ selected epoch.
 
 import os
 import socket
+import time
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,14 +27,17 @@ from yaml import YAMLError
 from spinal_repro.config.compose import compose, config_dir
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.io import BusyError
 from spinal_repro.records.store import error_details
 from spinal_repro.training.run import run
+from spinal_repro.training.setup import check_parts
 
 Option: TypeAlias = CategoricalDistribution | FloatDistribution | IntDistribution
 # overrides that may differ between the machines of a study
 LOCAL = ("runs", "runtime", "tracker", "data.root", "data.download")
 DIGITS = 4  # significant digits of a float, which is part of a command line
 HELD_OUT = ("protocol=heldout", "data.test=false")  # of every trial
+PAUSE = 5.0  # seconds between looks at a run that another process trains
 FAILURES = 3  # a process stops after so many, unless a trial of the study is complete
 
 
@@ -68,13 +72,14 @@ class Space:
 
     def check(self, fixed: Sequence[str]) -> Config:
         """Compose with both ends of every range, to find errors before the first trial."""
-        first, last = {}, {}
-        for key, option in self.options.items():
-            categorical = isinstance(option, CategoricalDistribution)
-            ends = option.choices if categorical else (option.low, option.high)
-            first[key], last[key] = ends[0], ends[-1]
-        compose(trial_overrides(fixed, last))
-        return compose(trial_overrides(fixed, first))
+        ends: dict[str, Sequence[Any]] = {
+            key: o.choices if isinstance(o, CategoricalDistribution) else (o.low, o.high)
+            for key, o in self.options.items()
+        }
+        for end in (-1, 0):
+            config = compose(trial_overrides(fixed, {key: of[end] for key, of in ends.items()}))
+            check_parts(config)
+        return config
 
 
 def trial_overrides(fixed: Sequence[str], values: Mapping[str, Any]) -> list[str]:
@@ -118,13 +123,21 @@ def _option(
 
 
 class Study:
-    """An Optuna study of runs, which share the overrides in ``fixed``.
+    """An Optuna study of runs, in the folder of its journal file.
 
     Args:
-        journal: File shared by all processes; the runs are stored in its folder.
+        fixed: Overrides of every run.
+        inputs: Hashes of the images and weights that the overrides name; see `DataConfig`.
     """
 
-    def __init__(self, journal: Path, name: str, space: Space, fixed: Sequence[str]) -> None:
+    def __init__(
+        self,
+        journal: Path,
+        name: str,
+        space: Space,
+        fixed: Sequence[str],
+        inputs: Mapping[str, str],
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         self._space, self._fixed, self._folder = space, list(fixed), journal.parent
@@ -140,7 +153,7 @@ class Study:
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"the journal {journal} cannot be used: {error}") from error
         shared = [o for o in fixed if not o.lstrip("+~").startswith(LOCAL)]
-        search = {"overrides": shared, "options": str(space.options)}
+        search = {"overrides": shared, "options": str(space.options)} | dict(inputs)
         if (before := self._study.user_attrs.get("search", search)) != search:
             raise UserError(
                 f"study {name} in {journal} is another search ({before}); use another --study"
@@ -150,8 +163,7 @@ class Study:
     def run(self, trials: int, echo: Callable[[str], None], take_over: bool = False) -> None:
         """Run trials until the study has this many: running, finished and failed ones of all.
 
-        Args:
-            take_over: Also requeue the unfinished trials of other machines.
+        With ``take_over`` first requeue the unfinished trials of other machines too.
         """
         self._repeat_lost_trials(take_over)
         failures, message = 0, ""
@@ -179,7 +191,13 @@ class Study:
     def _run_trial(self, trial: Trial) -> float:
         overrides = trial_overrides(self._fixed, trial.user_attrs["values"])
         own = [override for override in overrides if not override.startswith("runs=")]
-        record = run(compose([*own, f"runs={self._folder}"])).record
+        config = compose([*own, f"runs={self._folder}"])
+        while True:
+            try:
+                record = run(config).record
+                break
+            except BusyError:  # another process tries the same options
+                time.sleep(PAUSE)
         trial.set_user_attr("images", record.data["sizes"]["val"])
         return record.selection.accuracy
 
@@ -195,16 +213,13 @@ class Study:
     @property
     def counts(self) -> Counter[str]:
         """Number of trials by state: ``complete``, ``fail``, ``running``, ``waiting``."""
-        fail, trials = TrialState.FAIL, self._study.get_trials()
-        repeated = [t for t in trials if t.state == fail and "error" not in t.user_attrs]
-        return Counter(t.state.name.lower() for t in trials if t not in repeated)
+        trials = self._study.get_trials()  # one that failed without an error was repeated
+        counted = (t for t in trials if t.state != TrialState.FAIL or "error" in t.user_attrs)
+        return Counter(trial.state.name.lower() for trial in counted)
 
     @property
     def best(self) -> FrozenTrial | None:
-        """First trial with the highest validation accuracy; None if no trial is complete.
-
-        Its ``user_attrs`` have the ``values`` and the number of validation ``images``.
-        """
+        """First trial with the highest validation accuracy; None if no trial is complete."""
         complete = self._study.get_trials(states=[TrialState.COMPLETE])
         return max(complete, key=lambda trial: (trial.value, -trial.number), default=None)
 

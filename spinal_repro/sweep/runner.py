@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from spinal_repro.config.schema import RuntimeConfig
 from spinal_repro.errors import EXIT_BUSY, EXIT_INTERRUPTED, error_message
@@ -23,28 +22,22 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 STATES = {0: "done", EXIT_BUSY: "busy", EXIT_INTERRUPTED: "interrupted"}
 
 
-class ResourceSlots(NamedTuple):
-    """CPU threads of each job, and one slot per concurrent job."""
-
-    threads: int
-    slots: tuple[str | None, ...]  # CUDA_VISIBLE_DEVICES of the job, if it is set
-
-
 def share(
     count: int, runtime: RuntimeConfig, *, cores: int, devices: tuple[str, ...] = ()
-) -> ResourceSlots:
-    """Divide the machine among jobs, as ``runtime.jobs`` and ``runtime.threads`` say.
+) -> tuple[int, list[str | None]]:
+    """Divide the machine among ``count`` jobs, as ``runtime.jobs`` and ``runtime.threads`` say.
 
-    Args:
-        count: Number of jobs of the sweep, also finished ones: a repeated command must give a job
-            the same number of threads, which affects the rounding of its results.
+    Finished jobs count too: a repeated command must give a job the same number of threads, which
+    affects the rounding of its results.
+
+    Returns the CPU threads of each job, and for each concurrent job its ``CUDA_VISIBLE_DEVICES``.
     """
     at_once = len(devices) or max(1, cores // (runtime.threads or 1))
     if isinstance(runtime.jobs, int):
         at_once = runtime.jobs
     at_once = max(1, min(count, at_once))
     slots = [devices[slot % len(devices)] if devices else None for slot in range(at_once)]
-    return ResourceSlots(runtime.threads or max(1, cores // at_once), tuple(slots))
+    return runtime.threads or max(1, cores // at_once), slots
 
 
 def usable_cores() -> int:
@@ -74,12 +67,14 @@ class Job:
     process: subprocess.Popen[bytes] = field(init=False, repr=False)
 
 
-def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job], None]) -> None:
+def run_sweep(
+    jobs: Sequence[Job], threads: int, slots: Sequence[str | None], on_end: Callable[[Job], None]
+) -> None:
     """Run jobs, which are updated in place; call ``on_end`` with each job that ends.
 
     After a signal the running jobs are stopped and no more are started; a second signal kills them.
     """
-    waiting, free = list(jobs), list(shares.slots)
+    waiting, free = list(jobs), list(slots)
     running: list[Job] = []
     received: list[int] = []
     stopping = False
@@ -90,7 +85,7 @@ def run_sweep(jobs: Sequence[Job], shares: ResourceSlots, on_end: Callable[[Job]
             while waiting and free and not received and not stopping:
                 job = waiting.pop(0)
                 try:
-                    _start(job, free[0], shares.threads)
+                    _start(job, free[0], threads)
                 except OSError as error:
                     job.state, job.message = "failed", error_message(error)
                     on_end(job)

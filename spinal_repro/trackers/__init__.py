@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
-from spinal_repro.registry import Registry
-
 
 @dataclass(frozen=True)
 class About:
@@ -40,6 +38,3 @@ class Tracker(Protocol):
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
         """End the tracker's run with its final metrics; None if it stopped early."""
-
-
-TRACKERS: Registry[Tracker] = Registry("tracker")

@@ -145,14 +145,13 @@ class Progress(Callback):
         if mode == "auto":
             mode = "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
         self._path, self._mode = log_file, mode
-        self._bar: tqdm[Any] | None = None
+        self._bar: tqdm[Any] = tqdm(disable=True)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()
         if error is not None:
             self._log(f"{type(error).__name__}: {error}")
 
@@ -188,7 +187,7 @@ class Progress(Callback):
             )
 
     def on_step_end(self, run: Run, step: int, losses: Tensor, num_images: int) -> None:
-        if self._bar is None:
+        if self._bar.disable:
             return
         if time.monotonic() - self._looked >= CHECK_INTERVAL:
             self._looked = time.monotonic()
@@ -207,8 +206,5 @@ class Progress(Callback):
             f"{timing['images_per_second']:,.0f} images/s "
             f"(data: {100 * timing['data_share']:.0f} % of the time)  {clock(left)} left"
         )
-        if self._bar is None:
-            self.say(line)
-        else:
-            self._log(line)
-            self._bar.set_description(f"epoch {min(state.epoch + 1, epochs)}/{epochs}")
+        self._log(line) if self._mode == "bar" else self.say(line)
+        self._bar.set_description(f"epoch {min(state.epoch + 1, epochs)}/{epochs}")

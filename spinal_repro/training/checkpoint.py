@@ -33,7 +33,7 @@ class Checkpoint(Callback):
         inputs: `Setup.inputs`; a checkpoint of a run with other inputs is refused.
     """
 
-    def __init__(self, folder: Path, seconds: float | None, inputs: Mapping[str, str]) -> None:
+    def __init__(self, folder: Path, seconds: float | None, inputs: Mapping[str, object]) -> None:
         self._folder, self._seconds, self._inputs = folder, seconds, dict(inputs)
         self._time, self._epoch = time.monotonic(), 0  # of the last checkpoint
 

@@ -1,6 +1,5 @@
 """Optimizers and the learning-rate rules of the recipes."""
 
-import operator
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from inspect import unwrap
@@ -68,7 +67,6 @@ class EpochResult:
         return float(self.base_lr * u**power)
 
 
-COMPARE = {"above": operator.gt, "below": operator.lt}
 LR_RULES: Registry["LrRule"] = Registry("learning-rate rule")
 
 
@@ -81,7 +79,7 @@ class LrRule:
         for option in fields(self):
             value = getattr(self, option.name)
             for word, bound in option.metadata.items():
-                if not COMPARE[word](value, bound):
+                if not (value > bound if word == "above" else value < bound):
                     raise ValueError(f"{option.name} must be {word} {bound}, got {value}")
 
     def next_lr(self, result: EpochResult) -> float:

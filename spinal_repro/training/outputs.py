@@ -4,14 +4,18 @@ import csv
 import dataclasses
 import io
 import time
+from contextlib import suppress
 from pathlib import Path
+from textwrap import shorten
 
 import numpy as np
 from omegaconf import OmegaConf
 from safetensors.torch import save
 
 from spinal_repro.config.schema import Config, ProtocolConfig
-from spinal_repro.io import clock, write_atomic
+from spinal_repro.data.folder import describe_left_out
+from spinal_repro.errors import UserError
+from spinal_repro.io import clock, printable, read_yaml, write_atomic
 from spinal_repro.records.correctness import pack_correct
 from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.records.record import (
@@ -64,7 +68,7 @@ def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:
         git=git_revision(),
         finished=time.strftime("%FT%TZ", time.gmtime()),
         data=setup.data,
-        counts=setup.counts.to_dict(),
+        counts=setup.counts,
         pretrained=None if weights is None else dataclasses.asdict(weights),
         reduced_budget=config.reduced_budget,
         selection=Selection(
@@ -123,17 +127,18 @@ def write_results(folder: Path, setup: Setup, tested: Tested | None) -> None:
 
 def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     """Lines that are printed before training."""
-    run, counts, sizes = setup.run, setup.counts, setup.data["sizes"]
+    run, sizes = setup.run, setup.data["sizes"]
     device, precision = run.train.device.type, config.runtime.precision
     lines = [
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
         f"recipe {config.recipe.name}, seed {config.seed}, {device} {precision}",
         f"protocol {config.protocol.name}: {selection_rule(config.protocol, config.data.test)}",
-        f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test",
-        f"parameters: {counts.body_parameters:,} body + {counts.head_parameters:,} head = "
-        f"{counts.total_parameters:,}; multiplications: {counts.head_multiplications:,} in the "
-        f"head, {counts.total_multiplications:,} in all; "
-        f"{counts.head_activations:,} hidden units in the head",
+        f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test; input "
+        f"{config.dataset.channels} x {config.input_size} x {config.input_size}",
+        *data_lines(config, folder, setup),
+        "parameters: {body_parameters:,} body + {head_parameters:,} head = {total_parameters:,}; "
+        "multiplications: {head_multiplications:,} in the head, {total_multiplications:,} in all; "
+        "{head_activations:,} hidden units in the head".format(**setup.counts),
     ]
     if run.model.weights is not None:
         lines.append(str(run.model.weights))
@@ -147,6 +152,44 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     if run.state.epoch:
         lines.append(f"resuming after epoch {run.state.epoch} from {folder}")
     return lines
+
+
+def data_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
+    """Lines about the classes, and about anything that is unusual in the data."""
+    train, data = setup.run.train, setup.data
+    classes, (_, counts) = config.dataset.num_classes or 0, train.labels.unique(return_counts=True)
+    fewest = int(counts.min()) if len(counts) >= classes else 0
+    names = shorten(", ".join(data["classes"]), 80, placeholder=" ...")
+    lines = [
+        f"{classes:,} classes{f' ({printable(names)})' * bool(names)}: "
+        f"{fewest:,} to {int(counts.max()):,} training images each"
+    ]
+    if left_out := describe_left_out(setup.left_out):
+        lines.append(left_out)
+    for part in ("test", "val"):
+        if shared := data[f"{part}_images_also_in_train"]:
+            lines.append(f"warning: {part} images that are also training images: {shared:,}")
+    if (largest := max(train.sizes)) > train.batch_size:
+        joined = "the last image of an epoch joins the batch before it"
+        lines.append(f"{joined}, which has {largest} images")
+    return lines + changed_inputs(config, folder)
+
+
+def changed_inputs(config: Config, folder: Path) -> list[str]:
+    """Name the inputs that differ from those of the last run of the same settings."""
+    plain, inputs = config.to_dict(), config.data.inputs
+    found = folder.parents[1].glob(f"*/{folder.name}/config.yaml") if inputs else ()
+    for path in sorted(found, key=lambda path: path.stat().st_mtime, reverse=True):
+        with suppress(UserError, KeyError, TypeError):  # a damaged file affects no other run
+            earlier = read_yaml(path)
+            changed = [n for n, hash in inputs.items() if earlier["data"]["inputs"][n] != hash]
+            same = all(
+                earlier[key] == plain[key] for key in ("model", "head", "recipe", "protocol")
+            )
+            if changed and same:
+                others = " and ".join(changed).replace("images", "images, labels or classes")
+                return [f"a new run: other {others} than in {path.parent}"]
+    return []
 
 
 def summary(record: Record, path: Path) -> list[str]:

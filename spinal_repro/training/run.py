@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from spinal_repro.config.schema import Config
-from spinal_repro.errors import UserError
+from spinal_repro.errors import EXIT_FAILED, UserError
 from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
 from spinal_repro.records.store import RECORD, describe, error_details, write_status
@@ -99,9 +99,10 @@ def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
     run, test = setup.run, setup.test
     if test is None:
         return None
-    last = evaluate(run.model, test, run.autocast)
-    run.model.load_state_dict(run.best)
-    best = evaluate(run.model, test, run.autocast)
+    best = last = evaluate(run.model, test, run.autocast)
+    if run.state.best_epoch != run.state.epoch:
+        run.model.load_state_dict(run.best)
+        best = evaluate(run.model, test, run.autocast)
     for name, found in (("last", last), ("best", best)):
         if not math.isfinite(found.loss):
             raise UserError(f"the test loss of the {name} weights is {found.loss}; {ADVICE}")
@@ -128,6 +129,8 @@ def reported_errors(folder: Path, deterministic: bool) -> Iterator[None]:
             with suppress(OSError):  # the disk may be full
                 epochs = describe(folder).get("epochs", "")
                 write_status(folder, state, epochs=epochs, **error_details(found))
+            if isinstance(found, UserError):
+                found.exit_code = EXIT_FAILED
         if found is error:
             raise
         raise found from error

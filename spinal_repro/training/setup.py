@@ -1,6 +1,7 @@
 """Builds the parts of a run: model, optimizer, data, learning-rate rule."""
 
 import dataclasses
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,22 @@ from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.preprocessing import batches_of, describe_data, split_dataset
+from spinal_repro.data.photos import load_digests, save_digests
+from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
-from spinal_repro.models.classifier import build_blank, build_model, load_weights_of
-from spinal_repro.models.counting import Counts, count
+from spinal_repro.io import checksum
+from spinal_repro.models.classifier import Classifier, build_blank, build_model
+from spinal_repro.models.counting import count
 from spinal_repro.models.heads import HEADS
+from spinal_repro.models.pretrained import PUBLISHED, find_weights
+from spinal_repro.records.record import read_record
+from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
 from spinal_repro.training.optim import LR_RULES, build_optimizer
+
+_HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
 
 
 @dataclass(frozen=True)
@@ -28,33 +36,67 @@ class Setup:
 
     run: Run
     test: Batches | None
-    counts: Counts
+    counts: dict[str, int]  # see `count`
     data: dict[str, Any]  # see `describe_data`
+    left_out: Counter[str]  # files that are not images, by suffix
 
     @property
-    def inputs(self) -> dict[str, str]:
+    def inputs(self) -> dict[str, str | None]:
         """Hashes of the inputs that must not change until a run is finished, by name."""
         weights = self.run.model.weights
-        hashes = {
+        return {
             "training images": self.data["train_hash"],
             "test images": self.data["test_hash"],
             "the split": self.data["split_hash"],
             "pretrained weights": weights and weights.sha256,
         }
-        return {name: str(digest) for name, digest in hashes.items() if digest is not None}
 
 
 def resolved(config: Config) -> Config:
-    """Resolve device, precision, number of classes and types of options: the identity of a run."""
+    """Resolve device, precision, number of classes, types of options and hashes of inputs.
+
+    The result has the identity of the run.
+    """
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
-    return dataclasses.replace(
+    if config.dataset.source == "folder":
+        load_digests(Path(config.runs) / CACHE)
+    dataset, inputs = with_counts(config.dataset, Path(config.data.root))
+    source = config.model.options.get("pretrained")
+    if source and (path := find_weights(str(source), config.data.root)) is not None:
+        weights = checksum(path)
+        if weights != PUBLISHED.get(str(source)):
+            inputs["weights"] = weights
+    found = dataclasses.replace(
         config,
-        dataset=with_counts(config.dataset, Path(config.data.root)),
+        dataset=dataset,
+        data=dataclasses.replace(config.data, inputs=inputs),
         runtime=config.runtime.on(device.type),
         head=dataclasses.replace(config.head, options=options),
     )
+    _check_finished(found)
+    return found
+
+
+def _check_finished(config: Config) -> None:
+    """Refuse other images than those of a finished run, unless its identity covers them."""
+    path, data = config.run_dir / RECORD, config.data
+    if "images" in data.inputs or not path.is_file():
+        return
+    key = f"{config.dataset} {data.root} {data.test}"
+    try:
+        known = read_record(path).data
+        if key not in _HASHES:
+            dataset = load_dataset(config.dataset, data.root, test=data.test)
+            _HASHES[key] = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
+    except UserError:  # the images are not here any more, or the record is damaged
+        return
+    if not _HASHES[key].items() <= known.items():
+        raise UserError(
+            f"the images in {Path(data.root).resolve()} are not those of the finished run "
+            f"{config.run_dir}; train on them in another folder of runs: runs=FOLDER"
+        )
 
 
 def check_parts(config: Config) -> None:
@@ -63,11 +105,32 @@ def check_parts(config: Config) -> None:
     Weights are not loaded: a wrong file or name of weights is found when the run starts. The
     user's own folder of images is read for its classes.
     """
-    dataset, recipe = with_counts(config.dataset, Path(config.data.root)), config.recipe
+    dataset, recipe = with_counts(config.dataset, Path(config.data.root))[0], config.recipe
     model = build_blank(dataset, config.model, config.head, config.input_size)
     build_optimizer(recipe, model.parameters())
     LR_RULES.build_entry(recipe.lr_rule)
     build_augmentations(recipe.augment)
+    _joins_last(config, recipe.batch_size, model)  # refuses a batch size of one
+
+
+def _joins_last(config: Config, images: int, blank: Classifier | None = None) -> bool:
+    """Whether the last batch has one image, on which batch norm cannot train; refuse it alone."""
+    size, batch = config.input_size, config.recipe.batch_size
+    if (images - 1) % batch:
+        return False
+    blank = blank or build_blank(config.dataset, config.model, config.head, size)
+    device = next(blank.parameters()).device
+    try:
+        with torch.no_grad():
+            blank.train()(torch.zeros(1, config.dataset.channels, size, size, device=device))
+    except ValueError as error:
+        if images > batch > 1:
+            return True
+        raise UserError(
+            "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or "
+            "more, and train on more than one image"
+        ) from error
+    return False
 
 
 def build_run(config: Config, device: torch.device, dataset: Dataset | None = None) -> Setup:
@@ -77,15 +140,15 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         dataset: To be timed with, instead of reading images and pretrained weights.
     """
     recipe, data, runtime, size = config.recipe, config.data, config.runtime, config.input_size
-    parts = config.dataset, config.model, config.head, config.seed, size
-    model = build_model(*parts, load_weights=False)
-    counts = count(model, config.dataset.channels, size)
     lr_rule = LR_RULES.build_entry(recipe.lr_rule)
     augmentations = build_augmentations(recipe.augment)
-    if dataset is None:  # before the weights, which may be a large download
+    weights = dataset is None
+    if dataset is None:  # before the model, which takes longer
         dataset = load_dataset(config.dataset, data.root, data.download, data.test)
-        load_weights_of(model, config.model, config.head, data.root)
-    mean, std = normalisation(recipe, model.backbone)
+    parts = config.dataset, config.model, config.head, config.seed, size
+    model = build_model(*parts, data_root=data.root, load_weights=weights)
+    counts = count(model, config.dataset.channels, size)
+    constants = normalisation(recipe, model.backbone)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
@@ -93,30 +156,18 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         compile_model(model, device)
 
     split = split_dataset(dataset, config.protocol, data.limit)
-
-    def batches(part: str) -> Batches:
-        return batches_of(
-            dataset,
-            split,
-            part,
-            preprocessing=config.preprocessing("train" if part == "train" else "eval"),
-            runs=Path(config.runs),
-            batch_size=recipe.batch_size if part == "train" else recipe.eval_batch_size,
-            mean=mean,
-            std=std,
-            device=device,
-            channels_last=runtime.channels_last,
-        )
-
-    test, select_on = batches("test") if data.test else None, config.protocol.select_on
-    select = batches("val") if select_on == "val" else test
+    join_last = _joins_last(config, len(split.train))
+    source, select_on = (config, dataset, split), config.protocol.select_on
+    options: Any = {"runs": Path(config.runs), "device": device, **constants}
+    test = batches_of(*source, "test", **options) if data.test else None
+    select = batches_of(*source, "val", **options) if select_on == "val" else test
     assert select is not None  # `validate` refuses data.test=false if the test split selects
     run = Run(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
-        train=batches("train"),
+        train=batches_of(*source, "train", training=True, join_last=join_last, **options),
         select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
@@ -127,7 +178,9 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     )
     _check_sizes(config, run)
     about = describe_data(config.dataset, dataset, split)
-    return Setup(run, test, counts, {**about, "normalisation": {"mean": mean, "std": std}})
+    save_digests(Path(config.runs) / CACHE)
+    about["normalisation"] = constants
+    return Setup(run, test, counts, about, dataset.left_out)
 
 
 def _check_sizes(config: Config, run: Run) -> None:
@@ -139,23 +192,14 @@ def _check_sizes(config: Config, run: Run) -> None:
             f"recipe {recipe.name} trains on images of {size} px and evaluates on images of "
             f"{config.input_size} px; change recipe.prepare or recipe.augment"
         )
-    normalises = any(isinstance(m, torch.nn.BatchNorm1d) for m in run.model.head.modules())
-    if normalises and (run.train.num_images - 1) % recipe.batch_size == 0:
-        raise UserError(
-            f"with recipe.batch_size={recipe.batch_size} the last batch has a single image, on "
-            f"which batch norm cannot train; use another recipe.batch_size"
-        )
 
 
-def normalisation(
-    recipe: RecipeConfig, backbone: torch.nn.Module
-) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of the recipe, else of the backbone's weights (Q18)."""
-    if recipe.mean is not None and recipe.std is not None:
-        return recipe.mean, recipe.std
-    if not hasattr(backbone, "mean"):
+def normalisation(recipe: RecipeConfig, backbone: torch.nn.Module) -> dict[str, list[float]]:
+    """Return ``mean`` and ``std`` of the recipe, else of the backbone's weights (Q18)."""
+    source: Any = backbone if recipe.mean is None else recipe
+    if not hasattr(source, "mean"):
         raise UserError(
             "this model defines no normalisation; set recipe.mean and recipe.std, e.g. "
             "recipe.mean=[0.5] recipe.std=[0.5]"
         )
-    return list(backbone.mean), list(backbone.std)  # type: ignore[arg-type]
+    return {"mean": list(source.mean), "std": list(source.std)}

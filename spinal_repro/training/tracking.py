@@ -1,11 +1,11 @@
 """Reports a run to a tracker, whose failures never stop the run.
 
-The run folder's ``tracker.json`` holds, for each tracker used, the id of its run and the last
-epoch that it has. A resumed run, also with another tracker, reports the missing epochs.
+The run folder's ``tracker.json`` holds, for each tracker used, the id of its run, the last epoch
+that it has, and its error if it failed. A resumed run, also with another tracker, reports the
+missing epochs.
 """
 
 import contextlib
-import importlib
 import importlib.util
 import uuid
 from collections.abc import Callable, Mapping, Sequence
@@ -16,26 +16,19 @@ from spinal_repro.config.schema import Component, Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
 from spinal_repro.records.record import Record
-from spinal_repro.registry import Registry
-from spinal_repro.trackers import TRACKERS, About, Tracker
+from spinal_repro.trackers import About, Tracker
+from spinal_repro.trackers.libraries import TRACKERS
 from spinal_repro.training.engine import Callback, Run, State
 
 NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
 COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#000000"}
 
 
-def load_trackers() -> Registry[Tracker]:
-    """Import all trackers, without their libraries, and return the registry."""
-    for module in ("tensorboard", "mlflow", "wandb"):
-        importlib.import_module(f"spinal_repro.trackers.{module}")
-    return TRACKERS
-
-
 def check_tracker(component: Component) -> Tracker | None:
     """Build a tracker without starting it; None for ``tracker=none``."""
     if component.name == NONE:
         return None
-    tracker = load_trackers().build(component.name, component.options)
+    tracker = TRACKERS.build(component.name, component.options)
     if importlib.util.find_spec(tracker.library) is None:
         raise UserError(
             f"tracker={component.name} needs {tracker.library}: pip install "
@@ -74,6 +67,7 @@ class Tracking(Callback):
         path, config = self._folder / MEMORY, self._config
         self._known: dict[str, Any] = read_json(path) if path.is_file() else {}  # by tracker
         self._memory = self._known.setdefault(self._name, {"id": uuid.uuid4().hex, "epoch": 0})
+        self._memory.pop("error", None)
         self._remember()
         about = About(
             name="/".join(config.run_dir.parts[-3:]),
@@ -114,24 +108,33 @@ class Tracking(Callback):
                 self._tracker.close(None)
             self._tracker = None
             first = (str(error).strip() or "no message").splitlines()[0]
-            self._warn(
-                f"warning: tracker {self._name} failed ({type(error).__name__}: {first}); "
-                f"the run continues without it"
-            )
+            why = f"tracker {self._name} failed ({type(error).__name__}: {first})"
+            self._warn(f"warning: {why}; the run continues without it")
+            with contextlib.suppress(Exception):
+                self._memory["error"] = why
+                self._remember()
+
+
+def tracker_error(config: Config) -> str:
+    """Why the tracker of a run does not have it all, as its run folder says; else empty."""
+    try:
+        return str(read_json(config.run_dir / MEMORY)[config.tracker.name]["error"])
+    except (UserError, KeyError):
+        return ""
 
 
 def outcome(record: Record) -> dict[str, float]:
     """Collect the summary metrics of a finished run: accuracies in [0, 1], counts, seconds."""
-    selection, test = record.selection, record.test
+    selection = record.selection
     found: dict[str, float] = {
         "selected_epoch": selection.epoch,
         f"selected_{selection.on}_accuracy": selection.accuracy,
         **{key: record.counts[key] for key in ("total_parameters", "head_parameters")},
         "wall_seconds": record.wall_seconds,
     }
-    if test is not None:
-        tested = {"last": test.last, "selected": test.selected, "best_on_test": test.best_on_test}
-        found |= {f"test_accuracy_{name}": of.accuracy for name, of in tested.items() if of}
+    for name in ("last", "selected", "best_on_test"):
+        if (tested := getattr(record.test, name, None)) is not None:
+            found[f"test_accuracy_{name}"] = tested.accuracy
     return {key: float(value) for key, value in found.items()}
 
 

@@ -11,7 +11,7 @@ from helpers.composing import changed, composed
 from spinal_repro.cli.overrides import check_cell, expand
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import load_cells
-from spinal_repro.paper.plan import estimate
+from spinal_repro.paper.timebox import estimate
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import run_folders
 
@@ -118,7 +118,7 @@ def test_the_plan_leaves_out_what_is_done(here, call, listed):
 def test_a_plan_for_many_gpus_is_no_shorter_than_its_longest_run(here, monkeypatch, call):
     hours = {"mnist/cnn_fc": 1, "mnist/cnn_spinal8": 5, "mnist/cnn_spinal10": 1}
     monkeypatch.setattr(
-        "spinal_repro.paper.plan.estimate",
+        "spinal_repro.paper.timebox.estimate",
         lambda config, _: (0.1, 3600.0 * hours.get(config.cell, 1)),
     )
     for seeds, expected in ((1, 5.0), (4, 14.0)):  # of 7 and 28 hours on 2 GPUs

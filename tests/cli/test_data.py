@@ -61,6 +61,27 @@ def test_verify(kmnist, data):
     assert path.name in err and "spinal data fetch kmnist" in err
 
 
+MINE = """
+{name: mine, title: Mine, source: folder, options: {folder: mine, train: train, test: val},
+ num_classes: 2, image_size: null, channels: 3, train_size: 2, test_size: 2,
+ about: {state: manual, instructions: [ask]}}
+"""
+
+
+def test_verify_finds_an_image_that_is_cut_short(here, data):
+    for part in ("train", "val"):
+        for name in ("ants", "bees"):
+            (here / "mine" / part / name).mkdir(parents=True)
+            Image.effect_noise((64, 64), 50).save(here / "mine" / part / name / "0.jpg")
+    (here / "cfg/dataset").mkdir(parents=True)
+    (here / "cfg/dataset/mine.yaml").write_text(MINE)
+    words = ("verify", "mine", "--root", here, "--config-dir", "cfg")
+    data(*words)
+    path = here / "mine/val/bees/0.jpg"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    assert "bees/0.jpg cannot be read" in data(*words, fails=True)
+
+
 def test_import_of_single_files_names_what_is_missing(kmnist, tmp_path, data):
     raw, root = kmnist / "KMNIST/raw", tmp_path / "root"
     kaggle = tmp_path / "train-images.idx3-ubyte"  # as Kaggle spells it

@@ -44,7 +44,7 @@ def test_jobs_are_the_product_of_the_choices_and_a_later_override_wins():
         (head, epochs, 7) for head in ("fc", "spinal") for epochs in (1, 2)
     ]
     cells = ("mnist/cnn_fc", "transfer/stl10_vgg19_bn_spinal")
-    configs = checked("-m", f"paper={','.join(cells)}", "seed=0,1")
+    configs = checked(f"paper={','.join(cells)}", "seed=0,1")
     assert [(c.cell, c.seed) for c in configs] == [
         (cell, seed) for cell in cells for seed in (0, 1)
     ]

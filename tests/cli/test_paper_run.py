@@ -155,6 +155,7 @@ def test_a_signal_saves_and_ends_with_table_and_archive(
         ([*PAIR, "--seeds=4-1"], "4-1"),
         ([*PAIR, "--out=nowhere/out.zip"], "--out"),
         ([*PAIR, "--minutes=-1"], "--minutes"),
+        ([*PAIR, "recipe.optimizer=nosuch"], "nosuch"),
         ([*PAIR, "runtime.device=cuda:99"], "runtime.device"),
     ],
 )

@@ -28,7 +28,11 @@ def numbers(row, *keys):
 
 @pytest.mark.parametrize(
     "words",
-    [["dataset=mnist", "model=cnn", "head=spinal,fc"], ["paper=mnist/cnn_fc,mnist/cnn_spinal8"]],
+    [
+        ["dataset=mnist", "model=cnn", "head=spinal,fc"],
+        ["paper=mnist/cnn_fc,mnist/cnn_spinal8"],
+        ["paper=curve"],  # a table
+    ],
 )
 def test_claims_of_the_paper_come_out(rows, words):
     """Recipes 3.1: 48.6 % fewer multiplications in the head, 1.67 % in all; 4 % fewer units."""

@@ -1,4 +1,4 @@
-"""spinal records add: consistent records go in, others are refused, all or nothing."""
+"""spinal records add: consistent records go in; one that is wrong keeps all out."""
 
 import json
 
@@ -42,8 +42,19 @@ def test_real_records_are_copied_to_their_table_once(add, here):
     copies = sorted((here / "out").rglob("*.json"))
     assert copies == [here / "out/mnist" / path.name for path in (FC0, SPINAL0)]
     assert [path.read_bytes() for path in copies] == [FC0.read_bytes(), SPINAL0.read_bytes()]
-    assert add(FC0).code == 2  # a known run
+    assert add(FC0).code == 2  # nothing was added
     assert sorted((here / "out").rglob("*.json")) == copies
+
+
+def test_known_runs_and_those_of_no_cell_are_skipped_by_name(add, changed, here):
+    own = changed(lambda record: record["config"].pop("cell"))
+    add(FC0)
+    ended = add(FC0, own, SPINAL0, SPINAL0)
+    assert ended.code == 0 and ended.out.count("added") == 1
+    assert [line.split(":")[0] for line in ended.err.splitlines()] == [
+        f"skipped {path}" for path in (FC0, own, SPINAL0)
+    ]
+    assert {path.name for path in here.glob("out/*/*")} == {FC0.name, SPINAL0.name}
 
 
 def test_run_folders_and_experiments_are_taken_too(add, here):
@@ -60,7 +71,7 @@ def test_run_folders_and_experiments_are_taken_too(add, here):
     ("change", "named"),
     [
         (lambda r: r["counts"].update(head_parameters=1), "x.json: counts.head_parameters"),
-        (lambda r: r["config"].pop("cell"), "paper=CELL"),
+        (lambda r: r["data"].pop("normalisation"), "x.json is not a valid record: data.norm"),
         (lambda r: r.update(schema_version=7), "version"),
     ],
 )
@@ -70,18 +81,24 @@ def test_one_bad_record_keeps_all_out(add, changed, here, change, named):
     assert not list(here.glob("out/*/*"))
 
 
-@pytest.mark.parametrize("files", [(SPINAL0, SPINAL0), ("nowhere.json",)], ids=["twice", "missing"])
-def test_files_that_cannot_be_added(add, here, files):
-    assert add(*files).code == 2 and not list(here.glob("out/*/*"))
+def test_a_file_that_is_not_there_keeps_all_out(add, here):
+    assert add(FC0, "nowhere.json").code == 2 and not list(here.glob("out/*/*"))
 
 
-def test_what_differs_from_the_cell_is_said(add, changed, here):
+@pytest.mark.parametrize(
+    ("group", "settings", "said"),
+    [
+        ("recipe", {"lr": 0.02}, "recipe.lr 0.02 instead of 0.01"),
+        ("data", {"inputs": {"weights": "ab"}}, "of weights ab instead of that of the cell"),
+    ],
+)
+def test_what_differs_from_the_cell_is_said(add, changed, here, group, settings, said):
     def change(record):
-        record["config"]["recipe"]["lr"] = 0.02
+        record["config"][group].update(settings)
         record["identity"] = stored_config(record["config"]).identity()
         record["git"]["modified"] = True
 
     ended = add(changed(change))
-    assert "recipe.lr 0.02 instead of 0.01" in ended.out and "uncommitted" in ended.out
+    assert said in ended.out and "uncommitted" in ended.out
     (copy,) = (here / "out").rglob("*.json")
     assert grouped([FC], [json.loads(copy.read_text())])[0].verdict == "changed recipe"

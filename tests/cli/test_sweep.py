@@ -1,5 +1,6 @@
 """Whole sweeps as a user starts them."""
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import describe, run_folders
 from spinal_repro.training.run import run
+from spinal_repro.training.setup import resolved
 
 # A user's own script with a data set that fails while a file exists.
 SCRIPT = """
@@ -93,3 +95,53 @@ def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_pat
     alone = run(compose([*settings, "runtime.progress=none", f"runs={tmp_path}/alone"])).record
     for part in ("identity", "history", "selection", "test"):
         assert getattr(record, part) == getattr(alone, part)
+
+
+PHOTOS = (
+    "dataset=folder", "data.root=photos", "dataset.image_size=16", "model=flatten", "head=linear",
+    "recipe=sgd", "recipe.mean=[0.5]", "recipe.std=[0.5]", "recipe.epochs=1", "runtime.device=cpu",
+)  # fmt: skip
+
+
+def two_at_once(folder: Path, tracker: str) -> str:
+    """What the first sweep of two seeds prints, whose jobs need the same files at the same time."""
+    settings = (*PHOTOS, f"tracker={tracker}", "runtime.threads=1", "runtime.jobs=2", "seed=0,1")
+    return ended(start(folder, "-m", "spinal_repro.cli.train", "-m", *settings), 0)
+
+
+@pytest.mark.parametrize("tracker", ["mlflow", pytest.param("wandb", marks=pytest.mark.slow)])
+def test_the_first_sweep_reports_every_run_to_its_tracker(photos, monkeypatch, tracker):
+    """Of a new folder of runs, with its store and its cache of decoded images."""
+    library = pytest.importorskip(tracker)
+    for name in ("MLFLOW_TRACKING_URI", "WANDB_MODE", "WANDB_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    (photos / "runs/.mlflow").mkdir(parents=True)
+    (photos / "runs/.mlflow/mlflow.partial").write_bytes(b"left by Ctrl-C in an earlier first run")
+    printed = two_at_once(photos, tracker)
+    assert "2 done" in printed and "warning" not in printed
+    runs = sorted(run_folders(photos / "runs"))
+    known = [json.loads((run / "tracker.json").read_text())[tracker] for run in runs]
+    assert [sorted(memory) for memory in known] == [["epoch", "id"]] * 2
+    assert [memory["epoch"] for memory in known] == [1, 1]
+    assert len({memory["id"] for memory in known}) == 2
+    kinds = [path.suffix for path in (photos / "runs/.cache").iterdir()]
+    assert kinds.count(".npy") == 2 and ".partial" not in kinds  # of train with val, and of test
+    if tracker == "mlflow":
+        database = f"sqlite:///{photos / 'runs/.mlflow/mlflow.db'}"
+        client = library.MlflowClient(tracking_uri=database)
+        experiment = client.get_experiment_by_name("spinal").experiment_id
+        told = client.search_runs([experiment])
+        assert {run.data.tags["spinal.id"] for run in told} == {m["id"] for m in known}
+        assert [run.info.status for run in told] == ["FINISHED"] * 2
+
+
+def test_a_sweep_says_which_jobs_lost_their_tracker(photos, monkeypatch):
+    pytest.importorskip("tensorboard")
+    overrides = [*PHOTOS[:1], f"data.root={photos / 'photos'}", *PHOTOS[2:], "seed=1"]
+    lost = photos / resolved(compose(overrides)).run_dir / "tensorboard"
+    lost.parent.mkdir(parents=True)
+    lost.write_text("a file where the tracker needs a folder")
+    for _ in range(2):  # also when nothing is left to train
+        printed = two_at_once(photos, "tensorboard")
+        assert "2 done" in printed and "seed=1: tracker tensorboard failed" in printed
+        assert "seed=0: tracker" not in printed

@@ -11,10 +11,10 @@ import torch
 from helpers.composing import changed, composed
 from PIL import Image
 
+from spinal_repro.data.assemble import problems
 from spinal_repro.data.catalog import entry_for
 from spinal_repro.data.photos import read_image
 from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
-from spinal_repro.data.verify import problems
 from spinal_repro.errors import UserError
 from spinal_repro.inference import evaluate, load_run, load_split
 from spinal_repro.training.run import run

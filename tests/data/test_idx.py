@@ -13,10 +13,10 @@ from torchvision import datasets as tv
 
 from spinal_repro.data import install
 from spinal_repro.data.catalog import File, entry_for
-from spinal_repro.data.idx import EMNIST_SPLITS
 from spinal_repro.data.preprocessing import describe_data
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.data.splits import Split
+from spinal_repro.data.torchvision_sets import EMNIST_SPLITS
 from spinal_repro.errors import UserError
 
 CLASSES = {"emnist_letters": 26, "emnist_letters_62": 26, "emnist_balanced": 47}

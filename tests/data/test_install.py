@@ -3,6 +3,7 @@
 import errno
 import gzip
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -13,10 +14,10 @@ from helpers.composing import composed
 from helpers.idx_files import idx_bytes
 
 from spinal_repro.data import assemble, download, install
+from spinal_repro.data.assemble import problems
 from spinal_repro.data.catalog import File, entry_for, find_entry
 from spinal_repro.data.install import HIDDEN, fetch, import_data
 from spinal_repro.data.sources import load_dataset
-from spinal_repro.data.verify import problems
 from spinal_repro.errors import UserError
 
 _RANDOM = np.random.default_rng(0)
@@ -115,6 +116,20 @@ def test_of_two_that_fetch_at_once_one_waits(server, tmp_path):
         list(pool.map(lambda _: fetch(idx_entry(server.url), tmp_path), range(2)))
     assert len(server.asked) == 4
     assert_whole(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["fetch", "import_data"])
+def test_of_two_that_install_a_folder_at_once_one_waits(server, tmp_path, monkeypatch, name):
+    """As the jobs of a first sweep do; both see that it is missing before one gets the lock."""
+    config, entry, files = photographs("hymenoptera")
+    (tmp_path / "a.zip").write_bytes(m.zip_of(files))
+    root, both, lock = tmp_path / "root", threading.Barrier(2), install.exclusive_lock
+    monkeypatch.setattr(install, "exclusive_lock", lambda *about: both.wait() >= 0 and lock(*about))
+    entry = served(server, entry, m.zip_of(files))
+    given = (entry, root, [tmp_path / "a.zip"])[: 3 if name == "import_data" else 2]
+    with ThreadPoolExecutor(2) as pool:
+        assert all(pool.map(lambda _: getattr(install, name)(*given), range(2)))
+    assert_photographs(config, root)
 
 
 # Image folders

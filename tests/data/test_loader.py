@@ -98,6 +98,20 @@ def test_every_image_comes_once(indices, batch_size):
     assert [n for _, labels in made.in_order() for n in labels.tolist()] == indices.tolist()
 
 
+@pytest.mark.parametrize(
+    ("count", "sizes"), [(65, [16, 16, 16, 17]), (17, [17]), (66, [16] * 4 + [2])]
+)
+@pytest.mark.parametrize("pixels_at_once", [1, 2**24])
+def test_a_last_batch_of_one_joins_the_batch_before(count, sizes, pixels_at_once, monkeypatch):
+    monkeypatch.setitem(loader.FUSED_PIXELS, "cpu", pixels_at_once)
+    made = batches(numbered(count), np.arange(count), 16, join_last=True)
+    listed = list(made.epoch(0, 1))
+    assert [len(labels) for _, labels in listed] == sizes and len(made) == len(sizes)
+    numbers = [labels.tolist() for _, labels in listed]
+    assert sorted(n for batch in numbers for n in batch) == list(range(count))
+    assert numbers == [made.images(0, 1, step) for step in range(1, len(sizes) + 1)]
+
+
 def test_order_depends_on_seed_and_epoch():
     made = batches(numbered(300))
     base = order(made.epoch(3, 5))

@@ -4,7 +4,9 @@ import errno
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resiz
 from torchvision.transforms import functional as tvf
 
 from spinal_repro.config.preprocessing import Preprocessing
+from spinal_repro.config.schema import Config
 from spinal_repro.data import photos as module
 from spinal_repro.data.augment import HorizontalFlip, ResizedCrop
 from spinal_repro.data.loader import Batches
@@ -56,15 +59,19 @@ def cached(cache: Path) -> list[Path]:
     return sorted(path for path in cache.glob("*") if path.suffix != ".lock")
 
 
+def prepared(option: dict[str, Any]) -> Config:
+    """A configuration with other preprocessing of training images, in batches of four."""
+    recipe = replace(composed().recipe, prepare={"train": option}, batch_size=4)
+    return replace(composed(), recipe=recipe)
+
+
 @pytest.mark.parametrize("option", [{"interpolation": "bicubic", "resize": 32}, {"fit": 32}])
 def test_images_in_memory_are_not_resized_as_files_are(cache, option):
     dataset = load_dataset(composed().dataset, "unused")
-    split = split_dataset(dataset, composed().protocol)
+    config = prepared(option)
+    split = split_dataset(dataset, config.protocol)
     with pytest.raises(UserError, match="image files only"):
-        batches_of(
-            dataset, split, "train", runs=cache, device=CPU, num_classes=10,
-            preprocessing=Preprocessing(**option),
-        )  # fmt: skip
+        batches_of(config, dataset, split, "train", runs=cache, device=CPU, training=True)
 
 
 @pytest.mark.parametrize("resize", [12, [12, 17], 40])
@@ -209,15 +216,13 @@ def test_a_resized_crop_sees_the_whole_photograph(files, cache, fit):
     """Against torchvision on the photographs, of which the larger ones are scaled down to fit."""
     part, rows = photos(files), np.array([1, 2, 3, 5, 6, 7])
     crop, split = ResizedCrop(size=8, antialias=True), Split(rows, rows[:0], rows[:0])
-    options = {"batch_size": 4, "mean": [0.0], "std": [1 / 255], "runs": cache, "device": CPU}
-    prepare = Preprocessing(fit=fit)
-    made = batches_of(Dataset(part, part), split, "train", preprocessing=prepare, **options)
+    options = {"mean": [0.0], "std": [1 / 255], "runs": cache, "device": CPU, "training": True}
+    made = batches_of(prepared({"fit": fit}), Dataset(part, part), split, "train", **options)
     order = [row for step in (1, 2) for row in made.images(0, 1, step)]
     assert sorted(order) == rows.tolist() != order
-    places = torch.tensor([rows.tolist().index(row) for row in order])
-    generator = torch.Generator().manual_seed(stream_seed(0, "augment", 1))
-    (boxes,) = made.draw([crop], places, generator)
     shapes = {31: [(20, 31), (25, 14), (16, 16)], 24: [(15, 24), (24, 13), (16, 16)]}[fit]
+    generator = torch.Generator().manual_seed(stream_seed(0, "augment", 1))
+    boxes = crop.draw(6, torch.tensor([shapes[row % 3] for row in order]), generator)
     ours = torch.cat([images for images, _ in made.epoch(0, 1, [crop])])
     for row, image, box in zip(order, ours, boxes.int().tolist(), strict=True):
         (left, top, width, height), (high, wide) = box, shapes[row % 3]

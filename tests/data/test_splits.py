@@ -1,11 +1,15 @@
 """Splits and fingerprints: disjoint, complete, stratified, deterministic, sensitive."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
+from helpers.composing import composed
 
-from spinal_repro.data.sources import ImageSet
-from spinal_repro.data.splits import Split, make_split, num_shared, stratified, subset
+from spinal_repro.data.preprocessing import describe_data, split_dataset
+from spinal_repro.data.sources import Dataset, ImageSet
+from spinal_repro.data.splits import Split, stratified, subset
 
 MNIST = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
 
@@ -59,18 +63,24 @@ def test_subset_keeps_the_limit_and_the_proportions(limit):
         assert not np.array_equal(kept, subset(labels, indices, limit, seed=1))
 
 
+@pytest.mark.parametrize("published", [False, True])
 @pytest.mark.parametrize("val_fraction", [0.0, 0.1])
-def test_the_split_of_a_run(val_fraction):
-    train_labels, test_labels = uneven_labels(0, 30), uneven_labels(1, 30)
-    whole = make_split(train_labels, test_labels, val_fraction=val_fraction, seed=0)
-    every = np.arange(len(train_labels))
-    train, val = stratified(train_labels, 0.1, seed=0) if val_fraction else (every, every[:0])
-    expected = train, val, np.arange(len(test_labels))
-    split = make_split(train_labels, test_labels, val_fraction=val_fraction, seed=0, limit=101)
-    assert split.sizes() == {"train": 101, "val": 101 if val_fraction else 0, "test": 101}
+def test_the_split_of_a_run(val_fraction, published):
+    parts = (uneven_labels(seed, 30) for seed in (0, 1, 2))
+    train, test, val = (ImageSet(None, torch.from_numpy(labels)) for labels in parts)
+    dataset = Dataset(train, test, val if published else None)
+    protocol = dataclasses.replace(composed().protocol, val_fraction=val_fraction)
+    every, in_test, in_val = (np.arange(len(images)) for images in (train, test, val))
+    expected = every, every[:0], in_test
+    if val_fraction:
+        halves = stratified(train.labels.numpy(), 0.1, protocol.split_seed)
+        expected = (every, in_val, in_test) if published else (*halves, in_test)
+    whole, some = split_dataset(dataset, protocol), split_dataset(dataset, protocol, 101)
+    assert whole.published_val == some.published_val == (published and val_fraction > 0)
     for part, indices in zip(("train", "val", "test"), expected, strict=True):
         assert np.array_equal(getattr(whole, part), indices)
-        assert np.isin(getattr(split, part), indices).all()
+        kept = getattr(some, part)
+        assert np.isin(kept, indices).all() and len(kept) == min(101, len(indices))
 
 
 def test_the_hash_changes_with_any_change():
@@ -102,9 +112,12 @@ def test_the_hash_of_images_changes_with_any_change():
 
 
 def test_planted_duplicates_are_counted():
+    config = composed("dataset=mnist").dataset
+
     def shared(some, others):
-        none = torch.zeros(len(some))
-        return num_shared(ImageSet(some, none).digests, ImageSet(others, none).digests)
+        train, test = (ImageSet(images, torch.zeros(len(images))) for images in (some, others))
+        split = Split(*(np.arange(len(images)) for images in (train, (), test)))
+        return describe_data(config, Dataset(train, test), split)["test_images_also_in_train"]
 
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (40, 1, 28, 28), dtype=torch.uint8, generator=random)

@@ -1,6 +1,7 @@
 """Exports: run with the libraries of others, equal to the model, described in a card."""
 
 import dataclasses
+import io
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,7 @@ from safetensors.torch import save_file
 from spinal_repro.cli.spinal import main
 from spinal_repro.cli.use import EXPORTS
 from spinal_repro.errors import UserError
+from spinal_repro.export import card as card_module
 from spinal_repro.export import load_safetensors
 from spinal_repro.export.card import CARD
 from spinal_repro.export.write import FORMATS, IMAGES, compare, export_run
@@ -23,6 +25,41 @@ from spinal_repro.training.run import run
 
 COMMON = ["runtime.progress=none", "runtime.device=cpu", "recipe.epochs=1", "head=spinal"]
 CLASSES = ("<script>", "a|b", "`x` *y*")
+
+
+def as_kind(mode, **options):
+    """A function from pixels ``[H, W, 3]`` to a file of a kind, transparent at the left."""
+
+    def encode(pixels):
+        image = Image.fromarray(pixels)
+        if mode.startswith("I"):
+            image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 200)
+        elif mode == "P":
+            image = image.quantize(16)
+        elif mode != "RGB":
+            image.putalpha(
+                Image.fromarray(np.linspace(0, 255, 35).astype(np.uint8)[None]).resize(image.size)
+            )
+            image = image.convert(mode)
+        file = io.BytesIO()
+        image.save(file, "PNG", **options)
+        return file.getvalue()
+
+    return encode
+
+
+KINDS = (
+    as_kind("RGB"),
+    as_kind("RGBA"),
+    as_kind("LA"),
+    as_kind("I;16"),
+    as_kind("P", transparency=3),
+)
+
+
+def converted(image, mode):
+    """What the code of the card did before it read transparent and 16-bit images."""
+    return image.convert(mode)
 
 
 def train(*overrides: str):
@@ -40,13 +77,13 @@ def trained(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """A run on colour photographs that are not square, with class names of all kinds."""
+    """A run on photographs of every kind that are not square, with class names of all kinds."""
     root, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
     for number, name in enumerate(CLASSES):
         (root / name).mkdir()
         for index in range(10):
             pixels = random.normal(60 + 60 * number, 40, (50, 35, 3)).clip(0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(root / name / f"{index}.png")
+            (root / name / f"{index}.png").write_bytes(KINDS[index % len(KINDS)](pixels))
     return root, train(
         "dataset=folder", f"data.root={root}", f"runs={tmp_path_factory.mktemp('runs')}",
         "model=flatten", "dataset.image_size=16", "recipe.mean=[0.4,0.5,0.6]",
@@ -71,18 +108,17 @@ def metadata(path: Path) -> dict[str, str]:
         return file.metadata()
 
 
-def check_code(card, folder, picture, trained, monkeypatch):
+def check_code(card, folder, pictures, trained, monkeypatch):
     """The code of a card, run beside the files, computes what `predict` computes."""
     monkeypatch.chdir(folder)
-    (folder / "image.png").write_bytes(picture.read_bytes())
-    names: dict[str, object] = {}
     blocks = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(blocks) == 2
-    for block in blocks:
-        exec(block, names)
-    (expected,) = predict(trained, [picture])
-    found = torch.as_tensor(names["logits"]).softmax(dim=1)[0]
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    for picture, expected in zip(pictures, predict(trained, pictures), strict=True):
+        (folder / "image.png").write_bytes(picture.read_bytes())
+        names: dict[str, object] = {}
+        exec("".join(blocks), names)
+        found = torch.as_tensor(names["logits"]).softmax(dim=1)[0]
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("to", EXPORTS)
@@ -91,7 +127,7 @@ def test_an_export_computes_what_the_model_computes(trained, tmp_path, monkeypat
         pytest.importorskip(name)
     out = tmp_path / "out"
     main(["export", str(trained.folder), "--to", to, "--out", str(out)])
-    assert f"on {IMAGES} test images" in capsys.readouterr().out
+    assert f"on {IMAGES} test images" in capsys.readouterr().out  # which have no files
     file = out / FORMATS[to].file
     assert {path.name for path in out.iterdir()} == {file.name, CARD}
     assert file.stat().st_mode == (out / CARD).stat().st_mode
@@ -114,7 +150,7 @@ def test_an_export_computes_what_the_model_computes(trained, tmp_path, monkeypat
     assert "**BEST ON TEST" in card and "REDUCED BUDGET" in card and "CC BY 4.0" in card
     assert f"{trained.record.counts['total_parameters']:,} trainable parameters" in card
     Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(tmp_path / "image.png")
-    check_code(card, out, tmp_path / "image.png", trained, monkeypatch)
+    check_code(card, out, [tmp_path / "image.png"], trained, monkeypatch)
 
 
 def test_the_card_of_photographs(photographs, tmp_path, monkeypatch):
@@ -124,7 +160,27 @@ def test_the_card_of_photographs(photographs, tmp_path, monkeypatch):
     assert "<script>" not in card and "&lt;script&gt;" in card
     assert r"a\|b" in card and r"\`x\` \*y\*" in card
     assert "resized to 20 px (bicubic" in card and "BEST ON TEST" not in card
-    check_code(card, tmp_path, root / CLASSES[1] / "3.png", trained, monkeypatch)
+    pictures = [root / CLASSES[1] / f"{index}.png" for index in range(len(KINDS))]
+    modes = {Image.open(path).mode for path in pictures}
+    assert {"RGB", "RGBA", "LA", "P"} < modes and len(modes) == len(KINDS)
+    check_code(card, tmp_path, pictures, trained, monkeypatch)
+    Image.new("I", (40, 40), 70_000).save(tmp_path / "32.tif")
+    assert [isinstance(answer, str) for answer in predict(trained, [tmp_path / "32.tif"])] == [True]
+    with pytest.raises(ValueError, match="32 bits"):
+        card_module.read(str(tmp_path / "32.tif"), card_module.preprocessing(trained))
+
+
+def test_code_that_reads_the_files_otherwise_is_not_exported(
+    photographs, tmp_path, monkeypatch, capsys
+):
+    """The check goes from image files to logits, so it covers the card's preprocessing."""
+    command = ["export", str(photographs[1].folder), "--to", "safetensors"]
+    main([*command, "--out", str(tmp_path / "right")])
+    assert "get the same class" in capsys.readouterr().out
+    monkeypatch.setattr(card_module, "converted", converted)
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--out", str(tmp_path / "wrong")])
+    assert "not exported" in capsys.readouterr().err and not (tmp_path / "wrong").exists()
 
 
 def off(path):
@@ -166,7 +222,9 @@ def test_parity_sees_any_difference_and_nan(trained, change):
         logits[-1, 0] += change
         return logits
 
-    found = compare(trained.model, other, torch.rand(40, 1, 28, 28))
+    images = torch.rand(40, 1, 28, 28)
+    with torch.no_grad():
+        found = compare(trained.model(images), other, images)
     assert (found.difference <= found.allowed) is (change == 0)
 
 

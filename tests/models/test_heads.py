@@ -19,7 +19,6 @@ from spinal_repro.models.heads import (
     ProgressiveSpinalHead,
     SpinalHead,
     SpinalHidden,
-    SpinalStack,
 )
 
 # Inputs that each layer reads: (inputs, splits, layers) -> slices (recipes 5).
@@ -46,7 +45,7 @@ def linears(module: nn.Module) -> list[nn.Linear]:
 def sizes(head: nn.Module, features: int) -> tuple[int, int, int]:
     """Parameters, multiplications and activations of a head."""
     found = count(Classifier(nn.Flatten(), head), features, 1)
-    return found.head_parameters, found.head_multiplications, found.head_activations
+    return found["head_parameters"], found["head_multiplications"], found["head_activations"]
 
 
 def with_real_norms(head: nn.Module) -> nn.Module:
@@ -191,7 +190,7 @@ def test_fc_head_layouts(options, layers):
 
 
 IMPOSSIBLE = [
-    (SpinalHead, {"in_features": 0}), (SpinalHead, {"num_classes": 0}), (SpinalHead, {"width": 0}),
+    (SpinalHead, {"in_features": 0}), (SpinalHead, {"num_classes": -1}), (SpinalHead, {"width": 0}),
     (SpinalHead, {"layers": 0}), (SpinalHead, {"splits": -1}), (SpinalHead, {"splits": 9}),
     (SpinalHead, {"dropout": 1.0}), (SpinalHead, {"dropout": float("nan")}),
     (SpinalHead, {"output_dropout": -0.1}), (SpinalHead, {"activation": "relo"}),
@@ -275,9 +274,9 @@ def test_reused_layers_share_weights_and_the_last_two_are_never_used():
 
 
 @pytest.mark.parametrize("shape", [(), (6,), (2, 3)])
-def test_hidden_is_a_stack_that_keeps_leading_dimensions(shape):
+def test_hidden_is_a_head_without_output_that_keeps_leading_dimensions(shape):
     torch.manual_seed(0)
-    layer, stack = SpinalHidden(10, 12, layers=3), SpinalStack(10, width=4, layers=3)
+    layer, stack = SpinalHidden(10, 12, layers=3), SpinalHead(10, 0, width=4, layers=3)
     stack.load_state_dict(layer.state_dict())
     x = torch.randn(*shape, 10)
     out = layer(x)

@@ -114,4 +114,4 @@ def test_auxiliary_outputs_train_and_vanish():
     assert [n for n, p in model.named_parameters() if p.grad is None] == []
     assert model.eval()(images).shape == (2, 5)
     # published without auxiliary outputs: 6,624,904 with its 1000-way classifier
-    assert count(model, 3, 64).body_parameters == 6_624_904 - 1_025_000
+    assert count(model, 3, 64)["body_parameters"] == 6_624_904 - 1_025_000

@@ -137,18 +137,74 @@ def test_files_without_named_tensors_are_refused(tmp_path, name, content):
 
 def test_own_backbones_take_only_files():
     body = load_backbones().build("cifar_cnn", {}, 3, 32)
-    with pytest.raises(UserError, match=r"model\.pretrained"):
+    with pytest.raises(UserError, match="no weights file"):
         load_pretrained(body, "IMAGENET1K_V1")
     with pytest.raises(UserError, match=r"recipe\.mean"):
         normalisation(RecipeConfig(mean=None, std=None), body)
 
 
-def test_the_weights_of_a_run_are_taken(tmp_path):
-    first, path = build(Component("cifar_cnn", {})), tmp_path / "best.safetensors"
-    save_file(first.state_dict(), path)
-    second = build(Component("cifar_cnn", {"pretrained": str(path)}), seed=1)
-    for a, b in zip(first.backbone.parameters(), second.backbone.parameters(), strict=True):
-        assert torch.equal(a, b)
+@pytest.mark.parametrize("wrapper", ["", "module."])
+@pytest.mark.parametrize("name", ["cifar_cnn", NAME])
+def test_the_weights_of_a_run_are_taken(tmp_path, name, wrapper):
+    """From its folder or its file; here also as a script saves it that wraps the classifier."""
+    kind = None if name == "cifar_cnn" else "torchvision"
+    first, path = build(Component(name, {}, kind)), tmp_path / "best.safetensors"
+    save_file({wrapper + n: tensor for n, tensor in first.state_dict().items()}, path)
+    for source in (path, tmp_path):
+        second = build(Component(name, {"pretrained": str(source)}, kind), seed=1)
+        saved, loaded = (m.backbone.state_dict() for m in (first, second))
+        assert all(torch.equal(tensor, loaded[n]) for n, tensor in saved.items())
+        assert second.weights.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        heads = {f"{wrapper}head.{n}" for n in first.head.state_dict()}
+        assert set(second.weights.unexpected) == heads
+
+
+def test_another_run_is_trained_from_the_weights_of_a_run(call, here):
+    small = f"spinal-train model={NAME} data.limit=20 recipe.batch_size=5 recipe.epochs=1"
+    assert call(f"{small} head=linear").code == 0
+    (first,) = here.glob("runs/*/*/s0")
+    for name in ("best.safetensors", "last.pt", "."):
+        ended = call(f"{small} head=fc model.pretrained={first / name} runs={name}x")
+        assert ended.code == 0 and "prefix backbone.net. removed from the names" in ended.out
+
+
+@pytest.mark.parametrize(
+    "prefix", ["module.", "_orig_mod.", "model.", "net.", ""], ids=lambda prefix: prefix or "key"
+)
+def test_a_run_starts_from_the_weights_of_another_script(call, here, whole, prefix):
+    tensors = {prefix + name: tensor for name, tensor in whole.items()}
+    torch.save(tensors if prefix else {"model_state_dict": whole, "epoch": 1}, "w.pth")
+    ended = call(
+        f"spinal-train model={NAME} data.limit=10 recipe.batch_size=5 recipe.epochs=1 "
+        "model.pretrained=w.pth"
+    )
+    assert ended.code == 0 and f"w.pth: {len(whole) - 2} tensors matched" in ended.out
+    assert (f"prefix {prefix} removed" in ended.out) is bool(prefix)
+
+
+@pytest.mark.parametrize("key", ["model_state_dict", "state_dict", "model", "net", None])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "model.", "net.", "module.encoder."])
+def test_files_of_other_scripts_are_loaded_as_those_of_the_publisher(whole, tmp_path, key, prefix):
+    tensors = {prefix + name: tensor for name, tensor in whole.items()}
+    optimizer = torch.optim.Adam([torch.ones(1, requires_grad=True)]).state_dict()
+    saved = {"epoch": 3, "optimizer": optimizer, key: tensors} if key else tensors
+    torch.save(saved, tmp_path / "w.pth.tar")
+    model = pretrained(str(tmp_path / "w.pth.tar"))
+    assert all(torch.equal(t, whole[name]) for name, t in model.backbone.net.state_dict().items())
+    assert model.weights.matched == len(whole) - 2
+    assert sorted(model.weights.unexpected) == ["fc.bias", "fc.weight"]
+    assert f"prefix {prefix} removed" in str(model.weights)
+    assert all(
+        torch.equal(t, whole[f"fc.{n}"])
+        for n, t in own(str(tmp_path / "w.pth.tar")).head.state_dict().items()
+    )
+
+
+def test_of_two_networks_in_one_file_none_is_chosen(whole, tmp_path):
+    both = {f"{which}.{name}": t for which in ("query", "key") for name, t in whole.items()}
+    torch.save(both, tmp_path / "w.pth")
+    with pytest.raises(UserError, match="does not fit"):
+        load_pretrained(backbone(), str(tmp_path / "w.pth"))
 
 
 def own(source: str | None, name=NAME, kind="torchvision", outputs=1000, **options):
@@ -189,7 +245,7 @@ def test_what_the_committed_scripts_train():
     with torch.device("meta"):
         model = own("IMAGENET1K_V1", "vgg19_bn", load_weights=False)
     found = count(model, 3, 64)
-    assert (found.total_parameters, found.head_activations) == (143_678_248, 2 * 4096)
+    assert (found["total_parameters"], found["head_activations"]) == (143_678_248, 2 * 4096)
 
 
 @pytest.mark.parametrize(
@@ -289,9 +345,10 @@ def test_named_weights_are_downloaded_once_and_bring_their_normalisation(server,
     assert (built.weights.source, built.weights.sha256) == ("IMAGENET1K_V1", None)
     loaded = built.backbone.net.state_dict()
     assert all(torch.equal(tensor, whole[name]) for name, tensor in loaded.items())
-    expected = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    expected = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
     assert normalisation(RecipeConfig(mean=None, std=None), built.backbone) == expected
-    assert normalisation(RecipeConfig(mean=[0.5], std=[0.2]), built.backbone) == ([0.5], [0.2])
+    of_recipe = {"mean": [0.5], "std": [0.2]}
+    assert normalisation(RecipeConfig(**of_recipe), built.backbone) == of_recipe
     pretrained("IMAGENET1K_V1")
     assert len(server.asked) == 1  # the second time from torch's cache
 

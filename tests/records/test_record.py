@@ -84,6 +84,8 @@ def test_other_files_are_refused_by_name(tmp_path, content):
         ("counts.head_parameters", "many"),
         ("history", [{"epoch": 1, "test_accuracy": "x"}]),
         ("environment.device", None),
+        ("data.normalisation", {"mean": [0.1], "std": "0.3"}),
+        ("data.sizes", {"test": "many"}),
         ("warmup", 3),
     ],
 )

@@ -1,4 +1,4 @@
-"""Wilson's interval: its defining equation and its coverage."""
+"""Wilson's interval solves its defining equation."""
 
 import math
 from statistics import NormalDist
@@ -20,28 +20,3 @@ def test_bounds_are_the_shares_just_not_rejected(correct, count, level):
     for bound in (low, high):
         distance = z * math.sqrt(max(bound * (1 - bound), 0) / count)
         assert abs(share - bound) == pytest.approx(distance, abs=1e-9)
-
-
-def coverage(count: int, p: float, level: float) -> float:
-    """Exact chance that the interval holds p: binomial terms of the outcomes where it does."""
-    log_p, log_q = math.log(p), math.log(1 - p)
-    total = 0.0
-    for k in range(count + 1):
-        low, high = binomial_interval(k, count, level)
-        if low <= p <= high:
-            log_choose = math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1)
-            total += math.exp(log_choose + k * log_p + (count - k) * log_q)
-    return total
-
-
-@pytest.mark.parametrize("count, tolerance", [(20, 0.04), (200, 0.02), (2_000, 0.01)])
-def test_coverage_of_usual_accuracies(count, tolerance):
-    for p in (0.5, 0.7, 0.9, 0.95, 0.99):
-        assert coverage(count, p, 0.95) == pytest.approx(0.95, abs=tolerance), p
-
-
-@pytest.mark.parametrize("level", [0.8, 0.95])
-def test_mean_coverage_is_the_level(level):
-    """Single shares scatter, because outcomes are whole numbers; their mean does not."""
-    found = [coverage(100, p / 100, level) for p in range(1, 100)]
-    assert sum(found) / len(found) == pytest.approx(level, abs=0.008)

@@ -167,6 +167,20 @@ def test_the_same_findings_give_the_same_bytes_and_nothing_to_draw_gives_nothing
     assert {figure.name for figure in first} == ALWAYS
 
 
+def test_more_than_a_hundred_seeds_of_a_row_take_no_more_room():
+    def size(seeds: int) -> int:
+        fc, spinal = fc_and_spinal()
+        values = [97 + i % 7 / 10 for i in range(seeds)]
+        better = [value + 0.2 + i % 5 / 50 for i, value in enumerate(values)]
+        figure = cells.paired_differences(
+            findings([fc, spinal], [result(fc, values), result(spinal, better)])
+        )
+        assert figure is not None
+        return len(figures._bytes(figure, "svg", {"Date": None}))
+
+    assert size(240) - size(120) < 500
+
+
 def test_the_supplements_curve_is_read_whole():
     for curve in published_curves("loss").values():
         assert list(curve.index)[-19:] == list(range(2, 21))  # one first value cannot be read off

@@ -5,18 +5,21 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.made_records import regression_record
+from helpers.made_records import FC, SPINAL, made, regression_record
 
 from spinal_repro.paper.cells import load_cells
 from spinal_repro.paper.claims import Claim
 from spinal_repro.records.record import parse_record
 from spinal_repro.records.store import read_records
-from spinal_repro.results.cells import group_records_by_cell
+from spinal_repro.results.cells import group_records_by_cell, own_runs
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.findings import ResultsIndex
+from spinal_repro.results.pages import files
 from spinal_repro.results.report import render
 from spinal_repro.results.sizes import cell_counts
 
@@ -44,7 +47,8 @@ def test_the_page_has_runs_and_what_was_not_run(page):
         json.loads(p.read_text()) for p in (ROOT / "results/records/mnist").glob("*cnn*.json")
     ]
     commits = {record["git"]["commit"][:10] for record in records}
-    assert sum(page.count(commit) for commit in commits) == len(records) >= 15
+    assert all(commit in page for commit in commits)
+    assert len(re.findall(r"^<tr><td>\d+<td>", page, re.MULTILINE)) == len(records) >= 15
     assert "not run" in page and "98.45" in page and "spinal-train paper=mnist/cnn_fc" in page
 
 
@@ -68,6 +72,46 @@ def test_identifiers_are_unique(page):
     assert len(found) == len(set(found))
     targets = re.findall(r'(?:href="#|aria-controls=")([^"]+)"', page)
     assert set(targets) <= set(found)
+
+
+def many_records(kind: str, count: int) -> list[Any]:
+    """So many seeds of two cells, settings with a changed recipe, or runs that name no cell."""
+    found = []
+    for i in range(count):
+        changed = {"recipe": {"lr": 0.02 + i // 2 * 1e-4}} if kind != "seeds" else {}
+        seed, which = i // 2 if kind == "seeds" else 0, ("fc", "spinal")[i % 2]
+        found.append(made(which, seed, 9700 + i % 50, identity=f"{i:08x}", **changed))
+        found[-1]["config"]["cell"] = None if kind == "own" else found[-1]["config"]["cell"]
+    return found
+
+
+@pytest.mark.parametrize(("kind", "most"), [("seeds", 700), ("settings", 3000), ("own", 550)])
+def test_another_record_costs_few_calls_and_few_bytes_of_the_page(kind, most):
+    """Counted, not timed, so that it holds on a busy machine."""
+
+    def cost(count: int) -> tuple[int, str]:
+        stored, calls = many_records(kind, count), 0
+
+        def count_calls(_frame: Any, event: str, _argument: Any) -> None:
+            nonlocal calls
+            calls += event in ("call", "c_call")
+
+        sys.setprofile(count_calls)
+        try:
+            records, cells = [parse_record(one) for one in stored], [FC, SPINAL]
+            results, own = group_records_by_cell(cells, records), own_runs(cells, records)
+            known = ResultsIndex(results, {}, own=own)
+            files(known)
+            page = render(known)
+        finally:
+            sys.setprofile(None)
+        return calls, page
+
+    cost(4)  # imports
+    (few, short), (many, long) = cost(100), cost(200)
+    assert (many - few) / 100 < most and (len(long) - len(short)) / 100 < 50
+    left = re.findall(r"(\d+) more with a changed recipe .*?tables/(\w+)\.csv", long)
+    assert left == ([("190", "mnist"), ("95", "pairs")] if kind == "settings" else [])
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium to try the page's controls")

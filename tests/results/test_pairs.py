@@ -103,7 +103,7 @@ def test_images_are_compared_where_the_records_keep_them():
     ends = 100 * np.array(image_interval(50, 150, 10_000))
     for differences in ([100], [90, 110], [100] * 7):
         (pair,) = paired(gains(*differences, wrong=wrong))
-        assert {image[:2] for image in pair.images} == {(50, 150)} and pair.images[0].p < 1e-9
+        assert set(pair.images) == {(50, 150)}
         assert row(pair)["mcnemar"] == f"{len(differences)} of {len(differences)}"
         assert pair.interval == pytest.approx(ends)
         assert (OPEN in pair.verdict) == (len(differences) < 6)

@@ -20,7 +20,6 @@ from spinal_repro.records.statistics import (
     mcnemar_test,
     mean_interval,
     pairs_needed,
-    prediction_interval,
     sign_flip_test,
 )
 from spinal_repro.results.rules.common import Judgement, Verdict, all_of, by_side
@@ -45,7 +44,7 @@ def test_intervals_hold_the_mean_and_a_new_run_as_often_as_they_say(generator, n
     for *values, new in generator.normal(98.2, 0.1, (REPEATS, n + 1)).tolist():
         low, high = mean_interval(values)
         held["mean"] += low <= 98.2 <= high
-        low, high = prediction_interval(values)
+        low, high = mean_interval(values, new=1)
         held["new run"] += low <= new <= high
     for count in held.values():
         assert count / REPEATS == pytest.approx(0.95, abs=tolerance(0.95))
@@ -55,7 +54,7 @@ def test_no_interval_has_zero_width():
     values = [98.1] * 7  # their mean, naively summed, differs from them
     assert deviation(values) == 0
     for few in (values, [98.1, 98.2], [98.1]):
-        assert mean_interval(few) is prediction_interval(few) is None
+        assert mean_interval(few) is mean_interval(few, new=1) is None
 
 
 @pytest.mark.parametrize("n", [2, 3, 6, 9])
@@ -66,11 +65,13 @@ def test_sign_flips_are_those_tried_one_by_one(generator, n):
         assert sign_flip_test(tuple(d.tolist())) == pytest.approx(expected)
 
 
-def test_many_pairs_are_drawn(generator):
-    d = generator.normal(0.25, 1, 30).tolist()
-    z = sum(d) / math.sqrt(sum(v * v for v in d))  # for many pairs the sums are about normal
-    assert sign_flip_test(tuple(d)) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=0.015)
-    assert sign_flip_test((1.0,) * 30) == pytest.approx(2 / (statistics.FLIPS + 1))
+@pytest.mark.parametrize(("n", "off"), [(30, 0.015), (statistics.MOST_FLIPPED + 1, 1e-6)])
+def test_the_sum_of_many_flipped_pairs_is_about_normal(generator, n, off):
+    d = generator.normal(0.25, 1, n).tolist()
+    z = sum(d) / math.sqrt(sum(v * v for v in d))
+    assert sign_flip_test(tuple(d)) == pytest.approx(2 * stats.norm.sf(abs(z)), abs=off)
+    assert sign_flip_test((0.0,) * n) == 1
+    assert sign_flip_test((1.0,) * n) <= 2 / (statistics.FLIPS + 1)
 
 
 @pytest.mark.parametrize("b, c", [(0, 0), (0, 1), (3, 3), (2, 9), (40, 70), (500, 500)])
@@ -124,8 +125,8 @@ def test_fewer_than_six_pairs_decide_nothing():
     differences = tuple(1 + 0.01 * i for i in range(MIN_PAIRS))
     assert Paired(differences[1:]).side() == 0 and Paired(differences[1:]).p is None
     assert (Paired(differences).side(), Paired(differences).side(2.0)) == (1, -1)
-    assert Paired(differences, others=(0.9,)).side() == 0  # 2 / 2^6 is not below 0.05 / 2
-    after = Paired(differences, others=(0.001,))  # Holm: the smaller p is decided already
+    assert Paired(differences, family=2).side() == 0  # 2 / 2^6 is not below 0.05 / 2
+    after = Paired(differences, 2, adjusted=2 / 2**MIN_PAIRS)  # Holm: a smaller p is decided
     assert (after.side(), after.side(2.0)) == (1, 0)  # but it says nothing about this threshold
 
 
@@ -133,7 +134,7 @@ def test_fewer_than_six_pairs_decide_nothing():
 def test_as_many_pairs_as_needed_find_the_difference_in_80_percent(generator, size, comparisons):
     n = pairs_needed(size * 0.1, 0.1, comparisons)
     draws = generator.normal(size * 0.1, 0.1, (FAMILIES, n)).tolist()
-    found = sum(Paired(tuple(d), (1.0,) * (comparisons - 1)).side() > 0 for d in draws)
+    found = sum(Paired(tuple(d), comparisons).side() > 0 for d in draws)
     # the sign-flip test is a little weaker than the t test that the number is computed for
     assert 0.74 <= found / FAMILIES <= 0.95
 

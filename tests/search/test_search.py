@@ -7,6 +7,7 @@ import sys
 
 import pytest
 from helpers.interrupting import Killed
+from PIL import Image
 
 pytest.importorskip("optuna")
 
@@ -16,6 +17,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.data import sources
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError
 from spinal_repro.inference import load_run, load_split
+from spinal_repro.io import BusyError
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import read_records, run_folders
 from spinal_repro.search import study as study_module
@@ -44,8 +46,8 @@ def space(tmp_path):
     return load_space(str(tmp_path / "space.yaml"))
 
 
-def study_of(tmp_path, space, fixed=FIXED):
-    return Study(tmp_path / "study/journal.log", "s", space, fixed)
+def study_of(tmp_path, space, fixed=FIXED, **inputs):
+    return Study(tmp_path / "study/journal.log", "s", space, fixed, inputs)
 
 
 def raising(error):
@@ -175,6 +177,22 @@ def test_a_failed_trial_does_not_end_the_search(tmp_path, space, monkeypatch):
     assert [line for line in lines if "failed" in line and "the loss is nan" in line] == [lines[1]]
 
 
+def test_options_that_another_process_tries_are_waited_for(tmp_path, space, monkeypatch):
+    real, calls = study_module.run, []
+
+    def busy_at_first(config):
+        calls.append(config)
+        if len(calls) < 3:
+            raise BusyError("process 1 is training the run")
+        return real(config)
+
+    monkeypatch.setattr(study_module, "run", busy_at_first)
+    monkeypatch.setattr(study_module, "PAUSE", 0)
+    study = study_of(tmp_path, space)
+    study.run(1, print)
+    assert study.counts == {"complete": 1} and len(calls) == 3
+
+
 def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
     with pytest.raises(UserError, match="3 trials failed and none is complete"):
         study_of(tmp_path, space, [*FIXED, f"data.root={tmp_path}", "dataset=mnist"]).run(9, print)
@@ -182,7 +200,7 @@ def test_a_search_in_which_all_trials_fail_ends(tmp_path, space):
 
 @pytest.mark.slow
 def test_two_processes_share_a_journal(tmp_path, space):
-    study_of(tmp_path, space)
+    """Which both create at the same time."""
     script = f"""
 from pathlib import Path
 from spinal_repro.search.study import Study, load_space
@@ -227,6 +245,7 @@ def test_the_command_prints_the_command(tmp_path, space, monkeypatch, capsys):
         (["data.test=true"], "never reads the test set"),
         (["recipe.epoch=1"], "recipe.epoch"),
         (["head=fc"], "head.width"),
+        (["recipe.optimizer=nosuch"], "nosuch"),
         (["--space", "defualt"], "did you mean 'default'"),
         (["--trials", "-1"], "0 or more"),
         (["--trials", "0"], "no trial of digits-cnn-spinal-default has finished"),
@@ -247,6 +266,22 @@ def test_a_study_is_one_search(tmp_path, space):
     (tmp_path / "space.yaml").write_text(SPACE.replace("high: 16", "high: 20"))
     with pytest.raises(UserError, match="another search"):
         study_of(tmp_path, load_space(str(tmp_path / "space.yaml")))
+
+
+def test_images_of_ones_own_are_part_of_a_search(call, here):
+    fixed = " ".join([*FIXED, "recipe.mean=[0.5]", "recipe.std=[0.5]", "dataset.image_size=28"])
+    (here / "space.yaml").write_text(SPACE)
+    for folder, ants in (("a", 10), ("b", 11)):
+        for name, count in (("ants", ants), ("bees", 10)):
+            (here / folder / "photos" / name).mkdir(parents=True)
+            for number in range(count):
+                image = Image.new("RGB", (8, 8), (20 * number, 0, count))
+                image.save(here / folder / "photos" / name / f"{number}.png")
+    command = f"spinal search dataset=folder {fixed} data.root=%s --space space.yaml --trials 1"
+    ended = call(command % "a/photos")
+    assert ended.code == 0 and "study folder_photos-" in ended.out, ended.err
+    ended = call(command % "b/photos")
+    assert ended.code == 2 and "another search" in ended.err
 
 
 @pytest.mark.parametrize(

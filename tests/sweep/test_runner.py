@@ -13,7 +13,7 @@ import pytest
 
 from spinal_repro.config.schema import RuntimeConfig
 from spinal_repro.sweep import runner
-from spinal_repro.sweep.runner import OUTPUT, Job, ResourceSlots, run_sweep, share, visible_devices
+from spinal_repro.sweep.runner import OUTPUT, Job, run_sweep, share, visible_devices
 
 BEGUN = "import signal, sys, time; open('{0}/began', 'w'); time.sleep(99)"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + BEGUN
@@ -35,7 +35,7 @@ def job(tmp_path, monkeypatch) -> Callable[..., Job]:
 
 def run(jobs: list[Job], *slots: str | None) -> None:
     ended: list[str] = []
-    run_sweep(jobs, ResourceSlots(3, slots or (None, None)), lambda job: ended.append(job.name))
+    run_sweep(jobs, 3, slots or (None, None), lambda job: ended.append(job.name))
     assert sorted(ended) == sorted(job.name for job in jobs if job.state != "waiting")
 
 
@@ -133,11 +133,10 @@ def test_a_second_signal_kills(job):
 @pytest.mark.parametrize("cores", [1, 3, 8])
 @pytest.mark.parametrize("count", [1, 2, 5, 1000])
 def test_on_a_cpu_all_cores_work_and_none_twice(cores, count):
-    shares = share(count, AUTO, cores=cores)
-    assert len(shares.slots) == min(cores, count)
-    busy = len(shares.slots) * shares.threads
-    assert cores - len(shares.slots) < busy <= cores
-    assert set(shares.slots) == {None}
+    threads, slots = share(count, AUTO, cores=cores)
+    assert len(slots) == min(cores, count)
+    assert cores - len(slots) < len(slots) * threads <= cores
+    assert set(slots) == {None}
 
 
 @pytest.mark.parametrize(
@@ -152,17 +151,16 @@ def test_on_a_cpu_all_cores_work_and_none_twice(cores, count):
     ],
 )
 def test_threads_or_jobs_that_are_asked_for(count, settings, cores, jobs, threads):
-    shares = share(count, dataclasses.replace(AUTO, **settings), cores=cores)
-    assert (len(shares.slots), shares.threads) == (jobs, threads)
+    found, slots = share(count, dataclasses.replace(AUTO, **settings), cores=cores)
+    assert (len(slots), found) == (jobs, threads)
 
 
 def test_each_job_is_handed_a_device_and_some_share_one():
     devices = ("0", "1", "2")
-    assert share(9, AUTO, cores=8, devices=devices).slots == devices
-    assert share(2, AUTO, cores=8, devices=devices).slots == ("0", "1")
-    shared = share(99, dataclasses.replace(AUTO, jobs=7), cores=14, devices=devices)
-    assert sorted(map(shared.slots.count, devices)) == [2, 2, 3]
-    assert shared.threads == 2
+    assert share(9, AUTO, cores=8, devices=devices) == (2, ["0", "1", "2"])
+    assert share(2, AUTO, cores=8, devices=devices) == (4, ["0", "1"])
+    threads, slots = share(99, dataclasses.replace(AUTO, jobs=7), cores=14, devices=devices)
+    assert sorted(map(slots.count, devices)) == [2, 2, 3] and threads == 2
 
 
 @pytest.mark.parametrize(

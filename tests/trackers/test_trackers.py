@@ -14,9 +14,9 @@ from helpers.interrupting import KillAt, Killed, interrupted
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.records.store import read_records
-from spinal_repro.trackers import TRACKERS
+from spinal_repro.trackers.libraries import TRACKERS
 from spinal_repro.training.run import run
-from spinal_repro.training.tracking import Tracking, load_trackers
+from spinal_repro.training.tracking import Tracking
 
 
 def small(runs: Path, *overrides: str) -> Config:
@@ -175,7 +175,6 @@ def plain(tmp_path_factory):
 
 @pytest.mark.parametrize("fails", ["start", "artifact", "close"])
 def test_a_failing_tracker_warns_once_and_never_stops_a_run(tmp_path, monkeypatch, plain, fails):
-    load_trackers()
     monkeypatch.setattr(Broken, "fails", fails)
     monkeypatch.setattr(Broken, "calls", [])
     monkeypatch.setitem(TRACKERS._items, "tensorboard", Broken)

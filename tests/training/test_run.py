@@ -149,7 +149,41 @@ def test_a_run_keeps_the_number_of_threads_that_it_began_with(tmp_path):
     assert again.record.environment["threads"] == 2
 
 
-def test_batch_norm_and_a_last_batch_of_one(tmp_path):
-    for size in (95, 1):
-        with pytest.raises(UserError, match="single image"):
-            run(small(tmp_path, "model=vgg5", f"recipe.batch_size={size}"))
+def test_batch_norm_and_a_batch_of_one(tmp_path):
+    """A single image left over joins the batch before it; a batch size of one is refused."""
+    joined = run(small(tmp_path, "model=vgg5", "recipe.batch_size=95", "recipe.epochs=1"))
+    assert "has 96 images" in (joined.folder / "log.txt").read_text()
+    resnet = ("model=torchvision", "model.name=resnet18", "head=linear", "recipe=sgd")
+    for words in (["model=vgg5"], ["head=fc", "head.hidden=[8]", "head.norm=true"], resnet):
+        with pytest.raises(UserError, match=r"batch_size=2"):
+            run(small(tmp_path / "one", *words, "recipe.batch_size=1"))
+    assert not (tmp_path / "one").exists()
+
+
+def test_a_batch_of_one_is_refused_before_the_first_job_of_a_sweep(call, here):
+    ended = call(
+        "spinal-train -m dataset=digits model=cnn head=fc head.hidden=[8] head.norm=false,true "
+        "recipe.batch_size=1 data.limit=20 recipe.epochs=1"
+    )
+    assert ended.code == 2 and "head.norm=True" in ended.err and not list(here.iterdir())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [  # the last map of the ResNet has one pixel; 33 and 65 images leave one over
+        "data.limit=33 model=torchvision model.name=resnet18 head=linear recipe=sgd",
+        "-m data.limit=65 model=flatten head=fc,spinal head.norm=true recipe=sgd",
+    ],
+)
+def test_a_single_image_left_over_does_not_end_training(call, here, words):
+    more = "recipe.batch_size=16 recipe.epochs=1 recipe.mean=[0.5] recipe.std=[0.5]"
+    ended = call(f"spinal-train dataset=digits runtime.progress=lines {more} {words}")
+    assert ended.code == 0, ended.err
+    logs = [path.read_text() for path in here.glob("runs/*/*/*/log.txt")]
+    assert len(logs) == 1 + ("-m" in words) and all("has 17 images" in log for log in logs)
+
+
+def test_without_batch_norm_a_last_batch_of_one_stays(tmp_path):
+    """So that no run changes that could be trained before."""
+    folder = run(small(tmp_path, "recipe.batch_size=95", "recipe.epochs=1")).folder
+    assert "joins the batch before it" not in (folder / "log.txt").read_text()

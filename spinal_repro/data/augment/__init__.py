@@ -9,9 +9,15 @@ original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation
 from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, ResizedCrop, VerticalFlip
-from spinal_repro.data.augment.warps import Affine, Perspective, Rotation, homography
+from spinal_repro.data.augment.warps import (
+    AUGMENTATIONS,
+    Affine,
+    Augmentation,
+    Perspective,
+    Rotation,
+    homography,
+)
 
 __all__ = [
     "AUGMENTATIONS", "Affine", "Augmentation", "Crop", "HorizontalFlip", "PadCrop", "Perspective",

@@ -7,15 +7,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
-from spinal_repro.data.augment.warps import pixel_centres, sample
+from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, pixel_centres, sample
 from spinal_repro.errors import UserError
 
 
-class _Flip(Augmentation):
-    """Flips each image along one axis with probability ``p``."""
+@AUGMENTATIONS.register("hflip")
+class HorizontalFlip(Augmentation):
+    """torchvision's ``RandomHorizontalFlip``."""
 
-    axis: int
+    axis = -1
 
     def __init__(self, *, p: float = 0.5) -> None:
         if not 0 <= p <= 1:
@@ -24,54 +24,21 @@ class _Flip(Augmentation):
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw 1 for images to flip, else 0: ``[count]``."""
-        return (uniform(generator, count) < self.p).float()
+        return (torch.rand(count, generator=generator) < self.p).float()
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         return torch.where(parameters.view(-1, 1, 1, 1) > 0, images.flip(self.axis), images)
 
 
-@AUGMENTATIONS.register("hflip")
-class HorizontalFlip(_Flip):
-    """torchvision's ``RandomHorizontalFlip``."""
-
-    axis = -1
-
-
 @AUGMENTATIONS.register("vflip")
-class VerticalFlip(_Flip):
+class VerticalFlip(HorizontalFlip):
     """torchvision's ``RandomVerticalFlip``."""
 
     axis = -2
 
 
-class _Window(Augmentation):
-    """Random square crop, after optional zero padding."""
-
-    def _side(self, size: int) -> tuple[int, int]:
-        """Return the padding and the side of the crop in pixels."""
-        raise NotImplementedError
-
-    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Draw left and top of the crop in the padded image, in pixels: ``[count, 2]``."""
-        frame, side = self._side(size)
-        high = size + 2 * frame - side + 1
-        return torch.randint(0, high, (count, 2), generator=generator).float()
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        frame, side = self._side(images.shape[-1])
-        framed = F.pad(images, [frame] * 4) if frame else images
-        left, top = parameters.long().unbind(1)
-        device = images.device
-        steps = torch.arange(side, device=device)
-        rows = (top.view(-1, 1) + steps).view(-1, 1, side, 1)
-        columns = (left.view(-1, 1) + steps).view(-1, 1, 1, side)
-        image = torch.arange(len(images), device=device).view(-1, 1, 1, 1)
-        channel = torch.arange(images.shape[1], device=device).view(1, -1, 1, 1)
-        return framed[image, channel, rows, columns]
-
-
 @AUGMENTATIONS.register("pad_crop")
-class PadCrop(_Window):
+class PadCrop(Augmentation):
     """torchvision's ``RandomCrop(size, padding)``, with the size of the images."""
 
     def __init__(self, *, padding: int = 4) -> None:
@@ -79,26 +46,33 @@ class PadCrop(_Window):
             raise ValueError(f"padding must not be negative, got {padding}")
         self.padding = padding
 
-    def _side(self, size: int) -> tuple[int, int]:
-        return self.padding, size
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Draw left and top of the crop in the padded image, in pixels: ``[count, 2]``."""
+        high = size + 2 * self.padding - self.size_after(size) + 1
+        return torch.randint(0, high, (count, 2), generator=generator).float()
+
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        side = self.size_after(images.shape[-1])
+        framed = F.pad(images, [self.padding] * 4) if self.padding else images
+        windows = framed.unfold(2, side, 1).unfold(3, side, 1)  # [N, C, rows, columns, H, W]
+        left, top = parameters.long().unbind(1)
+        return windows[torch.arange(len(images), device=images.device), :, top, left]
 
 
 @AUGMENTATIONS.register("crop")
-class Crop(_Window):
+class Crop(PadCrop):
     """torchvision's ``RandomCrop(size)``."""
 
     def __init__(self, *, size: int) -> None:
+        super().__init__(padding=0)
         if size < 1:
             raise ValueError(f"size must be above 0, got {size}")
         self.size = size
 
-    def _side(self, size: int) -> tuple[int, int]:
+    def size_after(self, size: int) -> int:
         if size < self.size:
             raise UserError(f"images of {size} px cannot be cropped to {self.size} px")
-        return 0, self.size
-
-    def size_after(self, size: int) -> int:
-        return self._side(size)[1]
+        return self.size
 
 
 @AUGMENTATIONS.register("resized_crop")
@@ -140,10 +114,10 @@ class ResizedCrop(Augmentation):
         """
         high, wide = torch.as_tensor(size).float().expand(count, 2).unbind(1)
         low, up = self.scale
-        share = low + (up - low) * uniform(generator, count, self.TRIES)
+        share = low + (up - low) * torch.rand(count, self.TRIES, generator=generator)
         area = (high * wide).unsqueeze(1) * share
         low, up = (math.log(bound) for bound in self.ratio)
-        ratio = torch.exp(low + (up - low) * uniform(generator, count, self.TRIES))
+        ratio = torch.exp(low + (up - low) * torch.rand(count, self.TRIES, generator=generator))
         widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
         fits = (widths > 0) & (widths <= wide.unsqueeze(1))
         fits &= (heights > 0) & (heights <= high.unsqueeze(1))
@@ -153,7 +127,9 @@ class ResizedCrop(Augmentation):
         largest = torch.minimum(high, (wide.double() / self.ratio[0]).round().float())
         height = torch.where(any_fits, heights.gather(1, first)[:, 0], largest)
         free = torch.stack([wide - width, high - height], dim=1)
-        places = torch.stack([uniform(generator, count), uniform(generator, count)], dim=1)
+        places = torch.stack(
+            [torch.rand(count, generator=generator), torch.rand(count, generator=generator)], dim=1
+        )
         corner = torch.where(any_fits.unsqueeze(1), places * (free + 1), free / 2).floor()
         return torch.cat([corner, width.unsqueeze(1), height.unsqueeze(1)], dim=1)
 

@@ -1,14 +1,34 @@
-"""Geometric warps, by batched grid sampling."""
+"""The base class of augmentations, and geometric warps by batched grid sampling."""
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinal_repro.data.augment.base import AUGMENTATIONS, Augmentation, uniform
 from spinal_repro.errors import one_of
+from spinal_repro.registry import Registry
+
+
+class Augmentation(ABC):
+    """A random transform of square images of a fixed size."""
+
+    @abstractmethod
+    def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
+        """Draw parameters ``[count, ...]`` float32 for images of ``size`` px, on the CPU."""
+
+    @abstractmethod
+    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
+        """Transform images ``[N, C, H, W]`` (float) by their parameters ``[N, ...]``."""
+
+    def size_after(self, size: int) -> int:
+        """Return the side of the result for images of ``size`` px."""
+        return size
+
+
+AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
 def pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
@@ -90,7 +110,7 @@ class Perspective(Augmentation):
         """Draw coefficients a..h of the map from output to input pixels: ``[count, 8]``."""
         reach = int(self.distortion * (size // 2)) + 1
         moves = torch.randint(0, reach, (count, 4, 2), generator=generator).double()
-        warped = uniform(generator, count) < self.p
+        warped = torch.rand(count, generator=generator) < self.p
         far = size - 1
         corners = torch.tensor([[0, 0], [far, 0], [far, far], [0, far]], dtype=torch.float64)
         inwards = torch.tensor([[1, 1], [-1, 1], [-1, -1], [1, -1]], dtype=torch.float64)
@@ -145,7 +165,7 @@ class Rotation(Augmentation):
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw angles ``[count]`` in radians, counter-clockwise."""
-        return (2 * uniform(generator, count) - 1) * math.radians(self.degrees)
+        return (2 * torch.rand(count, generator=generator) - 1) * math.radians(self.degrees)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         return self._rotate(images, parameters.view(-1, 1, 1), 0.0, 0.0)
@@ -183,7 +203,7 @@ class Affine(Rotation):
         """Draw angles in radians, and shifts right and down in pixels: ``[count, 3]``."""
         angles = super().draw(count, size, generator)
         reach = torch.tensor(self.translate) * size
-        shifts = ((2 * uniform(generator, count, 2) - 1) * reach).round()
+        shifts = ((2 * torch.rand(count, 2, generator=generator) - 1) * reach).round()
         return torch.cat([angles.view(-1, 1), shifts], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:

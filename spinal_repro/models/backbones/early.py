@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spinal_repro.models.backbones import BACKBONES, Backbone, check_image_size
-from spinal_repro.models.backbones.thin_resnet import Block
+from spinal_repro.models.backbones.scripts import Block, check_pool, normed_conv
 
 GROWTH, CONVOLUTIONS = 32, 5  # of a dense block
 
@@ -79,13 +79,8 @@ def tutorial_resnet(channels: int, image_size: int, *, pool: int = 8) -> Backbon
     PyTorch's default initialisation.
     """
     width_in, side = 16, -(-image_size // 4)
-    if not 1 <= pool <= side:
-        raise ValueError(f"pool must be 1 to {side} for images of {image_size} px, got {pool}")
-    layers: list[nn.Module] = [
-        nn.Conv2d(channels, width_in, 3, padding=1, bias=False),
-        nn.BatchNorm2d(width_in),
-        nn.ReLU(inplace=True),
-    ]
+    check_pool(pool, side, image_size)
+    layers = normed_conv(channels, width_in)
     for width, stride in ((16, 1), (16, 1), (32, 2), (32, 1), (64, 2), (64, 1)):
         layers += [Block(width_in, width, stride), nn.ReLU(inplace=True)]
         width_in = width

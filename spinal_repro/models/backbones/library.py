@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.models.backbones import BACKBONES
-from spinal_repro.models.modes import evaluation_mode
-from spinal_repro.models.surgery import find_classifier, replace_classifier
+from spinal_repro.models.surgery import evaluation_mode, find_classifier, replace_classifier
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -126,11 +125,7 @@ def _check_name(noun: str, name: str, names: Iterable[str]) -> None:
 def torchvision_backbone(
     channels: int, image_size: int, *, name: str, aux: bool = True
 ) -> LibraryBackbone:
-    """Build a network of torchvision, e.g. ``"wide_resnet101_2"``.
-
-    Args:
-        aux: Whether GoogLeNet and Inception v3 have auxiliary outputs in training.
-    """
+    """Build a network of torchvision; ``aux``: with auxiliary outputs (GoogLeNet, Inception v3)."""
     with torch.device("cpu"):  # with PyTorch 2.7 this import fails on "meta"
         from torchvision import models
 
@@ -165,7 +160,13 @@ def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbo
     with torch.device("cpu"):  # it imports torchvision
         import timm
 
-    _check_name("timm model", name, timm.list_models())
+    plain, _, tag = name.rpartition("/")[2].partition(".")
+    known = timm.list_models()
+    if tag and plain in known:
+        raise UserError(
+            f"model.name={name} also names weights: use model.name={plain} model.pretrained={tag}"
+        )
+    _check_name("timm model", name, known)
     settings = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {}
     if settings is not None and settings.fixed_input_size:  # transformers, built for one size

@@ -1,6 +1,8 @@
-"""Parts shared by all heads: registry, activations, hidden layer, argument checks."""
+"""The registry of heads, the parts that they share, and the fully connected head."""
 
-from torch import nn
+from collections.abc import Sequence
+
+from torch import Tensor, nn
 
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
@@ -47,13 +49,6 @@ def check_counts(**counts: int) -> None:
             raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
-def check_probabilities(**probabilities: float) -> None:
-    """Refuse dropout probabilities outside [0, 1)."""
-    for name, value in probabilities.items():
-        if not 0 <= value < 1:
-            raise ValueError(f"{name} must be at least 0 and below 1, got {value}")
-
-
 def make_layer(
     in_features: int, out_features: int, dropout: float, norm: bool, activation: str
 ) -> nn.Sequential:
@@ -66,4 +61,48 @@ def make_layer(
 
 def make_dropout(p: float) -> list[nn.Module]:
     """Build a Dropout; none for p = 0, so that no random numbers are drawn."""
-    return [nn.Dropout(p)] if p > 0 else []
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout must be at least 0 and below 1, got {p}")
+    return [nn.Dropout(p)] if p else []
+
+
+@HEADS.register("fc")
+class FCHead(nn.Module):
+    """Fully connected head: the usual classifier of a network.
+
+    For each hidden width: Dropout, Linear, BatchNorm1d (if ``norm``), activation. Then Dropout
+    and the output Linear. ``hidden=()`` is a plain linear classifier.
+
+    Args:
+        hidden: Widths of the hidden layers.
+        dropout: One probability before each Linear, ``len(hidden) + 1`` of them; empty for none.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        hidden: Sequence[int] = (),
+        dropout: Sequence[float] = (),
+        norm: bool = False,
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        check_counts(in_features=in_features, num_classes=num_classes)
+        check_counts(hidden=min(hidden, default=1))
+        before, widths = list(dropout) or [0.0] * (len(hidden) + 1), [in_features, *hidden]
+        if len(before) != len(widths):
+            raise ValueError(
+                f"dropout needs {len(hidden) + 1} probabilities, one before each Linear, or none; "
+                f"got {list(dropout)}"
+            )
+        make_activation(activation)  # refuses an unknown name without hidden layers too
+        layers: list[nn.Module] = []
+        for p, width_in, width in zip(before, widths, hidden, strict=False):
+            layers += make_layer(width_in, width, p, norm, activation)
+        layers += [*make_dropout(before[-1]), nn.Linear(widths[-1], num_classes)]
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.layers(features)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from spinal_repro.results.figures import common
 from spinal_repro.results.figures.common import Row
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import PAPER, published
+from spinal_repro.results.outcomes import PAPER, grouped, published
 from spinal_repro.results.pairs import BETTER, WORSE, Pair
 
 SIZES = (0.5, 2.0, 8.0, 100.0)  # of effects, up to so many percentage points
@@ -57,7 +57,6 @@ def _compared(index: ResultsIndex, regression: bool = False) -> Iterator[tuple[P
 
 
 def _effects(index: ResultsIndex) -> list[Effect]:
-    """Effects of all cells with a published number, by size."""
     ours = {}
     for row in _ours(index):
         if (value := row.published) is not None:
@@ -134,10 +133,8 @@ def regression(index: ResultsIndex) -> Figure | None:
 
     Lower is better; each function has its own scale.
     """
-    panels = defaultdict(list)
-    for row in _ours(index, regression=True):
-        if row.published is not None:
-            panels[row.panel, "Lowest last-batch MSE, 1e-3"].append(row)
+    rows = [row for row in _ours(index, regression=True) if row.published is not None]
+    panels = grouped(rows, lambda row: (row.panel, "Lowest last-batch MSE, 1e-3"))
     return common.lists(panels, paper=True)
 
 
@@ -177,10 +174,8 @@ def accuracy_by_parameters(index: ResultsIndex) -> Figure | None:
     One panel for each data set, network and protocol with two heads or more; names are in the
     order of the accuracies. Diamonds: the paper's numbers, under its own protocol.
     """
-    found = defaultdict(list)
-    for row in _ours(index):
-        if row.of.cell.name in index.counts:
-            found[row.panel].append(row)
+    counted = [row for row in _ours(index) if row.of.cell.name in index.counts]
+    found = grouped(counted, lambda row: row.panel)
     panels = {title: rows for title, rows in found.items() if len(rows) > 1}
     if not panels:
         return None

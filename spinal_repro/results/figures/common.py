@@ -28,6 +28,7 @@ SEED: Any = {"marker": "|", "color": GREY, "markersize": 9, "linestyle": ""}
 DECIDED: Any = {"marker": "s", "color": BLACK}
 UNDECIDED: Any = {**DECIDED, "markerfacecolor": "white"}
 WIDTH, LINE = 4.5, 0.16  # inches: of a figure, and those that a line of text takes
+MANY = 100  # seeds of a row
 WRAP = 26  # characters in a line of the name of a row
 
 
@@ -49,7 +50,6 @@ class Row(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The title in short lines."""
         return textwrap.fill(self.title, WRAP)
 
     @property
@@ -126,7 +126,8 @@ def lists(panels: Mapping[tuple[str, str], Sequence[Row]], paper: bool = False) 
         places = name_rows(panel, [row.name for row in rows])
         panel.set_xlabel(printable(label))
         for place, row, name in zip(places, rows, panel.get_yticklabels(), strict=True):
-            panel.plot(row.seeds, [place] * len(row.seeds), **SEED)
+            many = len(row.seeds) > MANY  # as pixels, since SVG has 100 bytes for each tick
+            panel.plot(row.seeds, [place] * len(row.seeds), rasterized=many, **SEED)
             draw_point(panel, row, place)
             note(panel, place, f"n = {row.n}")
             if row.seeds:

@@ -26,10 +26,7 @@ STAR: Any = {"marker": "*", "markersize": 11, "color": common.VERMILION, "linest
 
 
 def published_curves(quantity: str) -> dict[str, DataFrame]:
-    """Load the supplement's curves of ``accuracy`` (percent) or ``loss``, by head.
-
-    Rows are epochs; columns ``mean`` and ``std``, the latter empty where it was not published.
-    """
+    """Load the supplement's curves by head: ``mean`` and, where published, ``std`` by epoch."""
     path = config_dir() / "paper/curve/mnist_cnn_curve.csv"  # digitised from the figure
     rows = read_csv(path, converters={"value": float})
     return {

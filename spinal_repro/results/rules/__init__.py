@@ -5,7 +5,7 @@ count; ``quantity`` is one of `cost.QUANTITIES`, or for curves ``accuracy`` or `
 and ``outside`` claim the opposite; numbers are in the unit of the published ones.
 """
 
-from spinal_repro.results.rules import accuracy, cost, epochs, gradients
+from spinal_repro.results.rules import accuracy, cost, epochs
 from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 
-__all__ = ["RULES", "Judgement", "Verdict", "accuracy", "cost", "epochs", "gradients"]
+__all__ = ["RULES", "Judgement", "Verdict", "accuracy", "cost", "epochs"]

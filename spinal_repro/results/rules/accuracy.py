@@ -12,7 +12,6 @@ from spinal_repro.records.statistics import binomial_interval, mean_interval
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.joint import describe
 from spinal_repro.results.outcomes import published
-from spinal_repro.results.pairs import Pair
 from spinal_repro.results.rules.common import (
     RULES,
     Judgement,
@@ -71,9 +70,6 @@ def wins_of(findings: ResultsIndex, *, readings: dict[str, list[str]], wins: int
     """At least so many of the cells are better than their counterparts (as `wins_among`).
 
     The verdict is that of every reading of the original, or inconclusive where they differ.
-
-    Args:
-        readings: The cells of each reading, by its name.
     """
     parts = [wins_among(findings, cells, wins) for cells in readings.values()]
     each = zip(readings, parts, strict=True)
@@ -84,10 +80,7 @@ def wins_of(findings: ResultsIndex, *, readings: dict[str, list[str]], wins: int
 
 
 def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None) -> Judgement:
-    """Judge whether so many cells, by default more than half, are better than their counterparts.
-
-    Supported if so many are decided to be better, contradicted if too many are decided to be worse.
-    """
+    """Judge whether so many cells, by default more than half, are better; as `most`."""
     compared = findings.with_counterpart(cells)
     parts = [compare(findings, cell) for cell in compared]
     total, count = len(parts), Counter(part.verdict for part in parts)
@@ -105,12 +98,7 @@ def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None
         each = zip(compared, parts, strict=True)
         worse = [cell.name for cell, part in each if part.verdict == Verdict.CONTRADICTED]
         evidence += f"; worse: {', '.join(worse)}"
-    return together(verdict, _with_joint(evidence, pairs), parts)
-
-
-def _with_joint(evidence: str, pairs: list[Pair]) -> str:
-    """Append the combined answer over data sets, where there are two or more."""
-    return "; ".join(filter(None, (evidence, describe(pairs))))
+    return together(verdict, evidence + describe(pairs), parts)
 
 
 @RULES.register("most_above")
@@ -221,4 +209,4 @@ def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judge
     compared = [
         pair for cell, other in pairs.items() for pair in findings.compared(cell, other)[:1]
     ]
-    return together(verdict, _with_joint(evidence, compared), parts)
+    return together(verdict, evidence + describe(compared), parts)

@@ -26,7 +26,6 @@ class Verdict(StrEnum):
 
     @classmethod
     def of(cls, supported: bool, contradicted: bool) -> "Verdict":
-        """Return a verdict: inconclusive where neither holds."""
         if supported:
             return cls.SUPPORTED
         return cls.CONTRADICTED if contradicted else cls.INCONCLUSIVE
@@ -78,9 +77,7 @@ def compare(
     """Verdict on "a cell is better than its counterpart", or than another cell.
 
     The paper's protocol decides; contradicting runs under another protocol make it inconclusive.
-
-    Args:
-        worse_by: How much worse, in the unit of the published numbers, still counts as better.
+    Up to ``worse_by`` worse, in the unit of the published numbers, counts as better.
     """
     found = findings.compared(cell.name, other.name if other else None)
     if not found:

@@ -22,7 +22,6 @@ QUANTITIES = {
 def _counts(
     findings: ResultsIndex, against: str, cell: str, quantity: str
 ) -> tuple[int, int] | None:
-    """Counts of two cells; None unless both are known."""
     if quantity not in QUANTITIES:
         raise unknown("quantity", quantity, QUANTITIES)
     known = [findings.counts.get(findings.cell(name).name, {}) for name in (against, cell)]
@@ -52,7 +51,6 @@ def counts(
     """A cell has so many percent fewer of a quantity than another one.
 
     Args:
-        cell: The cheaper one.
         percent: None for any reduction.
         claimed: The numbers of ``against`` and of ``cell``, in place of a percentage.
         tolerance: Of the percentage (0.05 unless given) or of each number: half a unit of the
@@ -89,7 +87,6 @@ def _architectures(
 
 
 def _saved(findings: ResultsIndex, others: Mapping[str, str], quantity: str) -> list[float]:
-    """Percent that each distinct network saves."""
     found = {_counts(findings, other, name, quantity): None for name, other in others.items()}
     return [100 * (1 - pair[1] / pair[0]) for pair in found if pair and pair[0]]
 
