@@ -116,7 +116,7 @@ class Tracking(Callback):
 
 
 def tracker_error(config: Config) -> str:
-    """Why the tracker of a run does not have it all, as its run folder says; else empty."""
+    """Say why the tracker of a run lacks some of it; empty if it has all."""
     try:
         return str(read_json(config.run_dir / MEMORY)[config.tracker.name]["error"])
     except (UserError, KeyError):
