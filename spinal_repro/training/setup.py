@@ -1,6 +1,7 @@
 """Builds the parts of a run: model, optimizer, data, learning-rate rule."""
 
 import dataclasses
+import functools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +66,7 @@ def resolved(config: Config) -> Config:
     dataset, inputs = with_counts(config.dataset, Path(config.data.root))
     source = config.model.options.get("pretrained")
     if source and (path := find_weights(str(source), config.data.root)) is not None:
-        weights = checksum(path)
+        weights = _checksum(path, path.stat().st_mtime_ns)
         if weights != PUBLISHED.get(str(source)):
             inputs["weights"] = weights
     found = dataclasses.replace(
@@ -77,6 +78,12 @@ def resolved(config: Config) -> Config:
     )
     _check_finished(found)
     return found
+
+
+@functools.cache
+def _checksum(path: Path, _changed: int) -> str:
+    """Compute the checksum of a file once for all jobs of a sweep."""
+    return checksum(path)
 
 
 def _check_finished(config: Config) -> None:
