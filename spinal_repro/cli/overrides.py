@@ -5,7 +5,9 @@ import difflib
 import re
 import sys
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, ValueType
@@ -118,8 +120,10 @@ def check_overrides(arguments: Sequence[str], *more_dirs: Path) -> None:
                 _check_choice(key, name, folders)
         chosen += [f"{key}={name}" for name in names[:1]]
     if keys:  # composing is slow
-        composed = leaves(OmegaConf.to_container(compose_raw(chosen, *folders)))
-        known |= {key for key, _ in composed if key.partition(".")[0] != CELL}
+        composed: Any = OmegaConf.to_container(compose_raw(chosen, *folders))
+        composed.pop(CELL, None)
+        for key, _ in leaves(composed):
+            known |= set(accumulate(key.split("."), "{}.{}".format))  # a.b and a
     for key in keys:
         if key not in known:
             raise _unknown_key(key, known, folders)

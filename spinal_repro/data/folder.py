@@ -57,10 +57,12 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
                 f"one, or, if these are not your images, give their folder: data.root=FOLDER"
             )
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
+        is_part = part_of(base) == "train" and not classes
+        part = "; if train is a class, set dataset.options.train=." if is_part else ""
         raise UserError(
             f"{config.title}: {base} has {len(classes)} class folders with images, expected "
             f"{config.num_classes or 'two or more'}; give the folder of the data with "
-            f"data.root=FOLDER, or check dataset.num_classes"
+            f"data.root=FOLDER, or check dataset.num_classes{part}"
         )
     if config.channels not in (1, 3):
         raise UserError(f"image files have 1 or 3 channels; dataset.channels is {config.channels}")

@@ -98,6 +98,7 @@ def test_choices_of_ones_own_may_be_overridden_whichever_folder_has_them(tmp_pat
         "-m dataset=glob(*mnist)",
         "dataset=mnist +dataset.num_outputs=62 +dataset.label_offset=1",
         "model=vgg5 ~recipe.lr_rule.power hydra.verbose=true",
+        "dataset=mnist dataset.about={}",  # a mapping that only the chosen YAML has
     ],
 )
 def test_right_overrides_pass(words):

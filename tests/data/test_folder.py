@@ -249,6 +249,15 @@ def test_two_data_sets_are_not_two_classes(call, here):
     assert ended.code == 2 and f"data.root={here}/own/first" in ended.err
 
 
+def test_a_class_may_be_called_train(call, here):
+    for name in ("car", "plane", "train"):
+        write_images(here / "own" / name, 5)
+    ended = call(TRAIN)
+    assert ended.code == 2 and ended.err.endswith("set dataset.options.train=.\n")
+    ended = call(f"{TRAIN} dataset.options.train=.")
+    assert ended.code == 0 and " classes (car, plane, train): " in ended.out, ended.err
+
+
 def test_a_folder_one_level_too_high_is_refused(call, here):
     for name in ("ants", "bees"):
         write_images(here / "own/unpacked/train" / name)
