@@ -206,5 +206,8 @@ class Progress(Callback):
             f"{timing['images_per_second']:,.0f} images/s "
             f"(data: {100 * timing['data_share']:.0f} % of the time)  {clock(left)} left"
         )
-        self._log(line) if self._mode == "bar" else self.say(line)
+        if self._mode == "bar":
+            self._log(line)
+        else:
+            self.say(line)
         self._bar.set_description(f"epoch {min(state.epoch + 1, epochs)}/{epochs}")
