@@ -112,6 +112,7 @@ class RecipeConfig:
     best_of_last_stage: bool = False  # selection ignores earlier stages, as in the original (Q21)
     # train the head alone at first: a fresh head distorts pretrained features (arXiv 2202.10054)
     head_epochs: int = limit(0, least=0)
+    cache_features: bool = False  # of a frozen backbone: compute them once, without augmentation
     # after this epoch train in evaluation mode, as one of the original's scripts (Q44); 0: never
     eval_mode_after: int = limit(0, least=0)
 
