@@ -22,12 +22,17 @@ GROUPS = {
     "paper": "the published cells: list, plan, run",
     "records": "records contributed to the results: add",
 }
-MODULES = ("data", "paper", "paper_run", "params", "results", "use", "search")
+MODULES = ("compare", "data", "paper", "paper_run", "params", "results", "use", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 2 and one message if it fails, with 75 after Ctrl-C."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given, more = parser.parse_known_args(arguments)
+    if more and ("words" not in given or any(word[0] == "-" for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # argparse takes words up to the first option alone
+        given.words = [*given.words, *more]
     try:
         given.command(given)
         sys.stdout.flush()
