@@ -107,8 +107,12 @@ class Comparison:
             low, high = self.interval
             found += f", 95 % interval {low:+.2f} to {high:+.2f}"
         unit = "folds" if self.first.folds else "pairs" if self.paired.n > 1 else "pair"
-        times = "equally large" if f"{self.size:.2g}" == "1" else f"{self.size:.2g} times as large"
+        times = "as large" if _times(self.size) == "1" else f"{_times(self.size)} times as large"
         return f"{found}, {self.paired.n} {unit}: {self.verdict}; its head is {times}"
+
+
+def _times(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def read_runs(places: Iterable[Path]) -> list[Finished]:
@@ -287,7 +291,7 @@ COMPARISON_COLUMNS = (
     Column("low", "95 % from", INTERVAL, _SIGNED),
     Column("high", "to", "its upper end", _SIGNED),
     Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
-    Column("size", "Size", "head parameters, as a multiple of the other's", "{:.2g}".format),
+    Column("size", "Size", "head parameters, as a multiple of the other's", _times),
     Column("verdict", "Verdict", "see the rule below"),
     Column("last", "Last epoch", "the verdict with the last epoch instead of the selected one"),
 )
