@@ -16,7 +16,7 @@ from spinal_repro.errors import UserError, one_of
 from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.record import Record, read_record
-from spinal_repro.records.statistics import Paired, as_family
+from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family
 from spinal_repro.records.store import RECORD, record_files
 from spinal_repro.results.outcomes import grouped
 from spinal_repro.results.pairs import HASHES, HOLM
@@ -107,8 +107,8 @@ class Comparison:
             low, high = self.interval
             found += f", 95 % interval {low:+.2f} to {high:+.2f}"
         unit = "folds" if self.first.folds else "pairs" if self.paired.n > 1 else "pair"
-        times = "as large" if _times(self.size) == "1" else f"{_times(self.size)} times as large"
-        return f"{found}, {self.paired.n} {unit}: {self.verdict}; its head is {times}"
+        times = "as many" if _times(self.size) == "1" else f"{_times(self.size)} times the"
+        return f"{found}, {self.paired.n} {unit}: {self.verdict}; its head has {times} parameters"
 
 
 def _times(value: float) -> str:
@@ -228,7 +228,6 @@ def group_row(group: Group, metric: str) -> dict[str, Any]:
         "last": statistics.mean([run.value(metric, "last") for run in runs]),
         "head_parameters": record.counts["head_parameters"],
         "seconds": statistics.mean([run.record.wall_seconds for run in runs]),
-        "best": str(group.best.folder),
     }
     for name in getattr(record.test.selected, "metrics", None) or {}:
         if name != metric:
@@ -256,8 +255,15 @@ def comparison_row(comparison: Comparison) -> dict[str, Any]:
 
 _PLAIN, _SIGNED = "{:.2f}".format, "{:+.2f}".format
 CAVEAT = (
-    "The folds share training images, so their differences are not independent: the interval and "
-    "the p-value are those of the corrected resampled t-test (Nadeau and Bengio 2003)."
+    "The folds share training images, so their differences are not independent: interval and "
+    "p-value are those of the corrected resampled t-test (Nadeau and Bengio 2003). A difference is "
+    "decided if the interval leaves out 0 and the p-value, corrected for all {count} comparisons "
+    f"here (Holm), is below {ALPHA:.2f}"
+)
+RULE = (
+    f"A difference is decided with at least {MIN_PAIRS} pairs, if its 95 % interval leaves out "
+    f"0 and the p-value of the exact sign-flip test, corrected for all {{count}} comparisons here "
+    f"(Holm), is below {ALPHA:.2f}"
 )
 INTERVAL = (
     "lower end of the 95 % interval of the mean difference between pairs; of a single pair, the "
@@ -275,12 +281,11 @@ def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column
         Column("sd", "SD", "standard deviation between runs", _PLAIN),
         Column("last", "Last %", "the same with the last epoch", _PLAIN),
     ]
-    own = {column.key for column in known} | {"head_parameters", "seconds", "best"}
+    own = {column.key for column in known} | {"head_parameters", "seconds"}
     shared = [key for key in rows[0] if key not in own and all(key in row for row in rows)]
     known += [Column(key, f"{TITLES.get(key, key)} %", "", _PLAIN) for key in shared]
     known.append(Column("head_parameters", "Head parameters", "", "{:,}".format))
-    known.append(Column("seconds", "Seconds", "of a run: training and evaluation", _PLAIN))
-    return [*known, Column("best", "Best run", "by the part that selected the epoch")]
+    return [*known, Column("seconds", "Seconds", "of a run: training and evaluation", _PLAIN)]
 
 
 COMPARISON_COLUMNS = (

@@ -15,6 +15,7 @@ from spinal_repro.io import printable, write_atomic
 from spinal_repro.results.comparison import (
     CAVEAT,
     COMPARISON_COLUMNS,
+    RULE,
     Comparison,
     Group,
     comparison_row,
@@ -22,7 +23,6 @@ from spinal_repro.results.comparison import (
     group_row,
 )
 from spinal_repro.results.confusion import confusion, draw_confusion
-from spinal_repro.results.pairs import RULE
 from spinal_repro.results.report import environment
 from spinal_repro.results.tables import escape_markdown, render
 
@@ -36,13 +36,14 @@ def write_comparison(
     """Write ``report.html``, ``table.md``, ``table.csv``, plots and weights; return the tables."""
     out.mkdir(parents=True, exist_ok=True)
     first = groups[0].first
-    title = f"{first.config['dataset']['title']}: {len(groups)} heads compared"
+    title = f"{first.config['dataset']['title']}: comparison of heads"
     rows = [group_row(group, metric) for group in groups]
     tables = [
         (group_columns(rows, metric), rows),
         (COMPARISON_COLUMNS, [comparison_row(c) for c in comparisons]),
     ]
-    notes = [RULE, *([CAVEAT] if groups[0].folds else []), *_conditions(groups)]
+    rule = CAVEAT if groups[0].folds else RULE
+    notes = [rule.format(count=len(comparisons)), *_conditions(groups)]
     texts = {style: [render(*table, style) for table in tables] for style in ("markdown", "csv")}
     lines = [f"# {escape_markdown(title)}", f"**{escape_markdown(str(comparisons[-1]))}**"]
     lines += [*texts["markdown"], *(f"- {escape_markdown(note)}" for note in notes)]
@@ -70,9 +71,7 @@ def write_comparison(
                 (name, base64.b64encode((out / file).read_bytes()).decode())
                 for name, file in pictures
             ],
-            runs=[
-                (group.label, [str(run.folder) for run in group.runs.values()]) for group in groups
-            ],
+            groups=groups,
         )
     )
     write_atomic(out / "report.html", page)
@@ -90,7 +89,6 @@ def _conditions(groups: Sequence[Group]) -> list[str]:
         f"{sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test "
         f"images. One test image is {100 / record.test.selected.count:.2f} points",
         f"Epoch of each run: {selected}",
-        f"All heads have the recipe {record.config['recipe']['name']}; none was tuned",
     ]
     found += [f"REDUCED BUDGET: {why}" for why in reduced]
     return found + [f"{shared:,} test images are also training images"] * bool(shared)
