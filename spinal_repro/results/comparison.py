@@ -63,6 +63,11 @@ class Group:
         return next(iter(self.runs.values())).record
 
     @property
+    def order(self) -> tuple[bool, int]:
+        """Sort key: FC heads first, then by size."""
+        return self.first.config["head"]["name"] != "fc", self.first.counts["head_parameters"]
+
+    @property
     def best(self) -> Finished:
         """The run that was best on the part that selected its epoch."""
         return max(self.runs.values(), key=lambda run: run.record.selection.accuracy)
@@ -132,7 +137,7 @@ def read_runs(places: Iterable[Path]) -> list[Finished]:
 
 
 def group_runs(runs: Sequence[Finished]) -> list[Group]:
-    """Group runs by their settings, in the order given, and name what is not equal in all."""
+    """Group runs by their settings, FC heads first, and name what is not equal in all."""
     settings = {id(run): _settings(run.record.config) for run in runs}
     by_settings = grouped(runs, lambda run: json.dumps(settings[id(run)], sort_keys=True))
     if len(by_settings) < 2:
@@ -154,7 +159,7 @@ def group_runs(runs: Sequence[Finished]) -> list[Group]:
         for number, (group, each) in enumerate(zip(groups, of, strict=True)):
             rest = [f"{k} {each.get(k)}" for k in differing if k.startswith("head.")]
             groups[number] = Group(", ".join([group.label, *rest]), group.runs)
-    return groups
+    return sorted(groups, key=lambda group: group.order)
 
 
 def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
