@@ -25,6 +25,7 @@ NOT_IN_IDENTITY = {
     "runtime.threads", "runtime.jobs", "runtime.time_limit", "runtime.progress",
     "runtime.save_every", "runtime.debug",
 }  # fmt: skip
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auc")  # of records/metrics.py
 
 
 def limit(default: Any = MISSING, **limits: Any) -> Any:
@@ -123,6 +124,8 @@ class ProtocolConfig:
 
     name: str = MISSING
     select_on: str = limit(choices=("val", "test"))
+    # on that split, see records/metrics.py; recipe.lr_rule follows it too
+    select_metric: str = limit("accuracy", choices=METRICS)
     val_fraction: float = MISSING
     split_seed: int = limit(0, least=0, most=MAX_SEED)
     watch_test: bool = False  # also record the test accuracy of each epoch, without using it

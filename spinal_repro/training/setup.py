@@ -184,6 +184,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         train=batches_of(*source, "train", training=True, join_last=join_last, **options),
         select=select,
         select_on=select_on,
+        select_metric=config.protocol.select_metric,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
         autocast=autocast(device, runtime.precision),
@@ -193,6 +194,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     _check_sizes(config, run)
     if recipe.cache_features and weights:
         test = _cache_features(config, run, test, [dataset, split])
+    _check_metric(run, config.dataset.outputs)
     about = describe_data(config.dataset, dataset, split)
     save_digests(Path(config.runs) / CACHE)
     about["normalisation"] = constants
@@ -232,6 +234,18 @@ def _check_sizes(config: Config, run: Run) -> None:
         raise UserError(
             f"recipe {recipe.name} trains on images of {size} px and evaluates on images of "
             f"{config.input_size} px; change recipe.prepare or recipe.augment"
+        )
+
+
+def _check_metric(run: Run, outputs: int) -> None:
+    """Refuse a metric that the labels of the selecting split do not define."""
+    metric, classes = run.select_metric, len(run.select.labels.unique())
+    needed = {"auc": run.select.outputs or outputs, "kappa": 2}.get(metric, 1)
+    if classes < needed:
+        raise UserError(
+            f"protocol.select_metric={metric} needs images of {needed} classes in the "
+            f"{run.select_on} part, which has {classes}; use protocol.select_metric=macro_f1, "
+            f"or more images there"
         )
 
 
