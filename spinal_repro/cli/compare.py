@@ -7,6 +7,7 @@ from pathlib import Path
 from spinal_repro.cli.spinal import command, count, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import echo
+from spinal_repro.records.metrics import TITLES
 
 SEEDS = 8  # enough to decide three comparisons
 OWN = {  # settings that the command sets, and its option
@@ -30,7 +31,7 @@ def _folds(text: str) -> int:
     option("--heads", help="configs of head/ (default: linear,fc,spinal)"),
     option("--seeds", type=count, help=f"runs of each head (default: {SEEDS}; with --folds 1)"),
     option("--folds", type=_folds, help="cross-validation with so many folds"),
-    option("--metric", default="accuracy", help="that is compared (default: accuracy)"),
+    option("--metric", choices=tuple(TITLES), default="accuracy", help="that is compared (default: accuracy)"),
     option("--out", type=Path, help="folder to write to (default: compare/DATASET)"),
 )
 def compare_heads(given: argparse.Namespace) -> None:

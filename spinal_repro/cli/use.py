@@ -1,14 +1,17 @@
 """``spinal predict``, ``eval`` and ``export``: using a trained model."""
 
 import argparse
+import csv
+import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from spinal_repro.cli.spinal import RUN, command, count, new_file, option
 from spinal_repro.errors import UserError
-from spinal_repro.io import printable
+from spinal_repro.io import printable, write_atomic
 from spinal_repro.results.tables import FORMATS, Column, render
 
 EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
@@ -20,20 +23,44 @@ ROOT = option("--root", type=Path, help="data folder (default: that of the run)"
     "predict",
     RUN,
     option("images", nargs="+", type=Path, help="image files, or folders of them"),
+    option(
+        "--with",
+        dest="others",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="runs of the same classes: probabilities are the mean over all runs",
+    ),
+    option("--flip", action="store_true", help="mean over each image and its mirror image"),
     option("--top", type=count, default=5, help="classes per file (default: 5)"),
     option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
+    option(
+        "--probabilities",
+        type=new_file,
+        metavar="CSV",
+        help="also write a column of probabilities for each class",
+    ),
+    option("--submission", type=new_file, metavar="CSV", help="also write one class per image"),
+    option(
+        "--columns",
+        nargs=2,
+        default=("image_id", "label"),
+        metavar=("ID", "LABEL"),
+        help="headings of the submission (default: image_id label)",
+    ),
     DEVICE,
 )
 def print_predictions(given: argparse.Namespace) -> None:
-    """Classify image files with a finished run."""
-    from spinal_repro.inference import find_images, load_run, predict
+    """Classify image files with a finished run, or with several."""
+    from spinal_repro.inference import find_images, load_ensemble, predict
 
     paths = find_images(given.images)
-    trained = load_run(given.run, given.device)
+    trained, *others = load_ensemble([given.run, *given.others], given.device, given.flip)
     top = min(given.top, len(trained.classes))
     rows: list[dict[str, Any]] = []
-    unreadable = []
-    for path, answer in zip(paths, predict(trained, paths), strict=True):
+    probabilities, unreadable = [], []
+    for path, answer in zip(paths, predict(trained, paths, *others), strict=True):
         if isinstance(answer, str):
             unreadable.append(f"{path}: {answer}")
             continue
@@ -42,6 +69,12 @@ def print_predictions(given: argparse.Namespace) -> None:
             for probability, index in zip(*(t.tolist() for t in answer.topk(top)), strict=True)
         ]
         rows.append({"file": str(path), **best[0], "top": best})
+        probabilities.append([str(path), *answer.tolist()])
+    if given.probabilities is not None:
+        _write_csv(given.probabilities, ("file", *trained.classes), probabilities)
+    if given.submission is not None:
+        pairs = [(Path(row["file"]).name, row["class"]) for row in rows]
+        _write_csv(given.submission, given.columns, pairs)
     if given.format == "json":
         print(json.dumps(rows, indent=1))
     else:
@@ -52,6 +85,12 @@ def print_predictions(given: argparse.Namespace) -> None:
     if unreadable:
         listed = "".join(f"\n  {line}" for line in unreadable)
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    write_atomic(path, text.getvalue())
 
 
 SOFTMAX = "softmax of the logits, from 0 to 1, not calibrated"

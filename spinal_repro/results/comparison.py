@@ -15,6 +15,7 @@ from spinal_repro.config.schema import leaves
 from spinal_repro.errors import UserError, one_of
 from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
+from spinal_repro.records.metrics import TITLES
 from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family
 from spinal_repro.records.store import RECORD, record_files
@@ -22,7 +23,6 @@ from spinal_repro.results.outcomes import grouped
 from spinal_repro.results.pairs import HASHES, HOLM
 from spinal_repro.results.tables import Column
 
-TITLES: dict[str, str] = {"accuracy": "Accuracy"}
 ACCURACY = "accuracy"
 Key = tuple[int, int]  # fold and seed
 
@@ -45,7 +45,7 @@ class Finished:
     def value(self, metric: str, epoch: str = "selected") -> float:
         """A test metric, in percent."""
         found: Any = getattr(self.record.test, epoch)
-        metrics = {**(getattr(found, "metrics", None) or {}), ACCURACY: found.accuracy}
+        metrics = {**(found.metrics or {}), ACCURACY: found.accuracy}
         if metric not in metrics:
             one_of("--metric", metric, sorted(metrics))
         return 100 * float(metrics[metric])
@@ -234,7 +234,7 @@ def group_row(group: Group, metric: str) -> dict[str, Any]:
         "head_parameters": record.counts["head_parameters"],
         "seconds": statistics.mean([run.record.wall_seconds for run in runs]),
     }
-    for name in getattr(record.test.selected, "metrics", None) or {}:
+    for name in record.test.selected.metrics or {}:
         if name != metric:
             found[name] = statistics.mean([run.value(name) for run in runs])
     return found

@@ -12,6 +12,9 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from spinal_repro.io import printable, write_atomic
+from spinal_repro.records.metrics import count_confusion
+from spinal_repro.records.plots import draw_confusion
+from spinal_repro.records.record import class_names
 from spinal_repro.results.comparison import (
     CAVEAT,
     COMPARISON_COLUMNS,
@@ -22,7 +25,6 @@ from spinal_repro.results.comparison import (
     group_columns,
     group_row,
 )
-from spinal_repro.results.confusion import confusion, draw_confusion
 from spinal_repro.results.report import environment
 from spinal_repro.results.tables import escape_markdown, render
 
@@ -36,6 +38,8 @@ def write_comparison(
     """Write ``report.html``, ``table.md``, ``table.csv``, plots and weights; return the tables."""
     out.mkdir(parents=True, exist_ok=True)
     first = groups[0].first
+    dataset = first.config["dataset"]
+    classes = class_names(first.data, dataset.get("num_outputs") or dataset["num_classes"])
     title = f"{first.config['dataset']['title']}: comparison of heads"
     rows = [group_row(group, metric) for group in groups]
     tables = [
@@ -55,9 +59,9 @@ def write_comparison(
     for group in groups:
         name = re.sub(r"[^A-Za-z0-9]+", "-", group.label).strip("-").lower()[:80]
         shutil.copyfile(group.best.folder / "best.safetensors", out / f"{name}.safetensors")
-        if (counts := _counts(group)) is not None:
+        if (counts := _counts(group, len(classes))) is not None:
             file = f"confusion-{name}.png"
-            draw_confusion(counts, first.data["classes"], group.label, out / file)
+            draw_confusion(counts, classes, f"{group.label}, all runs", out / file)
             pictures.append((f"Confusion matrix, {group.label}", file))
     page = (
         environment()
@@ -118,15 +122,12 @@ def _curves(groups: Sequence[Group]) -> bytes:
     return picture.getvalue()
 
 
-def _counts(group: Group) -> Any:
-    """Confusion matrix summed over the runs; None where runs do not keep the labels or classes."""
-    classes, total = group.first.data["classes"], None
+def _counts(group: Group, outputs: int) -> Any:
+    """Confusion matrix summed over the runs; None for runs that do not keep the labels."""
+    total = 0
     for run in group.runs.values():
         with np.load(run.folder / "predictions.npz") as stored:
-            if "labels" not in stored or not classes:
+            if "labels" not in stored:
                 return None
-            found = confusion(
-                stored["labels"].astype(np.int64), stored["selected"].astype(np.int64), len(classes)
-            )
-        total = found if total is None else total + found
+            total = total + count_confusion(stored["labels"], stored["selected"], outputs)
     return total
