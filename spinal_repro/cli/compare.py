@@ -31,7 +31,12 @@ def _folds(text: str) -> int:
     option("--heads", help="configs of head/ (default: linear,fc,spinal)"),
     option("--seeds", type=count, help=f"runs of each head (default: {SEEDS}; with --folds 1)"),
     option("--folds", type=_folds, help="cross-validation with so many folds"),
-    option("--metric", choices=tuple(TITLES), default="accuracy", help="that is compared (default: accuracy)"),
+    option(
+        "--metric",
+        choices=tuple(TITLES),
+        default="accuracy",
+        help="that is compared (default: accuracy)",
+    ),
     option("--out", type=Path, help="folder to write to (default: compare/DATASET)"),
 )
 def compare_heads(given: argparse.Namespace) -> None:
