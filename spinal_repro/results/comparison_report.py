@@ -124,7 +124,7 @@ def _curves(groups: Sequence[Group]) -> bytes:
 
 def _counts(group: Group, outputs: int) -> Any:
     """Confusion matrix summed over the runs; None for runs that do not keep the labels."""
-    total = 0
+    total: Any = 0
     for run in group.runs.values():
         with np.load(run.folder / "predictions.npz") as stored:
             if "labels" not in stored:
