@@ -143,8 +143,9 @@ def print_evaluation(given: argparse.Namespace) -> None:
         f"({result.correct:,} of {result.count:,}), "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
     )
-    shown, rows = f"{line}\n{describe_metrics(metrics)}", per_class(counts, trained.classes)
-    print(printable(shown, keep="\n"), file=sys.stdout if given.format == "table" else sys.stderr)
+    rows = per_class(counts, trained.classes)
+    for shown in (line, describe_metrics(metrics, trained.classes)):
+        print(printable(shown), file=sys.stdout if given.format == "table" else sys.stderr)
     if given.format == "json":
         print(json.dumps({"images": result.count, "metrics": metrics, "classes": rows}, indent=1))
     else:

@@ -1,6 +1,6 @@
 """Metrics of a classifier from its labels and probabilities, by scikit-learn."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def count_confusion(
     return confusion_matrix(labels, predictions, labels=range(outputs))
 
 
-def describe_metrics(found: Mapping[str, float]) -> str:
+def describe_metrics(found: Mapping[str, float], classes: Sequence[str]) -> str:
     """List metrics on one line, without the accuracy, which is shown with its interval."""
-    return ", ".join(f"{TITLES[name]} {v:.4f}" for name, v in found.items() if name != "accuracy")
+    line = ", ".join(f"{TITLES[name]} {v:.4f}" for name, v in found.items() if name != "accuracy")
+    return f"{line} (positive: {classes[1]})" if "sensitivity" in found else line

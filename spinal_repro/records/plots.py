@@ -31,6 +31,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
                 values = [scale * entry[f"{part}_{metric}"] for entry in history]
                 axes.plot(epochs, values, "o-", color=colour, label=part)
         axes.set(xlabel="epoch", ylabel=metric if scale == 1 else f"{metric}, %")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
     _save(figure, path)
 

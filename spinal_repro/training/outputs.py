@@ -237,7 +237,8 @@ def summary(record: Record, path: Path) -> list[str]:
         f"{clock(record.wall_seconds)} at {speed}",
     ]
     if test is not None and test.selected.metrics:
-        lines.insert(1, f"test: {describe_metrics(test.selected.metrics)}")
+        names = class_names(record.data, 2)
+        lines.insert(1, f"test: {printable(describe_metrics(test.selected.metrics, names))}")
     if record.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(record.reduced_budget)}")
     return [*lines, f"record: {path}"]

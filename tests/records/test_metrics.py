@@ -49,7 +49,9 @@ def test_two_classes():
     assert found["kappa"] == pytest.approx((0.7 - chance) / (1 - chance))
     f1 = 2 * 3 / (5 + 4), 2 * 4 / (5 + 6)
     assert found["macro_f1"] == pytest.approx(sum(f1) / 2)
-    assert "macro F1 0.6970" in describe_metrics(found) and "accuracy 0.7000," not in found
+    line = describe_metrics(found, ["well", "ill"])
+    assert line.startswith("balanced accuracy 0.7083, macro F1 0.6970, ")
+    assert line.endswith("sensitivity 0.7500, specificity 0.6667 (positive: ill)")
 
 
 def test_top5_and_the_mean_of_each_class_against_the_rest():
