@@ -52,6 +52,8 @@ class Checkpoint(Callback):
                 )
             run.model.load_state_dict(saved["model"])
             run.optimizer.load_state_dict(saved["optimizer"])
+            if run.average is not None:
+                run.average.model.load_state_dict(saved["average"])
             run.state = State(**saved["state"])
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
         except (UserError, OSError, torch.OutOfMemoryError):  # not the fault of the file
@@ -69,9 +71,9 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
         due = self._seconds is not None and time.monotonic() - self._time >= self._seconds
-        if due or run.stop or run.state.epoch == run.recipe.epochs:
+        if due or run.stop or run.finished:
             self.save(run)
-        if run.stop and run.state.epoch < run.recipe.epochs:
+        if run.stop and not run.finished:
             self.stop(run)
 
     def save(self, run: Run) -> None:
@@ -84,6 +86,8 @@ class Checkpoint(Callback):
             "best": run.best,
             "inputs": self._inputs,
         }
+        if run.average is not None:
+            content["average"] = run.average.model.state_dict()
         torch.save(content, buffer)
         # metrics first: after a kill between the two, the epoch is trained and both written again
         write_atomic(self._folder / "metrics.csv", metrics_csv(state))

@@ -1,16 +1,20 @@
 """Optimizers and the learning-rate rules of the recipes."""
 
+import copy
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from inspect import unwrap
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn, optim
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinal_repro.config.schema import RecipeConfig, limit
 from spinal_repro.errors import UserError, unknown
+from spinal_repro.models.classifier import Classifier
 from spinal_repro.registry import Registry
 from spinal_repro.seeds import stream_seed
 
@@ -27,21 +31,65 @@ def _without_compiler(optimizer: type[Optimizer]) -> Any:
     return type(optimizer.__name__, (optimizer,), methods)
 
 
-SGD, Adam = _without_compiler(optim.SGD), _without_compiler(optim.Adam)
+SGD, Adam, AdamW = map(_without_compiler, (optim.SGD, optim.Adam, optim.AdamW))
 
 
-def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults."""
-    weights = [p for p in parameters if p.requires_grad]
+def build_optimizer(
+    recipe: RecipeConfig,
+    parameters: Iterable[nn.Parameter],
+    backbone: Iterable[nn.Parameter] = (),
+) -> Optimizer:
+    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults.
+
+    ``backbone`` are the parameters for ``recipe.backbone_lr_scale``; their group has an
+    ``lr_scale``, by which the loop multiplies the learning rate.
+    """
+    name, weights = recipe.optimizer, [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     options: Any = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
-    if recipe.optimizer == "sgd":
-        return SGD(weights, momentum=recipe.momentum, **options)
-    if recipe.optimizer != "adam":
-        raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
-    if recipe.momentum:
-        raise UserError("recipe.momentum is an option of sgd; use recipe.momentum=0 with adam")
-    return Adam(weights, **options)
+    groups: Any = weights
+    if recipe.backbone_lr_scale != 1:
+        body = {id(p) for p in backbone if p.requires_grad}
+        parts = [[p for p in weights if (id(p) in body) is chosen] for chosen in (True, False)]
+        if not all(parts):
+            raise UserError(
+                "recipe.backbone_lr_scale needs a backbone and a head that are both trained; "
+                "leave it out"
+            )
+        scales = (recipe.backbone_lr_scale, 1.0)
+        groups = [{"params": p, "lr_scale": s} for p, s in zip(parts, scales, strict=True)]
+    if name == "sgd":
+        if recipe.nesterov and not recipe.momentum:
+            raise UserError("recipe.nesterov needs momentum; use e.g. recipe.momentum=0.9")
+        return SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **options)
+    if name not in ("adam", "adamw"):
+        raise unknown("optimizer", name, ("sgd", "adam", "adamw"))
+    if recipe.momentum or recipe.nesterov:
+        key, off = ("momentum", "0") if recipe.momentum else ("nesterov", "false")
+        raise UserError(f"recipe.{key} is an option of sgd; use recipe.{key}={off} with {name}")
+    return (Adam if name == "adam" else AdamW)(groups, **options)
+
+
+class Average:
+    """Exponential moving average of a model's weights, and of the statistics of its batch norm.
+
+    PyTorch's ``AveragedModel`` would wait for the device at every step.
+    """
+
+    def __init__(self, model: Classifier, decay: float) -> None:
+        self.model = copy.deepcopy(model)
+        pairs = list(zip(*(m.state_dict().values() for m in (self.model, model)), strict=True))
+        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._average = get_ema_multi_avg_fn(decay)
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the model's weights, after a step."""
+        averaged, weights = map(list, zip(*self._floats, strict=True))
+        self._average(averaged, weights, 0)
+        for average, count in self._counts:
+            average.copy_(count)
 
 
 @dataclass(frozen=True)
@@ -55,6 +103,7 @@ class EpochResult:
     base_lr: float  # of the recipe, or of its stage
     seed: int
     stage_epoch: int = 0  # from 1 in each stage
+    epochs: int = 0  # of the stage
 
     def improved(self, tie_is_better: bool) -> bool:
         """Whether the accuracy is above the best one, or equals it and ``tie_is_better``."""
@@ -75,12 +124,18 @@ LR_RULES: Registry["LrRule"] = Registry("learning-rate rule")
 class LrRule:
     """Chooses the learning rate of the next epoch; this one keeps it."""
 
+    uses_epochs: ClassVar = False  # whether the rates depend on the number of epochs
+
     def __post_init__(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
             for word, bound in option.metadata.items():
                 if not (value > bound if word == "above" else value < bound):
                     raise ValueError(f"{option.name} must be {word} {bound}, got {value}")
+
+    def first_lr(self, base_lr: float, epochs: int) -> float:
+        """Learning rate of the first of the ``epochs`` of a run, or of a stage."""
+        return base_lr
 
     def next_lr(self, result: EpochResult) -> float:
         """Learning rate of the epoch after ``result.epoch``."""
@@ -152,6 +207,41 @@ class Step(LrRule):
         return float(result.base_lr * self.factor ** (result.stage_epoch // self.step))
 
 
+@LR_RULES.register("cosine")
+@dataclass(kw_only=True)
+class Cosine(LrRule):
+    """``CosineAnnealingLR`` over the epochs of a stage, after a linear warm-up.
+
+    The rates are those of ``SequentialLR`` with ``LinearLR(start_factor=1 / (warmup + 1))``.
+    """
+
+    uses_epochs: ClassVar = True
+    warmup: int = limit(0, above=-1)  # epochs below the full rate
+    min_lr: float = 0.0  # the rate that would follow the last epoch
+
+    def _rate(self, base_lr: float, epochs: int, done: int) -> float:
+        if done < self.warmup:
+            return base_lr * (done + 1) / (self.warmup + 1)
+        share = (done - self.warmup) / (epochs - self.warmup)
+        return self.min_lr + (base_lr - self.min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+    def first_lr(self, base_lr: float, epochs: int) -> float:
+        if not 0 <= self.min_lr < base_lr:
+            raise UserError(
+                f"recipe.lr_rule.min_lr must be in [0, {base_lr:g}), below the learning rate, got "
+                f"{self.min_lr:g}"
+            )
+        if self.warmup >= epochs:
+            raise UserError(
+                f"recipe.lr_rule.warmup ({self.warmup}) must be below the number of epochs "
+                f"({epochs})"
+            )
+        return self._rate(base_lr, epochs, 0)
+
+    def next_lr(self, result: EpochResult) -> float:
+        return self._rate(result.base_lr, result.epochs, result.stage_epoch)
+
+
 @LR_RULES.register("redraw_late")
 @dataclass(kw_only=True)
 class RedrawLate(LrRule):
@@ -169,3 +259,18 @@ class RedrawLate(LrRule):
 
     def restarts(self, result: EpochResult) -> bool:
         return result.epoch > self.start
+
+
+def stage_at(recipe: RecipeConfig, epoch: int) -> tuple[int, float, int]:
+    """Find first epoch, base learning rate and number of epochs of the stage of an epoch."""
+    starts = {1: recipe.lr, **recipe.stages, recipe.epochs + 1: 0.0}
+    first = max(e for e in starts if e <= epoch)
+    return first, starts[first], min(e for e in starts if e > epoch) - first
+
+
+def build_rule(recipe: RecipeConfig) -> tuple[LrRule, float]:
+    """Build the recipe's learning-rate rule; return it with the rate of the first epoch."""
+    rule = LR_RULES.build_entry(recipe.lr_rule)
+    starts = [1, *(epoch for epoch in recipe.stages if epoch <= recipe.epochs)]
+    rates = [rule.first_lr(*stage_at(recipe, epoch)[1:]) for epoch in starts]  # checks them all
+    return rule, rates[0]

@@ -213,6 +213,8 @@ def summary(record: Record, path: Path) -> list[str]:
         f"{counts['total_parameters']:,} parameters, {counts['head_parameters']:,} in the head; "
         f"{clock(record.wall_seconds)} at {speed}",
     ]
+    if (done := len(record.history)) < record.epochs:
+        lines.append(f"stopped after epoch {done} by recipe.patience")
     if record.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(record.reduced_budget)}")
     return [*lines, f"record: {path}"]

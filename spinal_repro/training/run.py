@@ -89,7 +89,7 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
         record = outputs.build_record(config, setup, tested)
         write_record(path, record)
         tracking.finish(record, path)
-        write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
+        write_status(folder, "done", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         for line in outputs.summary(record, path):
             progress.say(line)
 
@@ -99,10 +99,10 @@ def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
     run, test = setup.run, setup.test
     if test is None:
         return None
-    best = last = evaluate(run.model, test, run.autocast)
+    best = last = evaluate(run.evaluated, test, run.autocast)
     if run.state.best_epoch != run.state.epoch:
-        run.model.load_state_dict(run.best)
-        best = evaluate(run.model, test, run.autocast)
+        run.evaluated.load_state_dict(run.best)
+        best = evaluate(run.evaluated, test, run.autocast)
     for name, found in (("last", last), ("best", best)):
         if not math.isfinite(found.loss):
             raise UserError(f"the test loss of the {name} weights is {found.loss}; {ADVICE}")

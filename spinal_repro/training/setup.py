@@ -26,7 +26,7 @@ from spinal_repro.records.record import read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
-from spinal_repro.training.optim import LR_RULES, build_optimizer
+from spinal_repro.training.optim import Average, build_optimizer, build_rule
 
 _HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
 
@@ -114,8 +114,8 @@ def check_parts(config: Config) -> None:
     """
     dataset, recipe = with_counts(config.dataset, Path(config.data.root))[0], config.recipe
     model = build_blank(dataset, config.model, config.head, config.input_size)
-    build_optimizer(recipe, model.parameters())
-    LR_RULES.build_entry(recipe.lr_rule)
+    build_optimizer(recipe, model.parameters(), model.backbone.parameters())
+    build_rule(recipe)
     build_augmentations(recipe.augment)
     _joins_last(config, recipe.batch_size, model)  # refuses a batch size of one
 
@@ -147,7 +147,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         dataset: To be timed with, instead of reading images and pretrained weights.
     """
     recipe, data, runtime, size = config.recipe, config.data, config.runtime, config.input_size
-    lr_rule = LR_RULES.build_entry(recipe.lr_rule)
+    lr_rule, first_lr = build_rule(recipe)
     augmentations = build_augmentations(recipe.augment)
     weights = dataset is None
     if dataset is None:  # before the model, which takes longer
@@ -158,7 +158,8 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     constants = normalisation(recipe, model.backbone)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = build_optimizer(recipe, model.parameters())
+    optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
+    average = Average(model, recipe.ema) if recipe.ema else None
     if runtime.compile:
         compile_model(model, device)
 
@@ -181,13 +182,24 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         augmentations=augmentations,
         autocast=autocast(device, runtime.precision),
         seed=config.seed,
-        state=State(recipe.lr),
+        state=State(first_lr),
+        average=average,
+        mixers=_mixers(recipe, config.dataset.outputs),
     )
     _check_sizes(config, run)
     about = describe_data(config.dataset, dataset, split)
     save_digests(Path(config.runs) / CACHE)
     about["normalisation"] = constants
     return Setup(run, test, counts, about, dataset.left_out)
+
+
+def _mixers(recipe: RecipeConfig, outputs: int) -> list[Any]:
+    if not (recipe.mixup or recipe.cutmix):
+        return []
+    from torchvision.transforms import v2  # slow to import
+
+    kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
+    return [kind(alpha=alpha, num_classes=outputs) for kind, alpha in kinds if alpha]
 
 
 def _check_sizes(config: Config, run: Run) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.interrupting import KillAt, StopAt, interrupted, results
-from helpers.variety import VARIETY, Everything, small
+from helpers.variety import ALL, OPTIONS, Everything, small
 
 from spinal_repro.data.augment import AUGMENTATIONS
 from spinal_repro.errors import UserError
@@ -23,12 +23,12 @@ from spinal_repro.training.run import run
 
 KINDS = (
     "rule redraw_late", "augmentation affine", "the head first", "stages that forget",
-    "adam, divide, on test",
+    "adam, divide, on test", *OPTIONS,
 )  # fmt: skip
 EVAL_MODE = ("model.name=everything", "recipe.eval_mode_after=1")
 
 
-@pytest.mark.parametrize("overrides", [*(VARIETY[kind] for kind in KINDS), EVAL_MODE], ids=str)
+@pytest.mark.parametrize("overrides", [*(ALL[kind] for kind in KINDS), EVAL_MODE], ids=str)
 def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, overrides):
     monkeypatch.setitem(BACKBONES._items, "everything", Everything)
     whole = run(small(tmp_path / "whole", *overrides))
@@ -43,7 +43,7 @@ def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, overrid
 def test_the_list_of_runs_has_every_rule_augmentation_and_head():
     for registry, prefix in ((LR_RULES, "rule"), (AUGMENTATIONS, "augmentation"), (HEADS, "head")):
         wanted = {f"{prefix} {name}" for name in registry.names()}
-        assert wanted - {"head pretrained"} <= VARIETY.keys()  # that one needs a file of weights
+        assert wanted - {"head pretrained"} <= ALL.keys()  # that one needs a file of weights
 
 
 @pytest.fixture
