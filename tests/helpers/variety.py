@@ -72,6 +72,10 @@ VARIETY: dict[str, list[str]] = {
 
 OPTIONS: dict[str, list[str]] = {
     "rule cosine": ["recipe.lr_rule={name: cosine, warmup: 1}", "recipe.lr=0.01", *FC],
+    "augmentation color_jitter": [
+        *FC, "recipe.augment=[{name: color_jitter, brightness: 0.4, contrast: 0.4}]",
+    ],
+    "augmentation random_erasing": [*FC, "recipe.augment=[{name: random_erasing}]"],
     "adamw, two rates": [
         EVERYTHING, "recipe.optimizer=adamw", "recipe.momentum=0", "recipe.weight_decay=0.1",
         "recipe.backbone_lr_scale=0.1", "recipe.ema=0.9", "recipe.clip_grad=0.5",
