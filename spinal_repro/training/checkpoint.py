@@ -37,9 +37,9 @@ class Checkpoint(Callback):
         self._folder, self._seconds, self._inputs = folder, seconds, dict(inputs)
         self._time, self._epoch = time.monotonic(), 0  # of the last checkpoint
 
-    def restore(self, run: Run) -> None:
-        """Continue from the checkpoint, if there is one."""
-        path = self._folder / LAST
+    def restore(self, run: Run, folder: Path | None = None) -> None:
+        """Continue from the checkpoint, if there is one; ``folder`` is that of another run."""
+        path = (folder or self._folder) / LAST
         if not path.is_file():
             return
         try:

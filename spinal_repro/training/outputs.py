@@ -126,7 +126,7 @@ def write_results(folder: Path, setup: Setup, tested: Tested | None) -> None:
 
 
 def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
-    """Lines that are printed before training."""
+    """Lines that are printed before training; ``folder`` has the checkpoint."""
     run, sizes = setup.run, setup.data["sizes"]
     device, precision = run.train.device.type, config.runtime.precision
     lines = [
@@ -150,7 +150,10 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
             f"emulates them, more slowly than fp32"
         )
     if run.state.epoch:
-        lines.append(f"resuming after epoch {run.state.epoch} from {folder}")
+        resuming = f"resuming after epoch {run.state.epoch} from"
+        if folder != config.run_dir:
+            resuming = f"continuing the {run.state.epoch} epochs of"
+        lines.append(f"{resuming} {folder}")
     return lines
 
 

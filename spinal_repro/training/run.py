@@ -22,7 +22,7 @@ from spinal_repro.training.callbacks import (
     Progress,
     StopOnSignal,
 )
-from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.checkpoint import LAST, Checkpoint
 from spinal_repro.training.device import (
     backend_settings,
     keep_freed_memory,
@@ -75,10 +75,13 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
     run, runtime, path = setup.run, config.runtime, folder / RECORD
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
+    shorter = None if run.state.epoch or run.lr_rule.uses_epochs else shorter_run(config)
+    if shorter is not None:
+        checkpoint.restore(run, shorter)
     outputs.write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
-        for line in outputs.header_lines(config, folder, setup):
+        for line in outputs.header_lines(config, shorter or folder, setup):
             progress.say(line)
         write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
@@ -92,6 +95,16 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
         write_status(folder, "done", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         for line in outputs.summary(record, path):
             progress.say(line)
+
+
+def shorter_run(config: Config) -> Path | None:
+    """Find the longest finished run of fewer epochs, but otherwise of the same settings."""
+    for epochs in range(config.recipe.epochs - 1, 0, -1):
+        recipe = dataclasses.replace(config.recipe, epochs=epochs)
+        folder = dataclasses.replace(config, recipe=recipe).run_dir
+        if (folder / RECORD).is_file() and (folder / LAST).is_file():
+            return folder
+    return None
 
 
 def evaluate_on_test(setup: Setup) -> outputs.Tested | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, pixel_centres
+from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, check_ranges, pixel_centres
 
 
 @AUGMENTATIONS.register("color_jitter")
@@ -14,7 +14,7 @@ class ColorJitter(Augmentation):
     """torchvision's ``ColorJitter``, always in the order of its options.
 
     Brightness, contrast and saturation are multiplied by factors in [max(0, 1 - x), 1 + x], the hue
-    is turned by at most ``hue`` of a circle. Grey images change in brightness and contrast only.
+    is turned by at most ``hue`` of a circle. Without three channels only the first two change.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class ColorJitter(Augmentation):
         images = (images * brightness).clamp(0, 255)
         mean = _grey(images).mean(dim=(1, 2, 3), keepdim=True)
         images = (mean + contrast * (images - mean)).clamp(0, 255)
-        if images.shape[1] == 1:
+        if images.shape[1] != 3:
             return images
         grey = _grey(images)
         images = (grey + saturation * (images - grey)).clamp(0, 255)
@@ -48,8 +48,8 @@ class ColorJitter(Augmentation):
 
 
 def _grey(images: Tensor) -> Tensor:
-    if images.shape[1] == 1:
-        return images
+    if images.shape[1] != 3:
+        return images.mean(dim=1, keepdim=True)
     red, green, blue = images.split(1, dim=1)
     return 0.2989 * red + 0.587 * green + 0.114 * blue
 
@@ -88,9 +88,7 @@ class RandomErasing(Augmentation):
     ) -> None:
         if not (0 <= p <= 1 and 0 <= value <= 255):
             raise ValueError(f"p ({p}) must be in [0, 1] and value ({value}) in [0, 255]")
-        for name, bounds in (("scale", scale), ("ratio", ratio)):
-            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-                raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
+        check_ranges(scale=scale, ratio=ratio)
         self.p, self.scale, self.ratio, self.value = p, tuple(scale), tuple(ratio), value
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
