@@ -188,9 +188,8 @@ class Batches:
         for part, sizes, pixels in self._chunks(order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            labels, weights = self.labels[order[part]], self._weights
-            more = [] if weights is None else [weights[order[part]]]
-            yield from self._batches(pixels, sizes, labels, *more)
+            known = [self.labels] if self._weights is None else [self.labels, self._weights]
+            yield from self._batches(pixels, sizes, *(of[order[part]] for of in known))
 
     def _order(self, seed: int, epoch: int) -> Tensor:
         generator = _generator(seed, "order", epoch)

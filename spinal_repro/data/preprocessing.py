@@ -94,14 +94,16 @@ def batches_of(
 
 
 def _weights(recipe: RecipeConfig, source: ImageSet | Photos, chosen: Tensor) -> dict[str, Any]:
-    """Weights in the loss and shares in an epoch of training images, where the recipe has them."""
-    labels, given = source.labels[chosen], getattr(source, "weights", None)
-    counts = torch.bincount(labels)
-    of_class = (len(labels) / (counts.count_nonzero() * counts))[labels]  # as in scikit-learn
-    weights = None if given is None else given[chosen]
-    if recipe.class_weights == "balanced":
-        weights = of_class if weights is None else of_class * weights
-    return {"weights": weights, "shares": of_class if recipe.sampler == "balanced" else None}
+    """Weights in the loss, and shares in an epoch, of training images, where there are any."""
+    given, labels = getattr(source, "weights", None), source.labels[chosen]
+    options: dict[str, Any] = {"weights": None if given is None else given[chosen]}
+    if "balanced" in (recipe.class_weights, recipe.sampler):
+        counts = torch.bincount(labels)
+        share = (len(labels) / (counts.count_nonzero() * counts))[labels]  # as in scikit-learn
+        if recipe.class_weights == "balanced":
+            options["weights"] = share if given is None else share * options["weights"]
+        options["shares"] = share if recipe.sampler == "balanced" else None
+    return options
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

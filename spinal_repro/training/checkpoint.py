@@ -53,7 +53,7 @@ class Checkpoint(Callback):
             run.model.load_state_dict(saved["model"])
             run.optimizer.load_state_dict(saved["optimizer"])
             if run.average is not None:
-                run.average.model.load_state_dict(saved["average"])
+                run.average.load_state_dict(saved["average"])
             run.state = State(**saved["state"])
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
         except (UserError, OSError, torch.OutOfMemoryError):  # not the fault of the file
@@ -82,12 +82,11 @@ class Checkpoint(Callback):
         content = {
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
+            "average": run.average and run.average.state_dict(),
             "state": dataclasses.asdict(state),
             "best": run.best,
             "inputs": self._inputs,
         }
-        if run.average is not None:
-            content["average"] = run.average.model.state_dict()
         torch.save(content, buffer)
         # metrics first: after a kill between the two, the epoch is trained and both written again
         write_atomic(self._folder / "metrics.csv", metrics_csv(state))

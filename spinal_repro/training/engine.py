@@ -22,7 +22,7 @@ from spinal_repro.data.loader import Batches
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.device import seconds_between, timestamp
-from spinal_repro.training.optim import Average, EpochResult, LrRule, stage_at
+from spinal_repro.training.optim import EpochResult, LrRule, stage_at, update_average
 
 AUX_WEIGHT = 0.3  # weight of the loss of an auxiliary output (GoogLeNet paper)
 TINY = 1e-30  # instead of a sum of weights that is 0
@@ -79,20 +79,19 @@ class Run:
     watch: Batches | None = None  # the test split, if its accuracy is recorded but not used
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of best_epoch, on the device
     stop: str = ""  # reason to stop, set by a callback; `Checkpoint` then stops the run
-    average: Average | None = None  # with recipe.ema
+    average: Classifier | None = None  # with recipe.ema: a copy with averaged weights
     mixers: Sequence[Any] = ()  # torchvision's MixUp and CutMix, as the recipe has them
 
     @property
     def evaluated(self) -> Classifier:
-        """The model that is evaluated and kept: that of the averaged weights, if there are any."""
-        return self.average.model if self.average else self.model
+        """The model that is evaluated and kept."""
+        return self.average or self.model
 
     @property
     def finished(self) -> bool:
         """Whether no epoch is left, or ``recipe.patience`` is at its end."""
-        state, patience = self.state, self.recipe.patience
-        waited = state.epoch - state.best_epoch
-        return state.epoch >= self.recipe.epochs or 0 < patience <= waited
+        epoch, patience = self.state.epoch, self.recipe.patience
+        return epoch >= self.recipe.epochs or 0 < patience <= epoch - self.state.best_epoch
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,8 @@ def train_one_epoch(
         data_seconds += time.perf_counter() - began
         targets = labels
         if run.mixers:
-            images, targets, labels, *weights = mixed(run, epoch, step, images, labels, *weights)
+            images, targets, *weights = mixed(run, epoch, step, images, labels, *weights)
+            labels = targets.argmax(dim=1)
         with run.autocast():
             output = model(images)
         logits, loss = training_loss(output, targets, run.recipe.label_smoothing, *weights)
@@ -193,7 +193,7 @@ def train_one_epoch(
         optimizer.step()
         optimizer.zero_grad()
         if run.average is not None:
-            run.average.update()
+            update_average(run.average, model, run.recipe.ema)
 
         losses[step] = loss.detach() * len(labels)
         correct += (logits.detach().argmax(dim=1) == labels).sum()
@@ -204,24 +204,19 @@ def train_one_epoch(
 
 
 def mixed(
-    run: Run, epoch: int, step: int, images: Tensor, labels: Tensor, *weights: Tensor
-) -> tuple[Tensor, ...]:
+    run: Run, epoch: int, step: int, images: Tensor, labels: Tensor, weights: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
     """Mix the images of a batch by mixup or cutmix, with numbers drawn for this step on the CPU.
 
-    Returns images, shares of the classes ``[N, C]``, the labels of the larger shares, and, if
-    there are weights, those of the mixed images.
+    Returns images, shares of the classes ``[N, C]`` and weights.
     """
-    soft = F.one_hot(labels, run.mixers[0].num_classes).float()
-    for weight in weights:
-        soft *= weight.unsqueeze(1)
+    soft = (F.one_hot(labels, run.mixers[0].num_classes).T * weights).T
     seed = stream_seed(run.seed, "augment", epoch) + 1 + step
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         images, soft = random.Random(seed).choice(run.mixers)(images, soft)
-    totals = [soft.sum(dim=1) for _ in weights]
-    for total in totals:
-        soft = soft / total.clamp(min=TINY).unsqueeze(1)
-    return images, soft, soft.argmax(dim=1), *totals
+    total = soft.sum(dim=1)
+    return images, soft / total.clamp(min=TINY).unsqueeze(1), total
 
 
 def training_loss(
@@ -232,21 +227,17 @@ def training_loss(
 ) -> tuple[Tensor, Tensor]:
     """Return logits ``[N, C]`` and cross-entropy; auxiliary logits in ``output`` also count.
 
-    ``labels`` are classes ``[N]`` or shares of classes ``[N, C]``. With ``weights`` ``[N]``, the
-    cross-entropy is their weighted mean.
+    ``labels`` are classes ``[N]`` or their shares ``[N, C]``; ``weights`` ``[N]`` are of the mean.
     """
     logits, auxiliary = output if isinstance(output, tuple) else (output, [])
-    options: Any = {"label_smoothing": label_smoothing}
-
-    def cross_entropy(logits: Tensor) -> Tensor:
-        if weights is None:
-            return F.cross_entropy(logits.float(), labels, **options)
-        each = F.cross_entropy(logits.float(), labels, reduction="none", **options)
-        return (each * weights).sum() / weights.sum().clamp(min=TINY)
-
-    loss = cross_entropy(logits)
-    for aux in auxiliary:
-        loss = loss + AUX_WEIGHT * cross_entropy(aux)
+    reduction = "mean" if weights is None else "none"
+    options: Any = {"label_smoothing": label_smoothing, "reduction": reduction}
+    parts = [F.cross_entropy(part.float(), labels, **options) for part in (logits, *auxiliary)]
+    if weights is not None:
+        parts = [(part * weights).sum() / weights.sum().clamp(min=TINY) for part in parts]
+    loss = parts[0]
+    for part in parts[1:]:
+        loss = loss + AUX_WEIGHT * part
     return logits, loss
 
 

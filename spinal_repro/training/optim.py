@@ -1,6 +1,5 @@
 """Optimizers and the learning-rate rules of the recipes."""
 
-import copy
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
@@ -14,7 +13,6 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinal_repro.config.schema import RecipeConfig, limit
 from spinal_repro.errors import UserError, unknown
-from spinal_repro.models.classifier import Classifier
 from spinal_repro.registry import Registry
 from spinal_repro.seeds import stream_seed
 
@@ -41,55 +39,43 @@ def build_optimizer(
 ) -> Optimizer:
     """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults.
 
-    ``backbone`` are the parameters for ``recipe.backbone_lr_scale``; their group has an
-    ``lr_scale``, by which the loop multiplies the learning rate.
+    With ``recipe.backbone_lr_scale``, groups have an ``lr_scale`` that multiplies the rate.
     """
     name, weights = recipe.optimizer, [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     options: Any = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
     groups: Any = weights
     if recipe.backbone_lr_scale != 1:
-        body = {id(p) for p in backbone if p.requires_grad}
-        parts = [[p for p in weights if (id(p) in body) is chosen] for chosen in (True, False)]
-        if not all(parts):
-            raise UserError(
-                "recipe.backbone_lr_scale needs a backbone and a head that are both trained; "
-                "leave it out"
-            )
-        scales = (recipe.backbone_lr_scale, 1.0)
-        groups = [{"params": p, "lr_scale": s} for p, s in zip(parts, scales, strict=True)]
+        body = set(map(id, backbone))
+        slow, rest = ([p for p in weights if (id(p) in body) is part] for part in (True, False))
+        if not slow:
+            raise UserError("no backbone is trained: leave out recipe.backbone_lr_scale")
+        groups = [{"params": slow, "lr_scale": recipe.backbone_lr_scale}, {"params": rest}]
+    if recipe.nesterov and not (name == "sgd" and recipe.momentum):
+        raise UserError("recipe.nesterov=true needs recipe.optimizer=sgd with recipe.momentum")
     if name == "sgd":
-        if recipe.nesterov and not recipe.momentum:
-            raise UserError("recipe.nesterov needs momentum; use e.g. recipe.momentum=0.9")
         return SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **options)
-    if name not in ("adam", "adamw"):
-        raise unknown("optimizer", name, ("sgd", "adam", "adamw"))
-    if recipe.momentum or recipe.nesterov:
-        key, off = ("momentum", "0") if recipe.momentum else ("nesterov", "false")
-        raise UserError(f"recipe.{key} is an option of sgd; use recipe.{key}={off} with {name}")
-    return (Adam if name == "adam" else AdamW)(groups, **options)
+    kinds = {"adam": Adam, "adamw": AdamW}
+    if name not in kinds:
+        raise unknown("optimizer", name, ("sgd", *kinds))
+    if recipe.momentum:
+        raise UserError(f"recipe.momentum is an option of sgd; use recipe.momentum=0 with {name}")
+    return kinds[name](groups, **options)
 
 
-class Average:
-    """Exponential moving average of a model's weights, and of the statistics of its batch norm.
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Update the moving average of a model's weights, and of the statistics of its batch norm.
 
-    PyTorch's ``AveragedModel`` would wait for the device at every step.
+    PyTorch's ``AveragedModel`` would wait for the device.
     """
-
-    def __init__(self, model: Classifier, decay: float) -> None:
-        self.model = copy.deepcopy(model)
-        pairs = list(zip(*(m.state_dict().values() for m in (self.model, model)), strict=True))
-        self._floats = [pair for pair in pairs if pair[0].is_floating_point()]
-        self._counts = [pair for pair in pairs if not pair[0].is_floating_point()]
-        self._average = get_ema_multi_avg_fn(decay)
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Move the average towards the model's weights, after a step."""
-        averaged, weights = map(list, zip(*self._floats, strict=True))
-        self._average(averaged, weights, 0)
-        for average, count in self._counts:
-            average.copy_(count)
+    tensors = ([*module.parameters(), *module.buffers()] for module in (average, model))
+    pairs = list(zip(*tensors, strict=True))
+    floats: Any = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    get_ema_multi_avg_fn(decay)(*map(list, floats), 0)
+    for ours, theirs in pairs:
+        if not ours.is_floating_point():  # a count of batches
+            ours.copy_(theirs)
 
 
 @dataclass(frozen=True)
@@ -226,15 +212,10 @@ class Cosine(LrRule):
         return self.min_lr + (base_lr - self.min_lr) * (1 + math.cos(math.pi * share)) / 2
 
     def first_lr(self, base_lr: float, epochs: int) -> float:
-        if not 0 <= self.min_lr < base_lr:
+        if not (self.warmup < epochs and 0 <= self.min_lr < base_lr):
             raise UserError(
-                f"recipe.lr_rule.min_lr must be in [0, {base_lr:g}), below the learning rate, got "
-                f"{self.min_lr:g}"
-            )
-        if self.warmup >= epochs:
-            raise UserError(
-                f"recipe.lr_rule.warmup ({self.warmup}) must be below the number of epochs "
-                f"({epochs})"
+                f"recipe.lr_rule: warmup ({self.warmup}) must be below the {epochs} epochs, and "
+                f"min_lr ({self.min_lr:g}) in [0, {base_lr:g}), below the learning rate"
             )
         return self._rate(base_lr, epochs, 0)
 

@@ -150,10 +150,9 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
             f"emulates them, more slowly than fp32"
         )
     if run.state.epoch:
-        resuming = f"resuming after epoch {run.state.epoch} from"
-        if folder != config.run_dir:
-            resuming = f"continuing the {run.state.epoch} epochs of"
-        lines.append(f"{resuming} {folder}")
+        own = folder == config.run_dir
+        line = "resuming after epoch {} from {}" if own else "continuing the {} epochs of {}"
+        lines.append(line.format(run.state.epoch, folder))
     return lines
 
 

@@ -75,13 +75,14 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
     run, runtime, path = setup.run, config.runtime, folder / RECORD
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
-    shorter = None if run.state.epoch or run.lr_rule.uses_epochs else shorter_run(config)
-    if shorter is not None:
-        checkpoint.restore(run, shorter)
+    source = folder
+    if not (run.state.epoch or run.lr_rule.uses_epochs):
+        source = shorter_run(config)
+        checkpoint.restore(run, source)
     outputs.write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
-        for line in outputs.header_lines(config, shorter or folder, setup):
+        for line in outputs.header_lines(config, source, setup):
             progress.say(line)
         write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
@@ -97,14 +98,14 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
             progress.say(line)
 
 
-def shorter_run(config: Config) -> Path | None:
-    """Find the longest finished run of fewer epochs, but otherwise of the same settings."""
+def shorter_run(config: Config) -> Path:
+    """Find the longest finished run of fewer epochs, but the same settings; else the run's own."""
     for epochs in range(config.recipe.epochs - 1, 0, -1):
         recipe = dataclasses.replace(config.recipe, epochs=epochs)
         folder = dataclasses.replace(config, recipe=recipe).run_dir
         if (folder / RECORD).is_file() and (folder / LAST).is_file():
             return folder
-    return None
+    return config.run_dir
 
 
 def evaluate_on_test(setup: Setup) -> outputs.Tested | None:

@@ -1,5 +1,6 @@
 """Builds the parts of a run: model, optimizer, data, learning-rate rule."""
 
+import copy
 import dataclasses
 import functools
 from collections import Counter
@@ -26,7 +27,7 @@ from spinal_repro.records.record import read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
-from spinal_repro.training.optim import Average, build_optimizer, build_rule
+from spinal_repro.training.optim import build_optimizer, build_rule
 
 _HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
 
@@ -159,7 +160,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
-    average = Average(model, recipe.ema) if recipe.ema else None
+    average = copy.deepcopy(model) if recipe.ema else None
     if runtime.compile:
         compile_model(model, device)
 
@@ -198,8 +199,8 @@ def _mixers(recipe: RecipeConfig, outputs: int) -> list[Any]:
         return []
     from torchvision.transforms import v2  # slow to import
 
-    kinds = ((v2.MixUp, recipe.mixup), (v2.CutMix, recipe.cutmix))
-    return [kind(alpha=alpha, num_classes=outputs) for kind, alpha in kinds if alpha]
+    alphas = {v2.MixUp: recipe.mixup, v2.CutMix: recipe.cutmix}
+    return [kind(alpha=alpha, num_classes=outputs) for kind, alpha in alphas.items() if alpha]
 
 
 def _check_sizes(config: Config, run: Run) -> None:

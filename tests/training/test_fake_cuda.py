@@ -29,7 +29,7 @@ from spinal_repro.models.classifier import build_model
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import callbacks
 from spinal_repro.training.engine import evaluate, train_one_epoch, training_loss
-from spinal_repro.training.optim import Average, build_optimizer
+from spinal_repro.training.optim import build_optimizer
 from spinal_repro.training.setup import build_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -175,7 +175,7 @@ def run_on(device, *overrides):
         real,
         model=model,
         optimizer=build_optimizer(config.recipe, model.parameters(), model.backbone.parameters()),
-        average=Average(model, config.recipe.ema) if config.recipe.ema else None,
+        average=copy.deepcopy(model) if config.recipe.ema else None,
         mixers=list(map(drawn_mix, real.mixers)),
         train=batches(device, weights=weights),
         select=batches(device),

@@ -1,12 +1,11 @@
 """Changes of colour and erased boxes."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, check_ranges, pixel_centres
+from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, pixel_centres
 
 
 @AUGMENTATIONS.register("color_jitter")
@@ -18,12 +17,7 @@ class ColorJitter(Augmentation):
     """
 
     def __init__(
-        self,
-        *,
-        brightness: float = 0.0,
-        contrast: float = 0.0,
-        saturation: float = 0.0,
-        hue: float = 0.0,
+        self, *, brightness: float = 0, contrast: float = 0, saturation: float = 0, hue: float = 0
     ) -> None:
         self.reach = (brightness, contrast, saturation, hue)
         if not (min(self.reach) >= 0 and hue <= 0.5):
@@ -31,9 +25,9 @@ class ColorJitter(Augmentation):
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw three factors and the turn of the hue: ``[count, 4]``."""
-        low = torch.tensor([max(0.0, 1 - reach) for reach in self.reach[:3]] + [-self.reach[3]])
-        high = torch.tensor([1 + reach for reach in self.reach[:3]] + [self.reach[3]])
-        return low + (high - low) * torch.rand(count, 4, generator=generator)
+        middle, reach = torch.tensor([1.0, 1, 1, 0]), torch.tensor(self.reach, dtype=torch.float32)
+        low = torch.cat([(1 - reach[:3]).clamp(min=0), -reach[3:]])
+        return torch.lerp(low, middle + reach, torch.rand(count, 4, generator=generator))
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         brightness, contrast, saturation, turn = parameters.view(-1, 4, 1, 1, 1).unbind(1)
@@ -67,14 +61,7 @@ def _turned(images: Tensor, turn: Tensor) -> Tensor:
 
 @AUGMENTATIONS.register("random_erasing")
 class RandomErasing(Augmentation):
-    """torchvision's ``RandomErasing``: fills a random box, before normalisation.
-
-    Args:
-        p: Probability that an image is changed.
-        scale: Range of the box's area, as a fraction of the image's.
-        ratio: Range of height over width, drawn log-uniformly.
-        value: Grey level, 0 to 255.
-    """
+    """torchvision's ``RandomErasing`` before normalisation; ``value`` is a grey level, 0 to 255."""
 
     TRIES = 10  # then the image is left as it is
 
@@ -84,19 +71,20 @@ class RandomErasing(Augmentation):
         p: float = 0.5,
         scale: Sequence[float] = (0.02, 0.33),
         ratio: Sequence[float] = (0.3, 3.3),
-        value: float = 0.0,
+        value: float = 0,
     ) -> None:
         if not (0 <= p <= 1 and 0 <= value <= 255):
             raise ValueError(f"p ({p}) must be in [0, 1] and value ({value}) in [0, 255]")
-        check_ranges(scale=scale, ratio=ratio)
+        if any(len(r) != 2 or not 0 < r[0] <= r[1] for r in (scale, ratio)):
+            raise ValueError(f"scale ({scale}) and ratio ({ratio}) must be two bounds above 0")
         self.p, self.scale, self.ratio, self.value = p, tuple(scale), tuple(ratio), value
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw left, top, right and bottom in pixels, all 0 for no box: ``[count, 4]``."""
         share, ratio = torch.rand(2, count, self.TRIES, generator=generator)
-        area = size**2 * (self.scale[0] + (self.scale[1] - self.scale[0]) * share)
-        low, up = map(math.log, self.ratio)
-        ratio = torch.exp(low + (up - low) * ratio)
+        (small, large), (low, high) = torch.tensor([self.scale, self.ratio], dtype=torch.float32)
+        area = size**2 * torch.lerp(small, large, share)
+        ratio = torch.exp(torch.lerp(low.log(), high.log(), ratio))
         sides = torch.stack([(area / ratio).sqrt().round(), (area * ratio).sqrt().round()], dim=-1)
         fits = (sides < size).all(dim=-1)
         sides = sides[torch.arange(count), fits.int().argmax(dim=1)]  # of the first that fits

@@ -7,13 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spinal_repro.data.augment.warps import (
-    AUGMENTATIONS,
-    Augmentation,
-    check_ranges,
-    pixel_centres,
-    sample,
-)
+from spinal_repro.data.augment.warps import AUGMENTATIONS, Augmentation, pixel_centres, sample
 from spinal_repro.errors import UserError
 
 
@@ -104,7 +98,9 @@ class ResizedCrop(Augmentation):
     ) -> None:
         if size is not None and size < 1:
             raise ValueError(f"size must be above 0, got {size}")
-        check_ranges(scale=scale, ratio=ratio)
+        for name, bounds in (("scale", scale), ("ratio", ratio)):
+            if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+                raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
         self.scale, self.ratio, self.size = tuple(scale), tuple(ratio), size
         self.antialias = antialias
 

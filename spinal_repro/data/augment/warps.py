@@ -31,13 +31,6 @@ class Augmentation(ABC):
 AUGMENTATIONS: Registry[Augmentation] = Registry("augmentation")
 
 
-def check_ranges(**ranges: Sequence[float]) -> None:
-    """Refuse an option that is not a lower and an upper bound above 0."""
-    for name, bounds in ranges.items():
-        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
-            raise ValueError(f"{name} needs a lower and an upper bound above 0, got {bounds}")
-
-
 def pixel_centres(images: Tensor, side: int | None = None) -> tuple[Tensor, Tensor]:
     """Return coordinates ``[1, 1, W]`` and ``[1, H, 1]`` of the centres of output pixels."""
     height, width = (side, side) if side else images.shape[-2:]
