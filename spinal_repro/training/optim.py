@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from inspect import unwrap
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn, optim
@@ -110,7 +110,7 @@ LR_RULES: Registry["LrRule"] = Registry("learning-rate rule")
 class LrRule:
     """Chooses the learning rate of the next epoch; this one keeps it."""
 
-    uses_epochs: ClassVar = False  # whether the rates depend on the number of epochs
+    uses_epochs = False  # whether the rates depend on the number of epochs
 
     def __post_init__(self) -> None:
         for option in fields(self):
@@ -201,7 +201,7 @@ class Cosine(LrRule):
     The rates are those of ``SequentialLR`` with ``LinearLR(start_factor=1 / (warmup + 1))``.
     """
 
-    uses_epochs: ClassVar = True
+    uses_epochs = True
     warmup: int = limit(0, above=-1)  # epochs below the full rate
     min_lr: float = 0.0  # the rate that would follow the last epoch
 
