@@ -1,6 +1,7 @@
 """Composes the YAML under ``configs/`` and a command's overrides into a `Config`."""
 
 import functools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker"
 SHORT = "short.yaml"  # choices of one or two lines each
 TEXT = {"runs", "data.root", "model.pretrained", "dataset.title"}  # settings: paths or text
 TEXT |= {f"dataset.options.{key}" for key in ("folder", "train", "val", "test")}
+NEW_RULE = re.compile(r"recipe\.lr_rule(\.name=|=\{(.*\W)?name: *)cosine\b")  # no recipe has it
 OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
 
@@ -129,7 +131,9 @@ def prepare(overrides: Sequence[str], extra_dirs: Iterable[Path | None] = ()) ->
                 recipe = {"override /recipe@_global_.recipe": "sgd"}
                 defaults = [library_networks()[name], "_self_", recipe]
                 _store("model", name, {"defaults": defaults, "name": name})
-        prepared.append(f"++{override}" if "." in key and key in keys else override)
+        if new_rule := NEW_RULE.match(override):  # without the options of the recipe's own rule
+            prepared.append("++recipe.lr_rule=null")
+        prepared.append(f"++{override}" if new_rule or ("." in key and key in keys) else override)
     return prepared
 
 

@@ -100,9 +100,18 @@ class RecipeConfig:
     optimizer: str = MISSING
     lr: float = limit(above=0)
     momentum: float = limit(0.0, least=0)
+    nesterov: bool = False  # of sgd
     weight_decay: float = limit(0.0, least=0)
     lr_rule: dict[str, Any] = field(default_factory=lambda: {"name": "constant"})
+    backbone_lr_scale: float = limit(1.0, above=0)  # learning rate of the backbone / of the head
+    clip_grad: float | None = limit(None, above=0)  # largest norm of the gradient; None: any
+    ema: float = 0.0  # decay of the averaged weights, which are evaluated and kept; 0: none
+    patience: int = limit(0, least=0)  # stop after so many epochs without improvement; 0: never
     label_smoothing: float = 0.0
+    mixup: float = limit(0.0, least=0)  # alpha; 0: off; with cutmix, one is drawn per batch
+    cutmix: float = limit(0.0, least=0)
+    class_weights: str = limit("none", choices=("none", "balanced"))
+    sampler: str = limit("none", choices=("none", "balanced"))
     augment: list[dict[str, Any]] = field(default_factory=list)
     mean: list[float] | None = MISSING  # one, or one per channel; None: that of the model's weights
     std: list[float] | None = MISSING

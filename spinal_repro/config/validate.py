@@ -137,13 +137,16 @@ def _check_recipe(config: Config) -> None:
         )
     if recipe.head_epochs and frozen:
         raise UserError("recipe.head_epochs unfreezes the backbone; remove model.freeze")
-    if recipe.cache_features and (recipe.augment or not frozen):
+    if recipe.cache_features and (recipe.augment or recipe.mixup or recipe.cutmix or not frozen):
         raise UserError(
             "recipe.cache_features needs a backbone that does not train and images that do not "
-            "change: set model.freeze=backbone and recipe.augment=[]"
+            "change: set model.freeze=backbone and recipe.augment=[], without mixup and cutmix"
         )
-    if not 0 <= recipe.label_smoothing < 1:
-        raise UserError(f"recipe.label_smoothing must be in [0, 1), got {recipe.label_smoothing}")
+    for key, share in {"label_smoothing": recipe.label_smoothing, "ema": recipe.ema}.items():
+        if not 0 <= share < 1:
+            raise UserError(f"recipe.{key} must be in [0, 1), got {share}")
+    if recipe.patience and recipe.stages:
+        raise UserError("recipe.patience would end a run before its recipe.stages; use one of them")
     if (recipe.mean is None) != (recipe.std is None):
         raise UserError("recipe.mean and recipe.std must both be given, or both be null")
     for key, constants in {"mean": recipe.mean, "std": recipe.std}.items():

@@ -16,7 +16,7 @@ from spinal_repro.data.sources import ImageSet
 from spinal_repro.data.splits import Indices
 from spinal_repro.seeds import stream_seed
 
-Batch = tuple[Tensor, Tensor]
+Batch = tuple[Tensor, ...]  # images and labels, with weights also those
 _Part = tuple[slice, list[int]]  # place of several batches among all images, and their sizes
 _Drawn = tuple[Tensor, list[Tensor]]
 
@@ -41,6 +41,8 @@ class Batches:
         outputs: How many of the model's outputs count in an evaluation; None for all.
         shapes: Height and width ``[N, 2]`` of whole photographs, each in the upper left corner of
             its image; the first augmentation must be a resized crop. None: images are whole.
+        weights: Of the images ``[N]`` in the loss, on the CPU; yielded by `epoch`. None: all equal.
+        shares: An epoch draws N images in proportion to these ``[N]``. None: each image once.
     """
 
     def __init__(
@@ -59,11 +61,14 @@ class Batches:
         shapes: Tensor | None = None,
         join_last: bool = False,
         numbers: Indices | None = None,
+        weights: Tensor | None = None,
+        shares: Tensor | None = None,
     ) -> None:
         self._numbers, self.outputs = indices if numbers is None else numbers, outputs
         chosen = torch.from_numpy(indices)
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
+        self._weights, self._shares = None if weights is None else weights.to(device), shares
         self.batch_size, self.device = batch_size, device
         full, rest = divmod(len(indices), batch_size)
         self.sizes = [batch_size] * full + [rest] * (rest > 0)
@@ -157,12 +162,12 @@ class Batches:
     def in_order(self) -> Iterator[Batch]:
         """Yield every image once, in the order of the split, without augmentation."""
         for part, sizes, pixels in self._chunks():
-            yield from self._batches(pixels, self.labels[part], sizes)
+            yield from self._batches(pixels, sizes, self.labels[part])
 
-    def _batches(self, pixels: Tensor, labels: Tensor, sizes: list[int]) -> Iterator[Batch]:
-        """Normalise pixels in 0..255 and split them into batches."""
+    def _batches(self, pixels: Tensor, sizes: list[int], *others: Tensor) -> Iterator[Batch]:
+        """Normalise pixels in 0..255 and split them, labels and weights into batches."""
         images = ((pixels - self._shift) * self._scale).contiguous(memory_format=self._format)
-        return zip(images.split(sizes), labels.split(sizes), strict=True)
+        return zip(*(tensor.split(sizes) for tensor in (images, *others)), strict=True)
 
     def epoch(
         self,
@@ -173,6 +178,7 @@ class Batches:
     ) -> Iterator[Batch]:
         """Yield every image once, shuffled and augmented by ``seed`` and ``epoch`` (from 1).
 
+        With ``shares`` the images are drawn with replacement.
         All random numbers of an epoch are drawn at its start; with ``draw_next`` those of the next
         one meanwhile, in a thread.
         """
@@ -191,12 +197,18 @@ class Batches:
         for part, sizes, pixels in self._chunks(order, cpu_order):
             for augmentation, parameters in zip(augmentations, drawn, strict=True):
                 pixels = augmentation.apply(pixels, parameters[part])
-            yield from self._batches(pixels, self.labels[order[part]], sizes)
+            known = [self.labels] if self._weights is None else [self.labels, self._weights]
+            yield from self._batches(pixels, sizes, *(of[order[part]] for of in known))
+
+    def _order(self, seed: int, epoch: int) -> Tensor:
+        generator = _generator(seed, "order", epoch)
+        if self._shares is None:
+            return torch.randperm(self.num_images, generator=generator)
+        return torch.multinomial(self._shares, self.num_images, True, generator=generator)
 
     def _draw(self, seed: int, epoch: int, augmentations: Sequence[Augmentation]) -> _Drawn:
         """Draw the order ``[N]`` and parameters ``[N, ...]`` per augmentation, on the CPU."""
-        order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        generator = _generator(seed, "augment", epoch)
+        order, generator = self._order(seed, epoch), _generator(seed, "augment", epoch)
         size: Any = self.size if self._shapes is None else self._shapes[order]
         drawn = []
         for augmentation in augmentations:
@@ -206,8 +218,8 @@ class Batches:
 
     def images(self, seed: int, epoch: int, step: int) -> list[int]:
         """List the images of a step as indices into the published part; epoch and step from 1."""
-        order = torch.randperm(self.num_images, generator=_generator(seed, "order", epoch))
-        return [int(i) for i in self._numbers[order.split(self.sizes)[step - 1].numpy()]]
+        chosen = self._order(seed, epoch).split(self.sizes)[step - 1]
+        return [int(i) for i in self._numbers[chosen.numpy()]]
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -42,6 +42,8 @@ def _setting(record: Record, config: Config, recount: Recount) -> Iterator[str]:
 
 def _results(record: Record, config: Config) -> Iterator[str]:
     history, selection, epochs = record.history, record.selection, config.recipe.epochs
+    if 0 < config.recipe.patience == len(history) - selection.epoch:
+        epochs = min(epochs, len(history))
     if [entry["epoch"] for entry in history] != list(range(1, epochs + 1)):
         yield f"history is not that of the epochs 1 to {epochs}"
         return

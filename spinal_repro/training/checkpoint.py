@@ -37,9 +37,9 @@ class Checkpoint(Callback):
         self._folder, self._seconds, self._inputs = folder, seconds, dict(inputs)
         self._time, self._epoch = time.monotonic(), 0  # of the last checkpoint
 
-    def restore(self, run: Run) -> None:
-        """Continue from the checkpoint, if there is one."""
-        path = self._folder / LAST
+    def restore(self, run: Run, folder: Path | None = None) -> None:
+        """Continue from the checkpoint, if there is one; ``folder`` is that of another run."""
+        path = (folder or self._folder) / LAST
         if not path.is_file():
             return
         try:
@@ -52,6 +52,8 @@ class Checkpoint(Callback):
                 )
             run.model.load_state_dict(saved["model"])
             run.optimizer.load_state_dict(saved["optimizer"])
+            if run.average is not None:
+                run.average.load_state_dict(saved["average"])
             state = saved["state"]
             if "best_correct" in state:  # of an earlier version
                 state["best_score"] = state.pop("best_correct") / run.select.num_images
@@ -72,9 +74,9 @@ class Checkpoint(Callback):
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
         due = self._seconds is not None and time.monotonic() - self._time >= self._seconds
-        if due or run.stop or run.state.epoch == run.recipe.epochs:
+        if due or run.stop or run.finished:
             self.save(run)
-        if run.stop and run.state.epoch < run.recipe.epochs:
+        if run.stop and not run.finished:
             self.stop(run)
 
     def save(self, run: Run) -> None:
@@ -83,6 +85,7 @@ class Checkpoint(Callback):
         content = {
             "model": run.model.state_dict(),
             "optimizer": run.optimizer.state_dict(),
+            "average": run.average and run.average.state_dict(),
             "state": dataclasses.asdict(state),
             "best": run.best,
             "inputs": self._inputs,

@@ -5,6 +5,7 @@ Everything that is not training (checkpoints, progress, trackers, NaN checks, si
 """
 
 import math
+import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -23,9 +24,10 @@ from spinal_repro.models.classifier import Classifier
 from spinal_repro.records.metrics import compute
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.device import seconds_between, timestamp
-from spinal_repro.training.optim import EpochResult, LrRule
+from spinal_repro.training.optim import EpochResult, LrRule, stage_at, update_average
 
 AUX_WEIGHT = 0.3  # weight of the loss of an auxiliary output (GoogLeNet paper)
+TINY = 1e-30  # instead of a sum of weights that is 0
 
 
 class Callback:
@@ -80,6 +82,19 @@ class Run:
     watch: Batches | None = None  # the test split, if its accuracy is recorded but not used
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of best_epoch, on the device
     stop: str = ""  # reason to stop, set by a callback; `Checkpoint` then stops the run
+    average: Classifier | None = None  # with recipe.ema: a copy with averaged weights
+    mixers: Sequence[Any] = ()  # torchvision's MixUp and CutMix, as the recipe has them
+
+    @property
+    def evaluated(self) -> Classifier:
+        """The model that is evaluated and kept."""
+        return self.average or self.model
+
+    @property
+    def finished(self) -> bool:
+        """Whether no epoch is left, or ``recipe.patience`` is at its end."""
+        epoch, patience = self.state.epoch, self.recipe.patience
+        return epoch >= self.recipe.epochs or 0 < patience <= epoch - self.state.best_epoch
 
 
 @dataclass(frozen=True)
@@ -114,14 +129,15 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     state, device = run.state, run.train.device
     for callback in callbacks:
         callback.on_fit_start(run)
-    for epoch in range(state.epoch + 1, run.recipe.epochs + 1):
+    while not run.finished:
+        epoch = state.epoch + 1
         start_stage(run, epoch)
         began = timestamp(device)
         losses, correct, data_seconds = train_one_epoch(run, epoch, callbacks)
         trained = timestamp(device)
         keep = run.select_metric != "accuracy"
-        selected = evaluate(run.model, run.select, run.autocast, keep)
-        watched = evaluate(run.model, run.watch, run.autocast) if run.watch else None
+        selected = evaluate(run.evaluated, run.select, run.autocast, keep)
+        watched = evaluate(run.evaluated, run.watch, run.autocast) if run.watch else None
         evaluated = timestamp(device)
 
         score = selected.score(run.select_metric)
@@ -148,7 +164,8 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         is_best = state.best_epoch == 0 or score > state.best_score
         if is_best:
             state.best_epoch, state.best_score = epoch, score
-            run.best = {name: t.detach().clone() for name, t in run.model.state_dict().items()}
+            weights = run.evaluated.state_dict()
+            run.best = {name: t.detach().clone() for name, t in weights.items()}
         state.epoch = epoch
         for callback in callbacks:
             callback.on_epoch_end(run, is_best)
@@ -157,7 +174,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
 def train_one_epoch(
     run: Run, epoch: int, callbacks: Sequence[Callback] = ()
 ) -> tuple[Tensor, Tensor, float]:
-    """Train on every image once.
+    """Train on every image once, or on as many as the recipe's sampler draws.
 
     Returns the summed loss of each step ``[steps]`` and the number of correct images ``[]``, both
     on the device, and the seconds spent waiting for batches.
@@ -167,7 +184,7 @@ def train_one_epoch(
         model.freeze(epoch <= run.recipe.head_epochs)
     model.train(not run.recipe.eval_mode_after or epoch <= run.recipe.eval_mode_after)
     for group in optimizer.param_groups:
-        group["lr"] = run.state.lr
+        group["lr"] = run.state.lr * group.get("lr_scale", 1.0)
     torch.manual_seed(stream_seed(run.seed, "dropout", epoch))
     losses = torch.zeros(len(batches), device=batches.device)
     correct = torch.zeros((), dtype=torch.int64, device=batches.device)
@@ -175,14 +192,22 @@ def train_one_epoch(
     stream = batches.epoch(run.seed, epoch, run.augmentations, draw_next=more)
 
     data_seconds, began = 0.0, time.perf_counter()
-    for step, (images, labels) in enumerate(stream):
+    for step, (images, labels, *weights) in enumerate(stream):
         data_seconds += time.perf_counter() - began
+        targets = labels
+        if run.mixers:
+            images, targets, *weights = mixed(run, epoch, step, images, labels, *weights)
+            labels = targets.argmax(dim=1)
         with run.autocast():
             output = model(images)
-        logits, loss = training_loss(output, labels, run.recipe.label_smoothing)
+        logits, loss = training_loss(output, targets, run.recipe.label_smoothing, *weights)
         loss.backward()
+        if run.recipe.clip_grad is not None:
+            nn.utils.clip_grad_norm_(model.parameters(), run.recipe.clip_grad)
         optimizer.step()
         optimizer.zero_grad()
+        if run.average is not None:
+            update_average(run.average, model, run.recipe.ema)
 
         losses[step] = loss.detach() * len(labels)
         correct += (logits.detach().argmax(dim=1) == labels).sum()
@@ -192,15 +217,41 @@ def train_one_epoch(
     return losses, correct, data_seconds
 
 
+def mixed(
+    run: Run, epoch: int, step: int, images: Tensor, labels: Tensor, weights: Tensor | float = 1.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Mix the images of a batch by mixup or cutmix, with numbers drawn for this step on the CPU.
+
+    Returns images, shares of the classes ``[N, C]`` and weights.
+    """
+    soft = (F.one_hot(labels, run.mixers[0].num_classes).T * weights).T
+    seed = stream_seed(run.seed, "augment", epoch) + 1 + step
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        images, soft = random.Random(seed).choice(run.mixers)(images, soft)
+    total = soft.sum(dim=1)
+    return images, soft / total.clamp(min=TINY).unsqueeze(1), total
+
+
 def training_loss(
-    output: Tensor | tuple[Tensor, list[Tensor]], labels: Tensor, label_smoothing: float
+    output: Tensor | tuple[Tensor, list[Tensor]],
+    labels: Tensor,
+    label_smoothing: float,
+    weights: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Return logits ``[N, C]`` and cross-entropy; auxiliary logits in ``output`` also count."""
+    """Return logits ``[N, C]`` and cross-entropy; auxiliary logits in ``output`` also count.
+
+    ``labels`` are classes ``[N]`` or their shares ``[N, C]``; ``weights`` ``[N]`` are of the mean.
+    """
     logits, auxiliary = output if isinstance(output, tuple) else (output, [])
-    loss = F.cross_entropy(logits.float(), labels, label_smoothing=label_smoothing)
-    for aux in auxiliary:
-        aux_loss = F.cross_entropy(aux.float(), labels, label_smoothing=label_smoothing)
-        loss = loss + AUX_WEIGHT * aux_loss
+    reduction = "mean" if weights is None else "none"
+    options: Any = {"label_smoothing": label_smoothing, "reduction": reduction}
+    parts = [F.cross_entropy(part.float(), labels, **options) for part in (logits, *auxiliary)]
+    if weights is not None:
+        parts = [(part * weights).sum() / weights.sum().clamp(min=TINY) for part in parts]
+    loss = parts[0]
+    for part in parts[1:]:
+        loss = loss + AUX_WEIGHT * part
     return logits, loss
 
 
@@ -240,9 +291,10 @@ def start_stage(run: Run, epoch: int) -> None:
         run.optimizer.state.clear()
     if epoch not in recipe.stages:
         return
-    run.model.load_state_dict(run.best)
+    for model in {run.model, run.evaluated}:
+        model.load_state_dict(run.best)
     run.optimizer.state.clear()
-    state.lr = recipe.stages[epoch]
+    state.lr = run.lr_rule.first_lr(*stage_at(recipe, epoch)[1:])
     if recipe.best_of_last_stage:  # as the original scripts do (Q21)
         state.best_epoch, state.best_score = 0, 0.0
 
@@ -250,15 +302,16 @@ def start_stage(run: Run, epoch: int) -> None:
 def step_learning_rate(run: Run, epoch: int, score: float) -> None:
     """Set the learning rate of the next epoch by the recipe's rule and the epoch's score."""
     recipe, state = run.recipe, run.state
-    first = max((e for e in recipe.stages if e <= epoch), default=1)
+    first, base_lr, epochs = stage_at(recipe, epoch)
     result = EpochResult(
         epoch=epoch,
         accuracy=score,
         best=state.best_score,
         lr=state.lr,
-        base_lr=recipe.stages.get(first, recipe.lr),
+        base_lr=base_lr,
         seed=run.seed,
         stage_epoch=epoch - first + 1,
+        epochs=epochs,
     )
     state.lr = run.lr_rule.next_lr(result)
     if run.lr_rule.restarts(result):

@@ -1,5 +1,6 @@
 """Optimizers and the learning-rate rules of the recipes."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from inspect import unwrap
@@ -8,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn, optim
 from torch.optim import Optimizer
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinal_repro.config.schema import RecipeConfig, limit
 from spinal_repro.errors import UserError, unknown
@@ -27,21 +29,53 @@ def _without_compiler(optimizer: type[Optimizer]) -> Any:
     return type(optimizer.__name__, (optimizer,), methods)
 
 
-SGD, Adam = _without_compiler(optim.SGD), _without_compiler(optim.Adam)
+SGD, Adam, AdamW = map(_without_compiler, (optim.SGD, optim.Adam, optim.AdamW))
 
 
-def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults."""
-    weights = [p for p in parameters if p.requires_grad]
+def build_optimizer(
+    recipe: RecipeConfig,
+    parameters: Iterable[nn.Parameter],
+    backbone: Iterable[nn.Parameter] = (),
+) -> Optimizer:
+    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults.
+
+    With ``recipe.backbone_lr_scale``, groups have an ``lr_scale`` that multiplies the rate.
+    """
+    name, weights = recipe.optimizer, [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     options: Any = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
-    if recipe.optimizer == "sgd":
-        return SGD(weights, momentum=recipe.momentum, **options)
-    if recipe.optimizer != "adam":
-        raise unknown("optimizer", recipe.optimizer, ("sgd", "adam"))
+    groups: Any = weights
+    if recipe.backbone_lr_scale != 1:
+        body = set(map(id, backbone))
+        slow, rest = ([p for p in weights if (id(p) in body) is part] for part in (True, False))
+        if not slow:
+            raise UserError("no backbone is trained: leave out recipe.backbone_lr_scale")
+        groups = [{"params": slow, "lr_scale": recipe.backbone_lr_scale}, {"params": rest}]
+    if recipe.nesterov and not (name == "sgd" and recipe.momentum):
+        raise UserError("recipe.nesterov=true needs recipe.optimizer=sgd with recipe.momentum")
+    if name == "sgd":
+        return SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **options)
+    kinds = {"adam": Adam, "adamw": AdamW}
+    if name not in kinds:
+        raise unknown("optimizer", name, ("sgd", *kinds))
     if recipe.momentum:
-        raise UserError("recipe.momentum is an option of sgd; use recipe.momentum=0 with adam")
-    return Adam(weights, **options)
+        raise UserError(f"recipe.momentum is an option of sgd; use recipe.momentum=0 with {name}")
+    return kinds[name](groups, **options)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Update the moving average of a model's weights, and of the statistics of its batch norm.
+
+    PyTorch's ``AveragedModel`` would wait for the device.
+    """
+    tensors = ([*module.parameters(), *module.buffers()] for module in (average, model))
+    pairs = list(zip(*tensors, strict=True))
+    floats: Any = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+    get_ema_multi_avg_fn(decay)(*map(list, floats), 0)
+    for ours, theirs in pairs:
+        if not ours.is_floating_point():  # a count of batches
+            ours.copy_(theirs)
 
 
 @dataclass(frozen=True)
@@ -58,6 +92,7 @@ class EpochResult:
     base_lr: float  # of the recipe, or of its stage
     seed: int
     stage_epoch: int = 0  # from 1 in each stage
+    epochs: int = 0  # of the stage
 
     def improved(self, tie_is_better: bool) -> bool:
         """Whether the accuracy is above the best one, or equals it and ``tie_is_better``."""
@@ -78,12 +113,18 @@ LR_RULES: Registry["LrRule"] = Registry("learning-rate rule")
 class LrRule:
     """Chooses the learning rate of the next epoch; this one keeps it."""
 
+    uses_epochs = False  # whether the rates depend on the number of epochs
+
     def __post_init__(self) -> None:
         for option in fields(self):
             value = getattr(self, option.name)
             for word, bound in option.metadata.items():
                 if not (value > bound if word == "above" else value < bound):
                     raise ValueError(f"{option.name} must be {word} {bound}, got {value}")
+
+    def first_lr(self, base_lr: float, epochs: int) -> float:
+        """Learning rate of the first of the ``epochs`` of a run, or of a stage."""
+        return base_lr
 
     def next_lr(self, result: EpochResult) -> float:
         """Learning rate of the epoch after ``result.epoch``."""
@@ -155,6 +196,36 @@ class Step(LrRule):
         return float(result.base_lr * self.factor ** (result.stage_epoch // self.step))
 
 
+@LR_RULES.register("cosine")
+@dataclass(kw_only=True)
+class Cosine(LrRule):
+    """``CosineAnnealingLR`` over the epochs of a stage, after a linear warm-up.
+
+    The rates are those of ``SequentialLR`` with ``LinearLR(start_factor=1 / (warmup + 1))``.
+    """
+
+    uses_epochs = True
+    warmup: int = limit(0, above=-1)  # epochs below the full rate
+    min_lr: float = 0.0  # the rate that would follow the last epoch
+
+    def _rate(self, base_lr: float, epochs: int, done: int) -> float:
+        if done < self.warmup:
+            return base_lr * (done + 1) / (self.warmup + 1)
+        share = (done - self.warmup) / (epochs - self.warmup)
+        return self.min_lr + (base_lr - self.min_lr) * (1 + math.cos(math.pi * share)) / 2
+
+    def first_lr(self, base_lr: float, epochs: int) -> float:
+        if not (self.warmup < epochs and 0 <= self.min_lr < base_lr):
+            raise UserError(
+                f"recipe.lr_rule: warmup ({self.warmup}) must be below the {epochs} epochs, and "
+                f"min_lr ({self.min_lr:g}) in [0, {base_lr:g}), below the learning rate"
+            )
+        return self._rate(base_lr, epochs, 0)
+
+    def next_lr(self, result: EpochResult) -> float:
+        return self._rate(result.base_lr, result.epochs, result.stage_epoch)
+
+
 @LR_RULES.register("redraw_late")
 @dataclass(kw_only=True)
 class RedrawLate(LrRule):
@@ -172,3 +243,18 @@ class RedrawLate(LrRule):
 
     def restarts(self, result: EpochResult) -> bool:
         return result.epoch > self.start
+
+
+def stage_at(recipe: RecipeConfig, epoch: int) -> tuple[int, float, int]:
+    """Find first epoch, base learning rate and number of epochs of the stage of an epoch."""
+    starts = {1: recipe.lr, **recipe.stages, recipe.epochs + 1: 0.0}
+    first = max(e for e in starts if e <= epoch)
+    return first, starts[first], min(e for e in starts if e > epoch) - first
+
+
+def build_rule(recipe: RecipeConfig) -> tuple[LrRule, float]:
+    """Build the recipe's learning-rate rule; return it with the rate of the first epoch."""
+    rule = LR_RULES.build_entry(recipe.lr_rule)
+    starts = [1, *(epoch for epoch in recipe.stages if epoch <= recipe.epochs)]
+    rates = [rule.first_lr(*stage_at(recipe, epoch)[1:]) for epoch in starts]  # checks them all
+    return rule, rates[0]

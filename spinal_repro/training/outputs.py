@@ -146,7 +146,7 @@ def draw_plots(config: Config, folder: Path, setup: Setup, tested: Tested | None
 
 
 def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
-    """Lines that are printed before training."""
+    """Lines that are printed before training; ``folder`` has the checkpoint."""
     run, sizes = setup.run, setup.data["sizes"]
     device, precision = run.train.device.type, config.runtime.precision
     lines = [
@@ -170,7 +170,9 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
             f"emulates them, more slowly than fp32"
         )
     if run.state.epoch:
-        lines.append(f"resuming after epoch {run.state.epoch} from {folder}")
+        own = folder == config.run_dir
+        line = "resuming after epoch {} from {}" if own else "continuing the {} epochs of {}"
+        lines.append(line.format(run.state.epoch, folder))
     return lines
 
 
@@ -239,6 +241,8 @@ def summary(record: Record, path: Path) -> list[str]:
     if test is not None and test.selected.metrics:
         names = class_names(record.data, 2)
         lines.insert(1, f"test: {printable(describe_metrics(test.selected.metrics, names))}")
+    if (done := len(record.history)) < record.epochs:
+        lines.append(f"stopped after epoch {done} by recipe.patience")
     if record.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(record.reduced_budget)}")
     return [*lines, f"record: {path}"]

@@ -23,7 +23,7 @@ from spinal_repro.training.callbacks import (
     Progress,
     StopOnSignal,
 )
-from spinal_repro.training.checkpoint import Checkpoint
+from spinal_repro.training.checkpoint import LAST, Checkpoint
 from spinal_repro.training.device import (
     backend_settings,
     keep_freed_memory,
@@ -76,10 +76,14 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
     run, runtime, path = setup.run, config.runtime, folder / RECORD
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
+    source = folder
+    if not (run.state.epoch or run.lr_rule.uses_epochs):
+        source = shorter_run(config)
+        checkpoint.restore(run, source)
     outputs.write_config(config, folder)
     progress = Progress(folder / "log.txt", runtime.progress)
     with progress, Tracking(config, folder, progress.warn) as tracking, StopOnSignal() as stop:
-        for line in outputs.header_lines(config, folder, setup):
+        for line in outputs.header_lines(config, source, setup):
             progress.say(line)
         write_status(folder, "running", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         checks = [NonFiniteHooks()] if runtime.debug == "nonfinite" else []
@@ -92,9 +96,19 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
         record = outputs.build_record(config, setup, tested)
         write_record(path, record)
         tracking.finish(record, path)
-        write_status(folder, "done", epochs=f"{run.recipe.epochs}/{run.recipe.epochs}")
+        write_status(folder, "done", epochs=f"{run.state.epoch}/{run.recipe.epochs}")
         for line in outputs.summary(record, path):
             progress.say(line)
+
+
+def shorter_run(config: Config) -> Path:
+    """Find the longest finished run of fewer epochs, but the same settings; else the run's own."""
+    for epochs in range(config.recipe.epochs - 1, 0, -1):
+        recipe = dataclasses.replace(config.recipe, epochs=epochs)
+        folder = dataclasses.replace(config, recipe=recipe).run_dir
+        if (folder / RECORD).is_file() and (folder / LAST).is_file():
+            return folder
+    return config.run_dir
 
 
 def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
@@ -102,10 +116,10 @@ def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
     run, test = setup.run, setup.test
     if test is None:
         return None
-    best = last = evaluate(run.model, test, run.autocast, keep=True)
+    best = last = evaluate(run.evaluated, test, run.autocast, keep=True)
     if run.state.best_epoch != run.state.epoch:
-        run.model.load_state_dict(run.best)
-        best = evaluate(run.model, test, run.autocast, keep=True)
+        run.evaluated.load_state_dict(run.best)
+        best = evaluate(run.evaluated, test, run.autocast, keep=True)
     for name, found in (("last", last), ("best", best)):
         if not math.isfinite(found.loss):
             raise UserError(f"the test loss of the {name} weights is {found.loss}; {ADVICE}")

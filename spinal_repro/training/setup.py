@@ -1,5 +1,6 @@
 """Builds the parts of a run: model, optimizer, data, learning-rate rule."""
 
+import copy
 import dataclasses
 import functools
 from collections import Counter
@@ -33,7 +34,7 @@ from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
-from spinal_repro.training.optim import LR_RULES, build_optimizer
+from spinal_repro.training.optim import build_optimizer, build_rule
 
 _HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
 
@@ -139,8 +140,8 @@ def check_parts(config: Config) -> None:
     """
     dataset, recipe = with_counts(config.dataset, Path(config.data.root))[0], config.recipe
     model = build_blank(dataset, config.model, config.head, config.input_size)
-    build_optimizer(recipe, model.parameters())
-    LR_RULES.build_entry(recipe.lr_rule)
+    build_optimizer(recipe, model.parameters(), model.backbone.parameters())
+    build_rule(recipe)
     build_augmentations(recipe.augment)
     _joins_last(config, recipe.batch_size, model)  # refuses a batch size of one
 
@@ -172,7 +173,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         dataset: To be timed with, instead of reading images and pretrained weights.
     """
     recipe, data, runtime, size = config.recipe, config.data, config.runtime, config.input_size
-    lr_rule = LR_RULES.build_entry(recipe.lr_rule)
+    lr_rule, first_lr = build_rule(recipe)
     augmentations = build_augmentations(recipe.augment)
     weights = dataset is None
     if dataset is None:  # before the model, which takes longer
@@ -184,7 +185,8 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     constants = normalisation(recipe, model.backbone, source_run)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-    optimizer = build_optimizer(recipe, model.parameters())
+    optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
+    average = copy.deepcopy(model) if recipe.ema else None
     if runtime.compile:
         compile_model(model, device)
 
@@ -208,7 +210,9 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         augmentations=augmentations,
         autocast=autocast(device, runtime.precision),
         seed=config.seed,
-        state=State(recipe.lr),
+        state=State(first_lr),
+        average=average,
+        mixers=_mixers(recipe, config.dataset.outputs),
     )
     _check_sizes(config, run)
     if recipe.cache_features and weights:
@@ -240,8 +244,18 @@ def _cache_features(
 
     run.train, run.select = features(run.train, "train"), features(run.select, run.select_on)
     run.watch = run.watch and features(run.watch, "test")
-    run.model.of_features = True
+    for model in (run.model, run.evaluated):
+        model.of_features = True
     return test and features(test, "test")
+
+
+def _mixers(recipe: RecipeConfig, outputs: int) -> list[Any]:
+    if not (recipe.mixup or recipe.cutmix):
+        return []
+    from torchvision.transforms import v2  # slow to import
+
+    alphas = {v2.MixUp: recipe.mixup, v2.CutMix: recipe.cutmix}
+    return [kind(alpha=alpha, num_classes=outputs) for kind, alpha in alphas.items() if alpha]
 
 
 def _check_sizes(config: Config, run: Run) -> None:

@@ -140,3 +140,13 @@ def test_a_model_of_ones_own_needs_no_recipe_and_may_choose_one(tmp_path):
     )
     assert compose(["model=plain"], tmp_path).recipe.name == "sgd"
     assert compose(["dataset=mnist", "model=mine"], tmp_path).recipe == cell().recipe
+
+
+@pytest.mark.parametrize(
+    "override", ["recipe.lr_rule.name=cosine", "recipe.lr_rule={min_lr: 0.0, name: cosine}"]
+)
+@pytest.mark.parametrize("recipe", ["sgd", "cnn", "vgg_bn"])
+def test_cosine_does_not_keep_the_options_of_another_rule(recipe, override):
+    chosen = ("model=flatten", f"recipe={recipe}", "recipe.mean=[0.5]", "recipe.std=[0.5]")
+    rule = composed(*chosen, override).recipe.lr_rule
+    assert rule == {"name": "cosine"} | ({"min_lr": 0.0} if "min_lr" in override else {})

@@ -1,4 +1,7 @@
-"""Small runs that between them use every rule, augmentation, head and protocol."""
+"""Small runs that between them use every rule, augmentation, head, protocol and option.
+
+Those of `VARIETY` have hashes in ``tests/training/same_bits.json``.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -66,6 +69,24 @@ VARIETY: dict[str, list[str]] = {
         "recipe.optimizer=adam",
     ],
 }  # fmt: skip
+
+OPTIONS: dict[str, list[str]] = {
+    "rule cosine": ["recipe.lr_rule={name: cosine, warmup: 1}", "recipe.lr=0.01", *FC],
+    "augmentation color_jitter": [
+        *FC, "recipe.augment=[{name: color_jitter, brightness: 0.4, contrast: 0.4}]",
+    ],
+    "augmentation random_erasing": [*FC, "recipe.augment=[{name: random_erasing}]"],
+    "adamw, two rates": [
+        EVERYTHING, "recipe.optimizer=adamw", "recipe.momentum=0", "recipe.weight_decay=0.1",
+        "recipe.backbone_lr_scale=0.1", "recipe.ema=0.9", "recipe.clip_grad=0.5",
+    ],
+    "nesterov, mixed and weighted": [
+        EVERYTHING, "recipe.optimizer=sgd", "recipe.momentum=0.9", "recipe.nesterov=true",
+        "recipe.mixup=0.2", "recipe.cutmix=1.0", "recipe.label_smoothing=0.1",
+        "recipe.class_weights=balanced", "recipe.sampler=balanced",
+    ],
+}  # fmt: skip
+ALL = VARIETY | OPTIONS
 
 
 class Everything(nn.Module):

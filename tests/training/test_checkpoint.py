@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers.interrupting import KillAt, StopAt, interrupted, results
-from helpers.variety import VARIETY, Everything, small
+from helpers.variety import ALL, OPTIONS, VARIETY, Everything, small
 
 from spinal_repro.data.augment import AUGMENTATIONS
 from spinal_repro.errors import UserError
@@ -23,15 +23,13 @@ from spinal_repro.training.run import run
 
 KINDS = (
     "rule redraw_late", "augmentation affine", "the head first", "stages that forget",
-    "adam, divide, on test",
+    "adam, divide, on test", *OPTIONS,
 )  # fmt: skip
 EVAL_MODE = ("model.name=everything", "recipe.eval_mode_after=1")
 BY_AUC = ("protocol.select_metric=auc", "recipe.lr_rule={name: divide}")
 
 
-@pytest.mark.parametrize(
-    "overrides", [*(VARIETY[kind] for kind in KINDS), EVAL_MODE, BY_AUC], ids=str
-)
+@pytest.mark.parametrize("overrides", [*(ALL[kind] for kind in KINDS), EVAL_MODE, BY_AUC], ids=str)
 def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, overrides):
     monkeypatch.setitem(BACKBONES._items, "everything", Everything)
     whole = run(small(tmp_path / "whole", *overrides))
@@ -55,7 +53,7 @@ def test_a_checkpoint_of_an_earlier_version_has_a_number_of_images(tmp_path):
 def test_the_list_of_runs_has_every_rule_augmentation_and_head():
     for registry, prefix in ((LR_RULES, "rule"), (AUGMENTATIONS, "augmentation"), (HEADS, "head")):
         wanted = {f"{prefix} {name}" for name in registry.names()}
-        assert wanted - {"head pretrained"} <= VARIETY.keys()  # that one needs a file of weights
+        assert wanted - {"head pretrained"} <= ALL.keys()  # that one needs a file of weights
 
 
 @pytest.fixture
@@ -152,3 +150,58 @@ def test_an_error_of_the_machine_does_not_ask_to_delete_a_good_checkpoint(
         with pytest.raises(UserError) as refused:
             run(config)
     assert "delete" not in str(refused.value).lower()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        VARIETY["rule divide"], VARIETY["rule redraw_late"], VARIETY["stages that forget"],
+        OPTIONS["nesterov, mixed and weighted"], OPTIONS["adamw, two rates"], EVAL_MODE,
+        [*VARIETY["the head first"], "recipe.patience=1", "recipe.lr=1e-12"],
+    ],
+    ids=str,
+)  # fmt: skip
+def test_more_epochs_continue_a_shorter_run(tmp_path, monkeypatch, overrides):
+    """The longest one; the result is that of all epochs in one run."""
+    monkeypatch.setitem(BACKBONES._items, "everything", Everything)
+    whole = run(small(tmp_path / "whole", *overrides, "recipe.epochs=5"))
+    for epochs in (1, 3):
+        shorter = run(small(tmp_path / "parts", *overrides, f"recipe.epochs={epochs}"))
+    before = results(shorter.folder)
+    steps = itertools.count()
+    callback = Callback()
+    callback.on_epoch_end = lambda *_: next(steps)
+    parts = run(small(tmp_path / "parts", *overrides, "recipe.epochs=5"), [callback])
+    assert results(parts.folder) == results(whole.folder)
+    assert results(shorter.folder) == before
+    done = len(shorter.record.history)
+    assert next(steps) == len(whole.record.history) - done
+    log = (parts.folder / "log.txt").read_text()
+    assert f"continuing the {done} epochs of {shorter.folder}" in log and "resuming" not in log
+
+
+def test_a_continued_run_resumes_from_its_own_checkpoint(tmp_path):
+    whole = run(small(tmp_path / "whole", "recipe.epochs=6"))
+    run(small(tmp_path / "parts"))
+    config = small(tmp_path / "parts", "recipe.epochs=6")
+    assert not (interrupted(config, KillAt(step=1)) / "last.pt").exists()
+    interrupted(config, StopAt(epoch=5))
+    assert results(run(config).folder) == results(whole.folder)
+    assert "resuming after epoch 5" in (config.run_dir / "log.txt").read_text()
+
+
+@pytest.mark.parametrize(
+    "change", ["seed=1", "recipe.lr=0.02", "recipe.epochs=2", "rule", "no checkpoint", "unfinished"]
+)
+def test_other_runs_are_not_continued(tmp_path, change):
+    overrides = OPTIONS["rule cosine"] if change == "rule" else ["head=fc"]
+    config = small(tmp_path, *overrides)
+    if change == "unfinished":
+        interrupted(config, StopAt(epoch=2))
+    else:
+        folder = run(config).folder
+    if change == "no checkpoint":
+        (folder / "last.pt").unlink()
+    others = [change] if "=" in change else []
+    longer = run(small(tmp_path, *overrides, "recipe.epochs=4", *others))
+    assert not longer.was_done and "continuing" not in (longer.folder / "log.txt").read_text()

@@ -1,15 +1,28 @@
 """The training loop on small real data."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from helpers.composing import composed
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
 from spinal_repro.training import engine
 from spinal_repro.training.device import autocast
-from spinal_repro.training.engine import Callback, Evaluation, Run, State, evaluate, fit
+from spinal_repro.training.engine import (
+    Callback,
+    Evaluation,
+    Run,
+    State,
+    evaluate,
+    fit,
+    mixed,
+    train_one_epoch,
+    training_loss,
+)
 from spinal_repro.training.setup import build_run
 
 CPU = torch.device("cpu")
@@ -176,3 +189,146 @@ def test_the_first_epochs_may_train_the_head_alone():
         return {n.partition(".")[0] for n in now if not torch.equal(now[n], first[n])}
 
     assert noted(made, moved) == [{"head"}, {"head"}, {"head", "backbone"}]
+
+
+SGD = ("recipe.optimizer=sgd", "recipe.lr=0.1", "recipe.momentum=0")
+
+
+def moves(*overrides):
+    """Length of the first step of each part of a network, with plain SGD."""
+    _, run = build("model=cnn", "recipe.batch_size=200", "recipe.epochs=1", *SGD, *overrides)
+    first = copy.deepcopy(run.model)
+    train_one_epoch(run, 1)
+    pairs = ((getattr(m, part) for m in (first, run.model)) for part in ("backbone", "head"))
+    flat = [[torch.cat([p.flatten() for p in m.parameters()]) for m in pair] for pair in pairs]
+    return torch.stack([(b - a).norm().detach() for a, b in flat])
+
+
+def test_the_rate_of_the_backbone_is_a_share_of_that_of_the_head():
+    plain, slow = moves(), moves("recipe.backbone_lr_scale=0.1")
+    torch.testing.assert_close(slow, plain * torch.tensor([0.1, 1.0]), rtol=1e-4, atol=0)
+
+
+def test_gradients_are_clipped_to_their_norm():
+    plain, largest = moves(), 0.01
+    clipped = moves(f"recipe.clip_grad={largest}")
+    assert plain.norm() > 0.1 * largest
+    torch.testing.assert_close(clipped, plain * (0.1 * largest / plain.norm()), rtol=1e-3, atol=0)
+    assert torch.equal(moves("recipe.clip_grad=1e6"), plain)
+
+
+def test_averaged_weights_are_evaluated_and_kept():
+    overrides = ("model=cnn", "recipe.lr=0.05", *SGD[::2])
+    made, state = train(*overrides, "recipe.ema=0.9")
+    plain, other = train(*overrides)
+    for ours, theirs in zip(state.history, other.history, strict=True):
+        assert ours["train_loss"] == theirs["train_loss"]
+        assert ours["val_loss"] != theirs["val_loss"]
+    found = evaluate(made.average, made.select, made.autocast)
+    assert found.metrics("val").items() <= state.history[-1].items()
+    assert all(map(torch.equal, made.model.parameters(), plain.model.parameters()))
+    if state.best_epoch == state.epoch:
+        assert all(map(torch.equal, made.best.values(), made.average.state_dict().values()))
+
+
+def test_a_stage_starts_the_average_again_from_the_best_weights():
+    _, made = build("recipe.ema=0.9", "recipe.stages={2: 1e-30}", "recipe.lr=0.05", *SGD[::2])
+    first, second = noted(made, lambda run, _: run.state.history[-1]["val_loss"])
+    assert first == second
+
+
+@pytest.mark.parametrize("patience", [1, 3])
+def test_patience_ends_a_run_without_improvement(patience):
+    overrides = ("recipe.epochs=9", "recipe.lr=1e-12", f"recipe.patience={patience}")
+    _, run = build(*overrides)
+    fit(run)
+    assert run.state.epoch == 1 + patience and run.finished
+    fit(run)  # as after a kill before the record
+    assert run.state.epoch == 1 + patience
+
+
+def test_patience_counts_from_the_best_epoch():
+    long = train("recipe.epochs=12", "recipe.lr=0.01")[1].history
+    short = train("recipe.epochs=12", "recipe.lr=0.01", "recipe.patience=2")[1]
+    assert short.history == long[: short.epoch] and short.epoch > 3
+    assert short.epoch in (12, short.best_epoch + 2)
+
+
+def batch(*overrides):
+    _, run = build("recipe.batch_size=64", *overrides)
+    return run, *next(run.train.epoch(0, 1))
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_images_and_labels_are_mixed_in_equal_shares(kind):
+    run, images, labels = batch(f"recipe.{kind}=1.0")
+    state = torch.get_rng_state()
+    after, shares, ones = mixed(run, 1, 0, images, labels)
+    assert torch.equal(torch.get_rng_state(), state)  # dropout draws as without
+    own = F.one_hot(labels, 10).float()
+    (share,) = shares[own.bool() & (labels != labels.roll(1))[:, None]].unique()
+    torch.testing.assert_close(shares, share * own + (1 - share) * own.roll(1, 0))
+    torch.testing.assert_close(ones, torch.ones(len(labels)))
+    if kind == "mixup":
+        torch.testing.assert_close(
+            after, share * images + (1 - share) * images.roll(1, 0), rtol=0, atol=1e-4
+        )
+    else:
+        kept, pasted = after == images, after == images.roll(1, 0)
+        assert (kept | pasted).all()
+        other = (~kept).any(dim=0).float().mean().item()  # pixels outside the digits are equal
+        assert other <= 1 - share + 1e-5
+    again = mixed(run, 1, 0, images, labels)
+    assert all(map(torch.equal, again, (after, shares, ones)))
+    assert not torch.equal(mixed(run, 1, 1, images, labels)[1], shares)
+    assert not torch.equal(mixed(run, 2, 0, images, labels)[1], shares)
+
+
+def test_one_way_of_mixing_is_drawn_for_each_batch():
+    run, images, labels = batch("recipe.mixup=1.0", "recipe.cutmix=1.0")
+    sums = []
+    for step in range(40):
+        after = mixed(run, 1, step, images, labels)[0]
+        sums.append(bool(((after == images) | (after == images.roll(1, 0))).all()))
+    assert 8 < sum(sums) < 32
+
+
+def test_weights_and_shares_compose():
+    """The loss of mixed, weighted images is the weighted mean over both labels of each."""
+    run, images, labels = batch("recipe.mixup=1.0")
+    weights = torch.rand(len(labels))
+    weights[:9] = 0
+    _, shares, totals = mixed(run, 1, 0, images, labels, weights)
+    share = mixed(run, 1, 0, images, labels)[1]
+    share = share[labels != labels.roll(1)][0, labels[labels != labels.roll(1)][0]]
+    logits = torch.randn(len(labels), 10)
+    for smoothing in (0.0, 0.2):
+        each = [
+            weight * part * F.cross_entropy(logits, of, reduction="none", label_smoothing=smoothing)
+            for weight, part, of in (
+                (weights, share, labels), (weights.roll(1), 1 - share, labels.roll(1)),
+            )
+        ]  # fmt: skip
+        _, loss = training_loss(logits, shares, smoothing, totals)
+        torch.testing.assert_close(loss, (each[0] + each[1]).sum() / weights.sum())
+
+
+def test_a_weighted_loss_is_the_weighted_mean():
+    logits, labels = torch.randn(20, 3), torch.arange(20) % 3
+    of_class = torch.tensor([0.5, 1.0, 7.0])
+    _, loss = training_loss(logits, labels, 0.0, of_class[labels])
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels, weight=of_class))
+    _, equal = training_loss((logits, [logits]), labels, 0.1, torch.full((20,), 3.0))
+    torch.testing.assert_close(equal, training_loss((logits, [logits]), labels, 0.1)[1])
+    _, nothing = training_loss(logits, labels, 0.1, torch.zeros(20))
+    assert nothing == 0
+
+
+@pytest.mark.parametrize(
+    "override", ["recipe.mixup=0.2", "recipe.class_weights=balanced", "recipe.sampler=balanced"]
+)
+def test_options_change_the_loss_and_train(override):
+    history = train("recipe.epochs=5", "recipe.lr=0.005", override)[1].history
+    plain = train("recipe.epochs=5", "recipe.lr=0.005")[1].history
+    assert history[0]["train_loss"] != plain[0]["train_loss"]
+    assert history[-1]["val_accuracy"] > 0.5

@@ -13,7 +13,7 @@ import pytest
 import torch
 from helpers.composing import composed
 from helpers.on_device import CASES, AfterStep, begun
-from helpers.variety import VARIETY, Everything
+from helpers.variety import ALL, OPTIONS, Everything
 from torch import Tensor
 from torch._subclasses import fake_tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
@@ -96,6 +96,18 @@ def drawn(augmentation):
     return augmentation
 
 
+def drawn_mix(mixer):
+    """The mixer, with real random numbers on the CPU."""
+    make = mixer.make_params
+
+    def real(images):
+        with fake_tensor.unset_fake_temporarily():
+            return make([torch.zeros(images[0].shape)])
+
+    mixer.make_params = real
+    return mixer
+
+
 @pytest.mark.parametrize("case", [*CASES, "auxiliary"])
 def test_models_stay_on_the_device(case):
     config = composed(*CASES.get(case, ["model.name=everything", "head=spinal"]))
@@ -138,7 +150,7 @@ def batches(device, **options):
 @pytest.mark.parametrize("resize", [None, (32, 32)])
 @pytest.mark.parametrize("name", AUGMENTATIONS.names())
 def test_batches_stay_on_the_device(name, resize):
-    (augmentation,) = build_augmentations(composed(*VARIETY[f"augmentation {name}"]).recipe.augment)
+    (augmentation,) = build_augmentations(composed(*ALL[f"augmentation {name}"]).recipe.augment)
     with fake(), Crossings() as crossings:
         made = batches(GPU, resize=resize, crop=28 if resize else None)
         for stream in (made.epoch(0, 1, [drawn(augmentation)]), made.in_order()):
@@ -157,12 +169,15 @@ def run_on(device, *overrides):
             "recipe.augment=[{name: affine, degrees: 9}, {name: hflip}]", *overrides,
         )  # fmt: skip
         real = build_run(config, torch.device("cpu")).run
+        weights = torch.rand(40) if config.recipe.class_weights == "balanced" else None
     model = real.model.to(device)
     return dataclasses.replace(
         real,
         model=model,
-        optimizer=build_optimizer(config.recipe, model.parameters()),
-        train=batches(device),
+        optimizer=build_optimizer(config.recipe, model.parameters(), model.backbone.parameters()),
+        average=copy.deepcopy(model) if config.recipe.ema else None,
+        mixers=list(map(drawn_mix, real.mixers)),
+        train=batches(device, weights=weights),
         select=batches(device),
         augmentations=list(map(drawn, real.augmentations)),
     )
@@ -174,6 +189,7 @@ def run_on(device, *overrides):
         ["recipe.optimizer=sgd", "recipe.momentum=0.9"],
         ["recipe.optimizer=adam"],
         ["recipe.head_epochs=1", "recipe.label_smoothing=0.1"],
+        *OPTIONS.values(),
     ],
 )
 def test_an_epoch_does_not_wait_for_the_device(tmp_path, overrides):

@@ -20,6 +20,7 @@ from spinal_repro.records.compare import differences
 from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.metrics import compute
 from spinal_repro.records.statistics import binomial_interval
+from spinal_repro.records.store import describe
 from spinal_repro.training.run import run
 from spinal_repro.training.setup import build_run
 
@@ -213,3 +214,20 @@ def test_without_batch_norm_a_last_batch_of_one_stays(tmp_path):
     """So that no run changes that could be trained before."""
     folder = run(small(tmp_path, "recipe.batch_size=95", "recipe.epochs=1")).folder
     assert "joins the batch before it" not in (folder / "log.txt").read_text()
+
+
+def test_a_run_that_stopped_early_is_finished(tmp_path):
+    """Its budget is not reduced, and its record passes the checks of a contributed one."""
+    overrides = ("data.limit=null", "recipe.epochs=9", "recipe.lr=1e-12", "recipe.patience=2")
+    outcome = run(small(tmp_path, *overrides, "model=flatten", "head=linear"))
+    record, folder = outcome.record, outcome.folder
+    assert len(record.history) == 3 and record.selection.epoch == 1 and record.epochs == 9
+    assert record.reduced_budget == [] and record.test is not None
+    assert check_record(record, lambda _: record.counts) == []
+    short = dataclasses.replace(record, history=record.history[:2])
+    assert "epochs 1 to 9" in check_record(short, lambda _: record.counts)[0]
+    row = describe(folder)
+    assert (row["state"], row["reduced"]) == ("done", "")
+    assert json.loads((folder / "status.json").read_text())["epochs"] == "3/9"
+    assert "stopped after epoch 3 by recipe.patience" in (folder / "log.txt").read_text()
+    assert run(small(tmp_path, *overrides, "model=flatten", "head=linear")).was_done

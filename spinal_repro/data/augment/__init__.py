@@ -9,6 +9,7 @@ original scripts used: pixel centres at +0.5, fill 0 outside, clamped edges.
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from spinal_repro.data.augment.colors import ColorJitter, RandomErasing
 from spinal_repro.data.augment.crops import Crop, HorizontalFlip, PadCrop, ResizedCrop, VerticalFlip
 from spinal_repro.data.augment.warps import (
     AUGMENTATIONS,
@@ -20,8 +21,9 @@ from spinal_repro.data.augment.warps import (
 )
 
 __all__ = [
-    "AUGMENTATIONS", "Affine", "Augmentation", "Crop", "HorizontalFlip", "PadCrop", "Perspective",
-    "ResizedCrop", "Rotation", "VerticalFlip", "build_augmentations", "homography",
+    "AUGMENTATIONS", "Affine", "Augmentation", "ColorJitter", "Crop", "HorizontalFlip", "PadCrop",
+    "Perspective", "RandomErasing", "ResizedCrop", "Rotation", "VerticalFlip",
+    "build_augmentations", "homography",
 ]  # fmt: skip
 
 
