@@ -17,7 +17,8 @@ from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
-TEXT = {"runs", "data.root", "model.pretrained", "dataset.title"}  # settings: paths or text
+TEXT = {"runs", "model.pretrained", "dataset.title"}  # settings: paths or text
+TEXT |= {f"data.{key}" for key in ("root", "table", "file")}
 TEXT |= {f"dataset.options.{key}" for key in ("folder", "train", "val", "test")}
 OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)
 
