@@ -255,7 +255,7 @@ def _table(path: Path, root: Path) -> Rows:
     if missing := [name for name, files in zip(names, found, strict=True) if not files]:
         raise UserError(
             f"{len(missing)} of {len(names)} files of {path} are not in {base.resolve()}, e.g. "
-            f"{', '.join(missing[:SHOWN])}; put the table into their folder, or give it: data.root=FOLDER"
+            f"{', '.join(missing[:SHOWN])}; put it into their folder, or set data.root=FOLDER"
         )
     if several := next((files for files in found if len(files) > 1), None):
         raise UserError(

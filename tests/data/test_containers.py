@@ -131,7 +131,7 @@ def test_a_csv_of_pixels(here, call):
 def test_a_csv_of_features_is_standardised_by_the_training_part(here, call):
     iris_csv("iris.csv", np.arange(150))
     iris_csv("new.csv", np.arange(0, 150, 3), names="dbca", more=1)
-    settings = "dataset=csv data.file=iris.csv recipe.epochs=20"
+    settings = "dataset=csv data.file=iris.csv recipe.epochs=20 recipe.batch_size=8"
     record, rows = used(call, here, settings, "new.csv", 50)
     assert record["data"]["features"] == ["a", "b", "c", "constant", "d"]
     dataset = load_dataset(
@@ -324,7 +324,7 @@ def test_folds_out_of_range(call, here, settings):
     [
         ("name,label\n000,1\n", "name the column path"),
         ("path,kind\n000,1\n", "name their column label"),
-        ("path,label\n000,1\n999,2\n", "1 of 2 files .* 999; put the table"),
+        ("path,label\n000,1\n999,2\n", "1 of 2 files .* 999; put it into"),
         ("path,label\n000,1\n000,2\n", "lists 000 twice"),
         ("path,label\n000,1\n001,\n", "column label is empty in row 2"),
         ("path,label\n000,1\n001,1\n", "1 classes, expected two or more"),
