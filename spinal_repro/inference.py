@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import shorten
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,10 +14,11 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.data.catalog import PARTS
+from spinal_repro.data.containers import feature_values, is_container, read_unlabelled
 from spinal_repro.data.folder import find_parts, is_own, load_new_images
 from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import read_image
+from spinal_repro.data.photos import Row, read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split
@@ -98,13 +100,16 @@ def build_trained(config: Config, weights: dict[str, Tensor], source: str) -> nn
     return model.eval()
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
-    """List the image files among paths and below folders, in the order given."""
-    found: list[Path] = []
+def find_images(paths: Sequence[Path]) -> list[Path | Row]:
+    """List the image files among paths, below folders and in CSV, npz and Parquet files."""
+    found: list[Path | Row] = []
     for path in paths:
         if not path.exists():
             raise UserError(f"there is no file or folder {path}")
-        found += image_files(path) if path.is_dir() else [path]
+        if is_container(path):
+            found += read_unlabelled(path)
+        else:
+            found += image_files(path) if path.is_dir() else [path]
     if not found:
         raise UserError(f"no images ({', '.join(OWN_SUFFIXES)}) in {', '.join(map(str, paths))}")
     return found
@@ -125,7 +130,9 @@ def load_ensemble(
     return runs
 
 
-def predict(trained: Trained, paths: Sequence[Path], *others: Trained) -> Iterator[Tensor | str]:
+def predict(
+    trained: Trained, paths: Sequence[Path | Row], *others: Trained
+) -> Iterator[Tensor | str]:
     """Classify image files: like `compute_logits`, but mean probabilities of one or more runs."""
     for answers in zip(*(compute_logits(run, paths) for run in (trained, *others)), strict=True):
         logits = [answer for answer in answers if not isinstance(answer, str)]
@@ -133,7 +140,7 @@ def predict(trained: Trained, paths: Sequence[Path], *others: Trained) -> Iterat
         yield unread or torch.stack(logits).softmax(dim=1).mean(dim=0)
 
 
-def compute_logits(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor | str]:
+def compute_logits(trained: Trained, paths: Sequence[Path | Row]) -> Iterator[Tensor | str]:
     """Apply the model to image files of any size.
 
     Yields:
@@ -149,8 +156,10 @@ def compute_logits(trained: Trained, paths: Sequence[Path]) -> Iterator[Tensor |
                 yield image if isinstance(image, str) else next(logits)
 
 
-def _read(trained: Trained, path: Path) -> NDArray[np.uint8] | str:
-    config = trained.config
+def _read(trained: Trained, path: Path | Row) -> NDArray[Any] | str:
+    config, features = trained.config, trained.record.data.get("features", [])
+    if features or (isinstance(path, Row) and path.features):
+        return feature_values(path, features)
     try:
         pixels = read_image(path, config.dataset.channels, config.preprocessing("eval"))
     except Exception as error:  # Pillow raises many types for damaged files
@@ -163,7 +172,7 @@ def _is_transposed(trained: Trained) -> bool:
     return trained.config.dataset.source == "emnist"
 
 
-def _logits(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+def _logits(trained: Trained, images: Sequence[NDArray[Any]]) -> Tensor:
     """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``; their softmax is the probabilities."""
     device, runtime = trained.device, trained.config.runtime
     mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
@@ -183,20 +192,22 @@ def find_split(
 ) -> tuple[Dataset, Split, bool]:
     """Find the images of one split.
 
-    For a run on one's own folder, these may also be other images of the same classes: those of
-    the part, or all in a folder without parts.
+    For a run on one's own images, these may also be others of the same classes: those of the part,
+    or all if there are no parts.
 
     Args:
         part: ``train``, ``val`` or ``test``, which must have images.
-        root: Folder of data sets; None for that of the run.
+        root: Folder of data sets, or a file like that of the run; None for those of the run.
 
     Returns:
         The data set, its split, and whether the hashes of both match the record.
     """
-    config = trained.config
-    place, own, same = root or Path(config.data.root), is_own(config.dataset), False
+    config, found = trained.config, trained.config.dataset
+    place, own, same = root or Path(config.data.root), is_own(found), False
+    if root and found.file and (root.is_file() or found.source != "table"):
+        place, found = Path(config.data.root), replace(found, file=str(root))
     try:
-        dataset = load_dataset(config.dataset, place, test=config.data.test)
+        dataset = load_dataset(found, place, test=config.data.test)
         split = split_dataset(dataset, config.protocol, config.data.limit)
         hashes = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
         same = (hashes | {"split_hash": split.hash}).items() <= trained.record.data.items()
@@ -204,7 +215,8 @@ def find_split(
         if not own:
             raise
     if own and not same:  # all images of the part, or of the folder
-        images = load_new_images(config.dataset, place, part, trained.classes)
+        features = trained.record.data.get("features", [])
+        images = load_new_images(found, place, part, trained.classes, features)
         dataset = Dataset(images, images, images, trained.classes)
         train, val, test = (np.arange(len(images) if p == part else 0) for p in PARTS)
         split = Split(train, val, test)
@@ -218,9 +230,9 @@ def find_split(
 def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation; see `find_split`."""
     (dataset, split, same), config = find_split(trained, part, root), trained.config
-    place = Path(config.data.root).resolve()
+    place = Path(config.dataset.file or config.data.root).resolve()
     changed = not same and is_own(config.dataset) and (root or place).resolve() == place
-    if changed and list(find_parts(config.dataset, place, part)) == ["train"]:
+    if changed and (place.is_file() or list(find_parts(config.dataset, place, part)) == ["train"]):
         raise UserError(
             f"the images in {place} have changed since the run, which trained on some of them; "
             f"give labelled images that it has not seen: --root FOLDER"

@@ -18,7 +18,8 @@ from spinal_repro.io import expand_home, read_utf8, read_yaml
 
 GROUPS = ("dataset", "model", "head", "recipe", "protocol", "runtime", "tracker")
 SHORT = "short.yaml"  # choices of one or two lines each
-TEXT = {"runs", "data.root", "model.pretrained", "dataset.title"}  # settings: paths or text
+TEXT = {"runs", "model.pretrained", "dataset.title"}  # settings: paths or text
+TEXT |= {f"data.{key}" for key in ("root", "table", "file")}
 TEXT |= {f"dataset.options.{key}" for key in ("folder", "train", "val", "test")}
 NEW_RULE = re.compile(r"recipe\.lr_rule(\.name=|=\{(.*\W)?name: *)cosine\b")  # no recipe has it
 OmegaConf.register_new_resolver("expanduser", expand_home, replace=True)

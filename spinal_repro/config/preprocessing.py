@@ -22,6 +22,7 @@ class Preprocessing:
     crop: int | None = None  # side of the centre crop in pixels; None: no crop
     interpolation: str = "bilinear"  # or bicubic, for image files alone
     fit: int | None = None  # pixels; for image files in training, without resize and crop
+    pad: bool = False  # image files to a square, with black, before they are resized
 
     @classmethod
     def of(cls, prepare: Mapping[str, Any], part: str) -> "Preprocessing":
@@ -49,10 +50,10 @@ class Preprocessing:
                 f"{where}.crop ({made.crop}) is larger than {where}.resize ({made.resize}): images "
                 f"would get a black border; set {where}.crop={min(sizes)} or a larger resize"
             )
-        if made.fit is not None and (part, made.resize, made.crop) != ("train", None, None):
+        if made.fit and (part != "train" or made.resize or made.crop or made.pad):
             raise UserError(
-                f"{where}.fit keeps whole photographs: it is for training alone, without resize "
-                f"and crop (set them to null)"
+                f"{where}.fit keeps whole photographs: it is for training alone, without resize, "
+                f"crop and pad (set them to null)"
             )
         one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
         return made

@@ -20,12 +20,17 @@ from spinal_repro.seeds import MAX_SEED
 
 # Names, folders and machine settings, which change no bit of a result.
 NOT_IN_IDENTITY = {
-    "seed", "runs", "cell", "tracker", "data.root", "data.download",
-    "dataset.title", "recipe.name", "recipe.published_epochs", "protocol.name",
+    "seed", "runs", "cell", "tracker", "data.root", "data.download", "data.table", "data.file",
+    "dataset.title", "dataset.file", "recipe.name", "recipe.published_epochs", "protocol.name",
     "runtime.threads", "runtime.jobs", "runtime.time_limit", "runtime.progress",
     "runtime.save_every", "runtime.debug",
 }  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auc")  # of records/metrics.py
+
+OPTIONAL = (  # in `Config.to_dict` only if they are used
+    ("dataset", "file"), ("data", "table"), ("data", "file"), ("protocol", "folds"),
+    ("protocol", "fold"),
+)  # fmt: skip
 
 
 def limit(default: Any = MISSING, **limits: Any) -> Any:
@@ -76,6 +81,7 @@ class DatasetConfig:
     # on test images only the first outputs count, e.g. without a background class; None: all
     test_outputs: int | None = limit(None, above=0)
     options: dict[str, Any] = field(default_factory=dict)
+    file: str | None = None  # with the images or their labels: data.file or data.table
 
     @property
     def outputs(self) -> int:
@@ -137,6 +143,8 @@ class ProtocolConfig:
     select_metric: str = limit("accuracy", choices=METRICS)
     val_fraction: float = MISSING
     split_seed: int = limit(0, least=0, most=MAX_SEED)
+    folds: int = limit(0, least=0)  # of all images, one of which is the test part; 0: no folds
+    fold: int = limit(0, least=0)
     watch_test: bool = False  # also record the test accuracy of each epoch, without using it
 
 
@@ -175,6 +183,8 @@ class DataConfig:
 
     root: str = "data"
     download: bool = False
+    table: str | None = None  # a CSV of image files and labels, for dataset=table
+    file: str | None = None  # for dataset=npz, csv and parquet
     limit: int | None = limit(None, above=0)  # at most this many images per split
     test: bool = True  # False: the test part is not used, as in trials of a search
     # hashes of what the settings above only point to: your own images, a file of weights; computed
@@ -203,12 +213,18 @@ class Config:
         plain |= {key: getattr(self, key).to_dict() for key in ("model", "head", "tracker")}
         if self.tracker.name == "none":  # the default
             del plain["tracker"]
+        for group, key in OPTIONAL:
+            if not plain[group][key]:
+                del plain[group][key]
         return plain
 
     def portable(self) -> "Config":
         """Copy without the folders and tracker of this machine, for records."""
-        data = dataclasses.replace(self.data, root=DataConfig().root)
-        return dataclasses.replace(self, data=data, runs="runs", tracker=Component("none", {}))
+        data = dataclasses.replace(self.data, root=DataConfig().root, table=None, file=None)
+        name = self.dataset.file and Path(self.dataset.file).name
+        found = dataclasses.replace(self.dataset, file=name)
+        none = Component("none", {})
+        return dataclasses.replace(self, dataset=found, data=data, runs="runs", tracker=none)
 
     def identity(self) -> str:
         """Hash (eight hex digits) of the settings that decide a result, without the seed.

@@ -181,6 +181,12 @@ def _check_protocol(config: Config) -> None:
             f"protocol.val_fraction must be between 0 and 1 with protocol.select_on=val, "
             f"got {fraction}"
         )
+    folds = protocol.folds
+    if folds == 1 or protocol.fold >= max(folds, 1) or (folds and not config.data.test):
+        raise UserError(
+            f"protocol.fold must be from 0 to protocol.folds - 1, with protocol=kfold, "
+            f"protocol.folds=2 or more and data.test=true; got fold {protocol.fold} of {folds}"
+        )
     if protocol.select_on == "test" and fraction != 0:
         raise UserError("protocol.val_fraction must be 0 with protocol.select_on=test")
     if protocol.select_on == "test" and protocol.watch_test:

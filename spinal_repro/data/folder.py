@@ -13,20 +13,28 @@ import torch
 
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.catalog import PARTS, entry_for
+from spinal_repro.data.containers import TEST_FRACTION, load_new_rows
 from spinal_repro.data.image_files import class_folders, is_hidden, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
-from spinal_repro.data.sources import SOURCES, Dataset, check_options
-from spinal_repro.data.splits import stratified
+from spinal_repro.data.sources import (
+    SOURCES,
+    Dataset,
+    ImageSet,
+    check_options,
+    counted_shape,
+    load_sources,
+)
+from spinal_repro.data.splits import hold_out
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable
 
-TEST_FRACTION = 0.2  # of images without a test part
+OWN = ("folder", "table", "npz", "csv", "parquet")  # sources of a user's own images
 
 
 def is_own(config: DatasetConfig) -> bool:
     """Whether these are a user's own images, about which the catalog says nothing."""
-    return config.source == "folder" and entry_for(config) is None
+    return config.source in OWN and entry_for(config) is None
 
 
 @SOURCES.register("folder")
@@ -70,17 +78,25 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         part: _photos(config, folders[part], images, classes) for part, (images, _) in found.items()
     }
     if len(parts) == 1:
-        halves = stratified(parts["train"].labels.numpy(), TEST_FRACTION, seed=0)
+        halves = hold_out(parts["train"], TEST_FRACTION, seed=0)
         parts = dict(zip(("train", "test"), map(parts["train"].subset, halves), strict=True))
     left_out = sum((others for _, others in found.values()), Counter[str]())
     return Dataset(**parts, classes=classes, left_out=left_out)
 
 
-def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Sequence[str]) -> Photos:
+def load_new_images(
+    config: DatasetConfig,
+    root: Path,
+    part: str,
+    classes: Sequence[str],
+    features: Sequence[str] = (),
+) -> ImageSet | Photos:
     """List the labelled images of a part, for a model of ``classes``; some may have no images.
 
-    In a folder without parts, all images are listed.
+    Without parts, all images are listed. ``features`` are the columns that it was trained on.
     """
+    if config.source != "folder":
+        return load_new_rows(config, root, part, classes, features)
     folders = find_parts(config, root, part)
     folder = folders.get(part) or folders["train"]
     found = _photos(config, folder, class_folders(folder, own=True)[0], classes)
@@ -110,30 +126,33 @@ def describe_left_out(others: Counter[str]) -> str:
 
 
 def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, dict[str, str]]:
-    """Count the classes and images of a folder and, for ``dataset=folder``, set its name.
+    """Count the classes and images of a folder or file and set its name, if they are one's own.
 
     Returns:
-        The configuration; for one's own folder, also SHA-256 of class names, image files, labels.
+        The configuration; for one's own images, also SHA-256 of class names, images, labels.
     """
     own = is_own(config)
-    if config.source != "folder" or not (own or None in (config.num_classes, config.train_size)):
+    if config.source not in OWN or not (own or None in (config.num_classes, config.train_size)):
         return config, {}
-    dataset = load_folder(config, root, False)
+    dataset = load_sources()[config.source](config, root, False)
     folder = (root / str(config.options.get("folder") or "")).resolve().name
+    if config.file:
+        folder = Path(config.file).resolve().stem
     name = re.sub(r"[^a-z0-9]+", "_", folder.lower()).strip("_")
-    unnamed = config.name == "folder"
+    unnamed = config.name == config.source
     parts = {part: images for part in PARTS if (images := getattr(dataset, part)) is not None}
     sizes: Any = {f"{part}_size": len(images) for part, images in parts.items()}
     counted = dataclasses.replace(
         config,
-        name=f"folder_{name}" if unnamed and name else config.name,
+        name=f"{config.source}_{name}" if unnamed and name else config.name,
         title=f"Images in {printable(folder)}" if unnamed else config.title,
         num_classes=len(dataset.classes),
         **{key: size for key, size in sizes.items() if getattr(config, key) is None},
+        **counted_shape(config, dataset),
     )
     if not own:
         return counted, {}
-    contents = [*dataset.classes, *(images.hash for images in parts.values())]
+    contents = [*dataset.classes, *dataset.features, *(images.hash for images in parts.values())]
     return counted, {"images": hashlib.sha256("\0".join(contents).encode()).hexdigest()}
 
 

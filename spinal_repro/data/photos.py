@@ -5,6 +5,7 @@ memory.
 """
 
 import hashlib
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,17 +33,57 @@ from spinal_repro.io import exclusive_lock, read_json, write_json
 SHOWN = 10  # unreadable files named in one message
 Pixels = NDArray[np.uint8]  # [N, C, H, W], or [C, H, W] of one image
 T = TypeVar("T")
-_DIGESTS: dict[str, str] = {}  # by `_version`
+COLUMNS = ("labels", "weights", "groups", "folds")  # tensors with a value for each image
+_DIGESTS: dict[str, str] = {}  # by `version_of`
+
+
+@dataclass(frozen=True)
+class Row:
+    """One image in a file of many: the content of an image file, or an array ``[C, H, W]``."""
+
+    name: str
+    version: str = ""
+    content: bytes = b""
+    pixels: Any = None
+    features: Sequence[str] = ()  # names of the channels, if they are not pixels
+
+    def __str__(self) -> str:
+        return self.name
+
+    def open(self, mode: str = "rb") -> io.BytesIO:
+        """Open the content, like `Path.open`."""
+        return io.BytesIO(self.content)
+
+    def saved(self, folder: str) -> Path:
+        """Write the content to a file in a folder."""
+        path = Path(folder, hashlib.sha256(self.name.encode()).hexdigest())
+        path.write_bytes(self.content)
+        return path
+
+
+def open_image(file: Path | Row) -> Image.Image:
+    """Open an image file, or a row with one or with pixels."""
+    if isinstance(file, Row) and file.pixels is not None:
+        grey = len(file.pixels) == 1
+        return Image.fromarray(file.pixels[0] if grey else file.pixels.transpose(1, 2, 0).copy())
+    return Image.open(file if isinstance(file, Path) else file.open())
+
+
+def columns_of(images: Any) -> dict[str, Any]:
+    """The labels, weights, groups and folds that images have."""
+    return {name: found for name in COLUMNS if (found := getattr(images, name)) is not None}
 
 
 @dataclass(frozen=True)
 class Photos:
     """Image files of one part of a data set, with labels ``[N]`` int64; not decoded yet."""
 
-    paths: Sequence[Path]
+    paths: Sequence[Path | Row]
     labels: Tensor
     channels: int  # 1 for grey, 3 for colour
     weights: Tensor | None = None  # float32, of the images in the training loss
+    groups: Tensor | None = None  # int64; a group is in one part alone
+    folds: Tensor | None = None  # int64, for cross-validation
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,7 +91,7 @@ class Photos:
     @cached_property
     def digests(self) -> list[bytes]:
         """A 16-byte digest of each file, which is read again if its size or times change."""
-        keys = [_version(path) for path in self.paths]
+        keys = [version_of(path) for path in self.paths]
         unread = [index for index, key in enumerate(keys) if key not in _DIGESTS]
 
         def digest(index: int) -> str:
@@ -64,25 +105,23 @@ class Photos:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the contents of all files, of the labels and of the weights."""
+        """SHA-256 of the contents of all files, of the labels and of other columns, if any."""
         whole = hashlib.sha256(b"".join(self.digests))
-        whole.update(self.labels.numpy().astype("<i8").tobytes())
-        if self.weights is not None:
-            whole.update(self.weights.numpy().astype("<f4").tobytes())
+        for column in columns_of(self).values():
+            whole.update(column.numpy().tobytes())
         return whole.hexdigest()
 
     def subset(self, indices: Indices) -> "Photos":
         """Select some of the files."""
-        weights = None if self.weights is None else self.weights[indices]
-        paths = [self.paths[i] for i in indices]
-        return Photos(paths, self.labels[indices], self.channels, weights)
+        columns = {name: column[indices] for name, column in columns_of(self).items()}
+        return replace(self, paths=[self.paths[i] for i in indices], **columns)
 
     def decode(self, preprocessing: Preprocessing, cache: Path) -> Pixels:
         """Decode and resize all images, or map them into memory from the folder ``cache``."""
         about = {
             "files": hashlib.sha256(b"".join(self.digests)).hexdigest(),
             "channels": self.channels,
-            **{k: v for k, v in vars(preprocessing).items() if (k, v) != ("fit", None)},
+            **{k: v for k, v in vars(preprocessing).items() if k not in ("fit", "pad") or v},
         }
         name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:16]
         assert preprocessing.size is not None
@@ -118,7 +157,7 @@ class Photos:
             return None
 
         def measure(index: int) -> tuple[int, int]:
-            with Image.open(self.paths[index]) as image:
+            with open_image(self.paths[index]) as image:
                 return _fitted(image, fit)[::-1]
 
         return torch.tensor(self._for_each(measure, "measuring"))
@@ -162,8 +201,10 @@ class Photos:
         return [result for result, _ in done]
 
 
-def _version(path: Path) -> str:
+def version_of(path: Path | Row) -> str:
     """Identify the content of a file without reading it."""
+    if isinstance(path, Row):
+        return path.version
     try:
         about = os.stat(path)  # noqa: PTH116  (three times as fast as Path.stat)
     except OSError:  # reading it says why
@@ -193,14 +234,14 @@ def _load_cached(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     return images if (images.shape, images.dtype) == (shape, np.uint8) else None
 
 
-def read_image(path: Path, channels: int, preprocessing: Preprocessing) -> Pixels:
+def read_image(path: Path | Row, channels: int, preprocessing: Preprocessing) -> Pixels:
     """Decode and resize one image as torchvision's ``Resize`` and ``CenterCrop`` do.
 
     Grey, palette, CMYK and 16-bit images are converted; transparency becomes white.
 
     Returns ``[C, H, W]`` uint8. Pillow's decoders raise many types of errors.
     """
-    with Image.open(path) as opened:
+    with open_image(path) as opened:
         image = _resized(converted(opened, "L" if channels == 1 else "RGB"), preprocessing)
     pixels = np.asarray(image)
     return pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
@@ -220,6 +261,10 @@ def converted(image: Image.Image, mode: str) -> Image.Image:
 
 
 def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
+    if preprocessing.pad:
+        longer = max(image.size)
+        left, top = ((side - longer) // 2 for side in image.size)
+        image = image.crop((left, top, left + longer, top + longer))  # pads with 0
     width, height = image.size
     resize, side = preprocessing.resize, preprocessing.size
     method = Image.Resampling[preprocessing.interpolation.upper()]

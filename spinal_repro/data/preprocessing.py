@@ -1,5 +1,6 @@
 """Resizing and batching of the splits of a data set."""
 
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from spinal_repro.data.catalog import PARTS, entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
-from spinal_repro.data.splits import Split, stratified, subset
+from spinal_repro.data.splits import Split, hold_out, k_folds, subset
 from spinal_repro.errors import UserError
 
 CACHE = ".cache"  # in the runs folder
@@ -23,7 +24,39 @@ def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None 
     """Split a data set as the protocol says, with at most ``limit`` images per part.
 
     If the protocol has a validation part, it is the published one, else a stratified part of train.
+    In cross-validation the test part is one fold of the images of all parts.
     """
+    split = (_one_fold if protocol.folds else _published)(dataset, protocol, limit)
+    drawn = {part: published_part(dataset, split, part).groups for part in PARTS}
+    groups = {p: {*of[getattr(split, p)].tolist()} for p, of in drawn.items() if of is not None}
+    for first, second in combinations(groups, 2):
+        if shared := len(groups[first] & groups[second]):
+            raise UserError(
+                f"{shared} groups are both in {first} and in {second}; correct the columns group "
+                f"and split or fold"
+            )
+    return split
+
+
+def _one_fold(dataset: Dataset, protocol: ProtocolConfig, limit: int | None) -> Split:
+    pool, folds, seed = dataset.pool, protocol.folds, protocol.split_seed
+    labels, groups = pool.labels.numpy(), None if pool.groups is None else pool.groups.numpy()
+    if pool.folds is None:
+        drawn = k_folds(labels, groups, folds, seed)
+    else:
+        drawn = [np.flatnonzero(pool.folds.numpy() == fold) for fold in pool.folds.unique()]
+        if len(drawn) != folds:
+            raise UserError(f"the column fold has {len(drawn)} values; set protocol.folds to that")
+    test = drawn[protocol.fold]
+    train = np.setdiff1d(np.arange(len(labels)), test)
+    val = train[:0]
+    if protocol.val_fraction > 0:
+        train, val = (train[i] for i in hold_out(pool.subset(train), protocol.val_fraction, seed))
+    train, val, test = (subset(labels, part, limit, seed) for part in (train, val, test))
+    return Split(train, val, test, pooled=True)
+
+
+def _published(dataset: Dataset, protocol: ProtocolConfig, limit: int | None) -> Split:
     fraction, seed = protocol.val_fraction, protocol.split_seed
     of_train, of_test = dataset.train.labels.numpy(), dataset.test.labels.numpy()
     train, val, test = (np.arange(count) for count in (len(of_train), 0, len(of_test)))
@@ -32,7 +65,7 @@ def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None 
         of_val = published.labels.numpy()
         val = np.arange(len(of_val))
     elif fraction > 0:
-        train, val = stratified(of_train, fraction, seed)
+        train, val = hold_out(dataset.train, fraction, seed)
     labels = zip((train, val, test), (of_train, of_val, of_test), strict=True)
     train, val, test = (subset(of, indices, limit, seed) for indices, of in labels)
     return Split(train, val, test, published_val=published is not None)
@@ -40,6 +73,8 @@ def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None 
 
 def published_part(dataset: Dataset, split: Split, part: str) -> ImageSet | Photos:
     """Return the published part that the split's ``train``, ``val`` or ``test`` indexes."""
+    if split.pooled:
+        return dataset.pool
     if part == "val" and dataset.val is not None and split.published_val:
         return dataset.val
     return dataset.test if part == "test" else dataset.train
@@ -81,9 +116,9 @@ def batches_of(
             if decoded.nbytes < DEVICE_SHARE * free:
                 decoded = torch.from_numpy(decoded[:]).to(device)
         source = ImageSet(decoded, source.labels, source.weights)
-    elif preprocessing.fit is not None or preprocessing.interpolation != "bilinear":
+    elif preprocessing.fit or preprocessing.pad or preprocessing.interpolation != "bilinear":
         raise UserError(
-            "fit and interpolation=bicubic in recipe.prepare work with image files only; the "
+            "fit, pad and interpolation=bicubic in recipe.prepare work with image files only; the "
             "images of this data set are in memory and have one size: leave them out"
         )
     else:
@@ -116,7 +151,8 @@ def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict
         everything = published_part(dataset, split, part).digests
         digests[part] = [everything[index] for index in getattr(split, part)]
     trained_on = set(digests["train"])
-    return {
+    columns = {"features": list(dataset.features)} if dataset.features else {}
+    return columns | {
         "train_hash": dataset.train.hash,
         "test_hash": dataset.test.hash,
         "split_hash": split.hash,

@@ -4,11 +4,10 @@ A reader is a function ``(config, root, download) -> Dataset``, registered under
 ``dataset.source`` gives.
 """
 
-import dataclasses
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor
 
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.catalog import PARTS, entry_for
-from spinal_repro.data.photos import Photos
+from spinal_repro.data.photos import Photos, columns_of
 from spinal_repro.data.splits import Indices, stratified
 from spinal_repro.errors import UserError, unknown
 from spinal_repro.registry import Registry
@@ -27,11 +26,13 @@ from spinal_repro.registry import Registry
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images ``[N, C, H, W]`` uint8 with labels ``[N]`` int64 and perhaps weights ``[N]``."""
+    """Images ``[N, C, H, W]`` uint8, or float32 features ``[N, F, 1, 1]``, as in `Photos`."""
 
     images: Any  # a tensor, or an array in a cache file
     labels: Tensor
-    weights: Tensor | None = None  # float32, of the images in the training loss
+    weights: Tensor | None = None
+    groups: Tensor | None = None
+    folds: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -46,16 +47,15 @@ class ImageSet:
     def hash(self) -> str:
         """SHA-256 of shapes, types and values, which identifies the version of a data set."""
         digest = hashlib.sha256()
-        arrays = [self.images, self.labels, *([] if self.weights is None else [self.weights])]
-        for array in map(np.ascontiguousarray, arrays):
+        for array in map(np.ascontiguousarray, (self.images, *columns_of(self).values())):
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(array.data)
         return digest.hexdigest()
 
     def subset(self, indices: Indices) -> "ImageSet":
         """Select some of the images."""
-        weights = None if self.weights is None else self.weights[indices]
-        return ImageSet(self.images[indices], self.labels[indices], weights)
+        columns = {name: column[indices] for name, column in columns_of(self).items()}
+        return replace(self, images=self.images[indices], **columns)
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,18 @@ class Dataset:
     val: ImageSet | Photos | None = None
     classes: Sequence[str] = ()  # names by label, if the data have them
     left_out: Counter[str] = field(default_factory=Counter)  # files that are not images, by suffix
+    features: Sequence[str] = ()  # names of the channels, if they are columns of a table
+
+    @cached_property
+    def pool(self) -> ImageSet | Photos:
+        """The images of all parts together, for cross-validation."""
+        parts: list[Any] = [images for p in PARTS if (images := getattr(self, p)) is not None]
+        joined: Any = {k: torch.cat([getattr(p, k) for p in parts]) for k in columns_of(parts[0])}
+        if isinstance(parts[0], Photos):
+            joined["paths"] = [path for part in parts for path in part.paths]
+        else:
+            joined["images"] = torch.cat([part.images for part in parts])
+        return replace(parts[0], **joined)
 
 
 SOURCES: Registry[Dataset] = Registry("data source")
@@ -74,7 +86,7 @@ SOURCES: Registry[Dataset] = Registry("data source")
 
 def load_sources() -> Registry[Dataset]:
     """Return the registry with the readers of all modules."""
-    from spinal_repro.data import folder, torchvision_sets  # noqa: F401
+    from spinal_repro.data import containers, folder, torchvision_sets  # noqa: F401
 
     return SOURCES
 
@@ -92,18 +104,27 @@ def load_dataset(
     if entry and len(classes) in (0, len(entry.about.classes)):
         classes = entry.about.classes or classes
     if config.num_classes is None:
-        config = dataclasses.replace(config, num_classes=len(classes))
+        config = replace(config, num_classes=len(classes))
+    config = replace(config, **counted_shape(config, dataset))
     parts: dict[str, Any] = {part: getattr(dataset, part) for part in PARTS}
     for part, images in parts.items():
         if part == "test" and not test:
             nothing = torch.zeros(0, config.channels, 1, 1, dtype=torch.uint8)
             parts[part] = ImageSet(nothing, torch.zeros(0).long())
         elif images is not None or getattr(config, f"{part}_size") is not None:
-            parts[part] = _checked(images, config, part)
-    return dataclasses.replace(dataset, **parts, classes=classes)
+            parts[part] = checked_part(images, config, part)
+    return replace(dataset, **parts, classes=classes)
 
 
-def _checked(
+def counted_shape(config: DatasetConfig, dataset: Dataset) -> dict[str, Any]:
+    """Channels and size of images in memory, where the configuration leaves the size open."""
+    if config.image_size is not None or isinstance(dataset.train, Photos):
+        return {}
+    _, channels, _, side = dataset.train.images.shape
+    return {"channels": max(channels, config.channels), "image_size": side}
+
+
+def checked_part(
     images: ImageSet | Photos | None, config: DatasetConfig, part: str
 ) -> ImageSet | Photos:
     """Check one part, and expand grey images to three channels without copying."""
@@ -118,9 +139,10 @@ def _checked(
         raise UserError(f"{where} has no images")
     if isinstance(images, ImageSet):
         if config.channels == 3 and images.images.shape[1] == 1:
-            images = dataclasses.replace(images, images=images.images.expand(-1, 3, -1, -1))
+            images = replace(images, images=images.images.expand(-1, 3, -1, -1))
+        kind = torch.float32 if config.image_size == 1 else torch.uint8  # features, or pixels
         shape = [count, config.channels, config.image_size, config.image_size]
-        expected = f"images {shape} of torch.uint8 and labels {[count]} of torch.int64"
+        expected = f"images {shape} of {kind} and labels {[count]} of torch.int64"
         pixels, labels = images.images, images.labels
         found = f"images {list(pixels.shape)} of {pixels.dtype} and "
         found += f"labels {list(labels.shape)} of {labels.dtype}"

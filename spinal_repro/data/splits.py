@@ -1,10 +1,14 @@
 """Splits: index arrays, drawn from a seed and identified by their hash."""
 
 import hashlib
+import warnings
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from spinal_repro.errors import UserError
 
 Indices = NDArray[np.int64]
 
@@ -22,6 +26,34 @@ def stratified(labels: NDArray[np.int64], fraction: float, seed: int) -> tuple[I
     counts = np.where(sizes > 1, np.clip(counts, 1, sizes - 1), counts)
     chosen = _draw(labels, everything, counts, seed)
     return np.setdiff1d(everything, chosen), chosen
+
+
+def hold_out(images: Any, fraction: float, seed: int) -> tuple[Indices, Indices]:
+    """Split images as `stratified`; if they have groups, each group is in one part."""
+    labels = images.labels.numpy()
+    if images.groups is None:
+        return stratified(labels, fraction, seed)
+    if (groups := len(images.groups.unique())) < 2:
+        raise UserError("images of a single group cannot be divided; check the column group")
+    drawn = k_folds(labels, images.groups.numpy(), min(max(2, round(1 / fraction)), groups), seed)
+    chosen = min(filter(len, drawn), key=lambda fold: abs(len(fold) - fraction * len(labels)))
+    return np.setdiff1d(np.arange(len(labels)), chosen), chosen
+
+
+def k_folds(
+    labels: NDArray[np.int64], groups: NDArray[np.int64] | None, folds: int, seed: int
+) -> list[Indices]:
+    """Divide all images into folds, stratified by class; each group is in one fold."""
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+
+    kind = StratifiedKFold if groups is None else StratifiedGroupKFold
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of classes with fewer images than folds
+        try:
+            drawn = kind(folds, shuffle=True, random_state=seed).split(labels, labels, groups)
+            return [test for _, test in drawn]
+        except ValueError as error:
+            raise UserError(f"the images cannot be divided into {folds} folds: {error}") from error
 
 
 def subset(labels: NDArray[np.int64], indices: Indices, limit: int | None, seed: int) -> Indices:
@@ -61,13 +93,14 @@ class Split:
     """Indices into the published parts.
 
     ``val`` indexes the train part, or the published validation part if ``published_val``; it is
-    empty if the protocol has no validation part.
+    empty if the protocol has no validation part. If ``pooled``, all index the images of all parts.
     """
 
     train: Indices
     val: Indices
     test: Indices
     published_val: bool = False
+    pooled: bool = False
 
     @property
     def hash(self) -> str:

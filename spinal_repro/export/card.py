@@ -37,6 +37,7 @@ def preprocessing(trained: Trained) -> dict[str, Any]:
         "mode": "L" if config.dataset.channels == 1 else "RGB",
         "resize": preprocessing.resize,
         "interpolation": preprocessing.interpolation,
+        "pad": preprocessing.pad,
         "crop": preprocessing.size,
         "transpose": config.dataset.source == "emnist",  # its files store images transposed (Q17)
         "scale": 1 / 255,
@@ -51,6 +52,9 @@ def read(file: str, prepare: dict) -> np.ndarray:
     """Read an image file as input of the model, float32 [1, C, H, W]."""
     image = converted(Image.open(file), prepare["mode"])
     resize, size = prepare["resize"], prepare["size"]
+    if prepare["pad"]:  # to a square
+        left, top = ((side - max(image.size)) // 2 for side in image.size)
+        image = image.crop((left, top, left + max(image.size), top + max(image.size)))
     if isinstance(resize, int):  # the shorter side
         resize = [int(resize * side / min(image.size)) for side in reversed(image.size)]
     if resize is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -155,11 +156,14 @@ def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, b
         of the card, and whether the data are those of the run.
     """
     dataset, split, same_data = find_split(trained, "test", root)
+    if dataset.features:
+        raise UserError("a run on columns of numbers cannot be exported: it does not read images")
     part = published_part(dataset, split, "test").subset(split.test[:IMAGES])
     prepare = preprocessing(trained)
+    paths: list[Any]
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(part, Photos):
-            paths = list(part.paths)
+            paths = [path if isinstance(path, Path) else path.saved(folder) for path in part.paths]
         else:
             paths = [Path(folder, f"{index}.png") for index in range(len(part))]
             upright = (2, 1, 0) if prepare["transpose"] else (1, 2, 0)

@@ -24,6 +24,7 @@ from spinal_repro.data.preprocessing import (
     split_dataset,
 )
 from spinal_repro.data.sources import Dataset, load_dataset
+from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import checksum
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
@@ -69,7 +70,7 @@ def resolved(config: Config) -> Config:
     device = resolve_device(config.runtime.device)
     typed = HEADS.check(config.head.name, config.head.options)
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
-    if config.dataset.source == "folder":
+    if config.dataset.source in ("folder", "table", "parquet"):
         load_digests(Path(config.runs) / CACHE)
     dataset, inputs = with_counts(config.dataset, Path(config.data.root))
     if (path := _weights_file(config)) is not None:
@@ -139,6 +140,7 @@ def check_parts(config: Config) -> None:
     user's own folder of images is read for its classes.
     """
     dataset, recipe = with_counts(config.dataset, Path(config.data.root))[0], config.recipe
+    config = dataclasses.replace(config, dataset=dataset)
     model = build_blank(dataset, config.model, config.head, config.input_size)
     build_optimizer(recipe, model.parameters(), model.backbone.parameters())
     build_rule(recipe)
@@ -181,8 +183,10 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     source_run = _source_run(config)
     parts = config.dataset, config.model, config.head, config.seed, size
     model = build_model(*parts, data_root=data.root, load_weights=weights)
+    split = split_dataset(dataset, config.protocol, data.limit)
     counts = count(model, config.dataset.channels, size)
-    constants = normalisation(recipe, model.backbone, source_run)
+    scale = feature_scale(dataset, split)
+    constants = scale or normalisation(recipe, model.backbone, source_run)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
@@ -190,7 +194,6 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     if runtime.compile:
         compile_model(model, device)
 
-    split = split_dataset(dataset, config.protocol, data.limit)
     join_last = _joins_last(config, len(split.train))
     source, select_on = (config, dataset, split), config.protocol.select_on
     options: Any = {"runs": Path(config.runs), "device": device, **constants}
@@ -298,3 +301,14 @@ def normalisation(
             "recipe.mean=[0.5] recipe.std=[0.5]"
         )
     return {"mean": list(source.mean), "std": list(source.std)}
+
+
+def feature_scale(dataset: Dataset, split: Split) -> dict[str, list[float]]:
+    """Return mean and SD of each feature over the training part, as for pixels in [0, 1]."""
+    if not dataset.features:
+        return {}
+    images: Any = published_part(dataset, split, "train")
+    values = images.images[split.train].double().flatten(1)
+    std = values.std(0, correction=0)
+    std[std == 0] = 1  # a constant column stays 0
+    return {"mean": (values.mean(0) / 255).tolist(), "std": (std / 255).tolist()}

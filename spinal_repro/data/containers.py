@@ -1,0 +1,392 @@
+"""Images that are listed in a table or stored as arrays in a file: CSV, NumPy, Parquet.
+
+Each row is an image with a label; columns may give its part, group, fold and weight.
+"""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from spinal_repro.config.schema import DatasetConfig
+from spinal_repro.data.catalog import PARTS
+from spinal_repro.data.image_files import OWN_SUFFIXES, part_of
+from spinal_repro.data.photos import SHOWN, Photos, Row, version_of
+from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options, checked_part
+from spinal_repro.data.splits import hold_out
+from spinal_repro.errors import UserError
+
+PATHS = ("path", "image_id", "id", "file", "filename", "file_name", "image")
+LABELS = ("label", "target", "class")
+OTHERS = ("split", "group", "fold", "weight")
+TEST_FRACTION = 0.2  # of images without a test part
+LEAST_SIDE = 8  # of an image in the columns of a CSV: fewer columns are features
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a file: images or image files, and the columns beside them.
+
+    ``images`` is ``[N, C, H, W]``: uint8 pixels, or one float32 channel for each of ``features``.
+    """
+
+    columns: pd.DataFrame  # label, split, group, fold, weight: those it has
+    names: Sequence[str]
+    images: NDArray[Any] | None = None
+    files: Sequence[Path | Row] = ()  # if there are no ``images``
+    features: Sequence[str] = ()
+    classes: Sequence[str] = ()  # names by label, if the file has them
+
+
+def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
+    """Read the rows of ``config.file``; parts are found as in folders of images."""
+    rows, file = _read(config, root), config.file
+    check_options(config, [])
+    named, columns = rows.columns, _tensors(rows, f"{file}")
+    if "label" not in named:
+        raise UserError(f"{file} has no labels; name their column {', '.join(LABELS)}")
+    kinds = named["split"].astype(str).str.strip() if "split" in named else pd.Series(["train"])
+    parts = {kind: part_of(Path(kind)) for kind in kinds.unique()}
+    if wrong := [kind for kind, part in parts.items() if part is None]:
+        raise UserError(f"{file} has split '{wrong[0]}'; write train, val or test")
+    found = kinds.map(parts).to_numpy() if "split" in named else np.full(len(named), "train")
+    if "val" in found and "test" not in found:
+        found[found == "val"] = "test"
+    at: dict[str, Any] = {part: np.flatnonzero(found == part) for part in PARTS if part in found}
+    if "train" not in at:
+        raise UserError(f"{file} has no rows with split train")
+    classes = rows.classes or _classes(named["label"].iloc[at["train"]])
+    if config.num_classes not in (None, len(classes)) or len(classes) < 2:
+        raise UserError(
+            f"{file} has {len(classes)} classes, expected {config.num_classes or 'two or more'}; "
+            f"check its labels and dataset.num_classes"
+        )
+    whole = _part(config, rows, classes, columns)
+    if len(at) == 1:
+        at["train"], at["test"] = hold_out(whole, TEST_FRACTION, seed=0)
+    parts_of: dict[str, Any] = {part: whole.subset(indices) for part, indices in at.items()}
+    return Dataset(**parts_of, classes=classes, features=rows.features)
+
+
+for _name in ("table", "npz", "csv", "parquet"):
+    SOURCES.register(_name)(_load)
+
+
+def load_new_rows(
+    config: DatasetConfig, root: Path, part: str, classes: Sequence[str], features: Sequence[str]
+) -> ImageSet | Photos:
+    """Read the labelled rows of a part, or all if there are no parts, for a model of ``classes``.
+
+    ``features`` are the names of the columns that it was trained on.
+    """
+    rows = _read(config, root)
+    if "label" not in rows.columns or list(rows.features) != list(features):
+        raise UserError(
+            f"{config.file} needs labels and the columns of the run; to classify rows without "
+            f"labels: spinal predict RUN {config.file}"
+        )
+    found = _part(config, rows, classes, _tensors(rows, f"{config.file}"))
+    if "split" in rows.columns:
+        kinds = [part_of(Path(str(kind).strip())) for kind in rows.columns["split"]]
+        found = found.subset(np.flatnonzero(np.array(kinds) == part))
+    return checked_part(found, replace(config, train_size=None), "train")
+
+
+def read_unlabelled(path: Path) -> list[Path | Row]:
+    """Read the images of a CSV, npz or Parquet file to be classified, with their names."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind == "csv":
+        known = {str(name).lower() for name in _csv(path, nrows=0)}
+        rest = known - {*PATHS, *LABELS, *OTHERS}
+        if known.intersection(PATHS) - ({"id"} if rest else set()):
+            kind = "table"
+    rows = _table(path, path.parent) if kind == "table" else _arrays(kind, path, version_of(path))
+    if rows.images is None:
+        return list(rows.files)
+    pairs = zip(rows.names, rows.images, strict=True)
+    return [Row(f"{path}:{name}", pixels=array, features=rows.features) for name, array in pairs]
+
+
+def is_container(path: Path) -> bool:
+    """Whether `read_unlabelled` reads a file."""
+    return path.suffix.lower() in (".csv", ".npz", ".parquet") and path.is_file()
+
+
+def feature_values(row: Path | Row, features: Sequence[str]) -> NDArray[np.float32]:
+    """Select the values ``[F, 1, 1]`` of one row by the names of columns."""
+    found: dict[str, float] = {}
+    if isinstance(row, Row) and row.features:
+        found = dict(zip(row.features, row.pixels.ravel(), strict=True))
+    missing = [name for name in features if name not in found]
+    if missing or not features:
+        needs = f"the columns {', '.join(missing[:SHOWN])}" if missing else "images, not features"
+        raise UserError(f"{row}: this run needs {needs}")
+    return np.array([found[name] for name in features], np.float32).reshape(-1, 1, 1)
+
+
+def _read(config: DatasetConfig, root: Path) -> Rows:
+    key = "data.table" if config.source == "table" else "data.file"
+    if not config.file:
+        raise UserError(f"dataset={config.name} needs its file: {key}=FILE")
+    path = next((p for p in (Path(config.file), root / config.file) if p.exists()), None)
+    if path is None:
+        raise UserError(f"there is no file {config.file}; give it with {key}=FILE")
+    if config.source == "table":
+        return _table(path, root)
+    files = sorted(path.rglob("*.parquet")) if path.is_dir() else [path]
+    return _arrays(config.source, path, "".join(map(version_of, files)))
+
+
+@lru_cache(maxsize=2)  # it is read several times: for its classes, and to train
+def _arrays(kind: str, path: Path, _version: str) -> Rows:
+    return {"npz": _npz, "csv": _features, "parquet": _parquet}[kind](path)
+
+
+def _part(
+    config: DatasetConfig, rows: Rows, classes: Sequence[str], columns: dict[str, Tensor | None]
+) -> ImageSet | Photos:
+    """All rows, with labels numbered by ``classes``."""
+    names = _as_text(rows.columns["label"])
+    if rows.classes and names.str.fullmatch(r"-?\d+").all():  # numbers of the classes
+        known = dict(enumerate(rows.classes))
+        names = names.map(lambda name: known.get(int(name), name))
+    if foreign := sorted(set(names) - set(classes)):
+        raise UserError(
+            f"{config.file} has classes that are not among those trained on: "
+            f"{', '.join(foreign[:SHOWN])}"
+        )
+    number = {name: index for index, name in enumerate(classes)}
+    labels = torch.tensor(names.map(number).to_numpy(np.int64)) + config.label_offset
+    if rows.images is None:
+        if config.channels not in (1, 3):
+            raise UserError(f"image files have 1 or 3 channels, not {config.channels}")
+        return Photos(rows.files, labels, config.channels, **columns)
+    return ImageSet(torch.from_numpy(rows.images), labels, **columns)
+
+
+def _tensors(rows: Rows, file: str) -> dict[str, Tensor | None]:
+    """Weights, groups and folds as tensors; refuses cells that are empty."""
+    named = rows.columns
+    for name in named:
+        if (empty := named[name].isna().to_numpy()).any():
+            raise UserError(f"{file}: column {name} is empty in row {empty.argmax() + 1}")
+    found: dict[str, Tensor | None] = {"weights": None, "groups": None, "folds": None}
+    for name in ("group", "fold"):
+        if name in named:
+            number = {value: index for index, value in enumerate(_classes(named[name]))}
+            found[f"{name}s"] = torch.tensor(_as_text(named[name]).map(number).to_numpy(np.int64))
+    if "weight" in named:
+        weights = pd.to_numeric(named["weight"], errors="coerce").to_numpy(np.float32)
+        if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
+            raise UserError(f"{file}: weight must be numbers of 0 or more, not all 0")
+        found["weights"] = torch.from_numpy(weights)
+    return found
+
+
+def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
+    """Class names: whole numbers as 7, never as 7.0 or 07."""
+    numbers = pd.to_numeric(values, errors="coerce")
+    whole = numbers.notna().all() and (numbers % 1 == 0).all()
+    return numbers.astype("int64").astype(str) if whole else values.astype(str).str.strip()
+
+
+def _classes(values: "pd.Series[Any]") -> list[str]:
+    """Class names, sorted, numbers as numbers."""
+    names = _as_text(values).unique()
+    numbers = pd.to_numeric(pd.Series(names), errors="coerce")
+    return sorted(names) if numbers.isna().any() else list(names[np.argsort(numbers)])
+
+
+def _csv(path: Path, **options: Any) -> pd.DataFrame:
+    """Read a CSV with a header; the names of columns that have a meaning are in lower case."""
+    try:
+        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], **options)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read as CSV: {error}") from error
+    known = {*PATHS, *LABELS, *OTHERS}
+    names = [str(column).strip() for column in frame.columns]
+    frame.columns = pd.Index([n.lower() if n.lower() in known else n for n in names])
+    return frame
+
+
+def _beside(frame: pd.DataFrame) -> pd.DataFrame:
+    """The columns beside the images, by their first names."""
+    label = [name for name in LABELS if name in frame][:1]
+    return frame[[*label, *(name for name in OTHERS if name in frame)]].rename(
+        columns=dict.fromkeys(label, "label")
+    )
+
+
+def _table(path: Path, root: Path) -> Rows:
+    frame = _csv(path, dtype=str)
+    key = next((name for name in PATHS if name in frame), None)
+    if key is None or frame.empty or frame[key].isna().any():
+        raise UserError(f"{path} needs a file in each row; name the column {', '.join(PATHS)}")
+    names = frame[key].str.strip()
+    if repeated := sorted(names[names.duplicated()]):
+        raise UserError(f"{path} lists {repeated[0]} twice ({len(repeated)} repeated in all)")
+    folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(base: Path, name: str) -> list[Path]:
+        """The file, or those of this name with the suffix of an image."""
+        if (file := base / name).is_file():
+            return [file]
+        if file.parent not in folders:
+            inside = sorted(file.parent.iterdir()) if file.parent.is_dir() else []
+            stems = folders.setdefault(file.parent, {})
+            for other in inside:
+                if other.suffix.lower() in OWN_SUFFIXES:
+                    stems.setdefault(other.stem, []).append(other)
+        return folders[file.parent].get(file.name, [])
+
+    base = next((b for b in (root, path.parent) if find(b, names[0])), path.parent)
+    found = [find(base, name) for name in names]
+    if missing := [name for name, files in zip(names, found, strict=True) if not files]:
+        raise UserError(
+            f"{len(missing)} of {len(names)} files of {path} are not in {base.resolve()}, e.g. "
+            f"{', '.join(missing[:SHOWN])}; put it into their folder, or set data.root=FOLDER"
+        )
+    if several := next((files for files in found if len(files) > 1), None):
+        raise UserError(
+            f"{path}: {several[0].stem} may be {' or '.join(file.name for file in several)}; "
+            f"write it with its suffix"
+        )
+    return Rows(_beside(frame), list(names), files=[files[0] for files in found])
+
+
+def _features(path: Path) -> Rows:
+    """Read a CSV of pixels, or of any numbers."""
+    frame = _csv(path)
+    names = frame["id"].astype(str) if "id" in frame else [str(i + 1) for i in range(len(frame))]
+    drop = [name for name in ("id", *LABELS, *OTHERS) if name in frame]
+    values = frame.drop(columns=drop)
+    text = [str(c) for c in values.select_dtypes(exclude=["number", "bool"])]
+    if text or values.empty:
+        raise UserError(
+            f"{path} has {f'columns that are not numbers: {text[:SHOWN]}' if text else 'no rows'}. "
+            f"Columns other than {', '.join(('id', *LABELS, *OTHERS))} are pixels or features"
+        )
+    array = values.to_numpy(np.float64)
+    if not (finite := np.isfinite(array)).all():
+        raise UserError(f"{path}: column {values.columns[finite.all(0).argmin()]} has empty cells")
+    side = math.isqrt(array.shape[1])
+    if (
+        side >= LEAST_SIDE
+        and side**2 == array.shape[1]
+        and ((array % 1 == 0) & (array >= 0) & (array <= 255)).all()
+    ):
+        pixels = array.astype(np.uint8).reshape(-1, 1, side, side)
+        return Rows(_beside(frame), list(names), pixels)
+    features = sorted(map(str, values.columns))  # the same in any order of the columns
+    numbers = values[features].to_numpy(np.float32)[:, :, None, None]
+    return Rows(_beside(frame), list(names), numbers, features=features)
+
+
+def _npz(path: Path) -> Rows:
+    """Read MedMNIST's ``train_images``, ``train_labels``, ..., or ``x``, ``y``, ``x_train``, ..."""
+    try:
+        with np.load(path) as file:
+            arrays = {name.lower(): file[name] for name in file.files}
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{path} cannot be read as npz: {error}") from error
+    pairs = [("", "x", "y"), ("", "images", "labels")]
+    for part in PARTS:
+        pairs += [(part, f"{part}_images", f"{part}_labels"), (part, f"x_{part}", f"y_{part}")]
+    images, columns = [], []
+    for part, key, label in pairs:
+        if key in arrays:
+            images.append(_pixels(arrays[key], f"{path}: {key}"))
+            labels = arrays.get(label)
+            if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
+                labels = labels[:, 0]
+            if labels is not None and labels.shape != (len(images[-1]),):
+                raise UserError(
+                    f"{path}: {label} must have one class for each of {len(images[-1])} images, "
+                    f"got shape {list(labels.shape)}; several labels per image are not supported"
+                )
+            about = {"split": [part] * len(images[-1])} if part else {}
+            columns.append(pd.DataFrame(about, index=range(len(images[-1]))))
+            if labels is not None:
+                columns[-1]["label"] = labels
+    if len({array.shape[1:] for array in images}) != 1:
+        raise UserError(
+            f"{path} has arrays {', '.join(sorted(arrays))}; it needs images of one size as "
+            f"train_images, train_labels, test_images, ..., or x, y, or x_train, y_train, ..."
+        )
+    pixels = np.concatenate(images)
+    features = [f"{i}" for i in range(pixels.shape[1])] if pixels.dtype != np.uint8 else []
+    frame = pd.concat(columns, ignore_index=True)
+    return Rows(frame, [str(i) for i in range(len(pixels))], pixels, features=features)
+
+
+def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
+    """Convert to ``[N, C, H, W]`` uint8; 16 bits are divided by 257, [0, 1] is times 255."""
+    if array.ndim == 2 and np.isfinite(array).all():
+        return array.astype(np.float32)[:, :, None, None]
+    if array.ndim == 3:
+        array = array[:, None]
+    elif array.ndim == 4 and array.shape[3] in (1, 3):
+        array = array.transpose(0, 3, 1, 2)
+    if array.ndim != 4 or array.shape[1] not in (1, 3) or array.shape[2] != array.shape[3]:
+        raise UserError(
+            f"{where} has shape {list(array.shape)}; images are square, [N, H, W], [N, H, W, C] or "
+            f"[N, C, H, W], with 1 or 3 channels"
+        )
+    if array.dtype == np.uint16:
+        array = array // 257
+    elif array.dtype.kind in "fb" and array.size and array.min() >= 0 and array.max() <= 1:
+        array = (array * np.float32(255)).round()
+    whole = array.dtype.kind in "ui" or (array % 1 == 0).all()
+    if not (whole and array.size and array.min() >= 0 and array.max() <= 255):
+        raise UserError(f"{where} has pixels that are neither 0 to 255 nor in [0, 1]")
+    return np.ascontiguousarray(array, np.uint8)
+
+
+def _parquet(path: Path) -> Rows:
+    """Read the layout of Hugging Face: ``image`` with ``bytes`` and ``path``, and ``label``."""
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError:
+        raise UserError(f"{path} needs: pip install 'spinal-repro[parquet]'") from None
+    files: list[Path | Row] = []
+    frames, classes = [], []
+    for file in sorted(path.rglob("*.parquet")) if path.is_dir() else [path]:
+        try:
+            table = pq.read_table(file)
+        except (OSError, pa.ArrowException) as error:
+            raise UserError(f"{file} cannot be read as Parquet: {error}") from error
+        key = next((name for name in ("image", "img") if name in table.column_names), None)
+        if key is None:
+            raise UserError(f"{file} has no column image, but {', '.join(table.column_names)}")
+        beside = [name for name in (*LABELS, *OTHERS) if name in table.column_names]
+        frame = _beside(table.select(beside).to_pandas())
+        part = part_of(Path(re.split(r"[-._]", file.name)[0]))
+        if part and "split" not in frame and path.is_dir():
+            frame = frame.assign(split=part)
+        frames.append(frame)
+        version = version_of(file)
+        for index, image in enumerate(table[key].to_pylist()):
+            content = image.get("bytes") if isinstance(image, dict) else image
+            if not isinstance(content, bytes):
+                raise UserError(f"{file}: row {index + 1} of {key} has no bytes of an image")
+            name = (image.get("path") if isinstance(image, dict) else None) or index
+            files.append(Row(f"{file}:{name}", f"{version} {index}", content))
+        with suppress(KeyError, TypeError, ValueError):
+            about = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+            classes = [str(name) for name in about[beside[0]]["names"]]
+    if not files:
+        raise UserError(f"{path} has no images")
+    frame = pd.concat(frames, ignore_index=True)
+    return Rows(frame, [str(file) for file in files], files=files, classes=classes)
