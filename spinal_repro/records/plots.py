@@ -21,8 +21,8 @@ NAMES_UP_TO = 50  # labels of an axis; with more classes only every second, thir
 
 def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) -> None:
     """Plot loss and accuracy of each part after each epoch."""
-    figure = _figure(9, 3.8)
-    figure.suptitle(_plain(title))
+    figure = new_figure(9, 3.8)
+    figure.suptitle(plain(title))
     epochs = [entry["epoch"] for entry in history]
     panels = zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True)
     for axes, metric, scale in panels:
@@ -33,21 +33,21 @@ def draw_curves(history: Sequence[Mapping[str, Any]], title: str, path: Path) ->
         axes.set(xlabel="epoch", ylabel=metric if scale == 1 else f"{metric}, %")
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend()
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_confusion(
     counts: NDArray[np.int64], classes: Sequence[str], title: str, path: Path
 ) -> None:
     """Plot a confusion matrix, normalised by row, with counts where they fit."""
-    count, names = len(classes), [_plain(name) for name in classes]
+    count, names = len(classes), [plain(name) for name in classes]
     side = min(3 + 0.45 * count, 16)
-    figure = _figure(side + 1, side)
+    figure = new_figure(side + 1, side)
     axes = figure.add_subplot()
     shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     shown = axes.imshow(shares, cmap="cividis", vmin=0, vmax=100)
     figure.colorbar(shown, ax=axes, shrink=0.8, label="% of the images of the true class")
-    axes.set(title=_plain(title), xlabel="predicted class", ylabel="true class")
+    axes.set(title=plain(title), xlabel="predicted class", ylabel="true class")
     places = range(0, count, -(-count // NAMES_UP_TO))
     axes.set_xticks(places, [names[place] for place in places], rotation=90)
     axes.set_yticks(places, [names[place] for place in places])
@@ -56,21 +56,23 @@ def draw_confusion(
             colour = "black" if shares[row, column] > 55 else "white"
             text = str(counts[row, column])
             axes.text(column, row, text, ha="center", va="center", color=colour, fontsize=8)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
+    """Make a figure of some inches."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Escape the dollar sign, which would begin a formula: a folder may be called $x^$."""
     return printable(text).replace("$", r"\$")
 
 
-def _save(figure: "Figure", path: Path) -> None:
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG."""
     picture = BytesIO()
     figure.savefig(picture, format="png", dpi=110)
     write_atomic(path, picture.getvalue())

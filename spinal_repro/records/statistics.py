@@ -182,7 +182,7 @@ class Paired:
     def missing(self, claimed: float | None = None) -> str:
         """``needs about 9 pairs, has 5``: to find the claimed difference, else the measured one."""
         if self.overlap:
-            return "as the folds of one data set can decide no smaller difference"
+            return "the folds cannot resolve so small a difference"
         spread = deviation(self.differences) if self.n > 2 else 0.0
         needed = pairs_needed(claimed or self.mean, spread, self.family)
         if needed is None:

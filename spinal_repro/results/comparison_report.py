@@ -4,16 +4,14 @@ import base64
 import re
 import shutil
 from collections.abc import Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 
-from spinal_repro.io import printable, write_atomic
+from spinal_repro.io import write_atomic
+from spinal_repro.records import plots
 from spinal_repro.records.metrics import count_confusion
-from spinal_repro.records.plots import draw_confusion
 from spinal_repro.records.record import class_names
 from spinal_repro.results.comparison import (
     CAVEAT,
@@ -54,14 +52,14 @@ def write_comparison(
     write_atomic(out / "table.md", "\n\n".join(lines) + "\n")
     write_atomic(out / "table.csv", "\n\n".join(texts["csv"]) + "\n")
 
-    write_atomic(out / "curves.png", _curves(groups))
+    _draw_curves(groups, out / "curves.png")
     pictures = [("Curves", "curves.png")]
     for group in groups:
         name = re.sub(r"[^A-Za-z0-9]+", "-", group.label).strip("-").lower()[:80]
         shutil.copyfile(group.best.folder / "best.safetensors", out / f"{name}.safetensors")
         if (counts := _counts(group, len(classes))) is not None:
             file = f"confusion-{name}.png"
-            draw_confusion(counts, classes, f"{group.label}, all runs", out / file)
+            plots.draw_confusion(counts, classes, f"{group.label}, all runs", out / file)
             pictures.append((f"Confusion matrix, {group.label}", file))
     page = (
         environment()
@@ -98,9 +96,9 @@ def _conditions(groups: Sequence[Group]) -> list[str]:
     return found + [f"{shared:,} test images are also training images"] * bool(shared)
 
 
-def _curves(groups: Sequence[Group]) -> bytes:
+def _draw_curves(groups: Sequence[Group], path: Path) -> None:
     """Plot training loss and accuracy on the selecting part: mean and range over the runs."""
-    figure = Figure(figsize=(6, 6.5), layout="constrained")
+    figure = plots.new_figure(6, 6.5)
     on = groups[0].first.selection.on
     panels = figure.subplots(2, 1, sharex=True)
     shown = (("train_loss", 1, "training loss"), (f"{on}_accuracy", 100, f"accuracy on {on}, %"))
@@ -110,16 +108,14 @@ def _curves(groups: Sequence[Group]) -> bytes:
             epochs = min(map(len, histories))
             values = scale * np.array([[e[key] for e in h[:epochs]] for h in histories])
             x, colour = np.arange(1, epochs + 1), COLOURS[number % len(COLOURS)]
-            style, name = STYLES[number % len(STYLES)], printable(group.label).replace("$", r"\$")
+            style, name = STYLES[number % len(STYLES)], plots.plain(group.label)
             panel.plot(x, values.mean(axis=0), style, color=colour, label=name, marker=".")
             panel.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15)
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
     panels[1].set_xlabel("epoch")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
-    picture = BytesIO()
-    figure.savefig(picture, format="png", dpi=120)
-    return picture.getvalue()
+    plots.save(figure, path)
 
 
 def _counts(group: Group, outputs: int) -> Any:
