@@ -5,14 +5,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from spinal_repro.config.schema import Config, DatasetConfig, ProtocolConfig, RecipeConfig
 from spinal_repro.data.catalog import PARTS, entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
-from spinal_repro.data.splits import Split, stratified, subset
+from spinal_repro.data.splits import Indices, Split, stratified, subset
 from spinal_repro.errors import UserError
 
 CACHE = ".cache"  # in the runs folder
@@ -66,8 +65,6 @@ def batches_of(
     options["channels_last"] = config.runtime.channels_last
     options["outputs"] = config.dataset.test_outputs if part == "test" else None
     source, indices = published_part(dataset, split, part), getattr(split, part)
-    if training:
-        options |= _weights(recipe, source, torch.from_numpy(indices))
     if isinstance(source, Photos):
         parts = (p for p in PARTS if published_part(dataset, split, p) is source)
         used = np.unique(np.concatenate([getattr(split, p) for p in parts]))
@@ -93,8 +90,11 @@ def batches_of(
     return Batches(source, indices, device=device, **options)
 
 
-def _weights(recipe: RecipeConfig, source: ImageSet | Photos, chosen: Tensor) -> dict[str, Any]:
-    """Weights in the loss, and shares in an epoch, of training images, where there are any."""
+def training_weights(
+    recipe: RecipeConfig, source: ImageSet | Photos, indices: Indices
+) -> dict[str, Any]:
+    """Compute the arguments ``weights`` and ``shares`` of the `Batches` of training images."""
+    chosen = torch.from_numpy(indices)
     given, labels = getattr(source, "weights", None), source.labels[chosen]
     options: dict[str, Any] = {"weights": None if given is None else given[chosen]}
     if "balanced" in (recipe.class_weights, recipe.sampler):

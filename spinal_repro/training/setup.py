@@ -15,7 +15,13 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import load_digests, save_digests
-from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
+from spinal_repro.data.preprocessing import (
+    CACHE,
+    batches_of,
+    describe_data,
+    split_dataset,
+    training_weights,
+)
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.io import checksum
@@ -165,9 +171,11 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         compile_model(model, device)
 
     split = split_dataset(dataset, config.protocol, data.limit)
-    join_last = _joins_last(config, len(split.train))
+    of_train = training_weights(recipe, dataset.train, split.train)
+    of_train["join_last"] = _joins_last(config, len(split.train))
     source, select_on = (config, dataset, split), config.protocol.select_on
     options: Any = {"runs": Path(config.runs), "device": device, **constants}
+    of_train |= options
     test = batches_of(*source, "test", **options) if data.test else None
     select = batches_of(*source, "val", **options) if select_on == "val" else test
     assert select is not None  # `validate` refuses data.test=false if the test split selects
@@ -176,7 +184,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
-        train=batches_of(*source, "train", training=True, join_last=join_last, **options),
+        train=batches_of(*source, "train", training=True, **of_train),
         select=select,
         select_on=select_on,
         watch=test if config.protocol.watch_test else None,
