@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from spinal_repro.config.schema import Config, DatasetConfig, ProtocolConfig, RecipeConfig
+from spinal_repro.config.schema import Config, DatasetConfig, ProtocolConfig
 from spinal_repro.data.catalog import PARTS, entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import Dataset, ImageSet
-from spinal_repro.data.splits import Indices, Split, stratified, subset
+from spinal_repro.data.splits import Split, stratified, subset
 from spinal_repro.errors import UserError
 
 CACHE = ".cache"  # in the runs folder
@@ -88,22 +88,6 @@ def batches_of(
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
         options |= {"resize": (height, width), "crop": preprocessing.size}
     return Batches(source, indices, device=device, **options)
-
-
-def training_weights(
-    recipe: RecipeConfig, source: ImageSet | Photos, indices: Indices
-) -> dict[str, Any]:
-    """Compute the arguments ``weights`` and ``shares`` of the `Batches` of training images."""
-    chosen = torch.from_numpy(indices)
-    given, labels = getattr(source, "weights", None), source.labels[chosen]
-    options: dict[str, Any] = {"weights": None if given is None else given[chosen]}
-    if "balanced" in (recipe.class_weights, recipe.sampler):
-        counts = torch.bincount(labels)
-        share = (len(labels) / (counts.count_nonzero() * counts))[labels]  # as in scikit-learn
-        if recipe.class_weights == "balanced":
-            options["weights"] = share if given is None else share * options["weights"]
-        options["shares"] = share if recipe.sampler == "balanced" else None
-    return options
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

@@ -13,15 +13,9 @@ import torch
 from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.folder import with_counts
-from spinal_repro.data.loader import Batches
+from spinal_repro.data.loader import Batches, training_weights
 from spinal_repro.data.photos import load_digests, save_digests
-from spinal_repro.data.preprocessing import (
-    CACHE,
-    batches_of,
-    describe_data,
-    split_dataset,
-    training_weights,
-)
+from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.io import checksum

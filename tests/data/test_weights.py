@@ -9,8 +9,8 @@ import torch
 from helpers.composing import composed
 from sklearn.utils.class_weight import compute_sample_weight
 
-from spinal_repro.data.loader import Batches
-from spinal_repro.data.preprocessing import batches_of, split_dataset, training_weights
+from spinal_repro.data.loader import Batches, training_weights
+from spinal_repro.data.preprocessing import batches_of, split_dataset
 from spinal_repro.data.sources import ImageSet, load_dataset
 
 CPU = torch.device("cpu")
