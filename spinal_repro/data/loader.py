@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.sources import ImageSet
 from spinal_repro.data.splits import Indices
@@ -220,6 +221,20 @@ class Batches:
         """List the images of a step as indices into the published part; epoch and step from 1."""
         chosen = self._order(seed, epoch).split(self.sizes)[step - 1]
         return [int(i) for i in self._numbers[chosen.numpy()]]
+
+
+def training_weights(recipe: RecipeConfig, images: Any, indices: Indices) -> dict[str, Any]:
+    """Compute ``weights`` and ``shares`` of the `Batches` of training images."""
+    chosen, given = torch.from_numpy(indices), getattr(images, "weights", None)
+    weights, shares = None if given is None else given[chosen], None
+    if "balanced" in (recipe.class_weights, recipe.sampler):
+        labels = images.labels[chosen]
+        counts = torch.bincount(labels)
+        balanced = (len(labels) / (counts.count_nonzero() * counts))[labels]  # as in scikit-learn
+        shares = balanced if recipe.sampler == "balanced" else None
+        if recipe.class_weights == "balanced":
+            weights = balanced if weights is None else balanced * weights
+    return {"weights": weights, "shares": shares}
 
 
 def _generator(seed: int, stream: str, epoch: int) -> torch.Generator:

@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from spinal_repro.config.schema import Config, DatasetConfig, ProtocolConfig, RecipeConfig
+from spinal_repro.config.schema import Config, DatasetConfig, ProtocolConfig
 from spinal_repro.data.catalog import PARTS, entry_for, find_entry
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import Photos
@@ -101,8 +100,6 @@ def batches_of(
     options["channels_last"] = config.runtime.channels_last
     options["outputs"] = config.dataset.test_outputs if part == "test" else None
     source, indices = published_part(dataset, split, part), getattr(split, part)
-    if training:
-        options |= _weights(recipe, source, torch.from_numpy(indices))
     if isinstance(source, Photos):
         parts = (p for p in PARTS if published_part(dataset, split, p) is source)
         used = np.unique(np.concatenate([getattr(split, p) for p in parts]))
@@ -126,19 +123,6 @@ def batches_of(
         height, width = (sides, sides) if isinstance(sides, int) else (sides[0], sides[-1])
         options |= {"resize": (height, width), "crop": preprocessing.size}
     return Batches(source, indices, device=device, **options)
-
-
-def _weights(recipe: RecipeConfig, source: ImageSet | Photos, chosen: Tensor) -> dict[str, Any]:
-    """Weights in the loss, and shares in an epoch, of training images, where there are any."""
-    given, labels = getattr(source, "weights", None), source.labels[chosen]
-    options: dict[str, Any] = {"weights": None if given is None else given[chosen]}
-    if "balanced" in (recipe.class_weights, recipe.sampler):
-        counts = torch.bincount(labels)
-        share = (len(labels) / (counts.count_nonzero() * counts))[labels]  # as in scikit-learn
-        if recipe.class_weights == "balanced":
-            options["weights"] = share if given is None else share * options["weights"]
-        options["shares"] = share if recipe.sampler == "balanced" else None
-    return options
 
 
 def describe_data(config: DatasetConfig, dataset: Dataset, split: Split) -> dict[str, Any]:

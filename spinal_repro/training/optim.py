@@ -37,10 +37,7 @@ def build_optimizer(
     parameters: Iterable[nn.Parameter],
     backbone: Iterable[nn.Parameter] = (),
 ) -> Optimizer:
-    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults.
-
-    With ``recipe.backbone_lr_scale``, groups have an ``lr_scale`` that multiplies the rate.
-    """
+    """Build the recipe's optimizer; betas, epsilon and dampening are PyTorch's defaults."""
     name, weights = recipe.optimizer, [p for p in parameters if p.requires_grad]
     fused = all(p.device.type in ("cpu", "cuda") for p in weights)
     options: Any = {"lr": recipe.lr, "weight_decay": recipe.weight_decay, "fused": fused}
@@ -50,6 +47,7 @@ def build_optimizer(
         slow, rest = ([p for p in weights if (id(p) in body) is part] for part in (True, False))
         if not slow:
             raise UserError("no backbone is trained: leave out recipe.backbone_lr_scale")
+        # the loop multiplies the rate by lr_scale
         groups = [{"params": slow, "lr_scale": recipe.backbone_lr_scale}, {"params": rest}]
     if recipe.nesterov and not (name == "sgd" and recipe.momentum):
         raise UserError("recipe.nesterov=true needs recipe.optimizer=sgd with recipe.momentum")
@@ -65,10 +63,7 @@ def build_optimizer(
 
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    """Update the moving average of a model's weights, and of the statistics of its batch norm.
-
-    PyTorch's ``AveragedModel`` would wait for the device.
-    """
+    """Average weights and statistics; PyTorch's ``AveragedModel`` would wait for the device."""
     tensors = ([*module.parameters(), *module.buffers()] for module in (average, model))
     pairs = list(zip(*tensors, strict=True))
     floats: Any = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)

@@ -14,7 +14,7 @@ from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.features import cached, fingerprint
 from spinal_repro.data.folder import with_counts
-from spinal_repro.data.loader import Batches
+from spinal_repro.data.loader import Batches, training_weights
 from spinal_repro.data.photos import load_digests, save_digests
 from spinal_repro.data.preprocessing import (
     CACHE,
@@ -194,9 +194,11 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     if runtime.compile:
         compile_model(model, device)
 
-    join_last = _joins_last(config, len(split.train))
+    of_train = training_weights(recipe, published_part(dataset, split, "train"), split.train)
+    of_train["join_last"] = _joins_last(config, len(split.train))
     source, select_on = (config, dataset, split), config.protocol.select_on
     options: Any = {"runs": Path(config.runs), "device": device, **constants}
+    of_train |= options
     test = batches_of(*source, "test", **options) if data.test else None
     select = batches_of(*source, "val", **options) if select_on == "val" else test
     assert select is not None  # `validate` refuses data.test=false if the test split selects
@@ -205,7 +207,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
-        train=batches_of(*source, "train", training=True, join_last=join_last, **options),
+        train=batches_of(*source, "train", training=True, **of_train),
         select=select,
         select_on=select_on,
         select_metric=config.protocol.select_metric,

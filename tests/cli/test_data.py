@@ -102,7 +102,8 @@ def test_fetch_names_what_failed(here, data, monkeypatch):
 
 
 def test_sheet_of_digits(here, data):
-    assert "sheet.png" in data("show", "digits", "model=vgg5", "--out", "sheet.png")
+    weighted = ("recipe.class_weights=balanced", "recipe.sampler=balanced")
+    assert "sheet.png" in data("show", "digits", "model=vgg5", *weighted, "--out", "sheet.png")
     with Image.open("sheet.png") as image:
         assert image.format == "PNG" and image.width >= 10 * (CELL + GAP)
     assert "no/a.png" in data("show", "digits", "--out", "no/a.png", fails=True)

@@ -9,7 +9,7 @@ import torch
 from helpers.composing import composed
 from sklearn.utils.class_weight import compute_sample_weight
 
-from spinal_repro.data.loader import Batches
+from spinal_repro.data.loader import Batches, training_weights
 from spinal_repro.data.preprocessing import batches_of, split_dataset
 from spinal_repro.data.sources import ImageSet, load_dataset
 
@@ -28,6 +28,8 @@ def part_of(dataset, part="train", *overrides):
     config = composed(*overrides)
     split = split_dataset(dataset, config.protocol)
     options = {"runs": None, "device": CPU, "mean": [0.5], "std": [0.5]}
+    if part == "train":
+        options |= training_weights(config.recipe, dataset.train, split.train)
     return batches_of(config, dataset, split, part, training=part == "train", **options), split
 
 

@@ -332,3 +332,14 @@ def test_options_change_the_loss_and_train(override):
     plain = train("recipe.epochs=5", "recipe.lr=0.005")[1].history
     assert history[0]["train_loss"] != plain[0]["train_loss"]
     assert history[-1]["val_accuracy"] > 0.5
+
+
+def test_with_mixing_the_larger_share_is_the_label():
+    """One step that changes nothing but the statistics."""
+    mix = ("recipe.mixup=1.0", "recipe.batch_size=200", "recipe.lr=1e-30", *SGD[::2])
+    _, run = build(*mix)
+    images, labels = next(run.train.epoch(0, 1))
+    images, shares, _ = mixed(run, 1, 0, images, labels)
+    expected = (run.model.train()(images).argmax(1) == shares.argmax(1)).sum()
+    _, correct, _ = train_one_epoch(run, 1)
+    assert correct == expected > 0
