@@ -149,6 +149,34 @@ def test_flips_are_averaged(trained_folder, here, call):
     assert answer["probability"] == pytest.approx(float(flipped[0].max()), abs=1e-6)
 
 
+def test_features_are_what_the_head_reads(other_folder, photographs, here, call):
+    assert call(f"spinal features {other_folder} --split val --to val.npz").code == 0
+    trained = load_run(other_folder, "cpu")
+    batches, _ = load_split(trained, "val")
+    saved = np.load("val.npz")
+    assert set(saved) == {"features", "labels", "files", "classes"}
+    assert saved["labels"].tolist() == batches.labels.tolist()
+    assert saved["classes"].tolist() == sorted(COLOURS)
+    named = [Path(file).parent.name for file in saved["files"]]
+    assert named == [sorted(COLOURS)[label] for label in saved["labels"]]
+    with torch.no_grad():
+        head = trained.model.head(torch.from_numpy(saved["features"]))
+        whole = torch.cat([trained.model(images) for images, _ in batches.in_order()])
+        assert torch.allclose(head, whole, atol=1e-5)
+        ended = call(f"spinal features {other_folder} {photographs}/red --to files.npz")
+        assert ended.code == 0 and "20 images" in ended.out
+        saved = np.load("files.npz")
+        head = trained.model.head(torch.from_numpy(saved["features"])).softmax(dim=1)
+        paths = [Path(file) for file in saved["files"]]
+        assert torch.allclose(head, torch.stack(list(predict(trained, paths))), atol=1e-5)
+
+
+def test_features_of_an_unreadable_image_are_refused(other_folder, here, call):
+    (here / "b.png").write_bytes(b"no image")
+    ended = call(f"spinal features {other_folder} b.png --to b.npz")
+    assert ended.code == 2 and "b.png" in ended.err and not Path("b.npz").exists()
+
+
 def test_eval_command(trained_folder, photographs, here, call):
     """It says when the images are not those of the run."""
     out = call(f"spinal eval {trained_folder} --confusion confusion.png").out
@@ -206,6 +234,8 @@ def test_eval_of_new_images(trained_folder, photographs, here, call):
         ("predict {run} one.png --submission no/where.csv", "no folder"),
         ("predict {run} one.png --probabilities empty", "is a folder"),
         ("predict {run} one.png --with nowhere", "finished run"),
+        ("features {run} --to features.csv", "npz"),
+        ("features {run} missing.png --to f.npz", "missing.png"),
     ],
 )
 def test_refusals(trained_folder, here, call, words, named):

@@ -218,8 +218,15 @@ def find_split(
 
 def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation; see `find_split`."""
-    (dataset, split, same), config = find_split(trained, part, root), trained.config
-    place = Path(config.data.root).resolve()
+    dataset, split, same = find_split(trained, part, root)
+    return prepare_split(trained, dataset, split, part, same, root), same
+
+
+def prepare_split(
+    trained: Trained, dataset: Dataset, split: Split, part: str, same: bool, root: Path | None
+) -> Batches:
+    """Prepare the images that `find_split` found."""
+    config, place = trained.config, Path(trained.config.data.root).resolve()
     changed = not same and is_own(config.dataset) and (root or place).resolve() == place
     if changed and list(find_parts(config.dataset, place, part)) == ["train"]:
         raise UserError(
@@ -229,7 +236,7 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()
     whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
-    batches = batches_of(
+    return batches_of(
         config,
         dataset,
         split,
@@ -239,7 +246,6 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
         std=trained.std,
         device=trained.device,
     )
-    return batches, same
 
 
 def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:
