@@ -80,6 +80,12 @@ def test_the_folder_alone_gives_the_recorded_accuracy_and_files_the_same(
     assert [int(answer.argmax()) for answer in answers] == result.predictions.tolist()
 
 
+def test_a_run_on_own_images_leaves_plots(trained_folder):
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(trained_folder / name) as image:
+            assert image.format == "PNG" and min(image.size) > 300
+
+
 def test_predict_command(trained_folder, here, call):
     """An unreadable image does not hide the others."""
     Image.new("RGB", (40, 40), COLOURS["red"]).save("one.png")
@@ -183,6 +189,19 @@ def test_eval_command(trained_folder, photographs, here, call):
     record = json.loads((trained_folder / "record.json").read_text())
     assert f"{100 * record['test']['selected']['accuracy']:.2f} %" in out.splitlines()[0]
     assert all(name in out for name in COLOURS)
+    metrics = record["test"]["selected"]["metrics"]
+    assert metrics.keys() == {"balanced_accuracy", "macro_f1", "kappa", "auc"}
+    assert f"macro F1 {metrics['macro_f1']:.4f}, " in out.splitlines()[1]
+    ended = call(f"spinal eval {trained_folder} --format json")
+    found = json.loads(ended.out)
+    assert found["metrics"] == pytest.approx(
+        metrics | {"accuracy": record["test"]["selected"]["accuracy"]}
+    )
+    assert found["images"] == 12 and [c["class"] for c in found["classes"]] == sorted(COLOURS)
+    assert "macro F1" in ended.err
+    row = call(f"spinal status {trained_folder.parents[2]} --metrics --format csv").out
+    assert row.splitlines()[0].endswith("balanced_accuracy,macro_f1,kappa,auc")
+    assert f",{metrics['auc']}" in row and "auc" not in call("spinal status runs").out
     with Image.open("confusion.png") as image:
         assert min(image.size) > 300
     shutil.copytree(photographs, here / "colours")

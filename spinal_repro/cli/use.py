@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli.spinal import FORMAT, RUN, command, count, new_file, option
+from spinal_repro.cli.spinal import RUN, command, count, new_file, option
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable, write_atomic
 from spinal_repro.results.tables import FORMATS, Column, render
@@ -118,14 +118,16 @@ def _npz(text: str) -> Path:
     option("--split", choices=("train", "val", "test"), default="test"),
     ROOT,
     option("--confusion", type=_png, metavar="PNG", help="also draw the confusion matrix"),
-    FORMAT,
+    option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
     DEVICE,
 )
 def print_evaluation(given: argparse.Namespace) -> None:
-    """Evaluate a finished run on one split: its accuracy, and one row per class."""
+    """Evaluate a finished run on one split: its metrics, and one row per class."""
     from spinal_repro.inference import evaluate, load_run, load_split
+    from spinal_repro.records.metrics import compute, count_confusion, describe_metrics
+    from spinal_repro.records.plots import draw_confusion
     from spinal_repro.records.statistics import binomial_interval
-    from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
+    from spinal_repro.results.confusion import COLUMNS, per_class
 
     trained = load_run(given.run, given.device)
     batches, same = load_split(trained, given.split, given.root)
@@ -136,9 +138,8 @@ def print_evaluation(given: argparse.Namespace) -> None:
         print(f"warning: {both}: {shared:,}", file=sys.stderr)
     result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
-    counts = confusion(
-        batches.labels.cpu().numpy(), result.predictions.numpy(), len(trained.classes)
-    )
+    metrics = compute(result.labels, result.probabilities)
+    counts = count_confusion(result.labels, result.predictions.numpy(), len(trained.classes))
     here = given.root if given.root and not same else None
     title = f"Images in {here}" if here else trained.config.dataset.title
     line = (
@@ -146,8 +147,12 @@ def print_evaluation(given: argparse.Namespace) -> None:
         f"({result.correct:,} of {result.count:,}), "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
     )
-    print(printable(line), file=sys.stdout if given.format == "table" else sys.stderr)
-    print(render(COLUMNS, per_class(counts, trained.classes), given.format))
+    shown, rows = f"{line}\n{describe_metrics(metrics)}", per_class(counts, trained.classes)
+    print(printable(shown, keep="\n"), file=sys.stdout if given.format == "table" else sys.stderr)
+    if given.format == "json":
+        print(json.dumps({"images": result.count, "metrics": metrics, "classes": rows}, indent=1))
+    else:
+        print(render(COLUMNS, rows, given.format))
     if given.confusion is not None:
         draw_confusion(counts, trained.classes, line.partition(",")[0], given.confusion)
         print(f"confusion matrix: {given.confusion}", file=sys.stderr)

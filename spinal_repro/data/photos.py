@@ -42,6 +42,7 @@ class Photos:
     paths: Sequence[Path]
     labels: Tensor
     channels: int  # 1 for grey, 3 for colour
+    weights: Tensor | None = None  # float32, of the images in the training loss
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,14 +64,18 @@ class Photos:
 
     @property
     def hash(self) -> str:
-        """SHA-256 of the contents of all files and of the labels."""
+        """SHA-256 of the contents of all files, of the labels and of the weights."""
         whole = hashlib.sha256(b"".join(self.digests))
         whole.update(self.labels.numpy().astype("<i8").tobytes())
+        if self.weights is not None:
+            whole.update(self.weights.numpy().astype("<f4").tobytes())
         return whole.hexdigest()
 
     def subset(self, indices: Indices) -> "Photos":
         """Select some of the files."""
-        return Photos([self.paths[i] for i in indices], self.labels[indices], self.channels)
+        weights = None if self.weights is None else self.weights[indices]
+        paths = [self.paths[i] for i in indices]
+        return Photos(paths, self.labels[indices], self.channels, weights)
 
     def decode(self, preprocessing: Preprocessing, cache: Path) -> Pixels:
         """Decode and resize all images, or map them into memory from the folder ``cache``."""

@@ -77,7 +77,7 @@ def batches_of(
             free, _ = torch.cuda.mem_get_info(device)
             if decoded.nbytes < DEVICE_SHARE * free:
                 decoded = torch.from_numpy(decoded[:]).to(device)
-        source = ImageSet(decoded, source.labels)
+        source = ImageSet(decoded, source.labels, source.weights)
     elif preprocessing.fit is not None or preprocessing.interpolation != "bilinear":
         raise UserError(
             "fit and interpolation=bicubic in recipe.prepare work with image files only; the "

@@ -27,10 +27,11 @@ from spinal_repro.registry import Registry
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images ``[N, C, H, W]`` uint8 with labels ``[N]`` int64."""
+    """Images ``[N, C, H, W]`` uint8 with labels ``[N]`` int64 and perhaps weights ``[N]``."""
 
     images: Any  # a tensor, or an array in a cache file
     labels: Tensor
+    weights: Tensor | None = None  # float32, of the images in the training loss
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -45,14 +46,16 @@ class ImageSet:
     def hash(self) -> str:
         """SHA-256 of shapes, types and values, which identifies the version of a data set."""
         digest = hashlib.sha256()
-        for array in map(np.ascontiguousarray, (self.images, self.labels)):
+        arrays = [self.images, self.labels, *([] if self.weights is None else [self.weights])]
+        for array in map(np.ascontiguousarray, arrays):
             digest.update(f"{array.shape}{array.dtype}".encode())
             digest.update(array.data)
         return digest.hexdigest()
 
     def subset(self, indices: Indices) -> "ImageSet":
         """Select some of the images."""
-        return ImageSet(self.images[indices], self.labels[indices])
+        weights = None if self.weights is None else self.weights[indices]
+        return ImageSet(self.images[indices], self.labels[indices], weights)
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def _checked(
         raise UserError(f"{where} has no images")
     if isinstance(images, ImageSet):
         if config.channels == 3 and images.images.shape[1] == 1:
-            images = ImageSet(images.images.expand(-1, 3, -1, -1), images.labels)
+            images = dataclasses.replace(images, images=images.images.expand(-1, 3, -1, -1))
         shape = [count, config.channels, config.image_size, config.image_size]
         expected = f"images {shape} of torch.uint8 and labels {[count]} of torch.int64"
         pixels, labels = images.images, images.labels

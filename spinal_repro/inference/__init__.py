@@ -24,7 +24,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_strict, read_tensors
-from spinal_repro.records.record import Record, read_record, stored_config
+from spinal_repro.records.record import Record, class_names, read_record, stored_config
 from spinal_repro.records.store import RECORD
 from spinal_repro.training import engine
 from spinal_repro.training.device import (
@@ -70,8 +70,7 @@ def load_run(folder: Path, device: str = "auto", flip: bool = False) -> Trained:
     place = resolve_device(device)
     weights = folder / "best.safetensors"
     model = build_trained(config, read_tensors(weights), str(weights)).to(place)
-    names = list(record.data.get("classes") or ())
-    names += [str(number) for number in range(len(names), config.dataset.outputs)]
+    names = class_names(record.data, config.dataset.outputs)
     mean, std = (record.data["normalisation"][key] for key in ("mean", "std"))
     return Trained(folder, config, record, model, names, mean, std, place, flip)
 
@@ -249,7 +248,8 @@ def prepare_split(
 
 
 def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:
-    """Evaluate the model on a part, as the run did."""
+    """Evaluate the model on a part, as the run did, and keep the probabilities."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
-        return engine.evaluate(trained.model, batches, autocast(trained.device, runtime.precision))
+        amp = autocast(trained.device, runtime.precision)
+        return engine.evaluate(trained.model, batches, amp, keep=True)

@@ -11,10 +11,17 @@ import torch
 
 from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.features import cached, fingerprint
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import load_digests, save_digests
-from spinal_repro.data.preprocessing import CACHE, batches_of, describe_data, split_dataset
+from spinal_repro.data.preprocessing import (
+    CACHE,
+    batches_of,
+    describe_data,
+    published_part,
+    split_dataset,
+)
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.io import checksum
@@ -196,6 +203,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         train=batches_of(*source, "train", training=True, join_last=join_last, **options),
         select=select,
         select_on=select_on,
+        select_metric=config.protocol.select_metric,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
         autocast=autocast(device, runtime.precision),
@@ -203,10 +211,37 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         state=State(recipe.lr),
     )
     _check_sizes(config, run)
+    if recipe.cache_features and weights:
+        test = _cache_features(config, run, test, [dataset, split, constants])
+    _check_metric(run, config.dataset.outputs)
     about = describe_data(config.dataset, dataset, split)
     save_digests(Path(config.runs) / CACHE)
     about["normalisation"] = constants
     return Setup(run, test, counts, about, dataset.left_out)
+
+
+def _cache_features(
+    config: Config, run: Run, test: Batches | None, images: list[Any]
+) -> Batches | None:
+    """Replace the images of a run by features of its frozen backbone; return the test part."""
+    dataset, split, constants = images
+    backbone, device = run.model.backbone, run.train.device.type
+    made: dict[int, Batches] = {}
+
+    def features(batches: Batches, part: str) -> Batches:
+        if id(batches) not in made:
+            digests = published_part(dataset, split, part).digests
+            chosen = [digests[index].hex() for index in getattr(split, part)]
+            size = config.preprocessing("train" if part == "train" else "eval")
+            name = fingerprint(chosen, size, constants, device, config.runtime.precision, backbone)
+            path = Path(config.runs) / CACHE / f"features-{name}.safetensors"
+            made[id(batches)] = cached(batches, backbone, run.autocast, path)
+        return made[id(batches)]
+
+    run.train, run.select = features(run.train, "train"), features(run.select, run.select_on)
+    run.watch = run.watch and features(run.watch, "test")
+    run.model.of_features = True
+    return test and features(test, "test")
 
 
 def _check_sizes(config: Config, run: Run) -> None:
@@ -217,6 +252,18 @@ def _check_sizes(config: Config, run: Run) -> None:
         raise UserError(
             f"recipe {recipe.name} trains on images of {size} px and evaluates on images of "
             f"{config.input_size} px; change recipe.prepare or recipe.augment"
+        )
+
+
+def _check_metric(run: Run, outputs: int) -> None:
+    """Refuse a metric that the labels of the selecting split do not define."""
+    metric, classes = run.select_metric, len(run.select.labels.unique())
+    needed = {"auc": run.select.outputs or outputs, "kappa": 2}.get(metric, 1)
+    if classes < needed:
+        raise UserError(
+            f"protocol.select_metric={metric} needs images of {needed} classes in the "
+            f"{run.select_on} part, which has {classes}; use protocol.select_metric=macro_f1, "
+            f"or more images there"
         )
 
 
