@@ -186,6 +186,25 @@ def print_features(given: argparse.Namespace) -> None:
 
 
 @command(
+    "explain",
+    RUN,
+    option("image", type=Path, help="image file"),
+    option("--class", dest="name", metavar="NAME", help="default: the predicted class"),
+    option("--out", type=_png, required=True, metavar="PNG", help="file to write"),
+    DEVICE,
+)
+def print_explanation(given: argparse.Namespace) -> None:
+    """Draw the regions of an image that speak for a class (Grad-CAM)."""
+    from spinal_repro.inference import load_run
+    from spinal_repro.inference.explain import draw_map, grad_cam
+
+    trained = load_run(given.run, given.device)
+    pixels, found, name = grad_cam(trained, given.image, given.name)
+    draw_map(trained, pixels, found, given.out)
+    print(f"{given.out}: class {printable(name)}")
+
+
+@command(
     "export",
     RUN,
     option("--to", choices=EXPORTS, required=True),

@@ -163,13 +163,19 @@ def _is_transposed(trained: Trained) -> bool:
     return trained.config.dataset.source == "emnist"
 
 
+def normalise(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+    """Convert images ``[C, H, W]`` to the model's input ``[N, C, H, W]``, on its device."""
+    device = trained.device
+    mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
+    return (torch.from_numpy(np.stack(images)).to(device).float() / 255 - mean) / std
+
+
 def _logits(trained: Trained, images: Sequence[NDArray[np.uint8]]) -> Tensor:
     """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``; their softmax is the probabilities."""
     device, runtime = trained.device, trained.config.runtime
-    mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
-        batch = (torch.from_numpy(np.stack(images)).to(device).float() / 255 - mean) / std
+        batch = normalise(trained, images)
         logits: Tensor = trained.model(batch).float()
         if trained.flip:
             mirrored = batch.flip(-2 if _is_transposed(trained) else -1)
