@@ -3,6 +3,8 @@
 import json
 import re
 import shutil
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +157,73 @@ def test_flips_are_averaged(trained_folder, here, call):
     assert answer["probability"] == pytest.approx(float(flipped[0].max()), abs=1e-6)
 
 
+def test_features_are_what_the_head_reads(other_folder, photographs, here, call):
+    assert call(f"spinal features {other_folder} --split val --to val.npz").code == 0
+    trained = load_run(other_folder, "cpu")
+    batches, _ = load_split(trained, "val")
+    saved = np.load("val.npz")
+    assert set(saved) == {"features", "labels", "files", "classes"}
+    assert saved["labels"].tolist() == batches.labels.tolist()
+    assert saved["classes"].tolist() == sorted(COLOURS)
+    named = [Path(file).parent.name for file in saved["files"]]
+    assert named == [sorted(COLOURS)[label] for label in saved["labels"]]
+    with torch.no_grad():
+        head = trained.model.head(torch.from_numpy(saved["features"]))
+        whole = torch.cat([trained.model(images) for images, _ in batches.in_order()])
+        assert torch.allclose(head, whole, atol=1e-5)
+        ended = call(f"spinal features {other_folder} {photographs}/red --to files.npz")
+        assert ended.code == 0 and "20 images" in ended.out
+        saved = np.load("files.npz")
+        head = trained.model.head(torch.from_numpy(saved["features"])).softmax(dim=1)
+        paths = [Path(file) for file in saved["files"]]
+        assert torch.allclose(head, torch.stack(list(predict(trained, paths))), atol=1e-5)
+
+
+def test_features_of_an_unreadable_image_are_refused(other_folder, here, call):
+    (here / "b.png").write_bytes(b"no image")
+    ended = call(f"spinal features {other_folder} b.png --to b.npz")
+    assert ended.code == 2 and "b.png" in ended.err and not Path("b.npz").exists()
+
+
+def test_grad_cam(other_folder, photographs, here, call, monkeypatch):
+    pytest.importorskip("captum")
+    from spinal_repro.inference.explain import grad_cam
+
+    image, trained = photographs / "red/0.png", load_run(other_folder, "cpu")
+    pixels, found, name = grad_cam(trained, image)
+    (answer,) = predict(trained, [image])
+    assert name == trained.classes[int(answer.argmax())]
+    assert found.shape == pixels.shape[1:] == (32, 32)
+    assert np.isfinite(found).all() and found.min() >= 0
+    maps = [grad_cam(trained, image, of)[1] for of in COLOURS]
+    assert max(of.max() - of.min() for of in maps) > 0
+    ended = call(f"spinal explain {other_folder} {image} --class blue --out map.png")
+    assert ended.code == 0 and "blue" in ended.out
+    with Image.open("map.png") as drawn:
+        assert drawn.size == (224, 224)
+    monkeypatch.setitem(sys.modules, "captum.attr", None)
+    ended = call(f"spinal explain {other_folder} {image} --out no.png")
+    assert ended.code == 2 and "spinal-repro[explain]" in ended.err
+    assert not Path("no.png").exists()
+
+
+def test_grad_cam_of_a_linear_model_of_its_maps(other_folder, photographs):
+    """The mean of a map as the logit: its gradient is 1 / pixels, so Grad-CAM is the map."""
+    pytest.importorskip("captum")
+    from spinal_repro.inference.explain import grad_cam
+
+    maps = torch.nn.Conv2d(3, 1, 1, bias=False)
+    torch.nn.init.constant_(maps.weight, 0.5)
+    model = torch.nn.Sequential(
+        maps, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(1, 3)
+    )
+    torch.nn.init.constant_(model[3].weight, 1)
+    trained = replace(load_run(other_folder, "cpu"), model=model.eval(), mean=[0.0], std=[1.0])
+    pixels, found, _ = grad_cam(trained, photographs / "red/0.png", "red")
+    expected = pixels.astype(np.float32).sum(axis=0) / 255 / 2 / found.size
+    assert np.allclose(found, expected, atol=1e-7)
+
+
 def test_eval_command(trained_folder, photographs, here, call):
     """It says when the images are not those of the run."""
     out = call(f"spinal eval {trained_folder} --confusion confusion.png").out
@@ -225,6 +294,11 @@ def test_eval_of_new_images(trained_folder, photographs, here, call):
         ("predict {run} one.png --submission no/where.csv", "no folder"),
         ("predict {run} one.png --probabilities empty", "is a folder"),
         ("predict {run} one.png --with nowhere", "finished run"),
+        ("features {run} --to features.csv", "npz"),
+        ("explain {run} one.png --out map.png", "feature maps"),
+        ("explain {run} one.png --out map.png --class violet", "violet"),
+        ("explain {run} missing.png --out map.png", "missing.png"),
+        ("features {run} missing.png --to f.npz", "missing.png"),
     ],
 )
 def test_refusals(trained_folder, here, call, words, named):

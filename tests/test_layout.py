@@ -32,7 +32,7 @@ def imported(path: Path) -> set[str]:
 
 def test_the_top_level():
     modules = {path.stem for path in PACKAGE.glob("*.py")}
-    assert modules == {"__init__", "errors", "inference", "io", "registry", "seeds"}
+    assert modules == {"__init__", "errors", "io", "registry", "seeds"}
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert modules - {"__init__"} | folders == set(LEVEL)
 

@@ -102,10 +102,14 @@ PREDICTION = (
 )
 
 
-def _png(text: str) -> Path:
-    if not text.lower().endswith(".png"):
-        raise argparse.ArgumentTypeError(f"give a name that ends in .png, not {text}")
+def _png(text: str, suffix: str = ".png") -> Path:
+    if not text.lower().endswith(suffix):
+        raise argparse.ArgumentTypeError(f"give a name that ends in {suffix}, not {text}")
     return new_file(text)
+
+
+def _npz(text: str) -> Path:
+    return _png(text, ".npz")
 
 
 @command(
@@ -153,6 +157,52 @@ def print_evaluation(given: argparse.Namespace) -> None:
     if given.confusion is not None:
         draw_confusion(counts, trained.classes, line.partition(",")[0], given.confusion)
         print(f"confusion matrix: {given.confusion}", file=sys.stderr)
+
+
+@command(
+    "features",
+    RUN,
+    option("images", nargs="*", type=Path, help="image files, or folders; none: a split"),
+    option("--split", choices=("train", "val", "test"), default="test", help="default: test"),
+    option("--to", type=_npz, required=True, metavar="NPZ", help="file to write"),
+    ROOT,
+    DEVICE,
+)
+def print_features(given: argparse.Namespace) -> None:
+    """Write what the head reads, a row for each image, for other classifiers."""
+    from spinal_repro.inference import find_images, load_run
+    from spinal_repro.inference.features import image_features, split_features, write_features
+
+    paths = find_images(given.images) if given.images else []
+    trained, same = load_run(given.run, given.device), True
+    if paths:
+        arrays = image_features(trained, paths)
+    else:
+        arrays, same = split_features(trained, given.split, given.root)
+    if not same:
+        print("warning: images or split differ from those of the run", file=sys.stderr)
+    write_features(trained, arrays, given.to)
+    count, width = arrays["features"].shape
+    print(f"{given.to}: {count:,} images, {width:,} features; also {', '.join([*arrays][1:])}")
+
+
+@command(
+    "explain",
+    RUN,
+    option("image", type=Path, help="image file"),
+    option("--class", dest="name", metavar="NAME", help="default: the predicted class"),
+    option("--out", type=_png, required=True, metavar="PNG", help="file to write"),
+    DEVICE,
+)
+def print_explanation(given: argparse.Namespace) -> None:
+    """Draw the regions of an image that speak for a class (Grad-CAM)."""
+    from spinal_repro.inference import load_run
+    from spinal_repro.inference.explain import draw_map, grad_cam
+
+    trained = load_run(given.run, given.device)
+    pixels, found, name = grad_cam(trained, given.image, given.name)
+    draw_map(trained, pixels, found, given.out)
+    print(f"{given.out}: class {printable(name)}")
 
 
 @command(

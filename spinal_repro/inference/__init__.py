@@ -172,13 +172,19 @@ def _is_transposed(trained: Trained) -> bool:
     return trained.config.dataset.source == "emnist"
 
 
+def normalise(trained: Trained, images: Sequence[NDArray[Any]]) -> Tensor:
+    """Convert images ``[C, H, W]`` to the model's input ``[N, C, H, W]``, on its device."""
+    device = trained.device
+    mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
+    return (torch.from_numpy(np.stack(images)).to(device).float() / 255 - mean) / std
+
+
 def _logits(trained: Trained, images: Sequence[NDArray[Any]]) -> Tensor:
     """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``; their softmax is the probabilities."""
     device, runtime = trained.device, trained.config.runtime
-    mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
-        batch = (torch.from_numpy(np.stack(images)).to(device).float() / 255 - mean) / std
+        batch = normalise(trained, images)
         logits: Tensor = trained.model(batch).float()
         if trained.flip:
             mirrored = batch.flip(-2 if _is_transposed(trained) else -1)
@@ -229,7 +235,15 @@ def find_split(
 
 def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation; see `find_split`."""
-    (dataset, split, same), config = find_split(trained, part, root), trained.config
+    dataset, split, same = find_split(trained, part, root)
+    return prepare_split(trained, dataset, split, part, same, root), same
+
+
+def prepare_split(
+    trained: Trained, dataset: Dataset, split: Split, part: str, same: bool, root: Path | None
+) -> Batches:
+    """Prepare the images that `find_split` found."""
+    config = trained.config
     place = Path(config.dataset.file or config.data.root).resolve()
     changed = not same and is_own(config.dataset) and (root or place).resolve() == place
     if changed and (place.is_file() or list(find_parts(config.dataset, place, part)) == ["train"]):
@@ -240,7 +254,7 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()
     whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
-    batches = batches_of(
+    return batches_of(
         config,
         dataset,
         split,
@@ -250,7 +264,6 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
         std=trained.std,
         device=trained.device,
     )
-    return batches, same
 
 
 def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:

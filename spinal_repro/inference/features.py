@@ -1,0 +1,56 @@
+"""Features: what the head of a trained model reads, for other classifiers."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from spinal_repro.data.photos import Photos
+from spinal_repro.data.preprocessing import published_part
+from spinal_repro.errors import UserError
+from spinal_repro.inference import Trained, compute_logits, find_split, prepare_split
+from spinal_repro.io import write_atomic
+from spinal_repro.training.device import autocast, backend_settings
+
+Arrays = dict[str, Any]
+
+
+def split_features(trained: Trained, part: str, root: Path | None = None) -> tuple[Arrays, bool]:
+    """Compute the features ``[N, F]`` and labels of a split.
+
+    Returns also whether the images are those of the run; see `find_split`.
+    """
+    dataset, split, same = find_split(trained, part, root)
+    batches = prepare_split(trained, dataset, split, part, same, root)
+    device, runtime = trained.device, trained.config.runtime
+    backbone: Any = trained.model.backbone
+    settings = backend_settings(device, runtime.precision, runtime.deterministic)
+    with torch.inference_mode(), settings, autocast(device, runtime.precision)():
+        found = [backbone(images).float().cpu() for images, _ in batches.in_order()]
+    arrays = {"features": torch.cat(found).numpy(), "labels": batches.labels.cpu().numpy()}
+    source = published_part(dataset, split, part)
+    if isinstance(source, Photos):
+        arrays["files"] = np.array([str(source.paths[i]) for i in getattr(split, part)])
+    return arrays, same
+
+
+def image_features(trained: Trained, paths: Sequence[Path]) -> Arrays:
+    """Compute the features ``[N, F]`` of image files, which must all be readable."""
+    backbone: Any = trained.model.backbone
+    answers = list(compute_logits(replace(trained, model=backbone), paths))
+    features = [answer for answer in answers if not isinstance(answer, str)]
+    for path, answer in zip(paths, answers, strict=True):
+        if isinstance(answer, str):
+            raise UserError(f"{path} cannot be read: {answer}")
+    return {"features": torch.stack(features).numpy(), "files": np.array([*map(str, paths)])}
+
+
+def write_features(trained: Trained, arrays: Arrays, path: Path) -> None:
+    """Write features with the names of the classes as ``.npz``."""
+    buffer = BytesIO()
+    np.savez_compressed(buffer, classes=np.array(trained.classes), **arrays)
+    write_atomic(path, buffer.getvalue())
