@@ -13,13 +13,18 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.data.catalog import PARTS
-from spinal_repro.data.containers import feature_values, is_container, read_unlabelled
+from spinal_repro.data.containers import (
+    feature_values,
+    is_container,
+    load_new_rows,
+    read_unlabelled,
+)
 from spinal_repro.data.folder import find_parts, is_own, load_new_images
 from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import Row, read_image
+from spinal_repro.data.photos import Photos, Row, read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import Dataset, load_dataset
+from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
@@ -164,7 +169,7 @@ def find_split(
     """Find the images of one split.
 
     For a run on one's own images, these may also be others of the same classes: those of the part,
-    or all if there are no parts.
+    or all in a file or a folder without parts.
 
     Args:
         part: ``train``, ``val`` or ``test``, which must have images.
@@ -186,8 +191,12 @@ def find_split(
         if not own:
             raise
     if own and not same:  # all images of the part, or of the folder
-        features = trained.record.data.get("features", [])
-        images = load_new_images(found, place, part, trained.classes, features)
+        images: ImageSet | Photos
+        if found.file:
+            features = trained.record.data.get("features", [])
+            images = load_new_rows(found, place, trained.classes, features)
+        else:
+            images = load_new_images(found, place, part, trained.classes)
         dataset = Dataset(images, images, images, trained.classes)
         train, val, test = (np.arange(len(images) if p == part else 0) for p in PARTS)
         split = Split(train, val, test)
