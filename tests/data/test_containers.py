@@ -331,7 +331,7 @@ def test_folds_out_of_range(call, here, settings):
         ("path,label\n000,1\ntwin,2\n", "twin may be twin.jpg or twin.png"),
         (
             "path,label,split\n000,1,train\n001,2,train\n002,3,test\n",
-            "no row with split train has: 3",
+            "split train has: 3",
         ),
         ("path,label,split\n000,1,train\n001,2,later\n", "split 'later'"),
         ("path,label,weight\n000,1,1\n001,2,-1\n", "weight must be"),
