@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_strict, read_tensors
-from spinal_repro.records.record import Record, read_record, stored_config
+from spinal_repro.records.record import Record, class_names, read_record, stored_config
 from spinal_repro.records.store import RECORD
 from spinal_repro.training import engine
 from spinal_repro.training.device import (
@@ -47,7 +48,8 @@ BATCH = 64
 class Trained:
     """A finished run: the model with the selected weights, in evaluation mode, on ``device``.
 
-    ``classes`` has a name for each output; ``mean`` and ``std`` normalise pixels in [0, 1].
+    ``classes`` has a name for each output; ``mean`` and ``std`` normalise pixels in [0, 1];
+    ``flip``: probabilities are the mean over an image and its horizontal mirror image.
     """
 
     folder: Path
@@ -58,9 +60,10 @@ class Trained:
     mean: Sequence[float]
     std: Sequence[float]
     device: torch.device
+    flip: bool = False
 
 
-def load_run(folder: Path, device: str = "auto") -> Trained:
+def load_run(folder: Path, device: str = "auto", flip: bool = False) -> Trained:
     """Load a finished run from its ``config.yaml``, ``record.json`` and ``best.safetensors``."""
     path = folder / RECORD
     if not path.is_file():
@@ -74,10 +77,9 @@ def load_run(folder: Path, device: str = "auto") -> Trained:
     place = resolve_device(device)
     weights = folder / "best.safetensors"
     model = build_trained(config, read_tensors(weights), str(weights)).to(place)
-    names = list(record.data.get("classes") or ())
-    names += [str(number) for number in range(len(names), config.dataset.outputs)]
+    names = class_names(record.data, config.dataset.outputs)
     mean, std = (record.data["normalisation"][key] for key in ("mean", "std"))
-    return Trained(folder, config, record, model, names, mean, std, place)
+    return Trained(folder, config, record, model, names, mean, std, place, flip)
 
 
 def _config(folder: Path, record: Record) -> Config:
@@ -118,10 +120,29 @@ def find_images(paths: Sequence[Path]) -> list[Path | Row]:
     return found
 
 
-def predict(trained: Trained, paths: Sequence[Path | Row]) -> Iterator[Tensor | str]:
-    """Classify image files: like `compute_logits`, but probabilities."""
-    for answer in compute_logits(trained, paths):
-        yield answer if isinstance(answer, str) else answer.softmax(dim=0)
+def load_ensemble(
+    folders: Sequence[Path], device: str = "auto", flip: bool = False
+) -> list[Trained]:
+    """Load finished runs of the same classes; see `load_run`."""
+    first, *others = runs = [load_run(folder, device, flip) for folder in folders]
+    for run in others:
+        if run.classes != first.classes:
+            raise UserError(
+                f"{run.folder} has other classes ({shorten(', '.join(run.classes), 200)}) than "
+                f"{first.folder} ({shorten(', '.join(first.classes), 200)}); the probabilities of "
+                f"runs are averaged only if all have the same classes in the same order"
+            )
+    return runs
+
+
+def predict(
+    trained: Trained, paths: Sequence[Path | Row], *others: Trained
+) -> Iterator[Tensor | str]:
+    """Classify image files: like `compute_logits`, but mean probabilities of one or more runs."""
+    for answers in zip(*(compute_logits(run, paths) for run in (trained, *others)), strict=True):
+        logits = [answer for answer in answers if not isinstance(answer, str)]
+        unread = next((answer for answer in answers if isinstance(answer, str)), None)
+        yield unread or torch.stack(logits).softmax(dim=1).mean(dim=0)
 
 
 def compute_logits(trained: Trained, paths: Sequence[Path | Row]) -> Iterator[Tensor | str]:
@@ -148,18 +169,26 @@ def _read(trained: Trained, path: Path | Row) -> NDArray[Any] | str:
         pixels = read_image(path, config.dataset.channels, config.preprocessing("eval"))
     except Exception as error:  # Pillow raises many types for damaged files
         return str(error) or type(error).__name__
-    # EMNIST stores its images transposed, image files are not (Q17)
-    return pixels.transpose(0, 2, 1) if config.dataset.source == "emnist" else pixels
+    return pixels.transpose(0, 2, 1) if _is_transposed(trained) else pixels
+
+
+def _is_transposed(trained: Trained) -> bool:
+    """Whether the model knows images transposed, as EMNIST stores them; files are not (Q17)."""
+    return trained.config.dataset.source == "emnist"
 
 
 def _logits(trained: Trained, images: Sequence[NDArray[Any]]) -> Tensor:
-    """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``."""
+    """Logits ``[N, C]`` on the CPU, of images ``[C, H, W]``; their softmax is the probabilities."""
     device, runtime = trained.device, trained.config.runtime
     mean, std = (torch.tensor(c, device=device).view(-1, 1, 1) for c in (trained.mean, trained.std))
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
-        batch = torch.from_numpy(np.stack(images)).to(device).float() / 255
-        logits: Tensor = trained.model((batch - mean) / std).float()
+        batch = (torch.from_numpy(np.stack(images)).to(device).float() / 255 - mean) / std
+        logits: Tensor = trained.model(batch).float()
+        if trained.flip:
+            mirrored = batch.flip(-2 if _is_transposed(trained) else -1)
+            both = torch.stack([logits, trained.model(mirrored).float()]).softmax(dim=2)
+            logits = both.mean(dim=0).log()
     return logits.cpu()
 
 
@@ -212,10 +241,11 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
     (dataset, split, same), config = find_split(trained, part, root), trained.config
     place = Path(config.dataset.file or config.data.root).resolve()
     changed = not same and is_own(config.dataset) and (root or place).resolve() == place
-    if changed and (place.is_file() or list(find_parts(config.dataset, place, part)) == ["train"]):
+    own_file = config.dataset.file
+    if changed and (own_file or list(find_parts(config.dataset, place, part)) == ["train"]):
         raise UserError(
             f"the images in {place} have changed since the run, which trained on some of them; "
-            f"give labelled images that it has not seen: --root FOLDER"
+            f"give labelled images that it has not seen: --root {'FILE' if own_file else 'FOLDER'}"
         )
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()
@@ -234,7 +264,8 @@ def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[B
 
 
 def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:
-    """Evaluate the model on a part, as the run did."""
+    """Evaluate the model on a part, as the run did, and keep the probabilities."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
-        return engine.evaluate(trained.model, batches, autocast(trained.device, runtime.precision))
+        amp = autocast(trained.device, runtime.precision)
+        return engine.evaluate(trained.model, batches, amp, keep=True)

@@ -18,8 +18,8 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import csv_text, printable, read_yaml, write_json
 from spinal_repro.paper.claims import Claim
 from spinal_repro.records.compare import Difference
+from spinal_repro.records.plots import draw_confusion
 from spinal_repro.records.record import stored_config
-from spinal_repro.results.confusion import draw_confusion
 from spinal_repro.results.figures import Drawn
 from spinal_repro.results.pages import files
 from spinal_repro.results.report import render as render_page

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
@@ -35,17 +36,28 @@ def photographs(tmp_path_factory):
     return root
 
 
+def train(photographs, runs, *overrides):
+    """Train a run on them."""
+    torch.set_num_threads(1)
+    words = [
+        "dataset=folder", f"data.root={photographs}", f"runs={runs}", "dataset.image_size=16",
+        "recipe.epochs=3", "recipe.mean=[0.5]", "recipe.std=[0.25]", "runtime.progress=none",
+        "runtime.device=cpu",
+    ]  # fmt: skip
+    return run(compose([*words, *overrides])).folder
+
+
 @pytest.fixture(scope="module")
 def trained_folder(photographs, tmp_path_factory):
-    """A run on them."""
-    torch.set_num_threads(1)
-    runs = tmp_path_factory.mktemp("runs")
-    overrides = [
-        "dataset=folder", f"data.root={photographs}", f"runs={runs}", "model=flatten",
-        "head=spinal", "head.width=8", "dataset.image_size=16", "recipe.epochs=3",
-        "recipe.mean=[0.5]", "recipe.std=[0.25]", "runtime.progress=none", "runtime.device=cpu",
-    ]  # fmt: skip
-    return run(compose(overrides)).folder
+    overrides = ("model=flatten", "head=spinal", "head.width=8")
+    return train(photographs, tmp_path_factory.mktemp("runs"), *overrides)
+
+
+@pytest.fixture(scope="module")
+def other_folder(photographs, tmp_path_factory):
+    """Another model, which reads images of another size."""
+    overrides = ("model=cifar_cnn", "dataset.image_size=32", "head=linear", "recipe.epochs=1")
+    return train(photographs, tmp_path_factory.mktemp("others"), *overrides)
 
 
 def test_the_folder_alone_gives_the_recorded_accuracy_and_files_the_same(
@@ -68,6 +80,12 @@ def test_the_folder_alone_gives_the_recorded_accuracy_and_files_the_same(
     assert [int(answer.argmax()) for answer in answers] == result.predictions.tolist()
 
 
+def test_a_run_on_own_images_leaves_plots(trained_folder):
+    for name in ("curves.png", "confusion.png"):
+        with Image.open(trained_folder / name) as image:
+            assert image.format == "PNG" and min(image.size) > 300
+
+
 def test_predict_command(trained_folder, here, call):
     """An unreadable image does not hide the others."""
     Image.new("RGB", (40, 40), COLOURS["red"]).save("one.png")
@@ -85,12 +103,77 @@ def test_predict_command(trained_folder, here, call):
     assert ended.code == 2 and "b.png" in ended.err
 
 
+def test_an_ensemble_answers_the_mean_of_its_probabilities(
+    trained_folder, other_folder, photographs, here, call
+):
+    (here / "z.png").write_bytes(b"no image")
+    paths = [*sorted((photographs / "red").iterdir())[:4], here / "z.png"]
+    runs = [load_run(folder, "cpu") for folder in (trained_folder, other_folder)]
+    first, second = (list(predict(trained, paths))[:4] for trained in runs)
+    ended = call(
+        f"spinal predict {trained_folder} {' '.join(map(str, paths))} --with {other_folder} "
+        "--probabilities p.csv --submission s.csv --format json"
+    )
+    assert ended.code == 2 and "z.png" in ended.err
+    table = pd.read_csv("p.csv")
+    assert list(table) == ["file", *sorted(COLOURS)]
+    assert list(table.file) == [str(path) for path in paths[:4]]
+    expected = (torch.stack(first) + torch.stack(second)) / 2
+    assert np.allclose(table[sorted(COLOURS)], expected, atol=1e-6)
+    assert not np.allclose(torch.stack(first), torch.stack(second), atol=1e-2)
+    submission = pd.read_csv("s.csv")
+    assert list(submission) == ["image_id", "label"]
+    assert list(submission.image_id) == [path.name for path in paths[:4]]
+    assert list(submission.label) == list(table[sorted(COLOURS)].idxmax(axis=1))
+    answers = json.loads(ended.out)
+    assert [answer["class"] for answer in answers] == list(submission.label)
+    call(f"spinal predict {trained_folder} {paths[0]} --submission s.csv --columns Id Category")
+    assert Path("s.csv").read_text().splitlines()[0] == "Id,Category"
+
+
+def test_runs_of_other_classes_are_no_ensemble(trained_folder, photographs, here, call):
+    shutil.copytree(photographs, here / "other")
+    (here / "other/red").rename(here / "other/violet")
+    folder = train(here / "other", here / "runs", "model=flatten", "head=linear")
+    image = photographs / "red/0.png"
+    ended = call(f"spinal predict {trained_folder} {image} --with {folder} --submission s.csv")
+    assert ended.code == 2 and "violet" in ended.err and not Path("s.csv").exists()
+
+
+def test_flips_are_averaged(trained_folder, here, call):
+    """The mean over an image and its mirror image, which is the same for both."""
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
+    pixels[:, :8] //= 4
+    Image.fromarray(pixels).save("a.png")
+    Image.fromarray(pixels[:, ::-1]).save("b.png")
+    paths = [Path("a.png"), Path("b.png")]
+    plain = torch.stack(list(predict(load_run(trained_folder, "cpu"), paths)))
+    flipped = torch.stack(list(predict(load_run(trained_folder, "cpu", flip=True), paths)))
+    assert not torch.allclose(plain[0], plain[1], atol=1e-3)
+    assert torch.allclose(flipped, plain.mean(dim=0).expand(2, -1), atol=1e-6)
+    (answer,) = json.loads(call(f"spinal predict {trained_folder} a.png --flip --format json").out)
+    assert answer["probability"] == pytest.approx(float(flipped[0].max()), abs=1e-6)
+
+
 def test_eval_command(trained_folder, photographs, here, call):
     """It says when the images are not those of the run."""
     out = call(f"spinal eval {trained_folder} --confusion confusion.png").out
     record = json.loads((trained_folder / "record.json").read_text())
     assert f"{100 * record['test']['selected']['accuracy']:.2f} %" in out.splitlines()[0]
     assert all(name in out for name in COLOURS)
+    metrics = record["test"]["selected"]["metrics"]
+    assert metrics.keys() == {"balanced_accuracy", "macro_f1", "kappa", "auc"}
+    assert f"macro F1 {metrics['macro_f1']:.4f}, " in out.splitlines()[1]
+    ended = call(f"spinal eval {trained_folder} --format json")
+    found = json.loads(ended.out)
+    assert found["metrics"] == pytest.approx(
+        metrics | {"accuracy": record["test"]["selected"]["accuracy"]}
+    )
+    assert found["images"] == 12 and [c["class"] for c in found["classes"]] == sorted(COLOURS)
+    assert "macro F1" in ended.err
+    row = call(f"spinal status {trained_folder.parents[2]} --metrics --format csv").out
+    assert row.splitlines()[0].endswith("balanced_accuracy,macro_f1,kappa,auc")
+    assert f",{metrics['auc']}" in row and "auc" not in call("spinal status runs").out
     with Image.open("confusion.png") as image:
         assert min(image.size) > 300
     shutil.copytree(photographs, here / "colours")
@@ -139,6 +222,9 @@ def test_eval_of_new_images(trained_folder, photographs, here, call):
         ("eval {run} --confusion empty.png", "empty.png"),
         ("predict {run} one.png --top 0", "1 or more"),
         ("predict {run} one.png --device tpu", "tpu"),
+        ("predict {run} one.png --submission no/where.csv", "no folder"),
+        ("predict {run} one.png --probabilities empty", "is a folder"),
+        ("predict {run} one.png --with nowhere", "finished run"),
     ],
 )
 def test_refusals(trained_folder, here, call, words, named):

@@ -86,10 +86,11 @@ def check_jobs(
     return configs
 
 
-def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> None:
+def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> list[Path]:
     """Run the jobs of a sweep, and print the final state of each; equal configurations share one.
 
-    Raises KeyboardInterrupt after a signal that left runs unfinished, and JobError if a run failed.
+    Returns the run folders. Raises KeyboardInterrupt after a signal that left runs unfinished, and
+    JobError if a run failed.
     """
     import torch
 
@@ -140,6 +141,7 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> Non
         raise KeyboardInterrupt
     if failed := len(states) - states.count("done"):
         raise JobError(f"{failed} of {len(jobs)} failed")
+    return list(jobs)
 
 
 def _program() -> list[str]:

@@ -2,7 +2,6 @@
 
 import argparse
 import gc
-import importlib.util
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -102,8 +101,6 @@ def write_tables(given: argparse.Namespace) -> None:
 )
 def write_report(given: argparse.Namespace) -> None:
     """Write claims, tables and figures as one HTML file, from the records alone."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UserError("figures need matplotlib: pip install 'spinal-repro[report]'")
     from spinal_repro.results import figures
     from spinal_repro.results.report import render as render_page
 

@@ -22,12 +22,17 @@ GROUPS = {
     "paper": "the published cells: list, plan, run",
     "records": "records contributed to the results: add",
 }
-MODULES = ("data", "paper", "paper_run", "params", "results", "use", "search")
+MODULES = ("compare", "data", "paper", "paper_run", "params", "results", "use", "search")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command; exit with 2 and one message if it fails, with 75 after Ctrl-C."""
-    given = _parser().parse_args(arguments)
+    parser = _parser()
+    given, more = parser.parse_known_args(arguments)
+    if more and ("words" not in given or any(word[0] == "-" for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more:  # argparse takes words up to the first option alone
+        given.words = [*given.words, *more]
     try:
         given.command(given)
         sys.stdout.flush()
@@ -133,20 +138,28 @@ RUNS_HELP = "folder of run folders (default: SPINAL_RUNS, or ./runs)"
 
 
 @command(
-    "status", option("runs", nargs="?", type=Path, default=runs_folder, help=RUNS_HELP), FORMAT
+    "status",
+    option("runs", nargs="?", type=Path, default=runs_folder, help=RUNS_HELP),
+    option("--metrics", action="store_true", help="also the other metrics of the selected epoch"),
+    FORMAT,
 )
 def print_status(given: argparse.Namespace) -> None:
     """List the runs here: state, epochs and test accuracy."""
+    from spinal_repro.records.metrics import TITLES
     from spinal_repro.records.store import describe, run_folders
 
     if not given.runs.is_dir():
         raise UserError(f"there is no folder {given.runs}; to train something: spinal-train")
-    rows = [describe(run) for run in run_folders(given.runs)]
+    rows = [describe(run, given.metrics) for run in run_folders(given.runs)]
     if not rows:
         print(f"no runs in {given.runs}")
         return
     keys = dict.fromkeys(key for row in rows for key in row)
-    print(render([Column(key, key, form=_short) for key in keys], rows, given.format))
+    columns = [
+        Column(key, TITLES.get(key, key), form="{:.4f}".format if key in TITLES else _short)
+        for key in keys
+    ]
+    print(render(columns, rows, given.format))
 
 
 def _short(value: Any) -> str:

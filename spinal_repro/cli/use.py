@@ -1,14 +1,17 @@
 """``spinal predict``, ``eval`` and ``export``: using a trained model."""
 
 import argparse
+import csv
+import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spinal_repro.cli.spinal import FORMAT, RUN, command, count, new_file, option
+from spinal_repro.cli.spinal import RUN, command, count, new_file, option
 from spinal_repro.errors import UserError
-from spinal_repro.io import printable
+from spinal_repro.io import printable, write_atomic
 from spinal_repro.results.tables import FORMATS, Column, render
 
 EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
@@ -20,20 +23,44 @@ ROOT = option("--root", type=Path, help="data folder (default: that of the run)"
     "predict",
     RUN,
     option("images", nargs="+", type=Path, help="image files, or folders of them"),
+    option(
+        "--with",
+        dest="others",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="RUN",
+        help="runs of the same classes: probabilities are the mean over all runs",
+    ),
+    option("--flip", action="store_true", help="mean over each image and its mirror image"),
     option("--top", type=count, default=5, help="classes per file (default: 5)"),
     option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
+    option(
+        "--probabilities",
+        type=new_file,
+        metavar="CSV",
+        help="also write a column of probabilities for each class",
+    ),
+    option("--submission", type=new_file, metavar="CSV", help="also write one class per image"),
+    option(
+        "--columns",
+        nargs=2,
+        default=("image_id", "label"),
+        metavar=("ID", "LABEL"),
+        help="headings of the submission (default: image_id label)",
+    ),
     DEVICE,
 )
 def print_predictions(given: argparse.Namespace) -> None:
-    """Classify image files with a finished run."""
-    from spinal_repro.inference import find_images, load_run, predict
+    """Classify image files with a finished run, or with several."""
+    from spinal_repro.inference import find_images, load_ensemble, predict
 
     paths = find_images(given.images)
-    trained = load_run(given.run, given.device)
+    trained, *others = load_ensemble([given.run, *given.others], given.device, given.flip)
     top = min(given.top, len(trained.classes))
     rows: list[dict[str, Any]] = []
-    unreadable = []
-    for path, answer in zip(paths, predict(trained, paths), strict=True):
+    probabilities, unreadable = [], []
+    for path, answer in zip(paths, predict(trained, paths, *others), strict=True):
         if isinstance(answer, str):
             unreadable.append(f"{path}: {answer}")
             continue
@@ -42,6 +69,12 @@ def print_predictions(given: argparse.Namespace) -> None:
             for probability, index in zip(*(t.tolist() for t in answer.topk(top)), strict=True)
         ]
         rows.append({"file": str(path), **best[0], "top": best})
+        probabilities.append([str(path), *answer.tolist()])
+    if given.probabilities is not None:
+        _write_csv(given.probabilities, ("file", *trained.classes), probabilities)
+    if given.submission is not None:
+        pairs = [(Path(row["file"]).name, row["class"]) for row in rows]
+        _write_csv(given.submission, given.columns, pairs)
     if given.format == "json":
         print(json.dumps(rows, indent=1))
     else:
@@ -52,6 +85,12 @@ def print_predictions(given: argparse.Namespace) -> None:
     if unreadable:
         listed = "".join(f"\n  {line}" for line in unreadable)
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
+
+
+def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([head, *rows])
+    write_atomic(path, text.getvalue())
 
 
 SOFTMAX = "softmax of the logits, from 0 to 1, not calibrated"
@@ -75,14 +114,16 @@ def _png(text: str) -> Path:
     option("--split", choices=("train", "val", "test"), default="test"),
     ROOT,
     option("--confusion", type=_png, metavar="PNG", help="also draw the confusion matrix"),
-    FORMAT,
+    option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
     DEVICE,
 )
 def print_evaluation(given: argparse.Namespace) -> None:
-    """Evaluate a finished run on one split: its accuracy, and one row per class."""
+    """Evaluate a finished run on one split: its metrics, and one row per class."""
     from spinal_repro.inference import evaluate, load_run, load_split
+    from spinal_repro.records.metrics import compute, count_confusion, describe_metrics
+    from spinal_repro.records.plots import draw_confusion
     from spinal_repro.records.statistics import binomial_interval
-    from spinal_repro.results.confusion import COLUMNS, confusion, draw_confusion, per_class
+    from spinal_repro.results.confusion import COLUMNS, per_class
 
     trained = load_run(given.run, given.device)
     batches, same = load_split(trained, given.split, given.root)
@@ -93,9 +134,8 @@ def print_evaluation(given: argparse.Namespace) -> None:
         print(f"warning: {both}: {shared:,}", file=sys.stderr)
     result = evaluate(trained, batches)
     low, high = binomial_interval(result.correct, result.count)
-    counts = confusion(
-        batches.labels.cpu().numpy(), result.predictions.numpy(), len(trained.classes)
-    )
+    metrics = compute(result.labels, result.probabilities)
+    counts = count_confusion(result.labels, result.predictions.numpy(), len(trained.classes))
     here = given.root if given.root and not same else None
     title = f"Images in {here}" if here else trained.config.dataset.title
     line = (
@@ -103,8 +143,12 @@ def print_evaluation(given: argparse.Namespace) -> None:
         f"({result.correct:,} of {result.count:,}), "
         f"95 % interval {100 * low:.2f} to {100 * high:.2f}"
     )
-    print(printable(line), file=sys.stdout if given.format == "table" else sys.stderr)
-    print(render(COLUMNS, per_class(counts, trained.classes), given.format))
+    shown, rows = f"{line}\n{describe_metrics(metrics)}", per_class(counts, trained.classes)
+    print(printable(shown, keep="\n"), file=sys.stdout if given.format == "table" else sys.stderr)
+    if given.format == "json":
+        print(json.dumps({"images": result.count, "metrics": metrics, "classes": rows}, indent=1))
+    else:
+        print(render(COLUMNS, rows, given.format))
     if given.confusion is not None:
         draw_confusion(counts, trained.classes, line.partition(",")[0], given.confusion)
         print(f"confusion matrix: {given.confusion}", file=sys.stderr)

@@ -25,6 +25,7 @@ NOT_IN_IDENTITY = {
     "runtime.threads", "runtime.jobs", "runtime.time_limit", "runtime.progress",
     "runtime.save_every", "runtime.debug",
 }  # fmt: skip
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auc")  # of records/metrics.py
 
 # in `Config.to_dict` only if they are used
 OPTIONAL = ("dataset.file", "data.table", "data.file", "protocol.folds", "protocol.fold")
@@ -116,6 +117,7 @@ class RecipeConfig:
     best_of_last_stage: bool = False  # selection ignores earlier stages, as in the original (Q21)
     # train the head alone at first: a fresh head distorts pretrained features (arXiv 2202.10054)
     head_epochs: int = limit(0, least=0)
+    cache_features: bool = False  # of a frozen backbone: compute them once, without augmentation
     # after this epoch train in evaluation mode, as one of the original's scripts (Q44); 0: never
     eval_mode_after: int = limit(0, least=0)
 
@@ -126,6 +128,8 @@ class ProtocolConfig:
 
     name: str = MISSING
     select_on: str = limit(choices=("val", "test"))
+    # on that split, see records/metrics.py; recipe.lr_rule follows it too
+    select_metric: str = limit("accuracy", choices=METRICS)
     val_fraction: float = MISSING
     split_seed: int = limit(0, least=0, most=MAX_SEED)
     folds: int = limit(0, least=0)  # of all images, one of which is the test part; 0: no folds

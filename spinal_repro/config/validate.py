@@ -129,13 +129,19 @@ def _check_limits(config: Config) -> None:
 
 def _check_recipe(config: Config) -> None:
     recipe, dataset = config.recipe, config.dataset
+    frozen = config.model.options.get("freeze") == "backbone"
     if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
         raise UserError(
             f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "
             f"({dataset.num_classes})"
         )
-    if recipe.head_epochs and config.model.options.get("freeze") == "backbone":
+    if recipe.head_epochs and frozen:
         raise UserError("recipe.head_epochs unfreezes the backbone; remove model.freeze")
+    if recipe.cache_features and (recipe.augment or not frozen):
+        raise UserError(
+            "recipe.cache_features needs a backbone that does not train and images that do not "
+            "change: set model.freeze=backbone and recipe.augment=[]"
+        )
     if not 0 <= recipe.label_smoothing < 1:
         raise UserError(f"recipe.label_smoothing must be in [0, 1), got {recipe.label_smoothing}")
     if (recipe.mean is None) != (recipe.std is None):

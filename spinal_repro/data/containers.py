@@ -121,7 +121,7 @@ def read_unlabelled(path: Path) -> list[Path | Row]:
     if rows.images is None:
         return list(rows.files)
     pairs = zip(rows.names, rows.images, strict=True)
-    return [Row(f"{path}:{name}", pixels=array, features=rows.features) for name, array in pairs]
+    return [Row(f"{path}/{name}", pixels=array, features=rows.features) for name, array in pairs]
 
 
 def is_container(path: Path) -> bool:
@@ -355,7 +355,7 @@ def _parquet(path: Path) -> Rows:
             about = image if isinstance(image, dict) else {"bytes": image}
             if not isinstance(content := about.get("bytes"), bytes):
                 raise UserError(f"{file}: row {index + 1} of {key} has no bytes of an image")
-            name = f"{file}:{about.get('path') or index}"
+            name = f"{file}/{about.get('path') or index}"
             files.append(Row(name, f"{version_of(file)} {index}", content))
         with suppress(KeyError, TypeError, ValueError):
             schema = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]

@@ -1,5 +1,6 @@
 """Batches, built on the device from uint8 images; images in a cache file are prefetched."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import accumulate
@@ -80,6 +81,14 @@ class Batches:
         self._scale = 1 / (torch.tensor(std, device=device).view(1, -1, 1, 1) * 255)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._next: tuple[int, int, Future[_Drawn]] | None = None
+
+    def of_features(self, features: Tensor) -> "Batches":
+        """Copy that yields features ``[N, F, 1, 1]`` of the images in their place, as they are."""
+        made = copy.copy(self)
+        made._pixels, made._decoded, made._shapes = features.to(self.device), None, None
+        made._resize, made._crop, made._stored_size = None, None, 1
+        made._shift, made._scale = (torch.tensor(c, device=self.device) for c in (0.0, 1.0))
+        return made
 
     def __len__(self) -> int:
         return len(self.sizes)

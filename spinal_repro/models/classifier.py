@@ -33,6 +33,7 @@ class Classifier(nn.Module):
         self.aux_heads = nn.ModuleList(aux_heads)
         self.weights: WeightReport | None = None  # of pretrained weights
         self.frozen = False
+        self.of_features = False  # forward takes features [N, F, 1, 1] of the backbone, not images
 
     def freeze(self, frozen: bool) -> None:
         """Freeze or unfreeze the backbone; a frozen one also stays in evaluation mode."""
@@ -47,7 +48,7 @@ class Classifier(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, list[Tensor]]:
-        features = self.backbone(images)
+        features = images.flatten(1) if self.of_features else self.backbone(images)
         if isinstance(features, tuple):
             features, aux = features
             pairs = zip(self.aux_heads, aux, strict=True)

@@ -50,7 +50,9 @@ def _results(record: Record, config: Config) -> Iterator[str]:
         return
     stages = [e for e in config.recipe.stages if e <= epochs]
     first = max(stages, default=1) if config.recipe.best_of_last_stage else 1
-    best = max(history[first - 1 :], key=lambda entry: entry[f"{selection.on}_correct"])
+    metric = config.protocol.select_metric
+    score = f"{selection.on}_{'correct' if metric == 'accuracy' else metric}"
+    best = max(history[first - 1 :], key=lambda entry: entry[score])
     if selection.epoch != best["epoch"]:
         yield f"selection.epoch is {selection.epoch}, but epoch {best['epoch']} is the best"
     elif selection.accuracy != best[f"{selection.on}_accuracy"]:

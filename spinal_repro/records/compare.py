@@ -101,9 +101,10 @@ def _compared(group: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
 def _in_protocol(protocol: Mapping[str, Any]) -> Iterator[Difference]:
     """Differences from the shipped protocol of the same name."""
     shipped = _shipped_protocol(str(protocol["name"]))
-    for key in ("select_on", "val_fraction", "split_seed"):
-        if shipped and protocol.get(key) != shipped[key]:
-            yield Difference.of(f"protocol.{key}", protocol.get(key), shipped[key], PROTOCOL)
+    ours = _with_defaults(ProtocolConfig, protocol)
+    for key in ("select_on", "select_metric", "val_fraction", "split_seed"):
+        if shipped and ours[key] != shipped[key]:
+            yield Difference.of(f"protocol.{key}", ours[key], shipped[key], PROTOCOL)
 
 
 @functools.cache

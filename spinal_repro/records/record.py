@@ -53,6 +53,7 @@ class Accuracy:
     loss: float
     interval_95: list[float]
     correct_bits: str | None = None  # which images were right, see `correctness`
+    metrics: dict[str, float] | None = None  # others, see `metrics`; None: an older record
 
     def __post_init__(self) -> None:
         if self.correct > self.count:
@@ -254,6 +255,12 @@ def write_record(path: Path, record: AnyRecord) -> None:
     """Write a record as indented JSON."""
     kind = {} if isinstance(record, Record) else {"kind": record.kind}
     write_json(path, {"schema_version": SCHEMA_VERSION, **kind, **to_plain(record)})
+
+
+def class_names(data: dict[str, Any], outputs: int) -> list[str]:
+    """Name each output: by its class in a record's ``data``, else by its number."""
+    names = list(data.get("classes") or ())
+    return names + [str(number) for number in range(len(names), outputs)]
 
 
 def stored_config(config: dict[str, Any]) -> "Config":

@@ -41,10 +41,12 @@ def deviation(values: Sequence[float]) -> float:
     return 0.0 if min(values) == max(values) else float(np.std(values, ddof=1))
 
 
-def mean_interval(values: Sequence[float], new: int = 0) -> tuple[float, float] | None:
+def mean_interval(values: Sequence[float], new: float = 0) -> tuple[float, float] | None:
     """Student's t interval of a mean, ``mean -+ t * SD * sqrt(new + 1/n)``.
 
-    With ``new=1``, the interval of one new run. None for fewer than 3 values or equal ones.
+    With ``new=1``, the interval of one new run; with test images per training image, that of the
+    folds of a cross-validation (Nadeau and Bengio 2003). None for fewer than 3 values or equal
+    ones.
     """
     if len(values) < 3 or min(values) == max(values):
         return None
@@ -68,6 +70,16 @@ def sign_flip_test(differences: tuple[float, ...]) -> float:
         (whole,), np.sum, permutation_type="samples", vectorized=True, n_resamples=FLIPS, rng=0
     )
     return float(found.pvalue)
+
+
+def corrected_t_test(differences: Sequence[float], overlap: float) -> float | None:
+    """Two-sided p-value for folds, see `mean_interval`; None where that has no interval."""
+    if len(differences) < 3 or min(differences) == max(differences):
+        return None
+    from scipy.special import stdtr
+
+    error = deviation(differences) * math.sqrt(overlap + 1 / len(differences))
+    return 2 * float(stdtr(len(differences) - 1, -abs(mean(differences)) / error))
 
 
 def mcnemar_test(only_first: int, only_second: int) -> float:
@@ -125,6 +137,7 @@ class Paired:
     differences: tuple[float, ...]
     family: int = 1  # number of comparisons that are judged together
     adjusted: float | None = None  # p-value by Holm; None: by Bonferroni, from their number
+    overlap: float = 0.0  # test images per training image, of folds that share training images
 
     @property
     def n(self) -> int:
@@ -136,11 +149,13 @@ class Paired:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        return mean_interval(self.differences)
+        return mean_interval(self.differences, self.overlap)
 
     @property
     def p(self) -> float | None:
-        """P-value of the sign-flip test; None with too few pairs to decide."""
+        """P-value of the sign-flip test, or of folds; None with too few pairs to decide."""
+        if self.overlap:
+            return corrected_t_test(self.differences, self.overlap)
         return sign_flip_test(self.differences) if self.n >= MIN_PAIRS else None
 
     @property
@@ -166,6 +181,8 @@ class Paired:
 
     def missing(self, claimed: float | None = None) -> str:
         """``needs about 9 pairs, has 5``: to find the claimed difference, else the measured one."""
+        if self.overlap:
+            return "as the folds of one data set can decide no smaller difference"
         spread = deviation(self.differences) if self.n > 2 else 0.0
         needed = pairs_needed(claimed or self.mean, spread, self.family)
         if needed is None:

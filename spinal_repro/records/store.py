@@ -72,8 +72,8 @@ def run_folders(runs: Path) -> Iterator[Path]:
     yield from sorted(path.parent for path in runs.glob(f"*/*/*/{STATUS}"))
 
 
-def describe(folder: Path) -> dict[str, Any]:
-    """Summarise a run folder in one row: state, epochs and test accuracies in percent."""
+def describe(folder: Path, metrics: bool = False) -> dict[str, Any]:
+    """Summarise a run folder in one row: state, epochs, test accuracies in percent, metrics."""
     row: dict[str, Any] = {"run": "/".join(folder.parts[-3:])}
     try:
         status = read_json(folder / STATUS)
@@ -96,4 +96,5 @@ def describe(folder: Path) -> dict[str, Any]:
         "last %": None if test is None else 100 * test.last.accuracy,
         "selected": record.selection.epoch,
         "reduced": "; ".join(record.reduced_budget),
+        **((test and metrics and test.selected.metrics) or {}),
     }

@@ -41,10 +41,9 @@ TONES = (  # of a verdict; the others are open
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
-    """Write the page."""
-    judged = judge(index)
-    environment = Environment(
+def environment() -> Environment:
+    """Templates of pages; text in them is escaped."""
+    return Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
         finalize=lambda value: printable(value, keep="\n") if type(value) is str else value,
@@ -53,33 +52,44 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
+    """Write the page."""
+    judged = judge(index)
     compared, left = _fold(index.pairs, lambda pair: pair.spinal)
     paired = [pairs.row(pair) | {"protocol": pair.spinal.setting} for pair in compared]
     counted = sizes.rows(index.cells.values(), index.counts)
     of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
     of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
     rules = {name: inspect.getdoc(RULES[name]) or "" for name in RULES.names()}
-    return environment.get_template("report.html").render(
-        tally=tally(judged),
-        progress=_progress(index),
-        claims=grouped(judged, lambda item: item.claim.group),
-        verdicts=list(verdicts.RULES),
-        index=index,
-        tables=tables(),
-        pairs={"columns": of_pairs, "rows": paired, "left": left},
-        sizes={"columns": of_sizes, "rows": counted, "left": 0},
-        figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
-        rules={name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules.items()},
-        cell_rules=verdicts.RULES,
-        pair_rule=pairs.RULE,
-        tones=TONES,
-        symbols=SYMBOLS,
-        number=accuracy.number,
-        columns=_columns,
-        row=_row,
-        config=_config,
-        by_commit=_by_commit,
-        fold=_fold,
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            tally=tally(judged),
+            progress=_progress(index),
+            claims=grouped(judged, lambda item: item.claim.group),
+            verdicts=list(verdicts.RULES),
+            index=index,
+            tables=tables(),
+            pairs={"columns": of_pairs, "rows": paired, "left": left},
+            sizes={"columns": of_sizes, "rows": counted, "left": 0},
+            figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
+            rules={
+                name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules.items()
+            },
+            cell_rules=verdicts.RULES,
+            pair_rule=pairs.RULE,
+            tones=TONES,
+            symbols=SYMBOLS,
+            number=accuracy.number,
+            columns=_columns,
+            row=_row,
+            config=_config,
+            by_commit=_by_commit,
+            fold=_fold,
+        )
     )
 
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from spinal_repro.errors import UserError
 from spinal_repro.io import clock, echo
+from spinal_repro.records.metrics import TITLES
 from spinal_repro.training.engine import Callback, Run
 
 CHECK_INTERVAL = 1.0  # seconds between reads of the losses; each waits for the device
@@ -198,11 +199,14 @@ class Progress(Callback):
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
         state, epochs, on = run.state, run.recipe.epochs, run.select_on
         entry, timing = state.history[-1], state.timing[-1]
+        metric, by = run.select_metric, ""
+        if metric != "accuracy":
+            by = f"{TITLES[metric]} {entry[f'{on}_{metric}']:.4f} "
         left = (epochs - state.epoch) * (timing["train_seconds"] + timing["eval_seconds"])
         line = (
             f"epoch {state.epoch}/{epochs}  lr {entry['lr']:.3g}  "
             f"loss {entry['train_loss']:.4f}  train {100 * entry['train_accuracy']:.2f} %  "
-            f"{on} {100 * entry[f'{on}_accuracy']:.2f} % (best in epoch {state.best_epoch})  "
+            f"{on} {100 * entry[f'{on}_accuracy']:.2f} % {by}(best in epoch {state.best_epoch})  "
             f"{timing['images_per_second']:,.0f} images/s "
             f"(data: {100 * timing['data_share']:.0f} % of the time)  {clock(left)} left"
         )

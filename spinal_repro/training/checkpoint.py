@@ -52,7 +52,10 @@ class Checkpoint(Callback):
                 )
             run.model.load_state_dict(saved["model"])
             run.optimizer.load_state_dict(saved["optimizer"])
-            run.state = State(**saved["state"])
+            state = saved["state"]
+            if "best_correct" in state:  # of an earlier version
+                state["best_score"] = state.pop("best_correct") / run.select.num_images
+            run.state = State(**state)
             run.best = {name: t.to(run.train.device) for name, t in saved["best"].items()}
         except (UserError, OSError, torch.OutOfMemoryError):  # not the fault of the file
             raise

@@ -4,10 +4,11 @@ Everything that is not training (checkpoints, progress, trackers, NaN checks, si
 `Callback`. The loop does not synchronise with the device before the end of an evaluation.
 """
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batches
 from spinal_repro.models.classifier import Classifier
+from spinal_repro.records.metrics import compute
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.device import seconds_between, timestamp
 from spinal_repro.training.optim import EpochResult, LrRule
@@ -53,8 +55,8 @@ class State:
 
     lr: float  # of the next epoch
     epoch: int = 0  # number of finished epochs
-    best_epoch: int = 0  # first with the highest accuracy on the selecting split; 0: none yet
-    best_correct: int = 0  # correct images of that split in best_epoch
+    best_epoch: int = 0  # first with the highest score on the selecting split; 0: none yet
+    best_score: float = 0.0  # accuracy on that split in best_epoch, or protocol.select_metric
     history: list[dict[str, Any]] = field(default_factory=list)
     timing: list[dict[str, Any]] = field(default_factory=list)
 
@@ -74,6 +76,7 @@ class Run:
     autocast: Callable[[], AbstractContextManager[Any]]
     seed: int
     state: State
+    select_metric: str = "accuracy"  # on that split
     watch: Batches | None = None  # the test split, if its accuracy is recorded but not used
     best: dict[str, Tensor] = field(default_factory=dict)  # weights of best_epoch, on the device
     stop: str = ""  # reason to stop, set by a callback; `Checkpoint` then stops the run
@@ -87,10 +90,18 @@ class Evaluation:
     count: int
     loss: float  # mean over the images
     predictions: Tensor  # classes [N], on the CPU
+    labels: Any = None  # int64 [N], and
+    probabilities: Any = None  # float64 [N, C], NumPy arrays; None unless `evaluate` keeps them
 
     @property
     def accuracy(self) -> float:
         return self.correct / self.count
+
+    def score(self, metric: str) -> float:
+        """Compute one metric; NaN if it is undefined, as it is if the loss is not finite."""
+        if metric == "accuracy":
+            return self.accuracy
+        return compute(self.labels, self.probabilities).get(metric, math.nan)
 
     def metrics(self, split: str) -> dict[str, Any]:
         """The entries of an epoch's history."""
@@ -108,10 +119,12 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         began = timestamp(device)
         losses, correct, data_seconds = train_one_epoch(run, epoch, callbacks)
         trained = timestamp(device)
-        selected = evaluate(run.model, run.select, run.autocast)
+        keep = run.select_metric != "accuracy"
+        selected = evaluate(run.model, run.select, run.autocast, keep)
         watched = evaluate(run.model, run.watch, run.autocast) if run.watch else None
         evaluated = timestamp(device)
 
+        score = selected.score(run.select_metric)
         count, seconds = run.train.num_images, max(seconds_between(began, trained), 1e-9)
         entry = {
             "epoch": epoch,
@@ -119,6 +132,7 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
             "train_loss": losses.cpu().double().sum().item() / count,
             "train_accuracy": correct.item() / count,
             **selected.metrics(run.select_on),
+            f"{run.select_on}_{run.select_metric}": score,
             **(watched.metrics("test") if watched else {}),
         }
         times = {
@@ -130,10 +144,10 @@ def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
         }
         state.history.append(entry)
         state.timing.append(times)
-        step_learning_rate(run, epoch, selected)
-        is_best = state.best_epoch == 0 or selected.correct > state.best_correct
+        step_learning_rate(run, epoch, score)
+        is_best = state.best_epoch == 0 or score > state.best_score
         if is_best:
-            state.best_epoch, state.best_correct = epoch, selected.correct
+            state.best_epoch, state.best_score = epoch, score
             run.best = {name: t.detach().clone() for name, t in run.model.state_dict().items()}
         state.epoch = epoch
         for callback in callbacks:
@@ -192,21 +206,31 @@ def training_loss(
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, batches: Batches, autocast: Callable[[], AbstractContextManager[Any]]
+    model: nn.Module,
+    batches: Batches,
+    autocast: Callable[[], AbstractContextManager[Any]],
+    keep: bool = False,
 ) -> Evaluation:
-    """Evaluate on every image of a split once."""
+    """Evaluate on every image of a split once, and ``keep`` labels and probabilities."""
     model.eval()
     total = torch.zeros((), device=batches.device)
-    predictions = []
+    predictions, kept = [], []
     for images, labels in batches.in_order():
         with autocast():
             logits = model(images)[:, : batches.outputs]
         total = total + F.cross_entropy(logits.float(), labels, reduction="sum")
         predictions.append(logits.argmax(dim=1))
+        if keep:
+            kept.append(logits.float())
     predicted, count = torch.cat(predictions), batches.num_images
     assert len(predicted) == count
     correct = int((predicted == batches.labels).sum())
-    return Evaluation(correct, count, total.item() / count, predicted.cpu())
+    result = Evaluation(correct, count, total.item() / count, predicted.cpu())
+    if not keep:
+        return result
+    # float64 keeps the order of the logits
+    probabilities = torch.cat(kept).cpu().double().softmax(dim=1).numpy()
+    return replace(result, labels=batches.labels.cpu().numpy(), probabilities=probabilities)
 
 
 def start_stage(run: Run, epoch: int) -> None:
@@ -220,17 +244,17 @@ def start_stage(run: Run, epoch: int) -> None:
     run.optimizer.state.clear()
     state.lr = recipe.stages[epoch]
     if recipe.best_of_last_stage:  # as the original scripts do (Q21)
-        state.best_epoch, state.best_correct = 0, 0
+        state.best_epoch, state.best_score = 0, 0.0
 
 
-def step_learning_rate(run: Run, epoch: int, selected: Evaluation) -> None:
-    """Set the learning rate of the next epoch by the recipe's rule."""
+def step_learning_rate(run: Run, epoch: int, score: float) -> None:
+    """Set the learning rate of the next epoch by the recipe's rule and the epoch's score."""
     recipe, state = run.recipe, run.state
     first = max((e for e in recipe.stages if e <= epoch), default=1)
     result = EpochResult(
         epoch=epoch,
-        accuracy=selected.accuracy,
-        best=state.best_correct / selected.count,
+        accuracy=score,
+        best=state.best_score,
         lr=state.lr,
         base_lr=recipe.stages.get(first, recipe.lr),
         seed=run.seed,

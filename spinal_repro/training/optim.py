@@ -46,7 +46,10 @@ def build_optimizer(recipe: RecipeConfig, parameters: Iterable[nn.Parameter]) ->
 
 @dataclass(frozen=True)
 class EpochResult:
-    """Input of a learning-rate rule after an epoch; accuracies are in [0, 1]."""
+    """Input of a learning-rate rule after an epoch.
+
+    Accuracies are in [0, 1], or values of ``protocol.select_metric``.
+    """
 
     epoch: int
     accuracy: float  # on the selecting split

@@ -16,7 +16,9 @@ from spinal_repro.config.schema import Config, ProtocolConfig
 from spinal_repro.data.folder import describe_left_out
 from spinal_repro.errors import UserError
 from spinal_repro.io import clock, printable, read_yaml, write_atomic
+from spinal_repro.records import plots
 from spinal_repro.records.correctness import pack_correct
+from spinal_repro.records.metrics import TITLES, compute, count_confusion, describe_metrics
 from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.records.record import (
     CONFIG_VERSION,
@@ -25,6 +27,7 @@ from spinal_repro.records.record import (
     Record,
     Selection,
     TestResult,
+    class_names,
 )
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
@@ -33,23 +36,26 @@ from spinal_repro.training.engine import Evaluation, State
 from spinal_repro.training.setup import Setup
 
 SELECTION_RULES = {
-    "val": "highest accuracy on the validation part, first on ties",
-    "test": "highest accuracy on the TEST set, first on ties (best-on-test, as published)",
+    "val": "highest {} on the validation part, first on ties",
+    "test": "highest {} on the TEST set, first on ties (best-on-test, as published)",
 }
 Tested = tuple[Evaluation, Evaluation]  # the last and the best weights, on the test split
 
 
 def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
     """Describe how the epoch is selected and how the test set is used."""
-    rule, use = SELECTION_RULES[protocol.select_on], "test read once, after training"
-    if protocol.folds:
-        use += (
-            f": fold {protocol.fold} (from 0) of {protocol.folds} of all images; runs of the other "
-            f"folds share training images, so that their results are not independent"
-        )
+    rule = SELECTION_RULES[protocol.select_on].format(protocol.select_metric)
+    use = "test read once, after training"
     if protocol.watch_test:
         use = "test watched each epoch, deciding nothing"
-    return rule if protocol.select_on == "test" else f"{rule}; {use if test else 'test not used'}"
+    if protocol.select_on == "val":
+        rule += f"; {use if test else 'test not used'}"
+    if protocol.folds:
+        rule += (
+            f"; test is fold {protocol.fold} (from 0) of {protocol.folds} of all images: runs of "
+            f"other folds share training images, so that their results are not independent"
+        )
+    return rule
 
 
 def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:
@@ -57,7 +63,7 @@ def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:
     run, state, select_on = setup.run, setup.run.state, config.protocol.select_on
     result = None
     if tested is not None:
-        last, selected = (_accuracy(evaluation, setup) for evaluation in tested)
+        last, selected = (_accuracy(evaluation) for evaluation in tested)
         watched = select_on == "test" or config.protocol.watch_test
         best = max(entry["test_accuracy"] for entry in state.history) if watched else 0.0
         result = TestResult(last, selected, Highest(best) if watched else None)
@@ -90,16 +96,17 @@ def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:
     )
 
 
-def _accuracy(evaluation: Evaluation, setup: Setup) -> Accuracy:
-    assert setup.test is not None
-    right = evaluation.predictions == setup.test.labels.cpu()
+def _accuracy(evaluation: Evaluation) -> Accuracy:
+    metrics = compute(evaluation.labels, evaluation.probabilities)
+    del metrics["accuracy"]
     return Accuracy(
         accuracy=evaluation.accuracy,
         correct=evaluation.correct,
         count=evaluation.count,
         loss=evaluation.loss,
         interval_95=list(binomial_interval(evaluation.correct, evaluation.count)),
-        correct_bits=pack_correct(right.numpy()),
+        correct_bits=pack_correct(evaluation.predictions.numpy() == evaluation.labels),
+        metrics=metrics,
     )
 
 
@@ -120,14 +127,29 @@ def write_config(config: Config, folder: Path) -> None:
 
 
 def write_results(folder: Path, setup: Setup, tested: Tested | None) -> None:
-    """Write the best weights, and the classes predicted with the last and the best weights."""
+    """Write the best weights, and predictions and labels of the test images."""
     weights = {name: tensor.cpu().contiguous() for name, tensor in setup.run.best.items()}
     write_atomic(folder / "best.safetensors", save(weights))
     if tested is not None:
         buffer = io.BytesIO()
         last, selected = (found.predictions.numpy().astype(np.int16) for found in tested)
-        np.savez_compressed(buffer, last=last, selected=selected)
+        labels = np.asarray(tested[1].labels, np.int16)
+        probabilities = np.asarray(tested[1].probabilities, np.float32)
+        np.savez_compressed(
+            buffer, last=last, selected=selected, labels=labels, probabilities=probabilities
+        )
         write_atomic(folder / "predictions.npz", buffer.getvalue())
+
+
+def draw_plots(config: Config, folder: Path, setup: Setup, tested: Tested | None) -> None:
+    """Draw ``curves.png`` and, with a test split, ``confusion.png``."""
+    title = f"{'/'.join(config.run_dir.parts[-3:])}, seed {config.seed}"
+    plots.draw_curves(setup.run.state.history, title, folder / plots.CURVES)
+    if tested is not None:
+        found, classes = tested[1], class_names(setup.data, config.dataset.outputs)
+        counts = count_confusion(found.labels, found.predictions.numpy(), len(classes))
+        title = f"{config.dataset.title}, test"
+        plots.draw_confusion(counts, classes, title, folder / plots.CONFUSION)
 
 
 def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
@@ -201,6 +223,9 @@ def summary(record: Record, path: Path) -> list[str]:
     """Lines printed about a finished run; the first has its accuracy."""
     on, test = record.selection.on, record.test
     chosen = f"epoch {record.selection.epoch} of {len(record.history)} selected on {on}"
+    if (metric := record.config["protocol"].get("select_metric", "accuracy")) != "accuracy":
+        value = record.history[record.selection.epoch - 1][f"{on}_{metric}"]
+        chosen += f" by {TITLES[metric]} {value:.4f}"
     if test is None:
         accuracy = 100 * record.selection.accuracy
         first = f"validation accuracy {accuracy:.2f} %, {chosen}; test not used"
@@ -218,6 +243,8 @@ def summary(record: Record, path: Path) -> list[str]:
         f"{counts['total_parameters']:,} parameters, {counts['head_parameters']:,} in the head; "
         f"{clock(record.wall_seconds)} at {speed}",
     ]
+    if test is not None and test.selected.metrics:
+        lines.insert(1, f"test: {describe_metrics(test.selected.metrics)}")
     if record.reduced_budget:
         lines.append(f"REDUCED BUDGET: {', '.join(record.reduced_budget)}")
     return [*lines, f"record: {path}"]

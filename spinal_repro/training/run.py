@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from spinal_repro.config.schema import Config
+from spinal_repro.data.folder import is_own
 from spinal_repro.errors import EXIT_FAILED, UserError
 from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
@@ -31,7 +32,7 @@ from spinal_repro.training.device import (
 )
 from spinal_repro.training.engine import Callback, evaluate, fit
 from spinal_repro.training.setup import Setup, build_run, resolved
-from spinal_repro.training.tracking import Tracking, check_tracker
+from spinal_repro.training.tracking import NONE, Tracking, check_tracker
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,8 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
 
         tested = evaluate_on_test(setup)
         outputs.write_results(folder, setup, tested)
+        if is_own(config.dataset) or config.tracker.name != NONE:
+            outputs.draw_plots(config, folder, setup, tested)
         record = outputs.build_record(config, setup, tested)
         write_record(path, record)
         tracking.finish(record, path)
@@ -99,10 +102,10 @@ def evaluate_on_test(setup: Setup) -> outputs.Tested | None:
     run, test = setup.run, setup.test
     if test is None:
         return None
-    best = last = evaluate(run.model, test, run.autocast)
+    best = last = evaluate(run.model, test, run.autocast, keep=True)
     if run.state.best_epoch != run.state.epoch:
         run.model.load_state_dict(run.best)
-        best = evaluate(run.model, test, run.autocast)
+        best = evaluate(run.model, test, run.autocast, keep=True)
     for name, found in (("last", last), ("best", best)):
         if not math.isfinite(found.loss):
             raise UserError(f"the test loss of the {name} weights is {found.loss}; {ADVICE}")

@@ -11,6 +11,7 @@ import torch
 
 from spinal_repro.config.schema import Config, RecipeConfig
 from spinal_repro.data.augment import build_augmentations
+from spinal_repro.data.features import cached, fingerprint
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches
 from spinal_repro.data.photos import load_digests, save_digests
@@ -28,8 +29,8 @@ from spinal_repro.io import checksum
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
 from spinal_repro.models.counting import count
 from spinal_repro.models.heads import HEADS
-from spinal_repro.models.pretrained import PUBLISHED, find_weights
-from spinal_repro.records.record import read_record
+from spinal_repro.models.pretrained import PUBLISHED, RUN_WEIGHTS, find_weights
+from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
 from spinal_repro.training.engine import Run, State
@@ -71,10 +72,9 @@ def resolved(config: Config) -> Config:
     if config.dataset.source in ("folder", "table", "parquet"):
         load_digests(Path(config.runs) / CACHE)
     dataset, inputs = with_counts(config.dataset, Path(config.data.root))
-    source = config.model.options.get("pretrained")
-    if source and (path := find_weights(str(source), config.data.root)) is not None:
+    if (path := _weights_file(config)) is not None:
         weights = _checksum(path, path.stat().st_mtime_ns)
-        if weights != PUBLISHED.get(str(source)):
+        if weights != PUBLISHED.get(str(config.model.options["pretrained"])):
             inputs["weights"] = weights
     found = dataclasses.replace(
         config,
@@ -85,6 +85,25 @@ def resolved(config: Config) -> Config:
     )
     _check_finished(found)
     return found
+
+
+def _weights_file(config: Config) -> Path | None:
+    source = config.model.options.get("pretrained")
+    return find_weights(str(source), config.data.root) if source else None
+
+
+def _source_run(config: Config) -> Record | None:
+    """Read the record of the run whose weights ``model.pretrained`` names; None if it is no run."""
+    path, model = _weights_file(config), config.model
+    if path is None or path.name != RUN_WEIGHTS or not path.with_name(RECORD).is_file():
+        return None
+    record = read_record(path.with_name(RECORD))
+    if (name := record.config["model"]["name"]) != model.name:
+        raise UserError(
+            f"model.pretrained={model.options['pretrained']} is a run of the network {name}, whose "
+            f"weights do not fit {model.name}: give a run of {model.name}, or set model={name}"
+        )
+    return record
 
 
 @functools.cache
@@ -160,11 +179,14 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     weights = dataset is None
     if dataset is None:  # before the model, which takes longer
         dataset = load_dataset(config.dataset, data.root, data.download, data.test)
+    source_run = _source_run(config)
     parts = config.dataset, config.model, config.head, config.seed, size
     model = build_model(*parts, data_root=data.root, load_weights=weights)
     split = split_dataset(dataset, config.protocol, data.limit)
     counts = count(model, config.dataset.channels, size)
-    constants = feature_scale(dataset, split) or normalisation(recipe, model.backbone)
+    constants = normalisation(recipe, model.backbone, source_run)
+    if dataset.features:
+        constants = feature_scale(dataset, split)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters())
@@ -185,6 +207,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         train=batches_of(*source, "train", training=True, join_last=join_last, **options),
         select=select,
         select_on=select_on,
+        select_metric=config.protocol.select_metric,
         watch=test if config.protocol.watch_test else None,
         augmentations=augmentations,
         autocast=autocast(device, runtime.precision),
@@ -192,10 +215,37 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         state=State(recipe.lr),
     )
     _check_sizes(config, run)
+    if recipe.cache_features and weights:
+        test = _cache_features(config, run, test, [dataset, split, constants])
+    _check_metric(run, config.dataset.outputs)
     about = describe_data(config.dataset, dataset, split)
     save_digests(Path(config.runs) / CACHE)
     about["normalisation"] = constants
     return Setup(run, test, counts, about, dataset.left_out)
+
+
+def _cache_features(
+    config: Config, run: Run, test: Batches | None, images: list[Any]
+) -> Batches | None:
+    """Replace the images of a run by features of its frozen backbone; return the test part."""
+    dataset, split, constants = images
+    backbone, device = run.model.backbone, run.train.device.type
+    made: dict[int, Batches] = {}
+
+    def features(batches: Batches, part: str) -> Batches:
+        if id(batches) not in made:
+            digests = published_part(dataset, split, part).digests
+            chosen = [digests[index].hex() for index in getattr(split, part)]
+            size = config.preprocessing("train" if part == "train" else "eval")
+            name = fingerprint(chosen, size, constants, device, config.runtime.precision, backbone)
+            path = Path(config.runs) / CACHE / f"features-{name}.safetensors"
+            made[id(batches)] = cached(batches, backbone, run.autocast, path)
+        return made[id(batches)]
+
+    run.train, run.select = features(run.train, "train"), features(run.select, run.select_on)
+    run.watch = run.watch and features(run.watch, "test")
+    run.model.of_features = True
+    return test and features(test, "test")
 
 
 def _check_sizes(config: Config, run: Run) -> None:
@@ -209,8 +259,28 @@ def _check_sizes(config: Config, run: Run) -> None:
         )
 
 
-def normalisation(recipe: RecipeConfig, backbone: torch.nn.Module) -> dict[str, list[float]]:
-    """Return ``mean`` and ``std`` of the recipe, else of the backbone's weights (Q18)."""
+def _check_metric(run: Run, outputs: int) -> None:
+    """Refuse a metric that the labels of the selecting split do not define."""
+    metric, classes = run.select_metric, len(run.select.labels.unique())
+    needed = {"auc": run.select.outputs or outputs, "kappa": 2}.get(metric, 1)
+    if classes < needed:
+        raise UserError(
+            f"protocol.select_metric={metric} needs images of {needed} classes in the "
+            f"{run.select_on} part, which has {classes}; use protocol.select_metric=macro_f1, "
+            f"or more images there"
+        )
+
+
+def normalisation(
+    recipe: RecipeConfig, backbone: torch.nn.Module, source_run: Record | None = None
+) -> dict[str, list[float]]:
+    """Return ``mean`` and ``std`` of the recipe, else of the backbone's weights (Q18).
+
+    Args:
+        source_run: The run that the weights are from; None if they are from no run.
+    """
+    if recipe.mean is None and source_run is not None:
+        return {key: list(source_run.data["normalisation"][key]) for key in ("mean", "std")}
     source: Any = backbone if recipe.mean is None else recipe
     if not hasattr(source, "mean"):
         raise UserError(
@@ -222,8 +292,6 @@ def normalisation(recipe: RecipeConfig, backbone: torch.nn.Module) -> dict[str, 
 
 def feature_scale(dataset: Dataset, split: Split) -> dict[str, list[float]]:
     """Return mean and SD of each feature over the training part, as for pixels in [0, 1]."""
-    if not dataset.features:
-        return {}
     images: Any = published_part(dataset, split, "train")
     values = images.images[split.train].double().flatten(1)
     std = values.std(0, correction=0)

@@ -8,20 +8,20 @@ missing epochs.
 import contextlib
 import importlib.util
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 from spinal_repro.config.schema import Component, Config
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_json, write_json
+from spinal_repro.records.plots import CONFUSION, CURVES
 from spinal_repro.records.record import Record
 from spinal_repro.trackers import About, Tracker
 from spinal_repro.trackers.libraries import TRACKERS
 from spinal_repro.training.engine import Callback, Run, State
 
-NONE, MEMORY, CURVE = "none", "tracker.json", "curve.png"
-COLOURS = {"train": "#0072B2", "val": "#D55E00", "test": "#000000"}
+NONE, MEMORY = "none", "tracker.json"
 
 
 def check_tracker(component: Component) -> Tracker | None:
@@ -60,7 +60,7 @@ class Tracking(Callback):
         self._safely(lambda tracker: self._log(tracker, run.state))
 
     def finish(self, record: Record, path: Path) -> None:
-        """Hand over the record of the finished run, its file and a plot of its history."""
+        """Hand over the record of the finished run, its file and its plots."""
         self._safely(lambda tracker: self._finish(tracker, record, path))
 
     def _start(self, tracker: Tracker) -> None:
@@ -89,9 +89,9 @@ class Tracking(Callback):
 
     def _finish(self, tracker: Tracker, record: Record, path: Path) -> None:
         self._log(tracker, record)  # if it stopped after training
-        with contextlib.suppress(ImportError):  # no plot without matplotlib
-            title = f"{record.run}, seed {record.seed}"
-            tracker.artifact(draw_history(record.history, title, self._folder / CURVE))
+        for plot in (self._folder / CURVES, self._folder / CONFUSION):
+            if plot.is_file():
+                tracker.artifact(plot)
         tracker.artifact(path)
         self._outcome = outcome(record)
 
@@ -135,23 +135,6 @@ def outcome(record: Record) -> dict[str, float]:
     for name in ("last", "selected", "best_on_test"):
         if (tested := getattr(record.test, name, None)) is not None:
             found[f"test_accuracy_{name}"] = tested.accuracy
+            for metric, value in (getattr(tested, "metrics", None) or {}).items():
+                found[f"test_{metric}_{name}"] = value
     return {key: float(value) for key, value in found.items()}
-
-
-def draw_history(history: Sequence[Mapping[str, Any]], title: str, path: Path) -> Path:
-    """Plot loss and accuracy of each epoch as a PNG; ImportError without matplotlib."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    figure.suptitle(title.replace("$", r"\$"))
-    epochs = [entry["epoch"] for entry in history]
-    panels = zip(figure.subplots(1, 2), ("loss", "accuracy"), (1, 100), strict=True)
-    for axes, metric, scale in panels:
-        for part, colour in COLOURS.items():
-            if all(f"{part}_{metric}" in entry for entry in history):
-                values = [scale * entry[f"{part}_{metric}"] for entry in history]
-                axes.plot(epochs, values, "o-", color=colour, label=part)
-        axes.set(xlabel="epoch", ylabel=metric if scale == 1 else f"{metric}, %")
-        axes.legend()
-    figure.savefig(path, dpi=100)
-    return path

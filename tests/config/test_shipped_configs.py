@@ -32,6 +32,7 @@ def choices_of(group: str, name: str) -> list[str]:
         return [f"model={model}", f"head={head}"]
     if group == "recipe":  # with its namesake, or with a model whose weights say what they expect
         model = [f"model={name}"] if name in MODELS else ["model=torchvision", "dataset=cifar10"]
+        model += ["model.freeze=backbone"] * (name == "features")  # refused without
         return [f"recipe={name}", *model]
     if name == "arch2":  # its head reads the outputs of one backbone
         return ["model=arch2", "head=arch2"]

@@ -165,7 +165,7 @@ def test_parquet_of_hugging_face(here, call):
     named = ["zero", "one", "two"]
     right = sum(row["class"] == named[LABELS[120 + i] % 3] for i, row in enumerate(rows))
     assert right == record["test"]["selected"]["correct"]
-    assert rows[0]["file"].endswith("new.parquet:120.png")
+    assert rows[0]["file"].endswith("new.parquet/120.png")
 
 
 # What is read

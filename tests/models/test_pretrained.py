@@ -5,6 +5,7 @@ import hashlib
 import io
 import os
 import pickle
+import shutil
 from collections.abc import Iterator
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 from helpers import mirror
 from helpers.variety import small
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torchvision import models
 
 from spinal_repro.config.schema import Component, DatasetConfig, RecipeConfig
@@ -20,12 +21,14 @@ from spinal_repro.errors import UserError
 from spinal_repro.export import load_safetensors
 from spinal_repro.export.write import export_run
 from spinal_repro.inference import evaluate, load_run, load_split, predict
+from spinal_repro.io import checksum
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.counting import count
 from spinal_repro.models.pretrained import load_pretrained, read_tensors
+from spinal_repro.records.record import read_record
 from spinal_repro.training.run import run
-from spinal_repro.training.setup import normalisation
+from spinal_repro.training.setup import normalisation, resolved
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DATASET = DatasetConfig(
@@ -166,6 +169,59 @@ def test_another_run_is_trained_from_the_weights_of_a_run(call, here):
     for name in ("best.safetensors", "last.pt", "."):
         ended = call(f"{small} head=fc model.pretrained={first / name} runs={name}x")
         assert ended.code == 0 and "prefix backbone.net. removed from the names" in ended.out
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    """A run of the small CNN with a normalisation of its own."""
+    mine = ("model=cnn", "recipe.mean=[0.3]", "recipe.std=[0.7]")
+    return run(small(tmp_path_factory.mktemp("source"), *mine)).folder
+
+
+TAKEN = ("recipe.mean=null", "recipe.std=null", "recipe.epochs=1")
+
+
+def test_a_run_brings_its_weights_and_its_normalisation(source, tmp_path):
+    """Also for a network of this project, another head and another number of classes."""
+    words = (f"model.pretrained={source}", *TAKEN, "head=linear", "dataset.num_outputs=12")
+    frozen = run(small(tmp_path, "model=cnn", "model.freeze=backbone", *words)).folder
+    record = read_record(frozen / "record.json")
+    assert record.data["normalisation"] == {"mean": [0.3], "std": [0.7]}
+    weights = source / "best.safetensors"
+    assert record.config["data"]["inputs"]["weights"] == checksum(weights)
+    before, after = load_file(weights), load_file(frozen / "best.safetensors")
+    assert {len(t) for n, t in after.items() if n.startswith("head.")} == {12}
+    assert all(torch.equal(t, after[n]) for n, t in before.items() if n.startswith("backbone."))
+    given = small(tmp_path, "model=cnn", *words, "recipe.mean=[0.5]", "recipe.std=[0.5]")
+    record = read_record(run(given).folder / "record.json")
+    assert record.data["normalisation"] == {"mean": [0.5], "std": [0.5]}
+
+
+def test_other_weights_in_the_run_folder_are_another_run(source, tmp_path):
+    copy = tmp_path / "run"
+    shutil.copytree(source, copy)
+    config = small(tmp_path, "model=cnn", f"model.pretrained={copy}", *TAKEN)
+    before = resolved(config).identity()
+    tensors = {n: t + 1 for n, t in load_file(source / "best.safetensors").items()}
+    save_file(tensors, copy / "best.safetensors")
+    assert resolved(config).identity() != before
+
+
+def test_a_sweep_starts_from_a_run(source, call, here):
+    ended = call(
+        f"spinal-train -m dataset=digits data.limit=20 model=cnn head=fc,spinal recipe.epochs=1 "
+        f"model.pretrained={source} recipe.mean=null recipe.std=null runtime.device=cpu"
+    )
+    assert ended.code == 0
+    records = [read_record(path) for path in here.glob("runs/*/*/s0/record.json")]
+    assert [r.data["normalisation"]["mean"] for r in records] == [[0.3], [0.3]]
+
+
+def test_a_run_of_another_network_is_refused(source, tmp_path):
+    config = small(tmp_path, "model=vgg5", f"model.pretrained={source}", *TAKEN)
+    with pytest.raises(UserError, match=r"run of the network cnn.*vgg5"):
+        run(config)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -58,11 +58,13 @@ def test_tensorboard(tmp_path, monkeypatch):
     assert {"images_per_second", "lr", "train_accuracy", "val_loss"} <= set(read.Tags()["scalars"])
     (test,) = read.Scalars("test_accuracy_selected")
     assert (test.step, test.value) == (4, pytest.approx(record.test.selected.accuracy))
+    (test,) = read.Scalars("test_macro_f1_selected")
+    assert test.value == pytest.approx(record.test.selected.metrics["macro_f1"])
     (settings,) = read.Tensors("config/text_summary")
     assert b'"epochs": 4' in settings.tensor_proto.string_val[0]
     (kept,) = read.Tensors("record/text_summary")
     assert record.identity.encode() in kept.tensor_proto.string_val[0]
-    (picture,) = read.Images("curve")
+    (picture,) = read.Images("curves")
     assert min(picture.width, picture.height) > 300
 
 
@@ -87,7 +89,7 @@ def test_mlflow(tmp_path, monkeypatch):
     assert told.data.metrics["test_accuracy_last"] == record.test.last.accuracy
     kept = place / "artifacts" / told.info.run_id / "artifacts"
     assert (kept / "record.json").read_bytes() == (config.run_dir / "record.json").read_bytes()
-    assert (kept / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert (kept / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]  # nothing where one stands
     assert len(read_records([tmp_path / "runs"])) == 1  # the copy is no second run
 

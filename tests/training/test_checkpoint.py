@@ -26,9 +26,12 @@ KINDS = (
     "adam, divide, on test",
 )  # fmt: skip
 EVAL_MODE = ("model.name=everything", "recipe.eval_mode_after=1")
+BY_AUC = ("protocol.select_metric=auc", "recipe.lr_rule={name: divide}")
 
 
-@pytest.mark.parametrize("overrides", [*(VARIETY[kind] for kind in KINDS), EVAL_MODE], ids=str)
+@pytest.mark.parametrize(
+    "overrides", [*(VARIETY[kind] for kind in KINDS), EVAL_MODE, BY_AUC], ids=str
+)
 def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, overrides):
     monkeypatch.setitem(BACKBONES._items, "everything", Everything)
     whole = run(small(tmp_path / "whole", *overrides))
@@ -38,6 +41,15 @@ def test_a_run_that_was_stopped_twice_is_the_same(tmp_path, monkeypatch, overrid
     parts = run(config)
     assert results(parts.folder) == results(whole.folder)
     assert "resuming after epoch 1" in (parts.folder / "log.txt").read_text()
+
+
+def test_a_checkpoint_of_an_earlier_version_has_a_number_of_images(tmp_path):
+    config, whole = small(tmp_path / "old"), run(small(tmp_path / "whole")).folder
+    path = interrupted(config, StopAt(epoch=1)) / "last.pt"
+    saved = torch.load(path, weights_only=True)
+    saved["state"]["best_correct"] = round(saved["state"].pop("best_score") * 96)
+    torch.save(saved, path)
+    assert results(run(config).folder) == results(whole)
 
 
 def test_the_list_of_runs_has_every_rule_augmentation_and_head():

@@ -1,12 +1,15 @@
 """The training loop on small real data."""
 
+import numpy as np
 import pytest
 import torch
 from helpers.composing import composed
 
 from spinal_repro.config.schema import Config
+from spinal_repro.errors import UserError
+from spinal_repro.training import engine
 from spinal_repro.training.device import autocast
-from spinal_repro.training.engine import Callback, Run, State, evaluate, fit
+from spinal_repro.training.engine import Callback, Evaluation, Run, State, evaluate, fit
 from spinal_repro.training.setup import build_run
 
 CPU = torch.device("cpu")
@@ -99,6 +102,42 @@ def test_the_first_of_equal_epochs_is_selected_and_rates_follow_the_rule():
     rates = [entry["lr"] for entry in state.history]
     assert rates[0] == rates[1] == 1e-12  # epoch 1 improved on nothing at all
     assert len({*rates[1:], state.lr}) == 4 and max(rates) <= 1e-12
+
+
+@pytest.mark.parametrize("metric, epoch", [("accuracy", 1), ("macro_f1", 2), ("kappa", 2)])
+def test_another_metric_selects_another_epoch(monkeypatch, metric, epoch):
+    """Nine images of class 0 and one of class 1: first all taken for 0, then three for 1."""
+    labels, answers = np.array([0] * 9 + [1]), [np.zeros(10, int), np.array([0] * 7 + [1] * 3)]
+    parts = [np.eye(2)[answer] for answer in answers]
+    made = [
+        Evaluation(int((a == labels).sum()), 10, 1.0, torch.tensor(a), labels, p)
+        for a, p in zip(answers, parts, strict=True)
+    ]
+    monkeypatch.setattr(engine, "evaluate", lambda *_: made.pop(0))
+    rule = "++recipe.lr_rule={name: divide, factor: 10}"
+    run, state = train(f"protocol.select_metric={metric}", "recipe.lr=1e-3", rule)
+    assert state.best_epoch == epoch and [e["val_accuracy"] for e in state.history] == [0.9, 0.8]
+    assert state.lr == pytest.approx(1e-4 if epoch == 1 else 1e-3), "the rule follows the metric"
+    assert state.best_score == max(entry[f"val_{metric}"] for entry in state.history)
+    assert run.best.keys() == run.model.state_dict().keys()
+
+
+@pytest.mark.parametrize("metric, images, named", [("auc", 9, "10 classes"), ("kappa", 1, "has 1")])
+def test_a_metric_that_the_selecting_part_does_not_define(metric, images, named):
+    with pytest.raises(UserError, match=f"select_metric={metric} needs .*{named}.*macro_f1"):
+        build(f"protocol.select_metric={metric}", f"data.limit={images}")
+
+
+def test_kept_probabilities_are_those_of_the_predictions():
+    _, run = build("runtime.precision=bf16")
+    plain = evaluate(run.model, run.select, run.autocast)
+    kept = evaluate(run.model, run.select, run.autocast, keep=True)
+    assert plain.probabilities is None and torch.equal(kept.predictions, plain.predictions)
+    assert np.allclose(kept.probabilities.sum(axis=1), 1)
+    assert np.array_equal(kept.probabilities.argmax(axis=1), kept.predictions.numpy())
+    assert np.array_equal(kept.labels, run.select.labels.numpy())
+    right = kept.probabilities[np.arange(kept.count), kept.labels]
+    assert -np.log(right).mean() == pytest.approx(kept.loss, rel=1e-3)
 
 
 def test_callbacks_see_every_step_and_epoch_in_order():

@@ -189,7 +189,8 @@ def test_an_epoch_does_not_wait_for_the_device(tmp_path, overrides):
             losses.sum().item()
 
 
-def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypatch):
+@pytest.mark.parametrize("keep", [False, True])
+def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypatch, keep):
     looks = []
     with fake(), Crossings() as crossings:
         run = run_on(GPU)
@@ -202,5 +203,5 @@ def test_an_evaluation_waits_for_the_device_after_its_last_batch_alone(monkeypat
 
         monkeypatch.setattr(run.select, "in_order", watched)
         with pytest.raises(DataDependentOutputException):
-            evaluate(run.model, run.select, run.autocast)
+            evaluate(run.model, run.select, run.autocast, keep)
     assert len(looks) == 5 and len(set(looks)) == 1

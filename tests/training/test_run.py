@@ -16,7 +16,9 @@ from spinal_repro.data import sources
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import build_model
 from spinal_repro.records.check import check_record
+from spinal_repro.records.compare import differences
 from spinal_repro.records.correctness import unpack_correct
+from spinal_repro.records.metrics import compute
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.training.run import run
 from spinal_repro.training.setup import build_run
@@ -78,6 +80,30 @@ def test_saved_weights_and_predictions_give_the_recorded_accuracy(tmp_path):
         right = kept[part] == batches.labels.numpy()
         assert int(right.sum()) == entry.correct
         assert np.array_equal(unpack_correct(entry.correct_bits, entry.count), right)
+    assert np.array_equal(kept["labels"], batches.labels.numpy())
+    assert kept["probabilities"].shape == (96, 10) and kept["probabilities"].dtype == np.float32
+    found = compute(kept["labels"], kept["probabilities"])
+    assert found.pop("accuracy") == test.selected.accuracy
+    assert found == pytest.approx(test.selected.metrics)
+
+
+def test_a_run_selected_by_another_metric(tmp_path):
+    config = small(tmp_path, "head=spinal", "protocol.select_metric=macro_f1")
+    folder, record = (outcome := run(config)).folder, outcome.record
+    scores = [entry["val_macro_f1"] for entry in record.history]
+    selection = record.selection
+    assert selection.epoch == 1 + scores.index(max(scores))
+    assert selection.accuracy == record.history[selection.epoch - 1]["val_accuracy"]
+    assert selection.rule.startswith("highest macro_f1 on the validation part")
+    log = (folder / "log.txt").read_text()
+    assert f"macro F1 {scores[0]:.4f} (best in" in log and "selected on val by macro F1" in log
+    assert check_record(record, lambda _: record.counts) == []
+    other = 1 + scores.index(min(scores))
+    wrong = dataclasses.replace(record, selection=dataclasses.replace(selection, epoch=other))
+    assert f"epoch {selection.epoch} is the best" in check_record(wrong, lambda _: record.counts)[0]
+    assert small(tmp_path, "head=spinal").run_dir != folder  # another run
+    cell = small(tmp_path, "head=spinal").to_dict()
+    assert "protocol.select_metric" in {d.key for d in differences(record.config, cell)}
 
 
 def test_heldout_never_looks_at_the_test_set_while_training(tmp_path, monkeypatch):

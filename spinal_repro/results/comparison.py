@@ -1,0 +1,307 @@
+"""Groups of one's own runs, compared seed by seed, or fold by fold, with the rules of the results.
+
+A group is all runs that differ in seed and fold alone. Every group is compared with every earlier
+one, and the p-values are adjusted for the number of these comparisons.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from spinal_repro.config.schema import leaves
+from spinal_repro.errors import UserError, one_of
+from spinal_repro.records import statistics
+from spinal_repro.records.correctness import unpack_correct
+from spinal_repro.records.metrics import TITLES
+from spinal_repro.records.record import Record, read_record
+from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family
+from spinal_repro.records.store import RECORD, record_files
+from spinal_repro.results.outcomes import grouped
+from spinal_repro.results.pairs import HASHES, HOLM
+from spinal_repro.results.tables import Column
+
+ACCURACY = "accuracy"
+Key = tuple[int, int]  # fold and seed
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run with a test result."""
+
+    folder: Path
+    record: Record
+
+    @property
+    def key(self) -> Key:
+        return self.record.config["protocol"].get("fold") or 0, self.record.seed
+
+    @property
+    def images(self) -> list[Any]:
+        return [self.record.data[key] for key in HASHES]
+
+    def value(self, metric: str, epoch: str = "selected") -> float:
+        """A test metric, in percent."""
+        found: Any = getattr(self.record.test, epoch)
+        metrics = {**(found.metrics or {}), ACCURACY: found.accuracy}
+        if metric not in metrics:
+            one_of("--metric", metric, sorted(metrics))
+        return 100 * float(metrics[metric])
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs of one configuration, by fold and seed."""
+
+    label: str
+    runs: Mapping[Key, Finished]
+
+    @property
+    def first(self) -> Record:
+        return next(iter(self.runs.values())).record
+
+    @property
+    def order(self) -> tuple[bool, int]:
+        """Sort key: FC heads first, then by size."""
+        return self.first.config["head"]["name"] != "fc", self.first.counts["head_parameters"]
+
+    @property
+    def best(self) -> Finished:
+        """The run that was best on the part that selected its epoch."""
+        return max(self.runs.values(), key=lambda run: run.record.selection.accuracy)
+
+    @property
+    def folds(self) -> int:
+        """Number of folds of a cross-validation; 0 without."""
+        protocol = self.first.config["protocol"]
+        return int(protocol["folds"]) if protocol["name"] == "kfold" else 0
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The second group against the first, in percentage points of a metric."""
+
+    first: Group
+    second: Group
+    paired: Paired
+    last: Paired  # with the last epoch of each run instead of the selected one
+    images: tuple[float, float] | None  # interval for the finite test set, of a single pair
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return self.paired.interval or self.images
+
+    @property
+    def size(self) -> float:
+        """Parameters of the second head per parameter of the first."""
+        heads = [group.first.counts["head_parameters"] for group in (self.second, self.first)]
+        return heads[0] / max(heads[1], 1)
+
+    @property
+    def verdict(self) -> str:
+        if side := self.paired.side():
+            return "better" if side > 0 else "worse"
+        return f"undecided, {self.paired.missing()}"
+
+    def __str__(self) -> str:
+        """The answer in one sentence."""
+        found = f"{self.second.label} against {self.first.label}: {self.paired.mean:+.2f} points"
+        if self.interval is not None:
+            low, high = self.interval
+            found += f", 95 % interval {low:+.2f} to {high:+.2f}"
+        unit = "folds" if self.first.folds else "pairs" if self.paired.n > 1 else "pair"
+        times = "as many" if _times(self.size) == "1" else f"{_times(self.size)} times the"
+        return f"{found}, {self.paired.n} {unit}: {self.verdict}; its head has {times} parameters"
+
+
+def _times(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+
+
+def read_runs(places: Iterable[Path]) -> list[Finished]:
+    """Read the finished runs in folders of one run or of many, once each."""
+    found: dict[Path, Finished] = {}
+    for place in places:
+        if not place.is_dir():
+            raise UserError(f"there is no folder {place}; list finished runs with: spinal status")
+        paths = [path for path in record_files(place) if path.name == RECORD]
+        if not paths:
+            raise UserError(f"no finished run in {place}; list them with: spinal status")
+        for path in paths:
+            record = read_record(path)
+            if record.test is not None:
+                found.setdefault(path.parent.resolve(), Finished(path.parent, record))
+    return list(found.values())
+
+
+def group_runs(runs: Sequence[Finished]) -> list[Group]:
+    """Group runs by their settings, FC heads first, and name what is not equal in all."""
+    settings = {id(run): _settings(run.record.config) for run in runs}
+    by_settings = grouped(runs, lambda run: json.dumps(settings[id(run)], sort_keys=True))
+    if len(by_settings) < 2:
+        raise UserError(
+            f"{len(runs)} runs of {len(by_settings)} configuration: give runs of two or more that "
+            f"differ in head, model or recipe"
+        )
+    of = [settings[id(members[0])] for members in by_settings.values()]
+    keys = {key: None for each in of for key in each}
+    differing = [k for k in keys if len({json.dumps(each.get(k)) for each in of}) > 1]
+    groups = []
+    for each, members in zip(of, by_settings.values(), strict=True):
+        rest = [k for k in differing if k.partition(".")[0] != "head" and k != "recipe.name"]
+        more = [f"{k} {each.get(k)}" for k in rest]
+        label = ", ".join([head_label(members[0].record.config["head"]), *more])
+        groups.append(Group(label, {run.key: run for run in sorted(members, key=lambda r: r.key)}))
+    labels = [group.label for group in groups]
+    if len(set(labels)) < len(labels):  # heads that differ in an option the label leaves out
+        for number, (group, each) in enumerate(zip(groups, of, strict=True)):
+            rest = [f"{k} {each.get(k)}" for k in differing if k.startswith("head.")]
+            groups[number] = Group(", ".join([group.label, *rest]), group.runs)
+    return sorted(groups, key=lambda group: group.order)
+
+
+def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that tell groups of runs apart, by key."""
+    parts = {k: config[k] for k in ("dataset", "model", "head", "recipe", "protocol")}
+    parts["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "download")}
+    parts["runtime"] = {"precision": config["runtime"]["precision"]}
+    return {k: v for k, v in leaves(parts) if k not in ("protocol.fold", "dataset.title")}
+
+
+def head_label(head: Mapping[str, Any]) -> str:
+    """Name a head by its kind and sizes: ``Spinal 4 x 128``, ``FC 512``, ``Linear``."""
+    name = str(head["name"])
+    if name == "fc":
+        return f"FC {' x '.join(map(str, head['hidden']))}" if head.get("hidden") else "Linear"
+    if {"layers", "width"} <= head.keys() and isinstance(head["layers"], int):
+        return f"{name.capitalize()} {head['layers']} x {head['width']}"
+    return name.capitalize()
+
+
+def compare(groups: Sequence[Group], metric: str = ACCURACY) -> list[Comparison]:
+    """Compare each group with every earlier one; the last is that of the last with the first."""
+    both = sorted(combinations(groups, 2), key=lambda pair: pair[0] is groups[0])
+    both.sort(key=lambda pair: pair == (groups[0], groups[-1]))
+    found = [_compare(first, second, metric) for first, second in both]
+    families = [as_family(getattr(c, name) for c in found) for name in ("paired", "last")]
+    return [
+        Comparison(c.first, c.second, paired, last, c.images)
+        for c, paired, last in zip(found, *families, strict=True)
+    ]
+
+
+def _compare(first: Group, second: Group, metric: str) -> Comparison:
+    """Pair two groups by fold and seed; each fold is one pair, the mean over its seeds."""
+    keys = [key for key in first.runs if key in second.runs]
+    pairs = [(first.runs[key], second.runs[key]) for key in keys]
+    pairs = [(a, b) for a, b in pairs if a.images == b.images]
+    if not pairs:
+        raise UserError(
+            f"{first.label} and {second.label} have no seed in common on the same images"
+        )
+
+    def paired(epoch: str) -> Paired:
+        found = [(a.key, b.value(metric, epoch) - a.value(metric, epoch)) for a, b in pairs]
+        if not first.folds:
+            return Paired(tuple(round(d, 9) for _, d in found))
+        of_fold = grouped(found, lambda item: item[0][0])
+        means = [round(statistics.mean([d for _, d in items]), 9) for items in of_fold.values()]
+        sizes = first.first.data["sizes"]
+        return Paired(tuple(means), overlap=sizes["test"] / (sizes["train"] + sizes["val"]))
+
+    images = None
+    tested = [run.record.test.selected for run in pairs[0] if run.record.test]
+    if len(pairs) == 1 and metric == ACCURACY and all(t.correct_bits for t in tested):
+        a, b = (unpack_correct(str(t.correct_bits), t.count) for t in tested)
+        low, high = statistics.image_interval(int((a & ~b).sum()), int((b & ~a).sum()), len(a))
+        images = (100 * low, 100 * high)
+    return Comparison(first, second, paired("selected"), paired("last"), images)
+
+
+def group_row(group: Group, metric: str) -> dict[str, Any]:
+    """A row of the table of groups."""
+    runs = list(group.runs.values())
+    values, record = [run.value(metric) for run in runs], group.first
+    assert record.test is not None
+    found: dict[str, Any] = {
+        "group": group.label,
+        "n": len(runs),
+        "mean": statistics.mean(values),
+        "sd": statistics.deviation(values) if len(runs) > 1 else None,
+        "last": statistics.mean([run.value(metric, "last") for run in runs]),
+        "head_parameters": record.counts["head_parameters"],
+        "seconds": statistics.mean([run.record.wall_seconds for run in runs]),
+    }
+    for name in record.test.selected.metrics or {}:
+        if name != metric:
+            found[name] = statistics.mean([run.value(name) for run in runs])
+    return found
+
+
+def comparison_row(comparison: Comparison) -> dict[str, Any]:
+    """A row of the table of comparisons."""
+    paired, low_high = comparison.paired, comparison.interval or (None, None)
+    other = comparison.last.side()
+    return {
+        "second": comparison.second.label,
+        "first": comparison.first.label,
+        "n": paired.n,
+        "difference": paired.mean,
+        "low": low_high[0],
+        "high": low_high[1],
+        "p_holm": paired.p_holm,
+        "size": comparison.size,
+        "verdict": comparison.verdict,
+        "last": {1: "better", -1: "worse", 0: "undecided"}[other],
+    }
+
+
+_PLAIN, _SIGNED = "{:.2f}".format, "{:+.2f}".format
+CAVEAT = (
+    "The folds share training images, so their differences are not independent: interval and "
+    "p-value are those of the corrected resampled t-test (Nadeau and Bengio 2003). A difference is "
+    "decided if the interval leaves out 0 and the p-value, corrected for all {count} comparisons "
+    f"here (Holm), is below {ALPHA:.2f}"
+)
+RULE = (
+    f"A difference is decided with at least {MIN_PAIRS} pairs, if its 95 % interval leaves out "
+    f"0 and the p-value of the exact sign-flip test, corrected for all {{count}} comparisons here "
+    f"(Holm), is below {ALPHA:.2f}"
+)
+INTERVAL = (
+    "lower end of the 95 % interval of the mean difference between pairs; of a single pair, the "
+    "interval for the finite test set"
+)
+
+
+def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column]:
+    """Columns of the table of groups, with those metrics that all of them have."""
+    name = TITLES.get(metric, metric)
+    known = [
+        Column("group", "Head", "runs that differ in seed and fold alone"),
+        Column("n", "n", "runs"),
+        Column("mean", f"{name} %", "mean on the test part, at the selected epoch", _PLAIN),
+        Column("sd", "SD", "standard deviation between runs", _PLAIN),
+        Column("last", "Last %", "the same with the last epoch", _PLAIN),
+    ]
+    own = {column.key for column in known} | {"head_parameters", "seconds"}
+    shared = [key for key in rows[0] if key not in own and all(key in row for row in rows)]
+    known += [Column(key, f"{TITLES.get(key, key)} %", "", _PLAIN) for key in shared]
+    known.append(Column("head_parameters", "Head parameters", "", "{:,}".format))
+    return [*known, Column("seconds", "Seconds", "of a run: training and evaluation", _PLAIN)]
+
+
+COMPARISON_COLUMNS = (
+    Column("second", "Head"),
+    Column("first", "Against"),
+    Column("n", "n", "pairs with the same seed and images; in a cross-validation, folds"),
+    Column("difference", "Difference", "mean, in percentage points", _SIGNED),
+    Column("low", "95 % from", INTERVAL, _SIGNED),
+    Column("high", "to", "its upper end", _SIGNED),
+    Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
+    Column("size", "Size", "head parameters, as a multiple of the other's", _times),
+    Column("verdict", "Verdict", "see the rule below"),
+    Column("last", "Last epoch", "the verdict with the last epoch instead of the selected one"),
+)

@@ -1,0 +1,133 @@
+"""The folder that ``spinal compare`` writes: page, tables, plots and the best weights."""
+
+import base64
+import re
+import shutil
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from spinal_repro.io import printable, write_atomic
+from spinal_repro.records.metrics import count_confusion
+from spinal_repro.records.plots import draw_confusion
+from spinal_repro.records.record import class_names
+from spinal_repro.results.comparison import (
+    CAVEAT,
+    COMPARISON_COLUMNS,
+    RULE,
+    Comparison,
+    Group,
+    comparison_row,
+    group_columns,
+    group_row,
+)
+from spinal_repro.results.report import environment
+from spinal_repro.results.tables import escape_markdown, render
+
+COLOURS = ("#0072B2", "#D55E00", "#000000", "#56B4E9", "#009E73", "#CC79A7")  # Okabe and Ito
+STYLES = ("-", "--", ":", "-.")
+
+
+def write_comparison(
+    out: Path, groups: Sequence[Group], comparisons: Sequence[Comparison], metric: str
+) -> str:
+    """Write ``report.html``, ``table.md``, ``table.csv``, plots and weights; return the tables."""
+    out.mkdir(parents=True, exist_ok=True)
+    first = groups[0].first
+    dataset = first.config["dataset"]
+    classes = class_names(first.data, dataset.get("num_outputs") or dataset["num_classes"])
+    title = f"{first.config['dataset']['title']}: comparison of heads"
+    rows = [group_row(group, metric) for group in groups]
+    tables = [
+        (group_columns(rows, metric), rows),
+        (COMPARISON_COLUMNS, [comparison_row(c) for c in comparisons]),
+    ]
+    rule = CAVEAT if groups[0].folds else RULE
+    notes = [rule.format(count=len(comparisons)), *_conditions(groups)]
+    texts = {style: [render(*table, style) for table in tables] for style in ("markdown", "csv")}
+    lines = [f"# {escape_markdown(title)}", f"**{escape_markdown(str(comparisons[-1]))}**"]
+    lines += [*texts["markdown"], *(f"- {escape_markdown(note)}" for note in notes)]
+    write_atomic(out / "table.md", "\n\n".join(lines) + "\n")
+    write_atomic(out / "table.csv", "\n\n".join(texts["csv"]) + "\n")
+
+    write_atomic(out / "curves.png", _curves(groups))
+    pictures = [("Curves", "curves.png")]
+    for group in groups:
+        name = re.sub(r"[^A-Za-z0-9]+", "-", group.label).strip("-").lower()[:80]
+        shutil.copyfile(group.best.folder / "best.safetensors", out / f"{name}.safetensors")
+        if (counts := _counts(group, len(classes))) is not None:
+            file = f"confusion-{name}.png"
+            draw_confusion(counts, classes, f"{group.label}, all runs", out / file)
+            pictures.append((f"Confusion matrix, {group.label}", file))
+    page = (
+        environment()
+        .get_template("comparison.html")
+        .render(
+            title=title,
+            sentences=[str(comparison) for comparison in reversed(comparisons)],
+            tables=tables,
+            notes=notes,
+            pictures=[
+                (name, base64.b64encode((out / file).read_bytes()).decode())
+                for name, file in pictures
+            ],
+            groups=groups,
+        )
+    )
+    write_atomic(out / "report.html", page)
+    return "\n\n".join(render(*table, "table") for table in tables)
+
+
+def _conditions(groups: Sequence[Group]) -> list[str]:
+    """How the runs were trained, and what limits the answer."""
+    record = groups[0].first
+    assert record.test is not None
+    sizes, selected = record.data["sizes"], record.selection.rule
+    shared = record.data["test_images_also_in_train"]
+    reduced = sorted({why for group in groups for why in group.first.reduced_budget})
+    found = [
+        f"{sizes['train']:,} training, {sizes['val']:,} validation and {sizes['test']:,} test "
+        f"images. One test image is {100 / record.test.selected.count:.2f} points",
+        f"Epoch of each run: {selected}",
+    ]
+    found += [f"REDUCED BUDGET: {why}" for why in reduced]
+    return found + [f"{shared:,} test images are also training images"] * bool(shared)
+
+
+def _curves(groups: Sequence[Group]) -> bytes:
+    """Plot training loss and accuracy on the selecting part: mean and range over the runs."""
+    figure = Figure(figsize=(6, 6.5), layout="constrained")
+    on = groups[0].first.selection.on
+    panels = figure.subplots(2, 1, sharex=True)
+    shown = (("train_loss", 1, "training loss"), (f"{on}_accuracy", 100, f"accuracy on {on}, %"))
+    for panel, (key, scale, label) in zip(panels, shown, strict=True):
+        for number, group in enumerate(groups):
+            histories = [run.record.history for run in group.runs.values()]
+            epochs = min(map(len, histories))
+            values = scale * np.array([[e[key] for e in h[:epochs]] for h in histories])
+            x, colour = np.arange(1, epochs + 1), COLOURS[number % len(COLOURS)]
+            style, name = STYLES[number % len(STYLES)], printable(group.label).replace("$", r"\$")
+            panel.plot(x, values.mean(axis=0), style, color=colour, label=name, marker=".")
+            panel.fill_between(x, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15)
+        panel.set_ylabel(label)
+        panel.grid(alpha=0.3)
+    panels[1].set_xlabel("epoch")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    picture = BytesIO()
+    figure.savefig(picture, format="png", dpi=120)
+    return picture.getvalue()
+
+
+def _counts(group: Group, outputs: int) -> Any:
+    """Confusion matrix summed over the runs; None for runs that do not keep the labels."""
+    total: Any = 0
+    for run in group.runs.values():
+        with np.load(run.folder / "predictions.npz") as stored:
+            if "labels" not in stored:
+                return None
+            total = total + count_confusion(stored["labels"], stored["selected"], outputs)
+    return total
