@@ -27,10 +27,8 @@ NOT_IN_IDENTITY = {
 }  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auc")  # of records/metrics.py
 
-OPTIONAL = (  # in `Config.to_dict` only if they are used
-    ("dataset", "file"), ("data", "table"), ("data", "file"), ("protocol", "folds"),
-    ("protocol", "fold"),
-)  # fmt: skip
+# in `Config.to_dict` only if they are used
+OPTIONAL = ("dataset.file", "data.table", "data.file", "protocol.folds", "protocol.fold")
 
 
 def limit(default: Any = MISSING, **limits: Any) -> Any:
@@ -213,7 +211,7 @@ class Config:
         plain |= {key: getattr(self, key).to_dict() for key in ("model", "head", "tracker")}
         if self.tracker.name == "none":  # the default
             del plain["tracker"]
-        for group, key in OPTIONAL:
+        for group, _, key in (name.partition(".") for name in OPTIONAL):
             if not plain[group][key]:
                 del plain[group][key]
         return plain
@@ -221,9 +219,7 @@ class Config:
     def portable(self) -> "Config":
         """Copy without the folders and tracker of this machine, for records."""
         data = dataclasses.replace(self.data, root=DataConfig().root, table=None, file=None)
-        name = self.dataset.file and Path(self.dataset.file).name
-        found = dataclasses.replace(self.dataset, file=name)
-        none = Component("none", {})
+        found, none = dataclasses.replace(self.dataset, file=None), Component("none", {})
         return dataclasses.replace(self, dataset=found, data=data, runs="runs", tracker=none)
 
     def identity(self) -> str:

@@ -15,6 +15,7 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.preprocessing import batches_of
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split
+from spinal_repro.errors import UserError
 
 COLUMNS = 10  # classes; evenly spread ones if there are more
 ROWS = 3  # images per class
@@ -28,6 +29,8 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     is shown upright. ``seed`` selects the images and the draw.
     """
     dataset = load_dataset(config.dataset, root, config.data.download)
+    if dataset.features:
+        raise UserError(f"{config.dataset.title} has features, not images")
     labels = dataset.train.labels.numpy()
     present = np.unique(labels)
     names = dataset.classes if len(dataset.classes) == len(present) else present

@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,8 @@ class Rows:
     """
 
     columns: pd.DataFrame  # label, split, group, fold, weight: those it has
-    names: Sequence[str]
     images: NDArray[Any] | None = None
+    names: Sequence[str] = ()  # of ``images``
     files: Sequence[Path | Row] = ()  # if there are no ``images``
     features: Sequence[str] = ()
     classes: Sequence[str] = ()  # names by label, if the file has them
@@ -51,32 +51,43 @@ class Rows:
 
 def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     """Read the rows of ``config.file``; parts are found as in folders of images."""
-    rows, file = _read(config, root), config.file
     check_options(config, [])
-    named, columns = rows.columns, _tensors(rows, f"{file}")
-    if "label" not in named:
+    rows, file = _read(config, root), config.file
+    if "label" not in (named := rows.columns):
         raise UserError(f"{file} has no labels; name their column {', '.join(LABELS)}")
-    kinds = named["split"].astype(str).str.strip() if "split" in named else pd.Series(["train"])
-    parts = {kind: part_of(Path(kind)) for kind in kinds.unique()}
-    if wrong := [kind for kind, part in parts.items() if part is None]:
-        raise UserError(f"{file} has split '{wrong[0]}'; write train, val or test")
-    found = kinds.map(parts).to_numpy() if "split" in named else np.full(len(named), "train")
-    if "val" in found and "test" not in found:
+    columns = _columns(named, f"{file}")
+    found = np.full(len(named), "train")
+    if "split" in named:
+        kinds = named["split"].astype(str).str.strip()
+        found = kinds.map(lambda kind: part_of(Path(kind)) or kind).to_numpy(str)
+        if wrong := set(found) - set(PARTS):
+            raise UserError(f"{file} has split '{min(wrong)}'; write train, val or test")
+    if "test" not in found:
         found[found == "val"] = "test"
     at: dict[str, Any] = {part: np.flatnonzero(found == part) for part in PARTS if part in found}
-    if "train" not in at:
-        raise UserError(f"{file} has no rows with split train")
-    classes = rows.classes or _classes(named["label"].iloc[at["train"]])
+    classes, labels = _numbered(named["label"])
+    if rows.classes:  # the labels are numbers
+        classes, labels = list(rows.classes), np.array(named["label"], np.int64)
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
         raise UserError(
             f"{file} has {len(classes)} classes, expected {config.num_classes or 'two or more'}; "
             f"check its labels and dataset.num_classes"
         )
-    whole = _part(config, rows, classes, columns)
+    if foreign := set(labels.tolist()) - set(labels[at.get("train", [])].tolist()):
+        names = ", ".join(str(dict(enumerate(classes)).get(n, n)) for n in [*foreign][:SHOWN])
+        raise UserError(f"{file} has classes that no row with split train has: {names}")
+    columns["labels"] = torch.from_numpy(labels) + config.label_offset
+    whole: ImageSet | Photos
+    if rows.images is not None:
+        whole = ImageSet(torch.from_numpy(rows.images), **columns)
+    elif config.channels in (1, 3):
+        whole = Photos(rows.files, channels=config.channels, **columns)
+    else:
+        raise UserError(f"image files have 1 or 3 channels, not {config.channels}")
     if len(at) == 1:
         at["train"], at["test"] = hold_out(whole, TEST_FRACTION, seed=0)
-    parts_of: dict[str, Any] = {part: whole.subset(indices) for part, indices in at.items()}
-    return Dataset(**parts_of, classes=classes, features=rows.features)
+    parts: dict[str, Any] = {part: whole.subset(indices) for part, indices in at.items()}
+    return Dataset(**parts, classes=classes, features=rows.features)
 
 
 for _name in ("table", "npz", "csv", "parquet"):
@@ -84,23 +95,18 @@ for _name in ("table", "npz", "csv", "parquet"):
 
 
 def load_new_rows(
-    config: DatasetConfig, root: Path, part: str, classes: Sequence[str], features: Sequence[str]
+    config: DatasetConfig, root: Path, classes: Sequence[str], features: Sequence[str]
 ) -> ImageSet | Photos:
-    """Read the labelled rows of a part, or all if there are no parts, for a model of ``classes``.
-
-    ``features`` are the names of the columns that it was trained on.
-    """
-    rows = _read(config, root)
-    if "label" not in rows.columns or list(rows.features) != list(features):
-        raise UserError(
-            f"{config.file} needs labels and the columns of the run; to classify rows without "
-            f"labels: spinal predict RUN {config.file}"
-        )
-    found = _part(config, rows, classes, _tensors(rows, f"{config.file}"))
-    if "split" in rows.columns:
-        kinds = [part_of(Path(str(kind).strip())) for kind in rows.columns["split"]]
-        found = found.subset(np.flatnonzero(np.array(kinds) == part))
-    return checked_part(found, replace(config, train_size=None), "train")
+    """Read all labelled rows of another file, for a model of ``classes`` and ``features``."""
+    found = _load(replace(config, num_classes=None), root, False)
+    foreign = sorted(set(found.classes) - set(classes))
+    if foreign or list(found.features) != list(features):
+        why = f"has other classes: {', '.join(foreign[:SHOWN])}" if foreign else "has other columns"
+        raise UserError(f"{config.file} {why}; it needs those of the file that was trained on")
+    numbers = torch.tensor([list(classes).index(name) for name in found.classes])
+    images = found.pool
+    images = replace(images, labels=numbers[images.labels - config.label_offset])
+    return checked_part(images, replace(config, train_size=None), "train")
 
 
 def read_unlabelled(path: Path) -> list[Path | Row]:
@@ -115,7 +121,7 @@ def read_unlabelled(path: Path) -> list[Path | Row]:
     if rows.images is None:
         return list(rows.files)
     pairs = zip(rows.names, rows.images, strict=True)
-    return [Row(f"{path}:{name}", pixels=array, features=rows.features) for name, array in pairs]
+    return [Row(f"{path}/{name}", pixels=array, features=rows.features) for name, array in pairs]
 
 
 def is_container(path: Path) -> bool:
@@ -153,39 +159,16 @@ def _arrays(kind: str, path: Path, _version: str) -> Rows:
     return {"npz": _npz, "csv": _features, "parquet": _parquet}[kind](path)
 
 
-def _part(
-    config: DatasetConfig, rows: Rows, classes: Sequence[str], columns: dict[str, Tensor | None]
-) -> ImageSet | Photos:
-    """All rows, with labels numbered by ``classes``."""
-    names = _as_text(rows.columns["label"])
-    if rows.classes and names.str.fullmatch(r"-?\d+").all():  # numbers of the classes
-        known = dict(enumerate(rows.classes))
-        names = names.map(lambda name: known.get(int(name), name))
-    if foreign := sorted(set(names) - set(classes)):
-        raise UserError(
-            f"{config.file} has classes that are not among those trained on: "
-            f"{', '.join(foreign[:SHOWN])}"
-        )
-    number = {name: index for index, name in enumerate(classes)}
-    labels = torch.tensor(names.map(number).to_numpy(np.int64)) + config.label_offset
-    if rows.images is None:
-        if config.channels not in (1, 3):
-            raise UserError(f"image files have 1 or 3 channels, not {config.channels}")
-        return Photos(rows.files, labels, config.channels, **columns)
-    return ImageSet(torch.from_numpy(rows.images), labels, **columns)
-
-
-def _tensors(rows: Rows, file: str) -> dict[str, Tensor | None]:
+def _columns(named: pd.DataFrame, file: str) -> dict[str, Tensor]:
     """Weights, groups and folds as tensors; refuses cells that are empty."""
-    named = rows.columns
     for name in named:
         if (empty := named[name].isna().to_numpy()).any():
             raise UserError(f"{file}: column {name} is empty in row {empty.argmax() + 1}")
-    found: dict[str, Tensor | None] = {"weights": None, "groups": None, "folds": None}
-    for name in ("group", "fold"):
-        if name in named:
-            number = {value: index for index, value in enumerate(_classes(named[name]))}
-            found[f"{name}s"] = torch.tensor(_as_text(named[name]).map(number).to_numpy(np.int64))
+    found = {
+        f"{name}s": torch.from_numpy(_numbered(named[name])[1])
+        for name in ("group", "fold")
+        if name in named
+    }
     if "weight" in named:
         weights = pd.to_numeric(named["weight"], errors="coerce").to_numpy(np.float32)
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
@@ -194,18 +177,15 @@ def _tensors(rows: Rows, file: str) -> dict[str, Tensor | None]:
     return found
 
 
-def _as_text(values: "pd.Series[Any]") -> "pd.Series[str]":
-    """Class names: whole numbers as 7, never as 7.0 or 07."""
+def _numbered(values: "pd.Series[Any]") -> tuple[list[str], NDArray[np.int64]]:
+    """Sort the different values, numbers as numbers; return them as text, and those of each row."""
     numbers = pd.to_numeric(values, errors="coerce")
-    whole = numbers.notna().all() and (numbers % 1 == 0).all()
-    return numbers.astype("int64").astype(str) if whole else values.astype(str).str.strip()
-
-
-def _classes(values: "pd.Series[Any]") -> list[str]:
-    """Class names, sorted, numbers as numbers."""
-    names = _as_text(values).unique()
-    numbers = pd.to_numeric(pd.Series(names), errors="coerce")
-    return sorted(names) if numbers.isna().any() else list(names[np.argsort(numbers)])
+    if numbers.isna().any():
+        values = values.astype(str).str.strip()
+    else:
+        values = numbers.astype("int64") if (numbers % 1 == 0).all() else numbers
+    found, codes = np.unique(values.to_numpy(), return_inverse=True)
+    return [str(value) for value in found], codes.astype(np.int64)
 
 
 def _csv(path: Path, **options: Any) -> pd.DataFrame:
@@ -236,19 +216,19 @@ def _table(path: Path, root: Path) -> Rows:
     names = frame[key].str.strip()
     if repeated := sorted(names[names.duplicated()]):
         raise UserError(f"{path} lists {repeated[0]} twice ({len(repeated)} repeated in all)")
-    folders: dict[Path, dict[str, list[Path]]] = {}
+
+    @cache
+    def inside(folder: Path) -> dict[str, list[Path]]:
+        """The images in a folder, by their names without suffix."""
+        stems: dict[str, list[Path]] = {}
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if path.suffix.lower() in OWN_SUFFIXES:
+                stems.setdefault(path.stem, []).append(path)
+        return stems
 
     def find(base: Path, name: str) -> list[Path]:
-        """The file, or those of this name with the suffix of an image."""
-        if (file := base / name).is_file():
-            return [file]
-        if file.parent not in folders:
-            inside = sorted(file.parent.iterdir()) if file.parent.is_dir() else []
-            stems = folders.setdefault(file.parent, {})
-            for other in inside:
-                if other.suffix.lower() in OWN_SUFFIXES:
-                    stems.setdefault(other.stem, []).append(other)
-        return folders[file.parent].get(file.name, [])
+        file = base / name
+        return [file] if file.is_file() else inside(file.parent).get(file.name, [])
 
     base = next((b for b in (root, path.parent) if find(b, names[0])), path.parent)
     found = [find(base, name) for name in names]
@@ -262,7 +242,7 @@ def _table(path: Path, root: Path) -> Rows:
             f"{path}: {several[0].stem} may be {' or '.join(file.name for file in several)}; "
             f"write it with its suffix"
         )
-    return Rows(_beside(frame), list(names), files=[files[0] for files in found])
+    return Rows(_beside(frame), files=[files[0] for files in found])
 
 
 def _features(path: Path) -> Rows:
@@ -280,17 +260,14 @@ def _features(path: Path) -> Rows:
     array = values.to_numpy(np.float64)
     if not (finite := np.isfinite(array)).all():
         raise UserError(f"{path}: column {values.columns[finite.all(0).argmin()]} has empty cells")
-    side = math.isqrt(array.shape[1])
-    if (
-        side >= LEAST_SIDE
-        and side**2 == array.shape[1]
-        and ((array % 1 == 0) & (array >= 0) & (array <= 255)).all()
-    ):
+    side, count = math.isqrt(array.shape[1]), array.shape[1]
+    bytes_alone = ((array % 1 == 0) & (array >= 0) & (array <= 255)).all()
+    if side >= LEAST_SIDE and side**2 == count and bytes_alone:
         pixels = array.astype(np.uint8).reshape(-1, 1, side, side)
-        return Rows(_beside(frame), list(names), pixels)
+        return Rows(_beside(frame), pixels, list(names))
     features = sorted(map(str, values.columns))  # the same in any order of the columns
     numbers = values[features].to_numpy(np.float32)[:, :, None, None]
-    return Rows(_beside(frame), list(names), numbers, features=features)
+    return Rows(_beside(frame), numbers, list(names), features=features)
 
 
 def _npz(path: Path) -> Rows:
@@ -300,25 +277,22 @@ def _npz(path: Path) -> Rows:
             arrays = {name.lower(): file[name] for name in file.files}
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{path} cannot be read as npz: {error}") from error
-    pairs = [("", "x", "y"), ("", "images", "labels")]
+    pairs = [("train", "x", "y"), ("train", "images", "labels")]
     for part in PARTS:
         pairs += [(part, f"{part}_images", f"{part}_labels"), (part, f"x_{part}", f"y_{part}")]
     images, columns = [], []
     for part, key, label in pairs:
-        if key in arrays:
-            images.append(_pixels(arrays[key], f"{path}: {key}"))
-            labels = arrays.get(label)
-            if labels is not None and labels.ndim == 2 and labels.shape[1] == 1:
-                labels = labels[:, 0]
-            if labels is not None and labels.shape != (len(images[-1]),):
+        if key not in arrays:
+            continue
+        images.append(_pixels(arrays[key], f"{path}: {key}"))
+        columns.append(pd.DataFrame({"split": part}, index=range(len(images[-1]))))
+        if (labels := arrays.get(label)) is not None:
+            if labels.size != len(images[-1]) or labels.ndim > 2:
                 raise UserError(
                     f"{path}: {label} must have one class for each of {len(images[-1])} images, "
                     f"got shape {list(labels.shape)}; several labels per image are not supported"
                 )
-            about = {"split": [part] * len(images[-1])} if part else {}
-            columns.append(pd.DataFrame(about, index=range(len(images[-1]))))
-            if labels is not None:
-                columns[-1]["label"] = labels
+            columns[-1]["label"] = labels.ravel()
     if len({array.shape[1:] for array in images}) != 1:
         raise UserError(
             f"{path} has arrays {', '.join(sorted(arrays))}; it needs images of one size as "
@@ -327,7 +301,8 @@ def _npz(path: Path) -> Rows:
     pixels = np.concatenate(images)
     features = [f"{i}" for i in range(pixels.shape[1])] if pixels.dtype != np.uint8 else []
     frame = pd.concat(columns, ignore_index=True)
-    return Rows(frame, [str(i) for i in range(len(pixels))], pixels, features=features)
+    names = [str(index) for index in range(len(pixels))]
+    return Rows(frame, pixels, names, features=features)
 
 
 def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:
@@ -376,17 +351,15 @@ def _parquet(path: Path) -> Rows:
         if part and "split" not in frame and path.is_dir():
             frame = frame.assign(split=part)
         frames.append(frame)
-        version = version_of(file)
         for index, image in enumerate(table[key].to_pylist()):
-            content = image.get("bytes") if isinstance(image, dict) else image
-            if not isinstance(content, bytes):
+            about = image if isinstance(image, dict) else {"bytes": image}
+            if not isinstance(content := about.get("bytes"), bytes):
                 raise UserError(f"{file}: row {index + 1} of {key} has no bytes of an image")
-            name = (image.get("path") if isinstance(image, dict) else None) or index
-            files.append(Row(f"{file}:{name}", f"{version} {index}", content))
+            name = f"{file}/{about.get('path') or index}"
+            files.append(Row(name, f"{version_of(file)} {index}", content))
         with suppress(KeyError, TypeError, ValueError):
-            about = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
-            classes = [str(name) for name in about[beside[0]]["names"]]
+            schema = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
+            classes = [str(name) for name in schema[beside[0]]["names"]]
     if not files:
         raise UserError(f"{path} has no images")
-    frame = pd.concat(frames, ignore_index=True)
-    return Rows(frame, [str(file) for file in files], files=files, classes=classes)
+    return Rows(pd.concat(frames, ignore_index=True), files=files, classes=classes)

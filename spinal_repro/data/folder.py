@@ -13,14 +13,13 @@ import torch
 
 from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.catalog import PARTS, entry_for
-from spinal_repro.data.containers import TEST_FRACTION, load_new_rows
+from spinal_repro.data.containers import TEST_FRACTION
 from spinal_repro.data.image_files import class_folders, is_hidden, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
 from spinal_repro.data.sources import (
     SOURCES,
     Dataset,
-    ImageSet,
     check_options,
     counted_shape,
     load_sources,
@@ -84,19 +83,11 @@ def load_folder(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     return Dataset(**parts, classes=classes, left_out=left_out)
 
 
-def load_new_images(
-    config: DatasetConfig,
-    root: Path,
-    part: str,
-    classes: Sequence[str],
-    features: Sequence[str] = (),
-) -> ImageSet | Photos:
+def load_new_images(config: DatasetConfig, root: Path, part: str, classes: Sequence[str]) -> Photos:
     """List the labelled images of a part, for a model of ``classes``; some may have no images.
 
-    Without parts, all images are listed. ``features`` are the columns that it was trained on.
+    In a folder without parts, all images are listed.
     """
-    if config.source != "folder":
-        return load_new_rows(config, root, part, classes, features)
     folders = find_parts(config, root, part)
     folder = folders.get(part) or folders["train"]
     found = _photos(config, folder, class_folders(folder, own=True)[0], classes)

@@ -54,12 +54,6 @@ class Row:
         """Open the content, like `Path.open`."""
         return io.BytesIO(self.content)
 
-    def saved(self, folder: str) -> Path:
-        """Write the content to a file in a folder."""
-        path = Path(folder, hashlib.sha256(self.name.encode()).hexdigest())
-        path.write_bytes(self.content)
-        return path
-
 
 def open_image(file: Path | Row) -> Image.Image:
     """Open an image file, or a row with one or with pixels."""

@@ -163,7 +163,7 @@ def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, b
     paths: list[Any]
     with tempfile.TemporaryDirectory() as folder:
         if isinstance(part, Photos):
-            paths = [path if isinstance(path, Path) else path.saved(folder) for path in part.paths]
+            paths = list(part.paths)
         else:
             paths = [Path(folder, f"{index}.png") for index in range(len(part))]
             upright = (2, 1, 0) if prepare["transpose"] else (1, 2, 0)
@@ -176,7 +176,7 @@ def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, b
             if isinstance(logits, str):
                 raise UserError(f"{path} cannot be read: {logits}")
             expected.append(logits)
-        images = np.concatenate([read(str(path), prepare) for path in paths])
+        images = np.concatenate([read(path.open("rb"), prepare) for path in paths])
     return torch.stack(expected), torch.from_numpy(images), same_data
 
 

@@ -14,13 +14,18 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.data.catalog import PARTS
-from spinal_repro.data.containers import feature_values, is_container, read_unlabelled
+from spinal_repro.data.containers import (
+    feature_values,
+    is_container,
+    load_new_rows,
+    read_unlabelled,
+)
 from spinal_repro.data.folder import find_parts, is_own, load_new_images
 from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import Row, read_image
+from spinal_repro.data.photos import Photos, Row, read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import Dataset, load_dataset
+from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
@@ -199,7 +204,7 @@ def find_split(
     """Find the images of one split.
 
     For a run on one's own images, these may also be others of the same classes: those of the part,
-    or all if there are no parts.
+    or all in a file or a folder without parts.
 
     Args:
         part: ``train``, ``val`` or ``test``, which must have images.
@@ -221,8 +226,12 @@ def find_split(
         if not own:
             raise
     if own and not same:  # all images of the part, or of the folder
-        features = trained.record.data.get("features", [])
-        images = load_new_images(found, place, part, trained.classes, features)
+        images: ImageSet | Photos
+        if found.file:
+            features = trained.record.data.get("features", [])
+            images = load_new_rows(found, place, trained.classes, features)
+        else:
+            images = load_new_images(found, place, part, trained.classes)
         dataset = Dataset(images, images, images, trained.classes)
         train, val, test = (np.arange(len(images) if p == part else 0) for p in PARTS)
         split = Split(train, val, test)
@@ -246,10 +255,11 @@ def prepare_split(
     config = trained.config
     place = Path(config.dataset.file or config.data.root).resolve()
     changed = not same and is_own(config.dataset) and (root or place).resolve() == place
-    if changed and (place.is_file() or list(find_parts(config.dataset, place, part)) == ["train"]):
+    own_file = config.dataset.file
+    if changed and (own_file or list(find_parts(config.dataset, place, part)) == ["train"]):
         raise UserError(
             f"the images in {place} have changed since the run, which trained on some of them; "
-            f"give labelled images that it has not seen: --root FOLDER"
+            f"give labelled images that it has not seen: --root {'FILE' if own_file else 'FOLDER'}"
         )
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()

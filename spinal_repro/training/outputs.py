@@ -46,14 +46,16 @@ def selection_rule(protocol: ProtocolConfig, test: bool = True) -> str:
     """Describe how the epoch is selected and how the test set is used."""
     rule = SELECTION_RULES[protocol.select_on].format(protocol.select_metric)
     use = "test read once, after training"
-    if protocol.folds:
-        use += (
-            f": fold {protocol.fold} (from 0) of {protocol.folds} of all images; runs of the other "
-            f"folds share training images, so that their results are not independent"
-        )
     if protocol.watch_test:
         use = "test watched each epoch, deciding nothing"
-    return rule if protocol.select_on == "test" else f"{rule}; {use if test else 'test not used'}"
+    if protocol.select_on == "val":
+        rule += f"; {use if test else 'test not used'}"
+    if protocol.folds:
+        rule += (
+            f"; test is fold {protocol.fold} (from 0) of {protocol.folds} of all images: runs of "
+            f"other folds share training images, so that their results are not independent"
+        )
+    return rule
 
 
 def build_record(config: Config, setup: Setup, tested: Tested | None) -> Record:

@@ -185,8 +185,9 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     model = build_model(*parts, data_root=data.root, load_weights=weights)
     split = split_dataset(dataset, config.protocol, data.limit)
     counts = count(model, config.dataset.channels, size)
-    scale = feature_scale(dataset, split)
-    constants = scale or normalisation(recipe, model.backbone, source_run)
+    constants = normalisation(recipe, model.backbone, source_run)
+    if dataset.features:
+        constants = feature_scale(dataset, split)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
@@ -307,8 +308,6 @@ def normalisation(
 
 def feature_scale(dataset: Dataset, split: Split) -> dict[str, list[float]]:
     """Return mean and SD of each feature over the training part, as for pixels in [0, 1]."""
-    if not dataset.features:
-        return {}
     images: Any = published_part(dataset, split, "train")
     values = images.images[split.train].double().flatten(1)
     std = values.std(0, correction=0)
