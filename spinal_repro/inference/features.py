@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from spinal_repro.data.photos import Photos
+from spinal_repro.data.photos import Photos, Row
 from spinal_repro.data.preprocessing import published_part
 from spinal_repro.errors import UserError
 from spinal_repro.inference import Trained, compute_logits, find_split, prepare_split
@@ -38,7 +38,7 @@ def split_features(trained: Trained, part: str, root: Path | None = None) -> tup
     return arrays, same
 
 
-def image_features(trained: Trained, paths: Sequence[Path]) -> Arrays:
+def image_features(trained: Trained, paths: Sequence[Path | Row]) -> Arrays:
     """Compute the features ``[N, F]`` of image files, which must all be readable."""
     backbone: Any = trained.model.backbone
     answers = list(compute_logits(replace(trained, model=backbone), paths))
