@@ -146,6 +146,7 @@ def test_a_csv_of_features_is_standardised_by_the_training_part(here, call):
     names = load_iris().target_names
     right = sum(row["class"] == names[i // 17] for i, row in enumerate(rows) if i % 17 < 16)
     assert right > 35 and record["test"]["selected"]["accuracy"] > 0.8
+    assert "model=flatten" in call("spinal-train dataset=csv data.file=iris.csv").err
     iris_csv("few.csv", np.arange(5), names="ab")
     folder, _ = run_of(here)
     assert "columns c, d" in call(f"spinal predict {folder} few.csv").err
