@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -171,7 +172,7 @@ def _columns(named: pd.DataFrame, file: str) -> dict[str, Tensor]:
 def _numbered(values: "pd.Series[Any]") -> tuple[list[str], NDArray[np.int64]]:
     """Sort the different values, numbers as numbers; return them as text, and those of each row."""
     numbers = pd.to_numeric(values, errors="coerce")
-    if numbers.isna().any():
+    if values.dtype == bool or numbers.isna().any():
         values = values.astype(str).str.strip()
     else:
         values = numbers.astype("int64") if (numbers % 1 == 0).all() else numbers
@@ -265,7 +266,7 @@ def _npz(path: Path) -> Rows:
     try:
         with np.load(path) as file:
             arrays = {name.lower(): file[name] for name in file.files}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as npz: {error}") from error
     pairs = [("train", "x", "y"), ("train", "images", "labels")]
     for part in PARTS:
