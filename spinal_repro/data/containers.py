@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
@@ -77,12 +78,10 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         names = ", ".join(str(dict(enumerate(classes)).get(n, n)) for n in [*foreign][:SHOWN])
         raise UserError(f"{file} has classes that no row with split train has: {names}")
     columns["labels"] = torch.from_numpy(labels) + config.label_offset
-    whole: ImageSet | Photos
+    whole: Any = Photos(rows.files, channels=config.channels, **columns)
     if rows.images is not None:
         whole = ImageSet(torch.from_numpy(rows.images), **columns)
-    elif config.channels in (1, 3):
-        whole = Photos(rows.files, channels=config.channels, **columns)
-    else:
+    elif config.channels not in (1, 3):
         raise UserError(f"image files have 1 or 3 channels, not {config.channels}")
     if len(at) == 1:
         at["train"], at["test"] = hold_out(whole, TEST_FRACTION, seed=0)
@@ -95,23 +94,24 @@ for _name in ("table", "npz", "csv", "parquet"):
 
 
 def load_new_rows(
-    config: DatasetConfig, root: Path, classes: Sequence[str], features: Sequence[str]
+    config: DatasetConfig, root: Path, classes: Sequence[str], trained_on: dict[str, Any]
 ) -> ImageSet | Photos:
-    """Read all labelled rows of another file, for a model of ``classes`` and ``features``."""
+    """Read all labelled rows of another file, for a model of ``classes`` and a record's data."""
     found = _load(replace(config, num_classes=None), root, False)
     foreign = sorted(set(found.classes) - set(classes))
-    if foreign or list(found.features) != list(features):
+    if foreign or list(found.features) != trained_on.get("features", []):
         why = f"has other classes: {', '.join(foreign[:SHOWN])}" if foreign else "has other columns"
         raise UserError(f"{config.file} {why}; it needs those of the file that was trained on")
     numbers = torch.tensor([list(classes).index(name) for name in found.classes])
-    images = found.pool
-    images = replace(images, labels=numbers[images.labels - config.label_offset])
+    images = replace(found.pool, labels=numbers[found.pool.labels - config.label_offset])
     return checked_part(images, replace(config, train_size=None), "train")
 
 
 def read_unlabelled(path: Path) -> list[Path | Row]:
-    """Read the images of a CSV, npz or Parquet file to be classified, with their names."""
+    """Read the images of a CSV, npz or Parquet file to be classified; another file is an image."""
     kind = path.suffix.lower().removeprefix(".")
+    if kind not in ("csv", "npz", "parquet"):
+        return [path]
     if kind == "csv":
         known = {str(name).lower() for name in _csv(path, nrows=0)}
         rest = known - {*PATHS, *LABELS, *OTHERS}
@@ -122,11 +122,6 @@ def read_unlabelled(path: Path) -> list[Path | Row]:
         return list(rows.files)
     pairs = zip(rows.names, rows.images, strict=True)
     return [Row(f"{path}/{name}", pixels=array, features=rows.features) for name, array in pairs]
-
-
-def is_container(path: Path) -> bool:
-    """Whether `read_unlabelled` reads a file."""
-    return path.suffix.lower() in (".csv", ".npz", ".parquet") and path.is_file()
 
 
 def feature_values(row: Path | Row, features: Sequence[str]) -> NDArray[np.float32]:
@@ -164,11 +159,8 @@ def _columns(named: pd.DataFrame, file: str) -> dict[str, Tensor]:
     for name in named:
         if (empty := named[name].isna().to_numpy()).any():
             raise UserError(f"{file}: column {name} is empty in row {empty.argmax() + 1}")
-    found = {
-        f"{name}s": torch.from_numpy(_numbered(named[name])[1])
-        for name in ("group", "fold")
-        if name in named
-    }
+    given = [name for name in ("group", "fold") if name in named]
+    found = {f"{name}s": torch.from_numpy(_numbered(named[name])[1]) for name in given}
     if "weight" in named:
         weights = pd.to_numeric(named["weight"], errors="coerce").to_numpy(np.float32)
         if not (np.isfinite(weights).all() and weights.min() >= 0 and weights.max() > 0):
@@ -180,7 +172,7 @@ def _columns(named: pd.DataFrame, file: str) -> dict[str, Tensor]:
 def _numbered(values: "pd.Series[Any]") -> tuple[list[str], NDArray[np.int64]]:
     """Sort the different values, numbers as numbers; return them as text, and those of each row."""
     numbers = pd.to_numeric(values, errors="coerce")
-    if numbers.isna().any():
+    if values.dtype == bool or numbers.isna().any():
         values = values.astype(str).str.strip()
     else:
         values = numbers.astype("int64") if (numbers % 1 == 0).all() else numbers
@@ -248,9 +240,8 @@ def _table(path: Path, root: Path) -> Rows:
 def _features(path: Path) -> Rows:
     """Read a CSV of pixels, or of any numbers."""
     frame = _csv(path)
-    names = frame["id"].astype(str) if "id" in frame else [str(i + 1) for i in range(len(frame))]
-    drop = [name for name in ("id", *LABELS, *OTHERS) if name in frame]
-    values = frame.drop(columns=drop)
+    names = list(map(str, frame["id"] if "id" in frame else range(1, len(frame) + 1)))
+    values = frame.drop(columns=["id", *LABELS, *OTHERS], errors="ignore")
     text = [str(c) for c in values.select_dtypes(exclude=["number", "bool"])]
     if text or values.empty:
         raise UserError(
@@ -264,10 +255,10 @@ def _features(path: Path) -> Rows:
     bytes_alone = ((array % 1 == 0) & (array >= 0) & (array <= 255)).all()
     if side >= LEAST_SIDE and side**2 == count and bytes_alone:
         pixels = array.astype(np.uint8).reshape(-1, 1, side, side)
-        return Rows(_beside(frame), pixels, list(names))
+        return Rows(_beside(frame), pixels, names)
     features = sorted(map(str, values.columns))  # the same in any order of the columns
     numbers = values[features].to_numpy(np.float32)[:, :, None, None]
-    return Rows(_beside(frame), numbers, list(names), features=features)
+    return Rows(_beside(frame), numbers, names, features=features)
 
 
 def _npz(path: Path) -> Rows:
@@ -275,7 +266,7 @@ def _npz(path: Path) -> Rows:
     try:
         with np.load(path) as file:
             arrays = {name.lower(): file[name] for name in file.files}
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, EOFError, BadZipFile) as error:
         raise UserError(f"{path} cannot be read as npz: {error}") from error
     pairs = [("train", "x", "y"), ("train", "images", "labels")]
     for part in PARTS:
@@ -299,10 +290,9 @@ def _npz(path: Path) -> Rows:
             f"train_images, train_labels, test_images, ..., or x, y, or x_train, y_train, ..."
         )
     pixels = np.concatenate(images)
-    features = [f"{i}" for i in range(pixels.shape[1])] if pixels.dtype != np.uint8 else []
+    features = [] if pixels.dtype == np.uint8 else list(map(str, range(pixels.shape[1])))
     frame = pd.concat(columns, ignore_index=True)
-    names = [str(index) for index in range(len(pixels))]
-    return Rows(frame, pixels, names, features=features)
+    return Rows(frame, pixels, list(map(str, range(len(pixels)))), features=features)
 
 
 def _pixels(array: NDArray[Any], where: str) -> NDArray[Any]:

@@ -17,13 +17,7 @@ from spinal_repro.data.containers import TEST_FRACTION
 from spinal_repro.data.image_files import class_folders, is_hidden, part_of
 from spinal_repro.data.install import ensure
 from spinal_repro.data.photos import Photos
-from spinal_repro.data.sources import (
-    SOURCES,
-    Dataset,
-    check_options,
-    counted_shape,
-    load_sources,
-)
+from spinal_repro.data.sources import SOURCES, Dataset, check_options, counted_shape, load_sources
 from spinal_repro.data.splits import hold_out
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable

@@ -14,18 +14,13 @@ from torch import Tensor, nn
 
 from spinal_repro.config.schema import Config
 from spinal_repro.data.catalog import PARTS
-from spinal_repro.data.containers import (
-    feature_values,
-    is_container,
-    load_new_rows,
-    read_unlabelled,
-)
+from spinal_repro.data.containers import feature_values, load_new_rows, read_unlabelled
 from spinal_repro.data.folder import find_parts, is_own, load_new_images
 from spinal_repro.data.image_files import OWN_SUFFIXES, image_files
 from spinal_repro.data.loader import Batches
-from spinal_repro.data.photos import Photos, Row, read_image
+from spinal_repro.data.photos import Row, read_image
 from spinal_repro.data.preprocessing import batches_of, split_dataset
-from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
+from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
 from spinal_repro.io import read_yaml
@@ -111,10 +106,7 @@ def find_images(paths: Sequence[Path]) -> list[Path | Row]:
     for path in paths:
         if not path.exists():
             raise UserError(f"there is no file or folder {path}")
-        if is_container(path):
-            found += read_unlabelled(path)
-        else:
-            found += image_files(path) if path.is_dir() else [path]
+        found += image_files(path) if path.is_dir() else read_unlabelled(path)
     if not found:
         raise UserError(f"no images ({', '.join(OWN_SUFFIXES)}) in {', '.join(map(str, paths))}")
     return found
@@ -226,10 +218,9 @@ def find_split(
         if not own:
             raise
     if own and not same:  # all images of the part, or of the folder
-        images: ImageSet | Photos
+        images: Any = None
         if found.file:
-            features = trained.record.data.get("features", [])
-            images = load_new_rows(found, place, trained.classes, features)
+            images = load_new_rows(found, place, trained.classes, trained.record.data)
         else:
             images = load_new_images(found, place, part, trained.classes)
         dataset = Dataset(images, images, images, trained.classes)

@@ -90,13 +90,18 @@ def used(call, here, settings, new, count):
 
 
 def test_a_table_of_image_files(table, call):
+    Image.new("L", (8, 5), 99).save("scans/000.png")
     settings = "dataset=table data.table=labels.csv data.root=scans dataset.image_size=8"
+    settings += " recipe.prepare.train.pad=true recipe.prepare.eval.pad=true"
     shutil.copy("labels.csv", "scans/new.csv")  # paths beside the CSV are found too
     record, rows = used(call, table, settings, "scans/new.csv", 60)
     assert record["data"]["classes"] == ["0", "1", "2"]
     assert sum(record["data"]["sizes"].values()) == 60
     assert record["config"]["dataset"]["name"] == "table_labels"
     assert str(table) not in json.dumps(record["config"])
+    folder, _ = run_of(table)
+    ended = call(f"spinal export {folder} --to safetensors")
+    assert ended.code == 0 and "get the same class" in ended.out, ended.err
     assert rows[0]["file"].endswith("000.png") and {row["class"] for row in rows} <= {*"012"}
 
 
@@ -146,6 +151,7 @@ def test_a_csv_of_features_is_standardised_by_the_training_part(here, call):
     names = load_iris().target_names
     right = sum(row["class"] == names[i // 17] for i, row in enumerate(rows) if i % 17 < 16)
     assert right > 35 and record["test"]["selected"]["accuracy"] > 0.8
+    assert "model=flatten" in call("spinal-train dataset=csv data.file=iris.csv").err
     iris_csv("few.csv", np.arange(5), names="ab")
     folder, _ = run_of(here)
     assert "columns c, d" in call(f"spinal predict {folder} few.csv").err
@@ -166,6 +172,9 @@ def test_parquet_of_hugging_face(here, call):
     right = sum(row["class"] == named[LABELS[120 + i] % 3] for i, row in enumerate(rows))
     assert right == record["test"]["selected"]["correct"]
     assert rows[0]["file"].endswith("new.parquet/120.png")
+    folder, _ = run_of(here)
+    ended = call(f"spinal export {folder} --to safetensors")
+    assert ended.code == 0 and "30 images get the same class" in ended.out, ended.err
 
 
 # What is read
@@ -205,6 +214,19 @@ def test_the_identity_covers_images_labels_and_columns_but_no_path(table):
         assert contents("labels.csv") != first
     one, two = (changed(composed(), {"data.table": name}) for name in ("a.csv", "b.csv"))
     assert one.identity() == two.identity() == composed().identity()
+
+
+@pytest.mark.parametrize("length", [0, 20, 300])
+def test_a_damaged_file_of_arrays(here, length):
+    np.savez("a.npz", x=PIXELS)
+    (here / "a.npz").write_bytes((here / "a.npz").read_bytes()[:length])
+    with pytest.raises(UserError, match="cannot be read as npz"):
+        read_unlabelled(here / "a.npz")
+
+
+def test_labels_that_are_true_or_false(here):
+    (here / "a.csv").write_text("label,a,b\n" + "True,1,2\nFalse,3,4\n" * 5)
+    assert loaded("csv", "a.csv").classes == ["False", "True"]
 
 
 def test_classes_are_sorted_numbers_as_numbers(here):

@@ -29,7 +29,10 @@ def load_backbones() -> Registry[nn.Module]:
 def check_image_size(image_size: int, least: int) -> None:
     """Refuse images smaller than ``least`` px."""
     if image_size < least:
-        raise ValueError(f"images of {image_size} px are too small; {least} px or more are needed")
+        hint = " (features in a CSV: choose model=flatten)" if image_size == 1 else ""
+        raise ValueError(
+            f"images of {image_size} px are too small; {least} px or more are needed{hint}"
+        )
 
 
 class Backbone(nn.Module):
