@@ -278,17 +278,17 @@ INTERVAL = (
 
 def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column]:
     """Columns of the table of groups, with those metrics that all of them have."""
-    name = TITLES.get(metric, metric)
+    title = {key: f"{text[0].upper()}{text[1:]} %" for key, text in TITLES.items()}
     known = [
         Column("group", "Head", "runs that differ in seed and fold alone"),
         Column("n", "n", "runs"),
-        Column("mean", f"{name} %", "mean on the test part, at the selected epoch", _PLAIN),
+        Column("mean", title[metric], "mean on the test part, at the selected epoch", _PLAIN),
         Column("sd", "SD", "standard deviation between runs", _PLAIN),
         Column("last", "Last %", "the same with the last epoch", _PLAIN),
     ]
     own = {column.key for column in known} | {"head_parameters", "seconds"}
     shared = [key for key in rows[0] if key not in own and all(key in row for row in rows)]
-    known += [Column(key, f"{TITLES.get(key, key)} %", "", _PLAIN) for key in shared]
+    known += [Column(key, title[key], "", _PLAIN) for key in shared]
     known.append(Column("head_parameters", "Head parameters", "", "{:,}".format))
     return [*known, Column("seconds", "Seconds", "of a run: training and evaluation", _PLAIN)]
 

@@ -70,7 +70,7 @@ def write_comparison(
             tables=tables,
             notes=notes,
             pictures=[
-                (name, base64.b64encode((out / file).read_bytes()).decode())
+                (name, file, base64.b64encode((out / file).read_bytes()).decode())
                 for name, file in pictures
             ],
             groups=groups,
@@ -84,7 +84,7 @@ def _conditions(groups: Sequence[Group]) -> list[str]:
     """How the runs were trained, and what limits the answer."""
     record = groups[0].first
     assert record.test is not None
-    sizes, selected = record.data["sizes"], record.selection.rule
+    sizes, selected = record.data["sizes"], record.selection.rule.partition("; test is fold")[0]
     shared = record.data["test_images_also_in_train"]
     reduced = sorted({why for group in groups for why in group.first.reduced_budget})
     found = [

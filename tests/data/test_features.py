@@ -1,5 +1,7 @@
 """Features of a frozen backbone, computed once."""
 
+import statistics
+
 import pytest
 import torch
 from helpers.composing import changed, composed
@@ -72,3 +74,22 @@ def test_images_that_change_are_refused(call, settings):
     words = ["spinal-train", *WORDS, "recipe.cache_features=true", "recipe.augment=[]", *settings]
     ended = call(*words)
     assert ended.code == 2 and "recipe.cache_features" in ended.err
+
+
+@pytest.mark.slow
+def test_a_linear_head_agrees_with_a_logistic_regression(tmp_path, real_data):
+    from sklearn.linear_model import LogisticRegression
+
+    from spinal_repro.inference import load_run
+    from spinal_repro.inference.features import split_features
+
+    weights = real_data / "weights" / "tf_efficientnet_lite0.pth"
+    model = ["model=timm", "model.name=tf_efficientnet_lite0", f"model.pretrained={weights}"]
+    words = ["dataset=hymenoptera", *model, "model.freeze=backbone", "recipe=features"]
+    settings = {"data.root": str(real_data), "runs": str(tmp_path), "runtime.progress": "none"}
+    done = [run(changed(composed(*words), {**settings, "seed": seed})) for seed in range(3)]
+    ours = statistics.mean(outcome.record.test.selected.accuracy for outcome in done)
+    trained = load_run(done[0].folder, "cpu")
+    (train, _), (test, _) = (split_features(trained, part) for part in ("train", "test"))
+    theirs = LogisticRegression(max_iter=3000).fit(train["features"], train["labels"])
+    assert ours == pytest.approx(theirs.score(test["features"], test["labels"]), abs=0.01)
