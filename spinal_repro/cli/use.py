@@ -22,7 +22,7 @@ ROOT = option("--root", type=Path, help="data folder (default: that of the run)"
 @command(
     "predict",
     RUN,
-    option("images", nargs="+", type=Path, help="image files, or folders of them"),
+    option("images", nargs="+", type=Path, help="image files, folders, CSV, npz or Parquet files"),
     option(
         "--with",
         dest="others",
@@ -59,7 +59,7 @@ def print_predictions(given: argparse.Namespace) -> None:
     trained, *others = load_ensemble([given.run, *given.others], given.device, given.flip)
     top = min(given.top, len(trained.classes))
     rows: list[dict[str, Any]] = []
-    probabilities, unreadable = [], []
+    probabilities, submission, unreadable = [], [], []
     for path, answer in zip(paths, predict(trained, paths, *others), strict=True):
         if isinstance(answer, str):
             unreadable.append(f"{path}: {answer}")
@@ -69,12 +69,12 @@ def print_predictions(given: argparse.Namespace) -> None:
             for probability, index in zip(*(t.tolist() for t in answer.topk(top)), strict=True)
         ]
         rows.append({"file": str(path), **best[0], "top": best})
+        submission.append((path.name, best[0]["class"]))
         probabilities.append([str(path), *answer.tolist()])
     if given.probabilities is not None:
         _write_csv(given.probabilities, ("file", *trained.classes), probabilities)
     if given.submission is not None:
-        pairs = [(Path(row["file"]).name, row["class"]) for row in rows]
-        _write_csv(given.submission, given.columns, pairs)
+        _write_csv(given.submission, given.columns, submission)
     if given.format == "json":
         print(json.dumps(rows, indent=1))
     else:

@@ -118,10 +118,13 @@ def read_unlabelled(path: Path) -> list[Path | Row]:
         if known.intersection(PATHS) - ({"id"} if rest else set()):
             kind = "table"
     rows = _table(path, path.parent) if kind == "table" else _arrays(kind, path, version_of(path))
-    if rows.images is None:
-        return list(rows.files)
-    pairs = zip(rows.names, rows.images, strict=True)
-    return [Row(f"{path}/{name}", pixels=array, features=rows.features) for name, array in pairs]
+    if rows.images is not None:
+        pairs = zip(rows.names, rows.images, strict=True)
+        return [Row(n, pixels=a, features=rows.features, listed_in=path) for n, a in pairs]
+    return [
+        file if isinstance(file, Row) else Row(name, file=file, listed_in=path)
+        for name, file in zip(rows.names, rows.files, strict=True)
+    ]
 
 
 def feature_values(row: Path | Row, features: Sequence[str]) -> NDArray[np.float32]:
@@ -345,8 +348,8 @@ def _parquet(path: Path) -> Rows:
             about = image if isinstance(image, dict) else {"bytes": image}
             if not isinstance(content := about.get("bytes"), bytes):
                 raise UserError(f"{file}: row {index + 1} of {key} has no bytes of an image")
-            name = f"{file}/{about.get('path') or index}"
-            files.append(Row(name, f"{version_of(file)} {index}", content))
+            name, version = str(about.get("path") or index), f"{version_of(file)} {index}"
+            files.append(Row(name, version, content, listed_in=file))
         with suppress(KeyError, TypeError, ValueError):
             schema = json.loads(table.schema.metadata[b"huggingface"])["info"]["features"]
             classes = [str(name) for name in schema[beside[0]]["names"]]

@@ -46,13 +46,15 @@ class Row:
     content: bytes = b""
     pixels: Any = None
     features: Sequence[str] = ()  # names of the channels, if they are not pixels
+    file: Path | None = None  # the image file that it names, in place of ``content``
+    listed_in: Path | None = None
 
     def __str__(self) -> str:
-        return self.name
+        return f"{self.listed_in}/{self.name}" if self.listed_in else self.name
 
     def open(self, mode: str = "rb") -> io.BytesIO:
         """Open the content, like `Path.open`."""
-        return io.BytesIO(self.content)
+        return io.BytesIO(self.file.read_bytes() if self.file else self.content)
 
 
 def open_image(file: Path | Row) -> Image.Image:

@@ -102,7 +102,11 @@ def test_a_table_of_image_files(table, call):
     folder, _ = run_of(table)
     ended = call(f"spinal export {folder} --to safetensors")
     assert ended.code == 0 and "get the same class" in ended.out, ended.err
-    assert rows[0]["file"].endswith("000.png") and {row["class"] for row in rows} <= {*"012"}
+    assert rows[0]["file"].endswith("new.csv/000") and {row["class"] for row in rows} <= {*"012"}
+    call(f"spinal predict {folder} scans/new.csv --submission s.csv")
+    submission = pd.read_csv("s.csv", dtype=str)  # the ids of the table, without a suffix
+    assert list(submission.image_id) == list(pd.read_csv("labels.csv", dtype=str).image_id)
+    assert list(submission.label) == [row["class"] for row in rows]
 
 
 def test_arrays_as_in_medmnist(here, call):
