@@ -44,7 +44,7 @@ class Rows:
 
     columns: pd.DataFrame  # label, split, group, fold, weight: those it has
     images: NDArray[Any] | None = None
-    names: Sequence[str] = ()  # of ``images``
+    names: Sequence[str] = ()  # of ``images``, or in a table
     files: Sequence[Path | Row] = ()  # if there are no ``images``
     features: Sequence[str] = ()
     classes: Sequence[str] = ()  # names by label, if the file has them
@@ -121,10 +121,10 @@ def read_unlabelled(path: Path) -> list[Path | Row]:
     if rows.images is not None:
         pairs = zip(rows.names, rows.images, strict=True)
         return [Row(n, pixels=a, features=rows.features, listed_in=path) for n, a in pairs]
-    return [
-        file if isinstance(file, Row) else Row(name, file=file, listed_in=path)
-        for name, file in zip(rows.names, rows.files, strict=True)
-    ]
+    if kind == "parquet":
+        return list(rows.files)
+    pairs = zip(rows.names, rows.files, strict=True)
+    return [Row(name, file=file, listed_in=path) for name, file in pairs]
 
 
 def feature_values(row: Path | Row, features: Sequence[str]) -> NDArray[np.float32]:
@@ -237,7 +237,7 @@ def _table(path: Path, root: Path) -> Rows:
             f"{path}: {several[0].stem} may be {' or '.join(file.name for file in several)}; "
             f"write it with its suffix"
         )
-    return Rows(_beside(frame), files=[files[0] for files in found])
+    return Rows(_beside(frame), names=list(names), files=[files[0] for files in found])
 
 
 def _features(path: Path) -> Rows:
