@@ -82,11 +82,14 @@ def _train(given: argparse.Namespace, settings: list[str]) -> list[Path]:
     if "model.freeze=backbone" in settings and not any(s.startswith("recipe=") for s in settings):
         settings = ["recipe=features", *settings]
     folds = ["protocol=kfold", f"protocol.folds={given.folds}"] if given.folds else []
-    check_overrides([*settings, *folds])
+    shared = [word for word in settings if not word.lstrip("+").startswith("head.")]
+    check_overrides([*shared, *folds])
     chosen = [_head(head, [*settings, *folds], heads) for head in heads]
+    if unused := set(settings) - set(shared).union(*chosen):
+        raise UserError(f"{min(unused)}: none of the heads {', '.join(heads)} has this setting")
     fold_of = [[f"protocol.fold={fold}"] for fold in range(given.folds or 0)] or [[]]
     jobs = [
-        (*settings, *folds, *own, *fold, f"seed={seed}")
+        (*shared, *folds, *own, *fold, f"seed={seed}")
         for seed in range(given.seeds or (1 if given.folds else SEEDS))
         for fold in fold_of
         for own in chosen
@@ -98,15 +101,24 @@ def _train(given: argparse.Namespace, settings: list[str]) -> list[Path]:
 
 
 def _head(head: str, settings: Sequence[str], heads: Sequence[str]) -> list[str]:
-    """Settings of a head; FC without a width gets as many parameters as the Spinal head."""
-    from spinal_repro.config.compose import compose
+    """Settings of a head; FC without a width gets as many parameters as the Spinal head.
+
+    Each head takes those options that its config has; a linear head has no width.
+    """
+    from spinal_repro.config.compose import compose, find_choice
     from spinal_repro.models.classifier import build_blank
     from spinal_repro.training.setup import resolved
 
-    found = [f"head={head}"]
-    if head != "fc" or "spinal" not in heads or compose([*settings, *found]).head.options["hidden"]:
+    def own(name: str) -> list[str]:
+        known = () if name == "linear" else find_choice("head", name)[1]
+        keys = tuple(f"head.{key}=" for key in known)
+        return [f"head={name}", *(word for word in settings if word.lstrip("+").startswith(keys))]
+
+    found = own(head)
+    shared = [word for word in settings if not word.lstrip("+").startswith("head.")]
+    if head != "fc" or "spinal" not in heads or compose([*shared, *found]).head.options["hidden"]:
         return found
-    config = resolved(compose([*settings, "head=spinal"]))
+    config = resolved(compose([*shared, *own("spinal")]))
     model = build_blank(config.dataset, config.model, config.head, config.input_size)
     size = sum(weights.numel() for weights in model.head.parameters())
     inputs, outputs = int(model.backbone.num_features), config.dataset.outputs  # type: ignore[arg-type]

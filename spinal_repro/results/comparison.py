@@ -70,13 +70,18 @@ class Group:
     @property
     def best(self) -> Finished:
         """The run that was best on the part that selected its epoch."""
-        return max(self.runs.values(), key=lambda run: run.record.selection.accuracy)
+        metric = self.first.config["protocol"].get("select_metric", ACCURACY)
+
+        def score(run: Finished) -> float:
+            selected = run.record.selection
+            return run.record.history[selected.epoch - 1][f"{selected.on}_{metric}"]
+
+        return max(self.runs.values(), key=score)
 
     @property
     def folds(self) -> int:
         """Number of folds of a cross-validation; 0 without."""
-        protocol = self.first.config["protocol"]
-        return int(protocol["folds"]) if protocol["name"] == "kfold" else 0
+        return int(self.first.config["protocol"].get("folds", 0))
 
 
 @dataclass(frozen=True)

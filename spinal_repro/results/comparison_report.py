@@ -54,8 +54,11 @@ def write_comparison(
 
     _draw_curves(groups, out / "curves.png")
     pictures = [("Curves", "curves.png")]
+    names: list[str] = []
     for group in groups:
         name = re.sub(r"[^A-Za-z0-9]+", "-", group.label).strip("-").lower()[:80]
+        names.append(f"{name}-{len(names) + 1}" if name in names else name)
+        name = names[-1]
         shutil.copyfile(group.best.folder / "best.safetensors", out / f"{name}.safetensors")
         if (counts := _counts(group, len(classes))) is not None:
             file = f"confusion-{name}.png"

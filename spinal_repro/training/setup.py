@@ -185,9 +185,10 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     model = build_model(*parts, data_root=data.root, load_weights=weights)
     split = split_dataset(dataset, config.protocol, data.limit)
     counts = count(model, config.dataset.channels, size)
-    constants = normalisation(recipe, model.backbone, source_run)
     if dataset.features:
         constants = feature_scale(dataset, split)
+    else:
+        constants = normalisation(recipe, model.backbone, source_run)
     layout = torch.channels_last if runtime.channels_last else torch.preserve_format
     model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())

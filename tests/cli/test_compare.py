@@ -58,6 +58,18 @@ def test_the_fc_head_is_as_large_as_the_spinal_head(here):
     assert _head("fc", settings, ["linear", "fc"]) == ["head=fc"]
 
 
+def test_each_head_takes_the_options_that_it_has(here):
+    from spinal_repro.cli.compare import _head
+
+    words = ["dataset=digits", "model=flatten", "head.hidden=[20]", "head.width=8"]
+    heads = ["linear", "fc", "spinal"]
+    assert [_head(head, words, heads)[1:] for head in heads] == [
+        [],
+        ["head.hidden=[20]"],
+        ["head.width=8"],
+    ]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -67,6 +79,7 @@ def test_the_fc_head_is_as_large_as_the_spinal_head(here):
         (f"{TINY} --heads spinal", "two or more heads"),
         (f"{TINY} head=fc", "use --heads"),
         (f"{TINY} seed=1", "use --seeds"),
+        (f"{TINY} --heads linear,spinal head.hidden=[20]", "none of the heads"),
         (f"{TINY} --heads linear,spinel", "spinel"),
         (f"{TINY} recipe.epoch=3", "recipe.epochs"),
         (". --seeds 3", "leave them out"),

@@ -140,7 +140,10 @@ def test_a_csv_of_pixels(here, call):
 def test_a_csv_of_features_is_standardised_by_the_training_part(here, call):
     iris_csv("iris.csv", np.arange(150))
     iris_csv("new.csv", np.arange(0, 150, 3), names="dbca", more=1)
-    settings = "dataset=csv data.file=iris.csv recipe.epochs=20 recipe.batch_size=8"
+    settings = (
+        "dataset=csv data.file=iris.csv recipe.epochs=20 recipe.batch_size=8 recipe.mean=null"
+    )
+    settings += " recipe.std=null"
     record, rows = used(call, here, settings, "new.csv", 50)
     assert record["data"]["features"] == ["a", "b", "c", "constant", "d"]
     dataset = load_dataset(

@@ -30,7 +30,7 @@ def folds(which, values, test=20, train=70, val=10):
     runs = []
     for number, value in enumerate(values):
         record = made(which, 0, value)
-        record["config"]["protocol"] |= {"name": "kfold", "folds": len(values), "fold": number}
+        record["config"]["protocol"] |= {"name": "own", "folds": len(values), "fold": number}
         record["data"]["sizes"] = {"train": train, "val": val, "test": test}
         record["data"]["split_hash"] = f"fold {number}"
         runs.append(Finished(Path(f"{which}{number}"), parse_record(record)))
@@ -133,10 +133,13 @@ def test_an_unknown_metric_names_the_known_ones():
         run.value("loss of hair")
 
 
-def test_the_best_run_is_chosen_on_the_selecting_part():
+@pytest.mark.parametrize("metric", ["accuracy", "macro_f1"])
+def test_the_best_run_is_chosen_on_the_selecting_part(metric):
     runs = finished("fc", [9900, 9800]) + finished("spinal", [9800])
     for run, accuracy in zip(runs, (0.90, 0.95, 0.9), strict=True):
-        object.__setattr__(run.record.selection, "accuracy", accuracy)
+        run.record.config["protocol"]["select_metric"] = metric
+        selected = run.record.selection
+        run.record.history[selected.epoch - 1][f"{selected.on}_{metric}"] = accuracy
     group = group_runs(runs)[0]
     assert group.best.folder == Path("fc1")
     assert group_row(group, "accuracy")["mean"] == pytest.approx(98.5)
