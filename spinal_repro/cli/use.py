@@ -59,7 +59,7 @@ def print_predictions(given: argparse.Namespace) -> None:
     trained, *others = load_ensemble([given.run, *given.others], given.device, given.flip)
     top = min(given.top, len(trained.classes))
     rows: list[dict[str, Any]] = []
-    probabilities, unreadable = [], []
+    probabilities, submitted, unreadable = [], [], []
     for path, answer in zip(paths, predict(trained, paths, *others), strict=True):
         if isinstance(answer, str):
             unreadable.append(f"{path}: {answer}")
@@ -69,12 +69,13 @@ def print_predictions(given: argparse.Namespace) -> None:
             for probability, index in zip(*(t.tolist() for t in answer.topk(top)), strict=True)
         ]
         rows.append({"file": str(path), **best[0], "top": best})
+        listed = getattr(path, "path", None)  # in a table, which has its own names
+        submitted.append((str(path) if listed else Path(str(path)).name, best[0]["class"]))
         probabilities.append([str(path), *answer.tolist()])
     if given.probabilities is not None:
         _write_csv(given.probabilities, ("file", *trained.classes), probabilities)
     if given.submission is not None:
-        pairs = [(Path(row["file"]).name, row["class"]) for row in rows]
-        _write_csv(given.submission, given.columns, pairs)
+        _write_csv(given.submission, given.columns, submitted)
     if given.format == "json":
         print(json.dumps(rows, indent=1))
     else:

@@ -43,8 +43,8 @@ class Rows:
 
     columns: pd.DataFrame  # label, split, group, fold, weight: those it has
     images: NDArray[Any] | None = None
-    names: Sequence[str] = ()  # of ``images``
-    files: Sequence[Path | Row] = ()  # if there are no ``images``
+    names: Sequence[str] = ()  # of ``images``, or of the files that a table lists
+    files: Sequence[Any] = ()  # paths or rows, if there are no ``images``
     features: Sequence[str] = ()
     classes: Sequence[str] = ()  # names by label, if the file has them
 
@@ -119,7 +119,8 @@ def read_unlabelled(path: Path) -> list[Path | Row]:
             kind = "table"
     rows = _table(path, path.parent) if kind == "table" else _arrays(kind, path, version_of(path))
     if rows.images is None:
-        return list(rows.files)
+        named = zip(rows.names, rows.files, strict=True)
+        return [Row(name, path=file) for name, file in named] if rows.names else list(rows.files)
     pairs = zip(rows.names, rows.images, strict=True)
     return [Row(f"{path}/{name}", pixels=array, features=rows.features) for name, array in pairs]
 
@@ -242,7 +243,7 @@ def _table(path: Path, root: Path) -> Rows:
             f"{path}: {several[0].stem} may be {' or '.join(file.name for file in several)}; "
             f"write it with its suffix"
         )
-    return Rows(_beside(frame), files=[files[0] for files in found])
+    return Rows(_beside(frame), names=list(names), files=[files[0] for files in found])
 
 
 def _features(path: Path) -> Rows:

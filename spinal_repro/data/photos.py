@@ -39,20 +39,21 @@ _DIGESTS: dict[str, str] = {}  # by `version_of`
 
 @dataclass(frozen=True)
 class Row:
-    """One image in a file of many: the content of an image file, or an array ``[C, H, W]``."""
+    """One image in a file of many: an image file, its content, or an array ``[C, H, W]``."""
 
     name: str
     version: str = ""
     content: bytes = b""
     pixels: Any = None
     features: Sequence[str] = ()  # names of the channels, if they are not pixels
+    path: Path | None = None
 
     def __str__(self) -> str:
         return self.name
 
-    def open(self, mode: str = "rb") -> io.BytesIO:
+    def open(self, mode: str = "rb") -> Any:
         """Open the content, like `Path.open`."""
-        return io.BytesIO(self.content)
+        return self.path.open("rb") if self.path else io.BytesIO(self.content)
 
 
 def open_image(file: Path | Row) -> Image.Image:
