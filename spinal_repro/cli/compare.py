@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from spinal_repro.cli.spinal import command, count, option
@@ -21,16 +22,12 @@ OWN = {  # settings that the command sets, and its option
 WORDS = "settings of spinal-train, or folders of finished runs"
 
 
-def _folds(text: str) -> int:
-    return count(text, least=2)
-
-
 @command(
     "compare",
     option("words", nargs="*", metavar="SETTING|RUN", help=WORDS),
     option("--heads", help="configs of head/ (default: linear,fc,spinal)"),
     option("--seeds", type=count, help=f"runs of each head (default: {SEEDS}; with --folds 1)"),
-    option("--folds", type=_folds, help="cross-validation with so many folds"),
+    option("--folds", type=partial(count, least=2), help="cross-validation with so many folds"),
     option(
         "--metric",
         choices=tuple(TITLES),

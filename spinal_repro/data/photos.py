@@ -39,7 +39,7 @@ _DIGESTS: dict[str, str] = {}  # by `version_of`
 
 @dataclass(frozen=True)
 class Row:
-    """One image in a file of many: the content of an image file, or an array ``[C, H, W]``."""
+    """One image in a file of many: an image file, its content, or an array ``[C, H, W]``."""
 
     name: str
     version: str = ""

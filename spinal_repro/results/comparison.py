@@ -38,10 +38,6 @@ class Finished:
     def key(self) -> Key:
         return self.record.config["protocol"].get("fold") or 0, self.record.seed
 
-    @property
-    def images(self) -> list[Any]:
-        return [self.record.data[key] for key in HASHES]
-
     def value(self, metric: str, epoch: str = "selected") -> float:
         """A test metric, in percent."""
         found: Any = getattr(self.record.test, epoch)
@@ -153,17 +149,16 @@ def group_runs(runs: Sequence[Finished]) -> list[Group]:
     of = [settings[id(members[0])] for members in by_settings.values()]
     keys = {key: None for each in of for key in each}
     differing = [k for k in keys if len({json.dumps(each.get(k)) for each in of}) > 1]
-    groups = []
-    for each, members in zip(of, by_settings.values(), strict=True):
-        rest = [k for k in differing if k.partition(".")[0] != "head" and k != "recipe.name"]
-        more = [f"{k} {each.get(k)}" for k in rest]
-        label = ", ".join([head_label(members[0].record.config["head"]), *more])
-        groups.append(Group(label, {run.key: run for run in sorted(members, key=lambda r: r.key)}))
-    labels = [group.label for group in groups]
-    if len(set(labels)) < len(labels):  # heads that differ in an option the label leaves out
-        for number, (group, each) in enumerate(zip(groups, of, strict=True)):
-            rest = [f"{k} {each.get(k)}" for k in differing if k.startswith("head.")]
-            groups[number] = Group(", ".join([group.label, *rest]), group.runs)
+    for left_out in (("head.", "recipe.name"), ("recipe.name",)):  # if needed, all options of heads
+        more = [[f"{k} {v.get(k)}" for k in differing if not k.startswith(left_out)] for v in of]
+        heads = [head_label(runs[0].record.config["head"]) for runs in by_settings.values()]
+        labels = [", ".join([head, *rest]) for head, rest in zip(heads, more, strict=True)]
+        if len(set(labels)) == len(labels):
+            break
+    groups = [
+        Group(label, {run.key: run for run in sorted(members, key=lambda run: run.key)})
+        for label, members in zip(labels, by_settings.values(), strict=True)
+    ]
     return sorted(groups, key=lambda group: group.order)
 
 
@@ -188,7 +183,6 @@ def head_label(head: Mapping[str, Any]) -> str:
 def compare(groups: Sequence[Group], metric: str = ACCURACY) -> list[Comparison]:
     """Compare each group with every earlier one; the last is that of the last with the first."""
     both = sorted(combinations(groups, 2), key=lambda pair: pair[0] is groups[0])
-    both.sort(key=lambda pair: pair == (groups[0], groups[-1]))
     found = [_compare(first, second, metric) for first, second in both]
     families = [as_family(getattr(c, name) for c in found) for name in ("paired", "last")]
     return [
@@ -201,7 +195,7 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison:
     """Pair two groups by fold and seed; each fold is one pair, the mean over its seeds."""
     keys = [key for key in first.runs if key in second.runs]
     pairs = [(first.runs[key], second.runs[key]) for key in keys]
-    pairs = [(a, b) for a, b in pairs if a.images == b.images]
+    pairs = [(a, b) for a, b in pairs if all(a.record.data[h] == b.record.data[h] for h in HASHES)]
     if not pairs:
         raise UserError(
             f"{first.label} and {second.label} have no seed in common on the same images"

@@ -36,6 +36,7 @@ def test_real_records_pass(head):
         ("config.recipe.warmup", 3, "warmup"),
         ("config.recipe.lr", -1.0, "recipe.lr"),
         ("config.recipe.lr", 0.02, "identity"),
+        ("config.protocol.folds", 5, "a fold of a cross-validation"),
         ("seed", 3, "seed is 3"),
         ("counts.head_parameters", 16_559, "counts.head_parameters"),
         ("counts.layers", 3, "counts.layers"),
