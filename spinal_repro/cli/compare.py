@@ -1,6 +1,7 @@
 """``spinal compare``: trains heads on the same images and compares them, or compares runs."""
 
 import argparse
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ WORDS = "settings of spinal-train, or folders of finished runs"
     "compare",
     option("words", nargs="*", metavar="SETTING|RUN", help=WORDS),
     option("--heads", help="configs of head/ (default: linear,fc,spinal)"),
-    option("--seeds", type=count, help=f"runs of each head (default: {SEEDS}; with --folds 1)"),
+    option("--seeds", type=count, help=f"runs of each head (default: {SEEDS}; 1 with --folds)"),
     option("--folds", type=partial(count, least=2), help="cross-validation with so many folds"),
     option(
         "--metric",
@@ -34,7 +35,7 @@ WORDS = "settings of spinal-train, or folders of finished runs"
         default="accuracy",
         help="that is compared (default: accuracy)",
     ),
-    option("--out", type=Path, help="folder to write to (default: compare/DATASET)"),
+    option("--out", type=Path, help="folder to write to (default: compare/DATASET-HASH)"),
 )
 def compare_heads(given: argparse.Namespace) -> None:
     """Answer whether a Spinal head helps: train heads on the same images and compare them.
@@ -58,7 +59,9 @@ def compare_heads(given: argparse.Namespace) -> None:
 
     groups = group_runs(read_runs(places))
     comparisons = compare(groups, given.metric)
-    out = given.out or Path("compare") / str(groups[0].first.config["dataset"]["name"])
+    first, identities = groups[0].first, sorted(group.first.identity for group in groups)
+    key = hashlib.sha256(" ".join([*identities, given.metric]).encode()).hexdigest()[:6]
+    out = given.out or Path("compare") / f"{first.config['dataset']['name']}-{key}"
     echo(write_comparison(out, groups, comparisons, given.metric))
     echo(f"\n{out / 'report.html'}")
     for comparison in comparisons:
@@ -80,7 +83,8 @@ def _train(given: argparse.Namespace, settings: list[str]) -> list[Path]:
         settings = ["recipe=features", *settings]
     folds = ["protocol=kfold", f"protocol.folds={given.folds}"] if given.folds else []
     shared = [word for word in settings if not word.lstrip("+").startswith("head.")]
-    check_overrides([*shared, *folds])
+    for head in heads:
+        check_overrides([*shared, *folds, f"head={head}"])
     chosen = [_head(head, [*settings, *folds], heads) for head in heads]
     if unused := set(settings) - set(shared).union(*chosen):
         raise UserError(f"{min(unused)}: none of the heads {', '.join(heads)} has this setting")

@@ -24,6 +24,7 @@ from spinal_repro.results.pairs import HASHES, HOLM
 from spinal_repro.results.tables import Column
 
 ACCURACY = "accuracy"
+SHOWN = 4  # settings in the name of a group
 Key = tuple[int, int]  # fold and seed
 
 
@@ -78,6 +79,12 @@ class Group:
     def folds(self) -> int:
         """Number of folds of a cross-validation; 0 without."""
         return int(self.first.config["protocol"].get("folds", 0))
+
+    @property
+    def overlap(self) -> float:
+        """Test images per training image of a fold; 0 without a cross-validation."""
+        sizes = self.first.data["sizes"]
+        return sizes["test"] / (sizes["train"] + sizes["val"]) if self.folds else 0.0
 
 
 @dataclass(frozen=True)
@@ -141,18 +148,16 @@ def group_runs(runs: Sequence[Finished]) -> list[Group]:
     """Group runs by their settings, FC heads first, and name what is not equal in all."""
     settings = {id(run): _settings(run.record.config) for run in runs}
     by_settings = grouped(runs, lambda run: json.dumps(settings[id(run)], sort_keys=True))
-    if len(by_settings) < 2:
-        raise UserError(
-            f"{len(runs)} runs of {len(by_settings)} configuration: give runs of two or more that "
-            f"differ in head, model or recipe"
-        )
     of = [settings[id(members[0])] for members in by_settings.values()]
     keys = {key: None for each in of for key in each}
     differing = [k for k in keys if len({json.dumps(each.get(k)) for each in of}) > 1]
     for left_out in (("head.", "recipe.name"), ("recipe.name",)):  # if needed, all options of heads
         more = [[f"{k} {v.get(k)}" for k in differing if not k.startswith(left_out)] for v in of]
         heads = [head_label(runs[0].record.config["head"]) for runs in by_settings.values()]
-        labels = [", ".join([head, *rest]) for head, rest in zip(heads, more, strict=True)]
+        labels = [
+            ", ".join([head, *rest[:SHOWN], *["..."][: max(0, len(rest) - SHOWN)]])
+            for head, rest in zip(heads, more, strict=True)
+        ]
         if len(set(labels)) == len(labels):
             break
     groups = [
@@ -181,9 +186,18 @@ def head_label(head: Mapping[str, Any]) -> str:
 
 
 def compare(groups: Sequence[Group], metric: str = ACCURACY) -> list[Comparison]:
-    """Compare each group with every earlier one; the last is that of the last with the first."""
+    """Compare each group with every earlier one; the last is that of the last with the first.
+
+    Groups without a seed in common on the same images are not compared; if none has, that is an
+    error. A single group has no comparison.
+    """
     both = sorted(combinations(groups, 2), key=lambda pair: pair[0] is groups[0])
-    found = [_compare(first, second, metric) for first, second in both]
+    found = [made for pair in both if (made := _compare(*pair, metric))]
+    if both and not found:
+        raise UserError(
+            f"no two of {', '.join(group.label for group in groups)} have a seed in common on the "
+            f"same images"
+        )
     families = [as_family(getattr(c, name) for c in found) for name in ("paired", "last")]
     return [
         Comparison(c.first, c.second, paired, last, c.images)
@@ -191,24 +205,19 @@ def compare(groups: Sequence[Group], metric: str = ACCURACY) -> list[Comparison]
     ]
 
 
-def _compare(first: Group, second: Group, metric: str) -> Comparison:
+def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
     """Pair two groups by fold and seed; each fold is one pair, the mean over its seeds."""
     keys = [key for key in first.runs if key in second.runs]
     pairs = [(first.runs[key], second.runs[key]) for key in keys]
     pairs = [(a, b) for a, b in pairs if all(a.record.data[h] == b.record.data[h] for h in HASHES)]
     if not pairs:
-        raise UserError(
-            f"{first.label} and {second.label} have no seed in common on the same images"
-        )
+        return None
 
     def paired(epoch: str) -> Paired:
         found = [(a.key, b.value(metric, epoch) - a.value(metric, epoch)) for a, b in pairs]
         if not first.folds:
             return Paired(tuple(round(d, 9) for _, d in found))
-        of_fold = grouped(found, lambda item: item[0][0])
-        means = [round(statistics.mean([d for _, d in items]), 9) for items in of_fold.values()]
-        sizes = first.first.data["sizes"]
-        return Paired(tuple(means), overlap=sizes["test"] / (sizes["train"] + sizes["val"]))
+        return Paired(tuple(round(d, 9) for d in _by_fold(found)), overlap=first.overlap)
 
     images = None
     tested = [run.record.test.selected for run in pairs[0] if run.record.test]
@@ -219,15 +228,25 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison:
     return Comparison(first, second, paired("selected"), paired("last"), images)
 
 
+def _by_fold(found: Iterable[tuple[Key, float]]) -> list[float]:
+    """Means of each fold over its seeds."""
+    of_fold = grouped(found, lambda item: item[0][0])
+    return [statistics.mean([value for _, value in items]) for items in of_fold.values()]
+
+
 def group_row(group: Group, metric: str) -> dict[str, Any]:
     """A row of the table of groups."""
     runs = list(group.runs.values())
     values, record = [run.value(metric) for run in runs], group.first
     assert record.test is not None
+    of_folds = _by_fold((run.key, run.value(metric)) for run in runs) if group.folds else values
+    low, high = statistics.mean_interval(of_folds, group.overlap) or (None, None)
     found: dict[str, Any] = {
         "group": group.label,
         "n": len(runs),
         "mean": statistics.mean(values),
+        "low": low,
+        "high": high,
         "sd": statistics.deviation(values) if len(runs) > 1 else None,
         "last": statistics.mean([run.value(metric, "last") for run in runs]),
         "head_parameters": record.counts["head_parameters"],
@@ -282,6 +301,8 @@ def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column
         Column("group", "Head", "runs that differ in seed and fold alone"),
         Column("n", "n", "runs"),
         Column("mean", title[metric], "mean on the test part, at the selected epoch", _PLAIN),
+        Column("low", "95 % from", "lower end of the 95 % t interval of the mean", _PLAIN),
+        Column("high", "to", "its upper end", _PLAIN),
         Column("sd", "SD", "standard deviation between runs", _PLAIN),
         Column("last", "Last %", "the same with the last epoch", _PLAIN),
     ]
@@ -301,6 +322,6 @@ COMPARISON_COLUMNS = (
     Column("high", "to", "its upper end", _SIGNED),
     Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
     Column("size", "Size", "head parameters, as a multiple of the other's", _times),
-    Column("verdict", "Verdict", "see the rule below"),
+    Column("verdict", "Verdict", "by the rule below"),
     Column("last", "Last epoch", "the verdict with the last epoch instead of the selected one"),
 )

@@ -36,18 +36,16 @@ def write_comparison(
     """Write ``report.html``, ``table.md``, ``table.csv``, plots and weights; return the tables."""
     out.mkdir(parents=True, exist_ok=True)
     first = groups[0].first
-    dataset = first.config["dataset"]
-    classes = class_names(first.data, dataset.get("num_outputs") or dataset["num_classes"])
     title = f"{first.config['dataset']['title']}: comparison of heads"
     rows = [group_row(group, metric) for group in groups]
-    tables = [
-        (group_columns(rows, metric), rows),
-        (COMPARISON_COLUMNS, [comparison_row(c) for c in comparisons]),
-    ]
-    rule = CAVEAT if groups[0].folds else RULE
-    notes = [rule.format(count=len(comparisons)), *_conditions(groups)]
+    tables: list[tuple[Any, Any]] = [(group_columns(rows, metric), rows)]
+    if comparisons:
+        tables.append((COMPARISON_COLUMNS, [comparison_row(c) for c in comparisons]))
+    rules = [CAVEAT] if groups[0].folds else [RULE] if comparisons else []
+    notes = [*(rule.format(count=len(comparisons)) for rule in rules), *_conditions(groups)]
     texts = {style: [render(*table, style) for table in tables] for style in ("markdown", "csv")}
-    lines = [f"# {escape_markdown(title)}", f"**{escape_markdown(str(comparisons[-1]))}**"]
+    lines = [f"# {escape_markdown(title)}"]
+    lines += [f"**{escape_markdown(str(comparison))}**" for comparison in comparisons[-1:]]
     lines += [*texts["markdown"], *(f"- {escape_markdown(note)}" for note in notes)]
     write_atomic(out / "table.md", "\n\n".join(lines) + "\n")
     write_atomic(out / "table.csv", "\n\n".join(texts["csv"]) + "\n")
@@ -60,7 +58,10 @@ def write_comparison(
         names.append(f"{name}-{len(names) + 1}" if name in names else name)
         name = names[-1]
         shutil.copyfile(group.best.folder / "best.safetensors", out / f"{name}.safetensors")
-        if (counts := _counts(group, len(classes))) is not None:
+        dataset = group.first.config["dataset"]
+        outputs = dataset.get("num_outputs") or dataset["num_classes"]
+        classes = class_names(group.first.data, outputs)
+        if (counts := _counts(group, outputs)) is not None:
             file = f"confusion-{name}.png"
             plots.draw_confusion(counts, classes, f"{group.label}, all runs", out / file)
             pictures.append((f"Confusion matrix, {group.label}", file))
@@ -80,7 +81,7 @@ def write_comparison(
         )
     )
     write_atomic(out / "report.html", page)
-    return "\n\n".join(render(*table, "table") for table in tables)
+    return "\n\n".join([*(render(*table, "table") for table in tables), *notes])
 
 
 def _conditions(groups: Sequence[Group]) -> list[str]:

@@ -76,7 +76,7 @@ def test_only_equal_images_and_seeds_are_pairs():
     assert found.paired.n == 2
     for run in second:
         run.record.data["split_hash"] = "other"
-    with pytest.raises(UserError, match="no seed in common on the same images"):
+    with pytest.raises(UserError, match="have a seed in common on the same images"):
         compare(group_runs(first + second))
 
 
@@ -116,8 +116,23 @@ def test_equal_folds_decide_nothing():
 def test_groups_that_differ_elsewhere_say_where():
     groups = group_runs(finished("fc", [9800]) + finished("fc", [9810], recipe={"lr": 0.5}))
     assert [group.label for group in groups] == ["FC 50, recipe.lr 0.01", "FC 50, recipe.lr 0.5"]
-    with pytest.raises(UserError, match="two or more that differ"):
-        group_runs(finished("fc", [9800, 9801]))
+
+
+def test_a_single_group_has_a_mean_with_an_interval_and_no_comparison():
+    (group,) = group_runs(folds("fc", [9800, 9810, 9830]))
+    assert compare([group]) == []
+    row, values = group_row(group, "accuracy"), [98.0, 98.1, 98.3]
+    half = stats.t.ppf(0.975, 2) * stats.tstd(values) * math.sqrt(1 / 3 + 20 / 80)
+    assert (row["low"], row["high"]) == pytest.approx((98.1333 - half, 98.1333 + half), abs=1e-3)
+
+
+def test_groups_on_other_images_are_left_out():
+    first, second = finished("fc", [9800] * 2), finished("spinal", [9810] * 2)
+    other = finished("fc", [9700] * 2, recipe={"lr": 0.5})
+    for run in other:
+        run.record.data["test_hash"] = "other"
+    (found,) = compare(group_runs(first + second + other))
+    assert found.paired.n == 2 and "0.5" not in found.first.label + found.second.label
 
 
 def test_a_single_pair_has_the_interval_of_the_test_images():
