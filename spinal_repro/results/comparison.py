@@ -38,10 +38,6 @@ class Finished:
     def key(self) -> Key:
         return self.record.config["protocol"].get("fold") or 0, self.record.seed
 
-    @property
-    def images(self) -> list[Any]:
-        return [self.record.data[key] for key in HASHES]
-
     def value(self, metric: str, epoch: str = "selected") -> float:
         """A test metric, in percent."""
         found: Any = getattr(self.record.test, epoch)
@@ -199,7 +195,7 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison:
     """Pair two groups by fold and seed; each fold is one pair, the mean over its seeds."""
     keys = [key for key in first.runs if key in second.runs]
     pairs = [(first.runs[key], second.runs[key]) for key in keys]
-    pairs = [(a, b) for a, b in pairs if a.images == b.images]
+    pairs = [(a, b) for a, b in pairs if all(a.record.data[h] == b.record.data[h] for h in HASHES)]
     if not pairs:
         raise UserError(
             f"{first.label} and {second.label} have no seed in common on the same images"
