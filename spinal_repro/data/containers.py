@@ -55,7 +55,8 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     check_options(config, [])
     rows, file = _read(config, root), config.file
     if "label" not in (named := rows.columns):
-        raise UserError(f"{file} has no labels; name their column {', '.join(LABELS)}")
+        names = "y or train_labels" if config.source == "npz" else " or ".join(LABELS)
+        raise UserError(f"{file} has no labels; call them {names}")
     columns = _columns(named, f"{file}")
     found = np.full(len(named), "train")
     if "split" in named:
@@ -229,8 +230,9 @@ def _table(path: Path, root: Path) -> Rows:
     found = [find(base, name) for name in names]
     if missing := [name for name, files in zip(names, found, strict=True) if not files]:
         raise UserError(
-            f"{len(missing)} of {len(names)} files of {path} are not in {base.resolve()}, e.g. "
-            f"{', '.join(missing[:SHOWN])}; put it into their folder, or set data.root=FOLDER"
+            f"{len(missing)} of {len(names)} files of {path} are neither in {root.resolve()} nor "
+            f"beside it, e.g. {', '.join(missing[:SHOWN])}; put the table into their folder, or to "
+            f"train set data.root=FOLDER"
         )
     if several := next((files for files in found if len(files) > 1), None):
         raise UserError(

@@ -182,7 +182,8 @@ class Paired:
     def missing(self, claimed: float | None = None) -> str:
         """``needs about 9 pairs, has 5``: to find the claimed difference, else the measured one."""
         if self.overlap:
-            return "the folds cannot resolve so small a difference"
+            few = "needs 3 folds or more"
+            return few if self.n < 3 else "the folds cannot resolve so small a difference"
         spread = deviation(self.differences) if self.n > 2 else 0.0
         needed = pairs_needed(claimed or self.mean, spread, self.family)
         if needed is None:

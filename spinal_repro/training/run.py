@@ -77,7 +77,7 @@ def train(config: Config, setup: Setup, folder: Path, callbacks: Sequence[Callba
     checkpoint = Checkpoint(folder, runtime.save_every, setup.inputs)
     checkpoint.restore(run)
     source = folder
-    if not (run.state.epoch or run.lr_rule.uses_epochs):
+    if not (run.state.epoch or run.lr_rule.uses_epochs or run.recipe.patience):
         source = shorter_run(config)
         checkpoint.restore(run, source)
     outputs.write_config(config, folder)

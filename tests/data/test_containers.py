@@ -352,8 +352,8 @@ def test_folds_out_of_range(call, here, settings):
     ("text", "message"),
     [
         ("name,label\n000,1\n", "name the column path"),
-        ("path,kind\n000,1\n", "name their column label"),
-        ("path,label\n000,1\n999,2\n", "1 of 2 files .* 999; put it into"),
+        ("path,kind\n000,1\n", "call them label or"),
+        ("path,label\n000,1\n999,2\n", "1 of 2 files .* 999; put the table into"),
         ("path,label\n000,1\n000,2\n", "lists 000 twice"),
         ("path,label\n000,1\n001,\n", "column label is empty in row 2"),
         ("path,label\n000,1\n001,1\n", "1 classes, expected two or more"),

@@ -157,7 +157,7 @@ def test_an_error_of_the_machine_does_not_ask_to_delete_a_good_checkpoint(
     [
         VARIETY["rule divide"], VARIETY["rule redraw_late"], VARIETY["stages that forget"],
         OPTIONS["nesterov, mixed and weighted"], OPTIONS["adamw, two rates"], EVAL_MODE,
-        [*VARIETY["the head first"], "recipe.patience=1", "recipe.lr=1e-12"],
+        VARIETY["the head first"],
     ],
     ids=str,
 )  # fmt: skip
@@ -191,10 +191,20 @@ def test_a_continued_run_resumes_from_its_own_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["seed=1", "recipe.lr=0.02", "recipe.epochs=2", "rule", "no checkpoint", "unfinished"]
+    "change",
+    [
+        "seed=1",
+        "recipe.lr=0.02",
+        "recipe.epochs=2",
+        "rule",
+        "patience",
+        "no checkpoint",
+        "unfinished",
+    ],
 )
 def test_other_runs_are_not_continued(tmp_path, change):
-    overrides = OPTIONS["rule cosine"] if change == "rule" else ["head=fc"]
+    others = {"rule": OPTIONS["rule cosine"], "patience": ["head=fc", "recipe.patience=9"]}
+    overrides = others.get(change, ["head=fc"])
     config = small(tmp_path, *overrides)
     if change == "unfinished":
         interrupted(config, StopAt(epoch=2))
