@@ -12,14 +12,9 @@ from spinal_repro.io import echo
 from spinal_repro.records.metrics import TITLES
 
 SEEDS = 8  # enough to decide three comparisons
-OWN = {  # settings that the command sets, and its option
-    "head": "--heads",
-    "seed": "--seeds",
-    "protocol": "--folds",
-    "protocol.folds": "--folds",
-    "protocol.fold": "--folds",
-    "paper": "spinal paper run",
-}
+# settings that the command sets, and its option
+OWN = {"head": "--heads", "seed": "--seeds", "paper": "spinal paper run"}
+OWN |= dict.fromkeys(("protocol", "protocol.folds", "protocol.fold"), "--folds")
 WORDS = "settings of spinal-train, or folders of finished runs"
 
 
@@ -29,12 +24,7 @@ WORDS = "settings of spinal-train, or folders of finished runs"
     option("--heads", help="configs of head/ (default: linear,fc,spinal)"),
     option("--seeds", type=count, help=f"runs of each head (default: {SEEDS}; 1 with --folds)"),
     option("--folds", type=partial(count, least=2), help="cross-validation with so many folds"),
-    option(
-        "--metric",
-        choices=tuple(TITLES),
-        default="accuracy",
-        help="that is compared (default: accuracy)",
-    ),
+    option("--metric", choices=tuple(TITLES), default="accuracy", help="default: accuracy"),
     option("--out", type=Path, help="folder to write to (default: compare/DATASET-HASH)"),
 )
 def compare_heads(given: argparse.Namespace) -> None:

@@ -121,8 +121,10 @@ def folder(text: str) -> Path:
     return path(text)
 
 
-def new_file(text: str) -> Path:
+def new_file(text: str, suffix: str = "") -> Path:
     """Type of an option: a file to write, in an existing folder."""
+    if not text.lower().endswith(suffix):
+        raise argparse.ArgumentTypeError(f"give a name that ends in {suffix}, not {text}")
     file = path(text)
     if not file.resolve().parent.is_dir():
         raise argparse.ArgumentTypeError(f"{file}: there is no folder {file.resolve().parent}")

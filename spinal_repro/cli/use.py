@@ -5,50 +5,39 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from spinal_repro.cli.spinal import RUN, command, count, new_file, option
+from spinal_repro.data.catalog import PARTS
 from spinal_repro.errors import UserError
 from spinal_repro.io import printable, write_atomic
 from spinal_repro.results.tables import FORMATS, Column, render
 
+PNG = partial(new_file, suffix=".png")
 EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
 DEVICE = option("--device", default="auto", help="as runtime.device (default: auto)")
 ROOT = option("--root", type=Path, help="data folder (default: that of the run)")
+SPLIT = option("--split", choices=PARTS, default="test", help="default: test")
+SHOWN_AS = option("--format", choices=(*FORMATS, "json"), default="table", help="default: table")
+WITH = "runs of the same classes: probabilities are the mean over all runs"
+HEADINGS = ("image_id", "label")
+COLUMNS = "headings of the submission (default: image_id label)"
+OTHER_DATA = "warning: images or split differ from those of the run"
 
 
 @command(
     "predict",
     RUN,
     option("images", nargs="+", type=Path, help="image files, folders, CSV, npz or Parquet files"),
-    option(
-        "--with",
-        dest="others",
-        nargs="+",
-        type=Path,
-        default=[],
-        metavar="RUN",
-        help="runs of the same classes: probabilities are the mean over all runs",
-    ),
+    option("--with", dest="others", nargs="+", type=Path, default=[], metavar="RUN", help=WITH),
     option("--flip", action="store_true", help="mean over each image and its mirror image"),
     option("--top", type=count, default=5, help="classes per file (default: 5)"),
-    option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
-    option(
-        "--probabilities",
-        type=new_file,
-        metavar="CSV",
-        help="also write a column of probabilities for each class",
-    ),
+    SHOWN_AS,
+    option("--probabilities", type=new_file, metavar="CSV", help="also write those of all classes"),
     option("--submission", type=new_file, metavar="CSV", help="also write one class per image"),
-    option(
-        "--columns",
-        nargs=2,
-        default=("image_id", "label"),
-        metavar=("ID", "LABEL"),
-        help="headings of the submission (default: image_id label)",
-    ),
+    option("--columns", nargs=2, default=HEADINGS, metavar=("ID", "LABEL"), help=COLUMNS),
     DEVICE,
 )
 def print_predictions(given: argparse.Namespace) -> None:
@@ -71,10 +60,14 @@ def print_predictions(given: argparse.Namespace) -> None:
         rows.append({"file": str(path), **best[0], "top": best})
         submission.append((path.name, best[0]["class"]))
         probabilities.append([str(path), *answer.tolist()])
-    if given.probabilities is not None:
-        _write_csv(given.probabilities, ("file", *trained.classes), probabilities)
-    if given.submission is not None:
-        _write_csv(given.submission, given.columns, submission)
+    for place, head, lines in (
+        (given.probabilities, ("file", *trained.classes), probabilities),
+        (given.submission, given.columns, submission),
+    ):
+        if place is not None:
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([head, *lines])
+            write_atomic(place, text.getvalue())
     if given.format == "json":
         print(json.dumps(rows, indent=1))
     else:
@@ -87,12 +80,6 @@ def print_predictions(given: argparse.Namespace) -> None:
         raise UserError(f"{len(unreadable)} of {len(paths)} images cannot be read:{listed}")
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([head, *rows])
-    write_atomic(path, text.getvalue())
-
-
 SOFTMAX = "softmax of the logits, from 0 to 1, not calibrated"
 PREDICTION = (
     Column("file", "File"),
@@ -102,23 +89,13 @@ PREDICTION = (
 )
 
 
-def _png(text: str, suffix: str = ".png") -> Path:
-    if not text.lower().endswith(suffix):
-        raise argparse.ArgumentTypeError(f"give a name that ends in {suffix}, not {text}")
-    return new_file(text)
-
-
-def _npz(text: str) -> Path:
-    return _png(text, ".npz")
-
-
 @command(
     "eval",
     RUN,
-    option("--split", choices=("train", "val", "test"), default="test"),
+    SPLIT,
     ROOT,
-    option("--confusion", type=_png, metavar="PNG", help="also draw the confusion matrix"),
-    option("--format", choices=(*FORMATS, "json"), default="table", help="default: table"),
+    option("--confusion", type=PNG, metavar="PNG", help="also draw the confusion matrix"),
+    SHOWN_AS,
     DEVICE,
 )
 def print_evaluation(given: argparse.Namespace) -> None:
@@ -132,7 +109,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     trained = load_run(given.run, given.device)
     batches, same = load_split(trained, given.split, given.root)
     if not same:
-        print("warning: images or split differ from those of the run", file=sys.stderr)
+        print(OTHER_DATA, file=sys.stderr)
     elif shared := trained.record.data.get(f"{given.split}_images_also_in_train"):
         both = f"{given.split} images that are also training images"
         print(f"warning: {both}: {shared:,}", file=sys.stderr)
@@ -163,8 +140,14 @@ def print_evaluation(given: argparse.Namespace) -> None:
     "features",
     RUN,
     option("images", nargs="*", type=Path, help="image files, or folders; none: a split"),
-    option("--split", choices=("train", "val", "test"), default="test", help="default: test"),
-    option("--to", type=_npz, required=True, metavar="NPZ", help="file to write"),
+    SPLIT,
+    option(
+        "--to",
+        type=partial(new_file, suffix=".npz"),
+        required=True,
+        metavar="NPZ",
+        help="file to write",
+    ),
     ROOT,
     DEVICE,
 )
@@ -174,13 +157,13 @@ def print_features(given: argparse.Namespace) -> None:
     from spinal_repro.inference.features import image_features, split_features, write_features
 
     paths = find_images(given.images) if given.images else []
-    trained, same = load_run(given.run, given.device), True
+    trained = load_run(given.run, given.device)
     if paths:
         arrays = image_features(trained, paths)
     else:
         arrays, same = split_features(trained, given.split, given.root)
-    if not same:
-        print("warning: images or split differ from those of the run", file=sys.stderr)
+        if not same:
+            print(OTHER_DATA, file=sys.stderr)
     write_features(trained, arrays, given.to)
     count, width = arrays["features"].shape
     print(f"{given.to}: {count:,} images, {width:,} features; also {', '.join([*arrays][1:])}")
@@ -191,7 +174,7 @@ def print_features(given: argparse.Namespace) -> None:
     RUN,
     option("image", type=Path, help="image file"),
     option("--class", dest="name", metavar="NAME", help="default: the predicted class"),
-    option("--out", type=_png, required=True, metavar="PNG", help="file to write"),
+    option("--out", type=PNG, required=True, metavar="PNG", help="file to write"),
     DEVICE,
 )
 def print_explanation(given: argparse.Namespace) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,18 +40,11 @@ def contact_sheet(config: Config, root: Path, seed: int = 0) -> Image.Image:
     rows = [np.resize(shuffled[labels[shuffled] == label], ROWS) for label in present[columns]]
     chosen = dataset.train.subset(np.concatenate(rows))
     chosen = replace(chosen, labels=torch.arange(len(chosen)))  # to undo the order of an epoch
+    split = Split(np.arange(len(chosen)), np.arange(0), np.arange(0))
+    options: Any = {"mean": [0.0], "std": [1 / 255], "device": torch.device("cpu")}
     with TemporaryDirectory() as cache:
-        batches = batches_of(
-            config,
-            Dataset(chosen, chosen),
-            Split(np.arange(len(chosen)), np.arange(0), np.arange(0)),
-            "train",
-            training=True,
-            runs=Path(cache),
-            mean=[0.0],
-            std=[1 / 255],
-            device=torch.device("cpu"),
-        )
+        options |= {"training": True, "runs": Path(cache)}
+        batches = batches_of(config, Dataset(chosen, chosen), split, "train", **options)
         before = torch.cat([images for images, _ in batches.in_order()])
         augmented = batches.epoch(seed, 1, build_augmentations(config.recipe.augment))
         after, order = map(torch.cat, zip(*augmented, strict=True))

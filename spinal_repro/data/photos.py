@@ -261,25 +261,20 @@ def _resized(image: Image.Image, preprocessing: Preprocessing) -> Image.Image:
         longer = max(image.size)
         left, top = ((side - longer) // 2 for side in image.size)
         image = image.crop((left, top, left + longer, top + longer))  # pads with 0
-    width, height = image.size
     resize, side = preprocessing.resize, preprocessing.size
-    method = Image.Resampling[preprocessing.interpolation.upper()]
+    wide, high = image.size
     if preprocessing.fit is not None:
         wide, high = _fitted(image, preprocessing.fit)
     elif isinstance(resize, list):
         high, wide = resize[0], resize[-1]
-    elif resize is None:
-        high, wide = height, width
-    else:  # the shorter side to that size, the longer one in proportion, rounded down
-        wide = resize if width <= height else int(resize * width / height)
-        high = resize if height <= width else int(resize * height / width)
-    if (wide, high) != (width, height):
-        image = image.resize((wide, high), method)
+    elif resize is not None:  # the shorter side; the longer one in proportion, rounded down
+        wide, high = (int(resize * length / min(image.size)) for length in image.size)
+    image = image.resize((wide, high), Image.Resampling[preprocessing.interpolation.upper()])
     if side is None or (wide, high) == (side, side):
         return image
-    left, top = round((wide - side) / 2), round((high - side) / 2)
-    if preprocessing.fit is not None:
-        left = top = 0
+    left = top = 0
+    if preprocessing.fit is None:
+        left, top = round((wide - side) / 2), round((high - side) / 2)
     return image.crop((left, top, left + side, top + side))  # pads a smaller image with 0
 
 

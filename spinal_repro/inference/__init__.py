@@ -255,16 +255,9 @@ def prepare_split(
     # caches are in the folder of runs: here, not `config.runs` of another machine
     folder = trained.folder.resolve()
     whole = folder.parts[-3:] == config.run_dir.parts[-3:]  # else the run folder was moved alone
-    return batches_of(
-        config,
-        dataset,
-        split,
-        part,
-        runs=folder.parents[2] if whole else folder,
-        mean=trained.mean,
-        std=trained.std,
-        device=trained.device,
-    )
+    runs = folder.parents[2] if whole else folder
+    options: Any = {"mean": trained.mean, "std": trained.std, "device": trained.device}
+    return batches_of(config, dataset, split, part, runs=runs, **options)
 
 
 def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:

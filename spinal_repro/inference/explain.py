@@ -19,9 +19,7 @@ LEAST = 224  # side of the drawing in pixels; smaller images are enlarged
 def grad_cam(trained: Trained, path: Path, name: str | None = None) -> tuple[Any, Any, str]:
     """Compute the Grad-CAM of an image file, for a class or, if it is None, for the predicted one.
 
-    Returns:
-        The image as the model reads it ``[C, H, W]`` uint8, its map ``[H, W]``, at least 0, and the
-        name of the class.
+    Returns the image as the model reads it ``[C, H, W]``, its map ``[H, W]``, and the class.
     """
     try:
         from captum.attr import LayerAttribution, LayerGradCam

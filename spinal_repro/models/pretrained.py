@@ -20,7 +20,7 @@ RUN_WEIGHTS = "best.safetensors"  # in a run folder
 PUBLISHED = {  # made by scripts/efficientnet_lite0.py
     "weights/tf_efficientnet_lite0.safetensors": (
         "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6"
-    ),
+    )
 }
 STATE_DICTS = ("state_dict", "model_state_dict", "model")  # their usual keys in a checkpoint
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"

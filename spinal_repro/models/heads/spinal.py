@@ -6,13 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.models.heads.common import (
-    HEADS,
-    FCHead,
-    check_counts,
-    make_dropout,
-    make_layer,
-)
+from spinal_repro.models.heads.common import HEADS, FCHead, check_counts, make_dropout, make_layer
 
 
 @HEADS.register("spinal")
