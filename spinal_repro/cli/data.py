@@ -109,8 +109,7 @@ def import_files(given: argparse.Namespace) -> None:
     from spinal_repro.data.install import import_data
 
     overrides = [text for text in given.paths if "=" in text and not Path(text).exists()]
-    paths = [Path(text) for text in given.paths if text not in overrides]
-    if not paths:
+    if not (paths := [Path(text) for text in given.paths if text not in overrides]):
         raise UserError("give the files to import: spinal data import NAME PATH")
     entry = _entry(given.name, overrides, given.config_dir)
     done = import_data(entry, given.root, paths)
@@ -123,14 +122,11 @@ def verify_data(given: argparse.Namespace) -> None:
     from spinal_repro.data.assemble import problems
 
     entry = _entry(given.name, given.overrides, given.config_dir)
-    wrong = problems(entry, given.root, open_images=True)
-    if wrong:
+    if wrong := problems(entry, given.root, open_images=True):
         verb = "fetch" if entry.about.state == "auto" and not entry.is_folder else "info"
         shown = "\n  ".join([*wrong[:20], *(["..."] if len(wrong) > 20 else [])])
-        raise UserError(
-            f"{entry.title} in {entry.path(given.root)}:\n  {shown}\n"
-            f"to fix it: spinal data {verb} {entry.name}"
-        )
+        fix = f"to fix it: spinal data {verb} {entry.name}"
+        raise UserError(f"{entry.title} in {entry.path(given.root)}:\n  {shown}\n{fix}")
     found = "part of scikit-learn"
     if entry.is_folder:
         found = "every image opens; the numbers of classes and images are as published"

@@ -61,10 +61,8 @@ def expand(arguments: Sequence[str], sweeping: bool) -> list[str]:
         if key == CELL and not PATTERN.isdisjoint(value):
             names = cells_of(value)
             if not sweeping:
-                raise UserError(
-                    f"{argument} matches {len(names)} cells; to run all of them: "
-                    f"spinal-train -m '{argument}'"
-                )
+                all_of_them = f"to run all of them: spinal-train -m '{argument}'"
+                raise UserError(f"{argument} matches {len(names)} cells; {all_of_them}")
             argument = f"paper={','.join(names)}"
         expanded.append(argument)
     return expanded

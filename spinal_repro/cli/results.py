@@ -64,10 +64,8 @@ def write_tables(given: argparse.Namespace) -> None:
     <!-- end --> in the README.md beside OUT. The same records always give the same bytes.
     """
     if given.runs is not None and given.out.resolve() == RESULTS.resolve():
-        raise UserError(
-            f"{RESULTS} shows only committed records; write the tables of your runs to another "
-            f"folder (--out my), or add the runs to the records: spinal records add"
-        )
+        fix = "write your tables to another folder (--out my), or first: spinal records add"
+        raise UserError(f"{RESULTS} shows only committed records; {fix}")
     from spinal_repro.results.pages import GENERATED, KINDS, MARKER, files, fill
 
     index = _read_index(given, *([] if given.runs is None else [given.runs]))

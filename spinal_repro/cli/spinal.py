@@ -152,8 +152,7 @@ def print_status(given: argparse.Namespace) -> None:
 
     if not given.runs.is_dir():
         raise UserError(f"there is no folder {given.runs}; to train something: spinal-train")
-    rows = [describe(run, given.metrics) for run in run_folders(given.runs)]
-    if not rows:
+    if not (rows := [describe(run, given.metrics) for run in run_folders(given.runs)]):
         print(f"no runs in {given.runs}")
         return
     keys = dict.fromkeys(key for row in rows for key in row)

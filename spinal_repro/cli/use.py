@@ -23,7 +23,7 @@ SPLIT = option("--split", choices=PARTS, default="test", help="default: test")
 SHOWN_AS = option("--format", choices=(*FORMATS, "json"), default="table", help="default: table")
 WITH = "runs of the same classes: probabilities are the mean over all runs"
 HEADINGS = ("image_id", "label")
-COLUMNS = "headings of the submission (default: image_id label)"
+HEADED = "headings of the submission (default: image_id label)"
 OTHER_DATA = "warning: images or split differ from those of the run"
 
 
@@ -35,9 +35,9 @@ OTHER_DATA = "warning: images or split differ from those of the run"
     option("--flip", action="store_true", help="mean over each image and its mirror image"),
     option("--top", type=count, default=5, help="classes per file (default: 5)"),
     SHOWN_AS,
-    option("--probabilities", type=new_file, metavar="CSV", help="also write those of all classes"),
+    option("--probabilities", type=new_file, metavar="CSV", help="also write a column per class"),
     option("--submission", type=new_file, metavar="CSV", help="also write one class per image"),
-    option("--columns", nargs=2, default=HEADINGS, metavar=("ID", "LABEL"), help=COLUMNS),
+    option("--columns", nargs=2, default=HEADINGS, metavar=("ID", "LABEL"), help=HEADED),
     DEVICE,
 )
 def print_predictions(given: argparse.Namespace) -> None:

@@ -103,8 +103,7 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
     target = entry.path(work / "ready")
     target.mkdir(parents=True, exist_ok=True)
     if entry.is_folder:
-        parts = _find_parts(entry, sources)
-        if not parts:
+        if not (parts := _find_parts(entry, sources)):
             looked = ", ".join(f"{name}/CLASS/" for name in entry.parts.values())
             return [f"no {looked} with images ({', '.join(IMAGE_SUFFIXES)}) at any depth"]
         for part, folder in parts.items():
@@ -117,26 +116,20 @@ def assemble(entry: Entry, sources: Sequence[Path], work: Path, root: Path) -> l
     wrong = []
     for file in entry.contents:
         if file.problem(entry.path(root)) is not None:
-            wrong += _place(_named(file.name, found), file, target, work)
+            wrong += _place(file, found, target, work)
     return wrong or _files_of_other_sets(entry, target)
 
 
-def _named(name: str, paths: Sequence[Path]) -> list[Path]:
-    """List files of this name, gzipped ones last; Kaggle writes ``train-images.idx3-ubyte``."""
-    same = [p for p in paths if p.name.removesuffix(".gz").replace(".idx", "-idx") == name]
-    return sorted(same, key=lambda path: path.suffix == ".gz")
-
-
-def _place(paths: Sequence[Path], file: File, target: Path, work: Path) -> list[str]:
-    """Copy the first correct file into a folder; if there is none, list the reasons."""
-    wrong = []
-    for path in paths:
+def _place(file: File, found: Sequence[Path], target: Path, work: Path) -> list[str]:
+    """Copy the first correct one among files of this name; if there is none, list the reasons."""
+    wrong = []  # Kaggle writes ``train-images.idx3-ubyte``
+    same = [p for p in found if p.name.removesuffix(".gz").replace(".idx", "-idx") == file.name]
+    for path in sorted(same, key=lambda path: path.suffix == ".gz"):
         if path.suffix == ".gz":
             gunzip(path, target / file.name)
         else:
             _take(path, target / file.name, work)
-        problem = file.problem(target)
-        if problem is None:
+        if (problem := file.problem(target)) is None:
             return []
         (target / file.name).unlink()
         wrong.append(f"{problem} ({path})")
@@ -172,10 +165,8 @@ def _find_parts(entry: Entry, sources: Sequence[Path]) -> dict[str, Path]:
         classes = {path: names for path in named if (names := list(class_folders(path)[0]))}
         right = {p: n for p, n in classes.items() if entry.num_classes in (None, len(n))} or classes
         if len({tuple(names) for names in right.values()}) > 1:
-            raise UserError(
-                f"{entry.title}: several folders could be the part {part}: "
-                f"{', '.join(map(str, right))}; give only one"
-            )
+            several = f"several folders could be the part {part}: {', '.join(map(str, right))}"
+            raise UserError(f"{entry.title}: {several}; give only one")
         if right:
             found[part] = min(right, key=lambda path: len(path.parts))
     return found

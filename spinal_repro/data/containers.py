@@ -58,23 +58,21 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
         names = "y or train_labels" if config.source == "npz" else " or ".join(LABELS)
         raise UserError(f"{file} has no labels; call them {names}")
     columns = _columns(named, f"{file}")
-    found = np.full(len(named), "train")
+    part = np.full(len(named), "train")
     if "split" in named:
         kinds = named["split"].astype(str).str.strip()
-        found = kinds.map(lambda kind: part_of(Path(kind)) or kind).to_numpy(str)
-        if wrong := set(found) - set(PARTS):
+        part = kinds.map(lambda kind: part_of(Path(kind)) or kind).to_numpy(str)
+        if wrong := set(part) - set(PARTS):
             raise UserError(f"{file} has split '{min(wrong)}'; write train, val or test")
-    if "test" not in found:
-        found[found == "val"] = "test"
-    at: dict[str, Any] = {part: np.flatnonzero(found == part) for part in PARTS if part in found}
+    if "test" not in part:
+        part[part == "val"] = "test"
+    at: dict[str, Any] = {name: np.flatnonzero(part == name) for name in PARTS if name in part}
     classes, labels = _numbered(named["label"])
     if rows.classes:  # the labels are numbers
         classes, labels = list(rows.classes), np.array(named["label"], np.int64)
     if config.num_classes not in (None, len(classes)) or len(classes) < 2:
-        raise UserError(
-            f"{file} has {len(classes)} classes, expected {config.num_classes or 'two or more'}; "
-            f"check its labels and dataset.num_classes"
-        )
+        found = f"{len(classes)} classes, expected {config.num_classes or 'two or more'}"
+        raise UserError(f"{file} has {found}; check its labels and dataset.num_classes")
     if foreign := set(labels.tolist()) - set(labels[at.get("train", [])].tolist()):
         names = ", ".join(str(dict(enumerate(classes)).get(n, n)) for n in [*foreign][:SHOWN])
         raise UserError(f"{file} has classes that no row with split train has: {names}")
@@ -199,9 +197,7 @@ def _csv(path: Path, **options: Any) -> pd.DataFrame:
 def _beside(frame: pd.DataFrame) -> pd.DataFrame:
     """The columns beside the images, by their first names."""
     label = [name for name in LABELS if name in frame][:1]
-    return frame[[*label, *(name for name in OTHERS if name in frame)]].rename(
-        columns=dict.fromkeys(label, "label")
-    )
+    return frame.filter([*label, *OTHERS]).rename(columns=dict.fromkeys(label, "label"))
 
 
 def _table(path: Path, root: Path) -> Rows:
@@ -235,10 +231,8 @@ def _table(path: Path, root: Path) -> Rows:
             f"train set data.root=FOLDER"
         )
     if several := next((files for files in found if len(files) > 1), None):
-        raise UserError(
-            f"{path}: {several[0].stem} may be {' or '.join(file.name for file in several)}; "
-            f"write it with its suffix"
-        )
+        either = " or ".join(file.name for file in several)
+        raise UserError(f"{path}: {several[0].stem} may be {either}; write it with its suffix")
     return Rows(_beside(frame), names=list(names), files=[files[0] for files in found])
 
 

@@ -35,8 +35,7 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
         return target
     failures = [] if mirrors(file, entry) else ["no mirror is known"]
     for url in mirrors(file, entry):
-        wrong = _get(url, partial, file)
-        if wrong is None:
+        if (wrong := _get(url, partial, file)) is None:
             return partial.replace(target)
         failures.append(f"{url}: {wrong}")
     raise UserError(

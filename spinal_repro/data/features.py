@@ -36,10 +36,9 @@ def cached(
     autocast: Callable[[], AbstractContextManager[Any]],
     path: Path,
 ) -> Batches:
-    """Batches of features ``[N, F, 1, 1]`` instead of images, read from a file if it exists.
+    """Batches of features ``[N, F, 1, 1]`` instead of images, read from ``path`` if it exists.
 
-    Args:
-        path: Named by everything that decides the features, see `fingerprint`.
+    Everything that decides the features must be in its name, see `fingerprint`.
     """
     if path.is_file():
         features = load_file(path)["features"]

@@ -113,8 +113,7 @@ def describe_left_out(others: Counter[str]) -> str:
 def with_counts(config: DatasetConfig, root: Path) -> tuple[DatasetConfig, dict[str, str]]:
     """Count the classes and images of a folder or file and set its name, if they are one's own.
 
-    Returns:
-        The configuration; for one's own images, also SHA-256 of class names, images, labels.
+    Returns the configuration; for one's own images, also SHA-256 of class names, images, labels.
     """
     own = is_own(config)
     if config.source not in OWN or not (own or None in (config.num_classes, config.train_size)):

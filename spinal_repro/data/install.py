@@ -23,21 +23,18 @@ def require_files(
     paths = [folder / name for name in names]
     if not all(path.is_file() for path in paths):
         ensure(config, root, download)
-    missing = [path.name for path in paths if not path.is_file()]
-    if missing:
+    if missing := [path.name for path in paths if not path.is_file()]:
         raise UserError(
-            f"the files of dataset={config.name} are not in {folder.resolve()} "
-            f"(missing {', '.join(missing)}). "
-            f"Fetch it with: spinal-train dataset={config.name} data.download=true; or give its "
-            f"folder: data.root=FOLDER or the environment variable SPINAL_DATA. More: "
-            f"spinal data info {config.name}"
+            f"the files of dataset={config.name} are not in {folder.resolve()} (missing "
+            f"{', '.join(missing)}). Fetch it with: spinal-train dataset={config.name} "
+            f"data.download=true; or give its folder: data.root=FOLDER or the environment variable "
+            f"SPINAL_DATA. More: spinal data info {config.name}"
         )
 
 
 def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
     """Download a data set of the catalog if allowed, else unpack local archives."""
-    entry = entry_for(config)
-    if entry is None:
+    if (entry := entry_for(config)) is None:
         return
     if download:
         fetch(entry, root)
@@ -50,8 +47,7 @@ def ensure(config: DatasetConfig, root: Path, download: bool) -> None:
 
 def fetch(entry: Entry, root: Path) -> bool:
     """Download the missing and damaged files of a data set; False if there are none."""
-    wrong = problems(entry, root)
-    if not wrong:
+    if not (wrong := problems(entry, root)):
         return False
     if entry.about.state != "auto":
         steps = (f"{number}. {text}" for number, text in enumerate(entry.about.instructions, 1))
@@ -71,10 +67,8 @@ def fetch(entry: Entry, root: Path) -> bool:
         wrong = _install(entry, root, sources, work)
         shutil.rmtree(work / "downloads", ignore_errors=True)
     if wrong:
-        raise UserError(
-            f"the download is not {entry.title}: {'; '.join(wrong)}. It was deleted; "
-            f"another source is needed: spinal data info {entry.name}"
-        )
+        fix = f"It was deleted; another source is needed: spinal data info {entry.name}"
+        raise UserError(f"the download is not {entry.title}: {'; '.join(wrong)}. {fix}")
     return True
 
 
@@ -99,8 +93,7 @@ def import_data(entry: Entry, root: Path, paths: Sequence[Path]) -> bool:
         if entry.is_folder and any("expected" in text for text in wrong):
             sizes = " ".join(f"dataset.{part}_size=N" for part in entry.parts)
             hint = (
-                f"for another release, give its sizes here and in training: "
-                f"dataset.num_classes=N {sizes}"
+                f"give the sizes of another release, as in training: dataset.num_classes=N {sizes}"
             )
         raise UserError(f"{given} cannot be imported as {entry.title}: {'; '.join(wrong)}; {hint}")
     return True
@@ -111,9 +104,9 @@ def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
     """Lock and yield the temporary folder of a data set; a failure keeps only the downloads."""
     target, work = entry.path(root), root / HIDDEN / entry.key
     if entry.is_folder and target.is_dir() and any(target.iterdir()):
+        why = "; ".join(problems(entry, root))
         raise UserError(
-            f"{target} exists but is not {entry.title} ({'; '.join(problems(entry, root))}); "
-            f"rename or delete it first"
+            f"{target} exists but is not {entry.title} ({why}); rename or delete it first"
         )
     try:
         work.parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +121,7 @@ def _workspace(entry: Entry, root: Path) -> Iterator[Path]:
         raise UserError(
             f"{entry.title} cannot be written to {root.resolve()}: {error.strerror or error}. Free "
             f"some space (the download has {entry.download_size or 'an unknown size'}) or choose "
-            f"another folder with --root, data.root or SPINAL_DATA; then run the command again, "
-            f"it continues the download"
+            f"another folder with --root, data.root or SPINAL_DATA; then run the command again"
         ) from error
 
 

@@ -70,7 +70,7 @@ class Batches:
         whole = np.array_equal(indices, np.arange(len(images)))
         self.labels = (images.labels if whole else images.labels[chosen]).to(device)
         self._weights, self._shares = None if weights is None else weights.to(device), shares
-        self.batch_size, self.device = batch_size, device
+        self.num_images, self.batch_size, self.device = len(indices), batch_size, device
         full, rest = divmod(len(indices), batch_size)
         self.sizes = [batch_size] * full + [rest] * (rest > 0)
         if join_last and rest == 1 and full:
@@ -98,10 +98,6 @@ class Batches:
 
     def __len__(self) -> int:
         return len(self.sizes)
-
-    @property
-    def num_images(self) -> int:
-        return len(self.labels)
 
     @property
     def size(self) -> int:

@@ -65,9 +65,9 @@ def open_image(file: Path | Row) -> Image.Image:
     return Image.open(file if isinstance(file, Path) else file.open())
 
 
-def columns_of(images: Any) -> dict[str, Any]:
-    """The labels, weights, groups and folds that images have."""
-    return {name: found for name in COLUMNS if (found := getattr(images, name)) is not None}
+def columns_of(images: Any, at: Any = slice(None)) -> dict[str, Any]:
+    """The labels, weights, groups and folds that images have, or some of the images."""
+    return {name: found[at] for name in COLUMNS if (found := getattr(images, name)) is not None}
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,8 @@ class Photos:
 
     def subset(self, indices: Indices) -> "Photos":
         """Select some of the files."""
-        columns = {name: column[indices] for name, column in columns_of(self).items()}
-        return replace(self, paths=[self.paths[i] for i in indices], **columns)
+        paths = [self.paths[index] for index in indices]
+        return replace(self, paths=paths, **columns_of(self, indices))
 
     def decode(self, preprocessing: Preprocessing, cache: Path) -> Pixels:
         """Decode and resize all images, or map them into memory from the folder ``cache``."""
@@ -143,8 +143,7 @@ class Photos:
         except OSError as error:
             raise UserError(
                 f"the decoded images ({math.prod(shape) / 1e9:.1f} GB) cannot be written to "
-                f"{cache}: {error.strerror or error}; free some space, or choose another "
-                f"folder with runs=FOLDER"
+                f"{cache}: {error.strerror or error}; free some space, or set runs=FOLDER"
             ) from error
 
     def shapes(self, preprocessing: Preprocessing) -> Tensor | None:
@@ -174,8 +173,7 @@ class Photos:
         self, function: Callable[[int], T], label: str, indices: Sequence[int] | None = None
     ) -> list[T]:
         """Call a function for each file in threads; name all files that fail in one message."""
-        if indices is None:
-            indices = range(len(self.paths))
+        indices = range(len(self)) if indices is None else indices
 
         def attempt(index: int) -> tuple[Any, str]:
             try:
@@ -186,14 +184,11 @@ class Photos:
         options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             done = list(tqdm(pool.map(attempt, indices), label, len(indices), **options))
-        failed = [why for _, why in done if why]
-        if failed:
+        if failed := [why for _, why in done if why]:
             more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
-            count = len(self.paths)
-            raise UserError(
-                f"{len(failed)} of {count} image files cannot be read; delete or replace them:"
-                f"{''.join(failed[:SHOWN])}{more}"
-            )
+            unread = f"{len(failed)} of {len(self)} image files cannot be read"
+            named = "".join(failed[:SHOWN]) + more
+            raise UserError(f"{unread}; delete or replace them:{named}")
         return [result for result, _ in done]
 
 

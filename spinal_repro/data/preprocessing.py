@@ -30,10 +30,8 @@ def split_dataset(dataset: Dataset, protocol: ProtocolConfig, limit: int | None 
     groups = {p: {*of[getattr(split, p)].tolist()} for p, of in drawn.items() if of is not None}
     for first, second in combinations(groups, 2):
         if shared := len(groups[first] & groups[second]):
-            raise UserError(
-                f"{shared} groups are both in {first} and in {second}; correct the columns group "
-                f"and split or fold"
-            )
+            both = f"{shared} groups are both in {first} and in {second}"
+            raise UserError(f"{both}; correct the columns group and split or fold")
     return split
 
 

@@ -54,8 +54,7 @@ class ImageSet:
 
     def subset(self, indices: Indices) -> "ImageSet":
         """Select some of the images."""
-        columns = {name: column[indices] for name, column in columns_of(self).items()}
-        return replace(self, images=self.images[indices], **columns)
+        return replace(self, images=self.images[indices], **columns_of(self, indices))
 
 
 @dataclass(frozen=True)
@@ -131,10 +130,8 @@ def checked_part(
     where, size = f"{config.title} ({part})", getattr(config, f"{part}_size")
     count = 0 if images is None else len(images)
     if images is None or size not in (None, count):
-        raise UserError(
-            f"{where} has {count} images, expected {size}; if the files are correct, set "
-            f"dataset.{part}_size={count or 'null'}"
-        )
+        fix = f"if the files are correct, set dataset.{part}_size={count or 'null'}"
+        raise UserError(f"{where} has {count} images, expected {size}; {fix}")
     if count == 0:
         raise UserError(f"{where} has no images")
     if isinstance(images, ImageSet):
@@ -143,14 +140,10 @@ def checked_part(
         kind = torch.float32 if config.image_size == 1 else torch.uint8  # features, or pixels
         shape = [count, config.channels, config.image_size, config.image_size]
         expected = f"images {shape} of {kind} and labels {[count]} of torch.int64"
-        pixels, labels = images.images, images.labels
-        found = f"images {list(pixels.shape)} of {pixels.dtype} and "
-        found += f"labels {list(labels.shape)} of {labels.dtype}"
-        if found != expected:
-            raise UserError(
-                f"{where} has {found}, expected {expected}; check dataset.channels and "
-                f"dataset.image_size"
-            )
+        pixels, labels = (f"{list(t.shape)} of {t.dtype}" for t in (images.images, images.labels))
+        if (found := f"images {pixels} and labels {labels}") != expected:
+            fix = "check dataset.channels and dataset.image_size"
+            raise UserError(f"{where} has {found}, expected {expected}; {fix}")
     low, high = int(images.labels.min()), int(images.labels.max())
     outputs = (part == "test" and config.test_outputs) or config.outputs
     if low < 0 or high >= outputs:

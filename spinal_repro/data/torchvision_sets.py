@@ -112,18 +112,14 @@ def _load(config: DatasetConfig, root: Path, download: bool) -> Dataset:
     require_files(config, root, folder, names, download)
     for file in entry.contents if read is not _idx else ():
         if file.name in names and (wrong := file.checksum_mismatch(folder / file.name)):
-            raise UserError(
-                f"{folder / file.name} is damaged: {wrong}; replace it with: "
-                f"spinal data fetch {entry.name}"
-            )
+            fix = f"replace it with: spinal data fetch {entry.name}"
+            raise UserError(f"{folder / file.name} is damaged: {wrong}; {fix}")
     parts: dict[str, Any] = {}
     for part, files in (("train", train), ("test", test)):
         images, labels = read([folder / name for name in files])
         if len(labels) != len(images):
-            raise UserError(
-                f"{config.title}: {len(images)} images but {len(labels)} labels in {folder}; "
-                f"compare the files with: spinal data verify {config.name}"
-            )
+            counts = f"{len(images)} images but {len(labels)} labels in {folder}"
+            raise UserError(f"{config.title}: {counts}; see: spinal data verify {config.name}")
         numbers = torch.from_numpy(labels.astype(np.int64)) + config.label_offset
         parts[part] = ImageSet(torch.from_numpy(np.ascontiguousarray(images)), numbers)
     return Dataset(**parts, classes=_unpickled(folder / classes)[key] if classes else ())

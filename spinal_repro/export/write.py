@@ -26,7 +26,7 @@ from spinal_repro.data.photos import Photos
 from spinal_repro.data.preprocessing import published_part
 from spinal_repro.errors import UserError, error_message
 from spinal_repro.export.card import CARD, Parity, describe, model_card, preprocessing, read
-from spinal_repro.inference import Trained, build_trained, compute_logits, find_split
+from spinal_repro.inference import Trained, build_trained, find_split, read_logits
 from spinal_repro.io import parse_json, write_atomic
 from spinal_repro.models.pretrained import read_tensors
 from spinal_repro.records.record import stored_config
@@ -114,8 +114,7 @@ def export_run(
     data folder is read. Returns also whether the images compared are those of the run.
     """
     form = FORMATS[to]
-    missing = [name for name in form.libraries if importlib.util.find_spec(name) is None]
-    if missing:
+    if missing := [name for name in form.libraries if importlib.util.find_spec(name) is None]:
         names = ", ".join(missing)
         raise UserError(f"--to {to} needs {names}: pip install 'spinal-repro[export]'")
     expected, images, same_data = _test_images(trained, root)
@@ -127,10 +126,9 @@ def export_run(
             parity = compare(expected, form.load(folder / form.file), images)
             if not parity.difference <= parity.allowed:
                 raise UserError(
-                    f"not exported: on {parity.images} test images the logits of the {to} model "
-                    f"differ from the trained model's by up to {parity.difference:.3g} "
-                    f"({parity.allowed:.3g} allowed); {parity.images - parity.agree} images get "
-                    f"another class"
+                    f"not exported: on {parity.images} test images the logits differ from the "
+                    f"trained model's by up to {parity.difference:.3g} ({parity.allowed:.3g} "
+                    f"allowed); {parity.images - parity.agree} images get another class"
                 )
             files = sorted(folder.iterdir())
             sums = {path.name: sha256(path.read_bytes()).hexdigest() for path in files}
@@ -151,9 +149,8 @@ def export_run(
 def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, bool]:
     """Read image files of the test split; images without files are written to PNG files first.
 
-    Returns:
-        Logits of the trained model ``[N, C]``, the same images ``[N, C, H, W]`` read by the code
-        of the card, and whether the data are those of the run.
+    Returns logits of the trained model ``[N, C]``, the same images ``[N, C, H, W]`` read by the
+    code of the card, and whether the data are those of the run.
     """
     dataset, split, same_data = find_split(trained, "test", root)
     if dataset.features:
@@ -171,13 +168,9 @@ def _test_images(trained: Trained, root: Path | None) -> tuple[Tensor, Tensor, b
                 Image.fromarray(pixels.permute(upright).squeeze(-1).numpy()).save(path)
         runtime = replace(trained.config.runtime, precision="fp32")  # that of the written model
         exact = replace(trained, config=replace(trained.config, runtime=runtime))
-        expected = []
-        for path, logits in zip(paths, compute_logits(exact, paths), strict=True):
-            if isinstance(logits, str):
-                raise UserError(f"{path} cannot be read: {logits}")
-            expected.append(logits)
+        expected = read_logits(exact, paths)
         images = np.concatenate([read(path.open("rb"), prepare) for path in paths])
-    return torch.stack(expected), torch.from_numpy(images), same_data
+    return expected, torch.from_numpy(images), same_data
 
 
 def _write(trained: Trained, to: str, example: Tensor, path: Path) -> None:

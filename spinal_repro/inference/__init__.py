@@ -62,12 +62,16 @@ def load_run(folder: Path, device: str = "auto", flip: bool = False) -> Trained:
     """Load a finished run from its ``config.yaml``, ``record.json`` and ``best.safetensors``."""
     path = folder / RECORD
     if not path.is_file():
-        raise UserError(
-            f"{folder} is not the folder of a finished run: there is no {RECORD}; "
-            f"list finished runs with: spinal status"
-        )
-    record = read_record(path)
-    config = _config(folder, record)
+        missing = f"there is no {RECORD}; list finished runs with: spinal status"
+        raise UserError(f"{folder} is not the folder of a finished run: {missing}")
+    record, path = read_record(path), folder / "config.yaml"
+    try:
+        config = stored_config(read_yaml(path))
+    except UserError as error:
+        raise UserError(f"{path} cannot be used: {error}") from error
+    if config.identity() != record.identity:
+        other = f"its identity is {config.identity()}, not {record.identity}"
+        raise UserError(f"{path} is not the configuration of {folder / RECORD}: {other}")
     keep_freed_memory()
     place = resolve_device(device)
     weights = folder / "best.safetensors"
@@ -75,21 +79,6 @@ def load_run(folder: Path, device: str = "auto", flip: bool = False) -> Trained:
     names = class_names(record.data, config.dataset.outputs)
     mean, std = (record.data["normalisation"][key] for key in ("mean", "std"))
     return Trained(folder, config, record, model, names, mean, std, place, flip)
-
-
-def _config(folder: Path, record: Record) -> Config:
-    """Read ``config.yaml``, which must be the configuration of the record."""
-    path = folder / "config.yaml"
-    try:
-        config = stored_config(read_yaml(path))
-    except UserError as error:
-        raise UserError(f"{path} cannot be used: {error}") from error
-    if config.identity() != record.identity:
-        raise UserError(
-            f"{path} is not the configuration of {folder / RECORD}: its identity is "
-            f"{config.identity()}, not {record.identity}"
-        )
-    return config
 
 
 def build_trained(config: Config, weights: dict[str, Tensor], source: str) -> nn.Module:
@@ -138,11 +127,7 @@ def predict(
 
 
 def compute_logits(trained: Trained, paths: Sequence[Path | Row]) -> Iterator[Tensor | str]:
-    """Apply the model to image files of any size.
-
-    Yields:
-        For each file, in order: logits ``[C]``, or the reason why it cannot be read.
-    """
+    """Yield for each image file, of any size, logits ``[C]`` or why it cannot be read."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(paths), BATCH):
             chunk = paths[start : start + BATCH]
@@ -151,6 +136,16 @@ def compute_logits(trained: Trained, paths: Sequence[Path | Row]) -> Iterator[Te
             logits = iter(_logits(trained, images)) if images else iter(())
             for image in pixels:
                 yield image if isinstance(image, str) else next(logits)
+
+
+def read_logits(trained: Trained, paths: Sequence[Path | Row]) -> Tensor:
+    """Compute the logits ``[N, C]`` of image files, which must all be readable."""
+    found = []
+    for path, logits in zip(paths, compute_logits(trained, paths), strict=True):
+        if isinstance(logits, str):
+            raise UserError(f"{path} cannot be read: {logits}")
+        found.append(logits)
+    return torch.stack(found)
 
 
 def _read(trained: Trained, path: Path | Row) -> NDArray[Any] | str:
@@ -193,17 +188,12 @@ def _logits(trained: Trained, images: Sequence[NDArray[Any]]) -> Tensor:
 def find_split(
     trained: Trained, part: str, root: Path | None = None
 ) -> tuple[Dataset, Split, bool]:
-    """Find the images of one split.
+    """Find the images of a part, which must have some: ``train``, ``val`` or ``test``.
 
     For a run on one's own images, these may also be others of the same classes: those of the part,
-    or all in a file or a folder without parts.
-
-    Args:
-        part: ``train``, ``val`` or ``test``, which must have images.
-        root: Folder of data sets, or a file like that of the run; None for those of the run.
-
-    Returns:
-        The data set, its split, and whether the hashes of both match the record.
+    or all in a file or a folder without parts. ``root`` is a folder of data sets or a file like
+    that of the run; None for those of the run. Returns the data set, its split, and whether the
+    hashes of both match the record.
     """
     config, found = trained.config, trained.config.dataset
     place, own, same = root or Path(config.data.root), is_own(found), False

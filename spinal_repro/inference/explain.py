@@ -54,12 +54,9 @@ def _last_maps(trained: Trained, images: torch.Tensor) -> nn.Module:
         trained.model(images)
     for hook in hooks:
         hook.remove()
-    once = [module for module in spatial if called.count(module) == 1]
-    if not once:
-        raise UserError(
-            f"Grad-CAM needs a network with feature maps; model={trained.config.model.name} has "
-            f"none for images of {trained.config.input_size} px"
-        )
+    if not (once := [module for module in spatial if called.count(module) == 1]):
+        here = f"model={trained.config.model.name} with {trained.config.input_size} px"
+        raise UserError(f"Grad-CAM needs a network with feature maps; {here} has none")
     return once[-1]
 
 

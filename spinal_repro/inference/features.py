@@ -11,8 +11,7 @@ import torch
 
 from spinal_repro.data.photos import Photos, Row
 from spinal_repro.data.preprocessing import published_part
-from spinal_repro.errors import UserError
-from spinal_repro.inference import Trained, compute_logits, find_split, prepare_split
+from spinal_repro.inference import Trained, find_split, prepare_split, read_logits
 from spinal_repro.io import write_atomic
 from spinal_repro.training.device import autocast, backend_settings
 
@@ -41,12 +40,8 @@ def split_features(trained: Trained, part: str, root: Path | None = None) -> tup
 def image_features(trained: Trained, paths: Sequence[Path | Row]) -> Arrays:
     """Compute the features ``[N, F]`` of image files, which must all be readable."""
     backbone: Any = trained.model.backbone
-    answers = list(compute_logits(replace(trained, model=backbone), paths))
-    features = [answer for answer in answers if not isinstance(answer, str)]
-    for path, answer in zip(paths, answers, strict=True):
-        if isinstance(answer, str):
-            raise UserError(f"{path} cannot be read: {answer}")
-    return {"features": torch.stack(features).numpy(), "files": np.array([*map(str, paths)])}
+    features = read_logits(replace(trained, model=backbone), paths)
+    return {"features": features.numpy(), "files": np.array([*map(str, paths)])}
 
 
 def write_features(trained: Trained, arrays: Arrays, path: Path) -> None:

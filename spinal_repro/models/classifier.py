@@ -113,9 +113,7 @@ def _build_head(body: nn.Module, head: Component, outputs: int, pretrained: bool
         return HEADS.build(head.name, head.options, body.num_features, outputs)
     found = _linears(own)[-1].out_features
     if found != outputs:
-        raise UserError(
-            f"the network's own classifier has {found} outputs: set dataset.num_outputs={found}"
-        )
+        raise UserError(f"the network's own classifier needs dataset.num_outputs={found}")
     return own
 
 

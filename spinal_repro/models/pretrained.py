@@ -20,7 +20,7 @@ RUN_WEIGHTS = "best.safetensors"  # in a run folder
 PUBLISHED = {  # made by scripts/efficientnet_lite0.py
     "weights/tf_efficientnet_lite0.safetensors": (
         "2b4a5f7e9a1870e2c41efd811c5b04f7e5843b32900a338e3f181204a324f9c6"
-    )
+    ),
 }
 STATE_DICTS = ("state_dict", "model_state_dict", "model")  # their usual keys in a checkpoint
 # torchvision's oldest DenseNet files write "norm.1" for today's "norm1"
@@ -154,10 +154,9 @@ def _fetch(backbone: nn.Module, name: str, data_root: str | Path) -> dict[str, T
             raise UserError("this model has no published weights")
         tensors, mean, std = fetch(name)
     except UserError as error:
-        raise UserError(
-            f"there is no weights file or finished run {name} in the current folder or in the "
-            f"data folder {data_root} (data.root, SPINAL_DATA), and {error}"
-        ) from error
+        places = f"the current folder or in the data folder {data_root} (data.root, SPINAL_DATA)"
+        why = f"there is no weights file or finished run {name} in {places}, and {error}"
+        raise UserError(why) from error
     except Exception as error:  # a download raises many types of error
         raise UserError(
             f"the weights '{name}' could not be downloaded ({_one_line(error)}); without an "

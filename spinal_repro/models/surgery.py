@@ -47,10 +47,7 @@ def to_spinal(
         **options: Arguments of `SpinalHead`, e.g. width, layers, splits, dropout.
     """
     if getattr(model, "aux_logits", False):
-        raise ValueError(
-            "the model has auxiliary classifiers for training, which would keep their old number "
-            "of classes; build it with aux_logits=False"
-        )
+        raise ValueError("its auxiliary classifiers would stay; build it with aux_logits=False")
     location = find_classifier(model, example)
     head = SpinalHead(location.in_features, num_classes, **options)
     parameter = next(model.parameters())
@@ -78,9 +75,7 @@ def find_classifier(model: nn.Module, example: Tensor | None = None) -> Classifi
     if not name:
         raise ValueError("the model is a single Linear; use a SpinalHead instead of it")
     if features.dim() != 2:
-        raise ValueError(
-            f"'{name}' reads {list(features.shape)}; a head needs one vector per image, [N, D]"
-        )
+        raise ValueError(f"'{name}' reads {list(features.shape)}; a head needs vectors, [N, D]")
     linear: Any = model.get_submodule(name)
     parent_name = name.rpartition(".")[0]
     parent = model.get_submodule(parent_name)
@@ -128,8 +123,7 @@ def _linear_calls(model: nn.Module, x: Tensor) -> tuple[list[tuple[str, Tensor, 
 
 def _blank(model: nn.Module) -> Tensor:
     """A blank image of the size that a timm or torchvision model expects."""
-    weight = next((p for p in model.parameters() if p.dim() == 4), None)
-    if weight is None:
+    if (weight := next((p for p in model.parameters() if p.dim() == 4), None)) is None:
         raise ValueError("without a convolution the input size is unknown; give example=")
     settings = getattr(model, "pretrained_cfg", None) or {}
     side = getattr(model, "image_size", 224)  # torchvision's vision transformer has it

@@ -133,12 +133,9 @@ class Perspective(Augmentation):
 def homography(start: Tensor, end: Tensor) -> Tensor:
     """Solve for the coefficients ``[N, 8]`` of the projective maps from ``end`` to ``start``.
 
-    If three end points are on a line (possible from a distortion of about 0.65), there is no such
-    map, and the identity is returned.
-
-    Args:
-        start: Corners ``[N, 4, 2]`` in the input image.
-        end: The same corners ``[N, 4, 2]`` in the output image.
+    These are the same corners ``[N, 4, 2]``, in the output and in the input image. If three end
+    points are on a line (possible from a distortion of about 0.65), there is no such map, and the
+    identity is returned.
     """
     x, y = end[..., 0], end[..., 1]
     u, v = start[..., 0], start[..., 1]
@@ -188,9 +185,7 @@ class Rotation(Augmentation):
 class Affine(Rotation):
     """torchvision's ``RandomAffine(degrees, translate)``: rotation, then shift.
 
-    Args:
-        degrees: Largest angle in degrees.
-        translate: Largest horizontal and vertical shift, as fractions of the side.
+    ``translate`` are the largest horizontal and vertical shifts, as fractions of the side.
     """
 
     def __init__(self, *, degrees: float, translate: Sequence[float] = (0.0, 0.0)) -> None:

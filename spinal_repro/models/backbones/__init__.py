@@ -30,9 +30,7 @@ def check_image_size(image_size: int, least: int) -> None:
     """Refuse images smaller than ``least`` px."""
     if image_size < least:
         hint = " (features in a CSV: choose model=flatten)" if image_size == 1 else ""
-        raise ValueError(
-            f"images of {image_size} px are too small; {least} px or more are needed{hint}"
-        )
+        raise ValueError(f"images of {image_size} px are too small; use {least} or more{hint}")
 
 
 class Backbone(nn.Module):

@@ -58,9 +58,8 @@ class LibraryBackbone(nn.Module):
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).splitlines()[0].removesuffix("; give example=")
             hint = "; model.aux=false removes the auxiliary outputs" if self.aux_modules else ""
-            raise UserError(
-                f"{title} cannot be used with images of {image_size} px: {reason}{hint}"
-            ) from error
+            what = f"{title} cannot be used with images of {image_size} px"
+            raise UserError(f"{what}: {reason}{hint}") from error
         self.classifier_tensors = tensors - set(net.state_dict())
         vars(self)["classifier"] = own  # not a part of this module
 

@@ -93,10 +93,8 @@ class FCHead(nn.Module):
         check_counts(hidden=min(hidden, default=1))
         before, widths = list(dropout) or [0.0] * (len(hidden) + 1), [in_features, *hidden]
         if len(before) != len(widths):
-            raise ValueError(
-                f"dropout needs {len(hidden) + 1} probabilities, one before each Linear, or none; "
-                f"got {list(dropout)}"
-            )
+            needs = f"{len(widths)} probabilities, one before each Linear, or none"
+            raise ValueError(f"dropout needs {needs}; got {list(dropout)}")
         make_activation(activation)  # refuses an unknown name without hidden layers too
         layers: list[nn.Module] = []
         for p, width_in, width in zip(before, widths, hidden, strict=False):

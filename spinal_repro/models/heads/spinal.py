@@ -84,17 +84,12 @@ def _slice_size(in_features: int, layers: int, splits: int) -> int:
     """Length of a slice; refused where the original silently ignores inputs (recipes 5)."""
     size = round(in_features / splits)  # halves to even, as NumPy does in the original
     if size < 1:
-        raise ValueError(
-            f"splits={splits} cuts {in_features} features into empty slices; "
-            f"use splits={in_features} or fewer"
-        )
+        cut = f"splits={splits} cuts {in_features} features into empty slices"
+        raise ValueError(f"{cut}; use splits={in_features} or fewer")
     if layers * size < in_features:
-        needed = -(-in_features // size)
-        raise ValueError(
-            f"{layers} layers with slices of {size} never reach the last "
-            f"{in_features - layers * size} of {in_features} features; use layers={needed} "
-            f"or more, or fewer splits than {splits}"
-        )
+        unread = f"never reach the last {in_features - layers * size} of {in_features} features"
+        fix = f"use layers={-(-in_features // size)} or more, or fewer splits than {splits}"
+        raise ValueError(f"{layers} layers with slices of {size} {unread}; {fix}")
     return size
 
 
@@ -103,10 +98,8 @@ def _check_order(order: Sequence[int], layers: int, shared: bool) -> None:
         raise ValueError("shared=true already sets the order; give only one of shared and order")
     fits = all(2 <= number <= layers for number in order[1:])
     if order and not (len(order) == layers and order[0] == 1 and fits):
-        raise ValueError(
-            f"order needs {layers} numbers, one for each layer: first 1 (the only layer without a "
-            f"previous output), then numbers from 2 to {layers}; got {list(order)}"
-        )
+        needed = f"{layers} numbers, one for each layer: first 1, then from 2 to {layers}"
+        raise ValueError(f"order needs {needed}; got {list(order)}")
 
 
 class SpinalHidden(SpinalHead):
@@ -121,9 +114,7 @@ class SpinalHidden(SpinalHead):
     ) -> None:
         check_counts(out_features=out_features, layers=layers)
         if out_features % layers:
-            raise ValueError(
-                f"layers={layers} does not divide {out_features} outputs; use another number"
-            )
+            raise ValueError(f"layers={layers} does not divide {out_features} outputs")
         super().__init__(in_features, 0, width=out_features // layers, layers=layers, **options)
         self.out_features = out_features
 
@@ -207,9 +198,8 @@ class Arch2Head(nn.Module):
         super().__init__()
         if len(taps) != len(layers) or sum(taps) != in_features:
             raise ValueError(
-                f"taps must add up to the {in_features} features of the backbone, with one number "
-                f"of layers for each; got taps={list(taps)} (sum {sum(taps)}), "
-                f"layers={list(layers)}. The backbone with these taps is model=arch2"
+                f"taps must add up to the {in_features} features of the backbone (model=arch2), a "
+                f"number of layers for each; got taps={list(taps)}, layers={list(layers)}"
             )
         self.taps, self.layers = list(taps), list(layers)
         self.stacks = nn.ModuleList(
