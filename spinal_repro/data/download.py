@@ -38,11 +38,9 @@ def download(file: File, entry: Entry, folder: Path) -> Path:
         if (wrong := _get(url, partial, file)) is None:
             return partial.replace(target)
         failures.append(f"{url}: {wrong}")
-    raise UserError(
-        f"{entry.title} could not be fetched. {'; '.join(failures)}. Try again later, set "
-        f"SPINAL_MIRROR, or get {file.name} elsewhere and run: spinal data import "
-        f"{entry.name} PATH"
-    )
+    other = f"get {file.name} elsewhere and run: spinal data import {entry.name} PATH"
+    why = f"{entry.title} could not be fetched. {'; '.join(failures)}"
+    raise UserError(f"{why}. Try again later, set SPINAL_MIRROR, or {other}")
 
 
 def _get(url: str, partial: Path, file: File) -> str | None:

@@ -53,11 +53,9 @@ def fetch(entry: Entry, root: Path) -> bool:
         steps = (f"{number}. {text}" for number, text in enumerate(entry.about.instructions, 1))
         raise UserError(f"{entry.title} cannot be fetched ({entry.about.state}). {' '.join(steps)}")
     if os.environ.get("SPINAL_OFFLINE", "").lower() not in ("", "0", "false", "no"):
-        raise UserError(
-            f"SPINAL_OFFLINE is set, and {entry.path(root).resolve()} does not have {entry.title}: "
-            f"{'; '.join(wrong)}. Copy the files from another machine and run: spinal data import "
-            f"{entry.name} PATH"
-        )
+        why = f"{entry.path(root).resolve()} does not have {entry.title}: {'; '.join(wrong)}"
+        fix = f"Copy the files from another machine and run: spinal data import {entry.name} PATH"
+        raise UserError(f"SPINAL_OFFLINE is set, and {why}. {fix}")
     with _workspace(entry, root) as work:
         if not problems(entry, root):
             return True  # another process has just fetched it

@@ -108,11 +108,9 @@ def load_ensemble(
     first, *others = runs = [load_run(folder, device, flip) for folder in folders]
     for run in others:
         if run.classes != first.classes:
-            raise UserError(
-                f"{run.folder} has other classes ({shorten(', '.join(run.classes), 200)}) than "
-                f"{first.folder} ({shorten(', '.join(first.classes), 200)}); the probabilities of "
-                f"runs are averaged only if all have the same classes in the same order"
-            )
+            theirs, known = (shorten(", ".join(of.classes), 200) for of in (run, first))
+            other = f"{run.folder} has other classes ({theirs}) than {first.folder} ({known})"
+            raise UserError(f"{other}; runs are averaged only if they have the same, in order")
     return runs
 
 
