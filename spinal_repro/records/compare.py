@@ -76,10 +76,7 @@ def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator
     for group in ("dataset", "model", "head", "recipe"):
         if config[group] == cell[group]:
             continue
-        ours, theirs = (_compared(group, of[group]) for of in (config, cell))
-        if ours == theirs:
-            continue
-        a, b = (dict(leaves(side, group)) for side in (ours, theirs))
+        a, b = (dict(leaves(_compared(group, of[group]), group)) for of in (config, cell))
         name = f"{group}.name"
         keys = [name] if name in NAMES and a.get(name) != b.get(name) else sorted(a.keys() | b)
         for key in keys:
