@@ -36,8 +36,7 @@ class Preprocessing:
         whole = all(isinstance(size, int) and 0 < size <= MAX_SIDE for size in sizes)
         if made.resize is not None and not (whole and len(sizes) in (1, 2)):
             raise UserError(
-                f"{where}.resize must be N or [HEIGHT, WIDTH], each from 1 to {MAX_SIDE}, "
-                f"got {made.resize}"
+                f"{where}.resize must be N or [HEIGHT, WIDTH] up to {MAX_SIDE}, got {made.resize}"
             )
         if len(set(sizes)) == 2 and made.crop is None:
             raise UserError(f"{where}.resize {made.resize} is not square; give {where}.crop too")
@@ -47,14 +46,10 @@ class Preprocessing:
                 raise UserError(f"{where}.{name} must be from 1 to {MAX_SIDE}, got {side}")
         if made.crop is not None and made.crop > min(filter(None, sizes), default=made.crop):
             raise UserError(
-                f"{where}.crop ({made.crop}) is larger than {where}.resize ({made.resize}): images "
-                f"would get a black border; set {where}.crop={min(sizes)} or a larger resize"
+                f"{where}.crop={made.crop} is above {where}.resize: set {where}.crop={min(sizes)}"
             )
         if made.fit and (part != "train" or made.resize or made.crop or made.pad):
-            raise UserError(
-                f"{where}.fit keeps whole photographs: it is for training alone, without resize, "
-                f"crop and pad (set them to null)"
-            )
+            raise UserError(f"{where}.fit is for training alone, without resize, crop and pad")
         one_of(f"{where}.interpolation", made.interpolation, ("bilinear", "bicubic"))
         return made
 

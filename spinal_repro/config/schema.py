@@ -86,8 +86,7 @@ class DatasetConfig:
         """Number of logits."""
         if (found := self.num_outputs or self.num_classes) is None:
             raise UserError(
-                f"the classes of dataset={self.name} are counted when its images are read; to do "
-                f"without the images, give dataset.num_classes=N"
+                f"dataset={self.name} has no images to count classes in: set dataset.num_classes=N"
             )
         return found
 
@@ -169,8 +168,7 @@ class RuntimeConfig:
         precision = default if self.precision == "auto" else self.precision
         if precision == "tf32" and device != "cuda":
             raise UserError(
-                f"runtime.precision=tf32 needs an NVIDIA GPU; runtime.device={device} takes auto, "
-                f"fp32 or bf16"
+                f"runtime.precision=tf32 needs an NVIDIA GPU; on {device} use auto, fp32 or bf16"
             )
         return dataclasses.replace(self, device=device, precision=precision)
 

@@ -65,7 +65,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     for key, name in (names | {"model.name": config.model.label}).items():
         if not NAME.fullmatch(name):
             raise UserError(
-                f"{key} must be made of letters, digits and . _ + - (at most 100), got {name!r}"
+                f"{key} may have letters, digits and . _ + - (at most 100), got {name!r}"
             )
     _check_recipe(config)
     _check_protocol(config)
@@ -132,8 +132,7 @@ def _check_recipe(config: Config) -> None:
     frozen = config.model.options.get("freeze") == "backbone"
     if dataset.num_classes is not None and dataset.outputs < dataset.num_classes:
         raise UserError(
-            f"dataset.num_outputs ({dataset.outputs}) is below the number of classes "
-            f"({dataset.num_classes})"
+            f"dataset.num_outputs is below the number of classes, {dataset.num_classes}"
         )
     if recipe.head_epochs and frozen:
         raise UserError("recipe.head_epochs unfreezes the backbone; remove model.freeze")
@@ -154,8 +153,7 @@ def _check_recipe(config: Config) -> None:
             raise UserError(f"recipe.{key} must be a list of numbers, got {constants}")
         if constants is not None and len(constants) not in (1, dataset.channels):
             raise UserError(
-                f"recipe.{key} needs one value, or one for each of the {dataset.channels} "
-                f"channels of {dataset.name}, got {constants}"
+                f"recipe.{key} needs one value, or {dataset.channels} by channel; got {constants}"
             )
     if recipe.std and min(recipe.std) <= 0:
         raise UserError(f"recipe.std must be above 0, got {recipe.std}")
@@ -163,24 +161,19 @@ def _check_recipe(config: Config) -> None:
     fit, first = Preprocessing.of(recipe.prepare, "train").fit, next(iter(recipe.augment), {})
     if fit is not None and not (first.get("name") == "resized_crop" and first.get("size")):
         raise UserError(
-            "recipe.prepare.train.fit keeps photographs of any shape, which only a resized crop "
-            "can read: make it the first of recipe.augment, with its size"
+            "recipe.prepare.train.fit needs a resized crop, with its size, first in recipe.augment"
         )
     for epoch, lr in recipe.stages.items():
         if not (epoch > 1 and lr > 0):
             raise UserError(
-                f"recipe.stages maps the first epoch of a stage (2 or later) to a learning rate "
-                f"above 0, got {epoch}: {lr}"
+                f"recipe.stages takes epochs 2 or later and rates above 0, got {epoch}: {lr}"
             )
 
 
 def _check_protocol(config: Config) -> None:
     protocol, fraction = config.protocol, config.protocol.val_fraction
     if protocol.select_on == "val" and not 0 < fraction < 1:
-        raise UserError(
-            f"protocol.val_fraction must be between 0 and 1 with protocol.select_on=val, "
-            f"got {fraction}"
-        )
+        raise UserError("protocol.val_fraction must be between 0 and 1 with protocol.select_on=val")
     folds = protocol.folds
     if folds == 1 or protocol.fold >= max(folds, 1) or (folds and not config.data.test):
         raise UserError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from spinal_repro.config.compose import config_dir
-from spinal_repro.config.schema import DatasetConfig, ProtocolConfig, RecipeConfig
+from spinal_repro.config.schema import DatasetConfig, ProtocolConfig, RecipeConfig, leaves
 from spinal_repro.config.validate import UNSET
 from spinal_repro.io import read_yaml
 
@@ -76,10 +76,7 @@ def _in_training(config: Mapping[str, Any], cell: Mapping[str, Any]) -> Iterator
     for group in ("dataset", "model", "head", "recipe"):
         if config[group] == cell[group]:
             continue
-        ours, theirs = (_compared(group, of[group]) for of in (config, cell))
-        if ours == theirs:
-            continue
-        a, b = (dict(_flat(side, f"{group}.")) for side in (ours, theirs))
+        a, b = (dict(leaves(_compared(group, of[group]), group)) for of in (config, cell))
         name = f"{group}.name"
         keys = [name] if name in NAMES and a.get(name) != b.get(name) else sorted(a.keys() | b)
         for key in keys:
@@ -120,14 +117,6 @@ def _with_defaults(schema: type, stored: Mapping[str, Any]) -> dict[str, Any]:
 @functools.cache
 def _defaults(schema: type) -> dict[str, Any]:
     return vars(schema())
-
-
-def _flat(group: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, item in group.items():
-        if isinstance(item, Mapping) and item:
-            yield from _flat(item, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", item
 
 
 def _text(value: Any) -> str:

@@ -238,8 +238,7 @@ def check_version(version: Any, *known: int) -> None:
     """Refuse a file of another version of the schema."""
     if type(version) is not int or version not in known:
         raise UserError(
-            f"schema_version is {version!r}, expected {known[-1]}; use the version of "
-            f"spinal_repro that wrote it, or a newer one"
+            f"schema_version is {version!r}, not {known[-1]}; use the spinal_repro that wrote it"
         )
 
 

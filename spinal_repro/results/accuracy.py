@@ -12,8 +12,7 @@ from spinal_repro.results.verdicts import MARGIN, RULES
 
 def who(cell: Cell) -> dict[str, Any]:
     """The values of `CELL_COLUMNS`."""
-    shown = ("dataset", "backbone", "head")
-    return {"cell": cell.name} | {key: getattr(cell, key) for key in shown}
+    return {"cell": cell.name, **{c.key: getattr(cell, c.key) for c in CELL_COLUMNS[1:]}}
 
 
 def identify(result: ResultGroup) -> dict[str, Any]:

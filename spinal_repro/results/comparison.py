@@ -6,7 +6,7 @@ one, and the p-values are adjusted for the number of these comparisons.
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,12 @@ from typing import Any
 from spinal_repro.config.schema import leaves
 from spinal_repro.errors import UserError, one_of
 from spinal_repro.records import statistics
-from spinal_repro.records.correctness import unpack_correct
 from spinal_repro.records.metrics import TITLES
 from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family
 from spinal_repro.records.store import RECORD, record_files
 from spinal_repro.results.outcomes import grouped
-from spinal_repro.results.pairs import HASHES, HOLM
+from spinal_repro.results.pairs import HASHES, HOLM, compare_images
 from spinal_repro.results.tables import Column
 
 ACCURACY = "accuracy"
@@ -155,7 +154,7 @@ def group_runs(runs: Sequence[Finished]) -> list[Group]:
         more = [[f"{k} {v.get(k)}" for k in differing if not k.startswith(left_out)] for v in of]
         heads = [head_label(runs[0].record.config["head"]) for runs in by_settings.values()]
         labels = [
-            ", ".join([head, *rest[:SHOWN], *["..."][: max(0, len(rest) - SHOWN)]])
+            ", ".join([head, *rest[:SHOWN], *["..."] * (len(rest) > SHOWN)])
             for head, rest in zip(heads, more, strict=True)
         ]
         if len(set(labels)) == len(labels):
@@ -194,15 +193,10 @@ def compare(groups: Sequence[Group], metric: str = ACCURACY) -> list[Comparison]
     both = sorted(combinations(groups, 2), key=lambda pair: pair[0] is groups[0])
     found = [made for pair in both if (made := _compare(*pair, metric))]
     if both and not found:
-        raise UserError(
-            f"no two of {', '.join(group.label for group in groups)} have a seed in common on the "
-            f"same images"
-        )
+        raise UserError("no two of these groups have a seed in common on the same images")
     families = [as_family(getattr(c, name) for c in found) for name in ("paired", "last")]
-    return [
-        Comparison(c.first, c.second, paired, last, c.images)
-        for c, paired, last in zip(found, *families, strict=True)
-    ]
+    each = zip(found, *families, strict=True)
+    return [replace(made, paired=paired, last=last) for made, paired, last in each]
 
 
 def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
@@ -215,15 +209,13 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
 
     def paired(epoch: str) -> Paired:
         found = [(a.key, b.value(metric, epoch) - a.value(metric, epoch)) for a, b in pairs]
-        if not first.folds:
-            return Paired(tuple(round(d, 9) for _, d in found))
-        return Paired(tuple(round(d, 9) for d in _by_fold(found)), overlap=first.overlap)
+        values = _by_fold(found) if first.folds else [value for _, value in found]
+        return Paired(tuple(round(value, 9) for value in values), overlap=first.overlap)
 
     images = None
     tested = [run.record.test.selected for run in pairs[0] if run.record.test]
-    if len(pairs) == 1 and metric == ACCURACY and all(t.correct_bits for t in tested):
-        a, b = (unpack_correct(str(t.correct_bits), t.count) for t in tested)
-        low, high = statistics.image_interval(int((a & ~b).sum()), int((b & ~a).sum()), len(a))
+    if len(pairs) == 1 and metric == ACCURACY and (alone := compare_images(*tested)):
+        low, high = statistics.image_interval(*alone, tested[0].count)
         images = (100 * low, 100 * high)
     return Comparison(first, second, paired("selected"), paired("last"), images)
 
@@ -252,27 +244,24 @@ def group_row(group: Group, metric: str) -> dict[str, Any]:
         "head_parameters": record.counts["head_parameters"],
         "seconds": statistics.mean([run.record.wall_seconds for run in runs]),
     }
-    for name in record.test.selected.metrics or {}:
-        if name != metric:
-            found[name] = statistics.mean([run.value(name) for run in runs])
-    return found
+    others = [name for name in record.test.selected.metrics or {} if name != metric]
+    return found | {n: statistics.mean([run.value(n) for run in runs]) for n in others}
 
 
 def comparison_row(comparison: Comparison) -> dict[str, Any]:
     """A row of the table of comparisons."""
-    paired, low_high = comparison.paired, comparison.interval or (None, None)
-    other = comparison.last.side()
+    paired, (low, high) = comparison.paired, comparison.interval or (None, None)
     return {
         "second": comparison.second.label,
         "first": comparison.first.label,
         "n": paired.n,
         "difference": paired.mean,
-        "low": low_high[0],
-        "high": low_high[1],
+        "low": low,
+        "high": high,
         "p_holm": paired.p_holm,
         "size": comparison.size,
         "verdict": comparison.verdict,
-        "last": {1: "better", -1: "worse", 0: "undecided"}[other],
+        "last": {1: "better", -1: "worse", 0: "undecided"}[comparison.last.side()],
     }
 
 

@@ -13,17 +13,9 @@ from spinal_repro.io import write_atomic
 from spinal_repro.records import plots
 from spinal_repro.records.metrics import count_confusion
 from spinal_repro.records.record import class_names
-from spinal_repro.results.comparison import (
-    CAVEAT,
-    COMPARISON_COLUMNS,
-    RULE,
-    Comparison,
-    Group,
-    comparison_row,
-    group_columns,
-    group_row,
-)
-from spinal_repro.results.report import environment
+from spinal_repro.results import comparison as compared
+from spinal_repro.results.comparison import Comparison, Group
+from spinal_repro.results.report import template
 from spinal_repro.results.tables import escape_markdown, render
 
 COLOURS = ("#0072B2", "#D55E00", "#000000", "#56B4E9", "#009E73", "#CC79A7")  # Okabe and Ito
@@ -37,11 +29,12 @@ def write_comparison(
     out.mkdir(parents=True, exist_ok=True)
     first = groups[0].first
     title = f"{first.config['dataset']['title']}: comparison of heads"
-    rows = [group_row(group, metric) for group in groups]
-    tables: list[tuple[Any, Any]] = [(group_columns(rows, metric), rows)]
+    rows = [compared.group_row(group, metric) for group in groups]
+    tables: list[tuple[Any, Any]] = [(compared.group_columns(rows, metric), rows)]
     if comparisons:
-        tables.append((COMPARISON_COLUMNS, [comparison_row(c) for c in comparisons]))
-    rules = [CAVEAT] if groups[0].folds else [RULE] if comparisons else []
+        rows = list(map(compared.comparison_row, comparisons))
+        tables.append((compared.COMPARISON_COLUMNS, rows))
+    rules = [compared.CAVEAT] if groups[0].folds else [compared.RULE] if comparisons else []
     notes = [*(rule.format(count=len(comparisons)) for rule in rules), *_conditions(groups)]
     texts = {style: [render(*table, style) for table in tables] for style in ("markdown", "csv")}
     lines = [f"# {escape_markdown(title)}"]
@@ -65,20 +58,13 @@ def write_comparison(
             file = f"confusion-{name}.png"
             plots.draw_confusion(counts, classes, f"{group.label}, all runs", out / file)
             pictures.append((f"Confusion matrix, {group.label}", file))
-    page = (
-        environment()
-        .get_template("comparison.html")
-        .render(
-            title=title,
-            sentences=[str(comparison) for comparison in reversed(comparisons)],
-            tables=tables,
-            notes=notes,
-            pictures=[
-                (name, file, base64.b64encode((out / file).read_bytes()).decode())
-                for name, file in pictures
-            ],
-            groups=groups,
-        )
+    page = template("comparison.html").render(
+        title=title,
+        sentences=[str(comparison) for comparison in reversed(comparisons)],
+        tables=tables,
+        notes=notes,
+        pictures=[(n, f, base64.b64encode((out / f).read_bytes()).decode()) for n, f in pictures],
+        groups=groups,
     )
     write_atomic(out / "report.html", page)
     return "\n\n".join([*(render(*table, "table") for table in tables), *notes])

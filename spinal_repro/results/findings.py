@@ -109,8 +109,7 @@ def build_index(records: Sequence[AnyRecord], counts: Path) -> ResultsIndex:
             counted = from_plain(dict[str, dict[str, Natural]], read_json(counts))
         except UserError as error:
             raise UserError(
-                f"{counts} cannot be used: {error}; "
-                f"make it again: spinal params --cells --out {counts}"
+                f"{counts}: {error}; make it again: spinal params --cells --out {counts}"
             ) from error
     cells = load_cells()
     results, own = group_records_by_cell(cells, records), own_runs(cells, records)

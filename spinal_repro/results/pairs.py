@@ -8,7 +8,7 @@ import numpy as np
 
 from spinal_repro.records import statistics
 from spinal_repro.records.correctness import unpack_correct
-from spinal_repro.records.record import Record, RegressionRecord
+from spinal_repro.records.record import Accuracy, Record, RegressionRecord
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family, paired
 from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
@@ -105,7 +105,8 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
     metric, other = spinal.reported_metric, spinal.alternative_metric
     first = tuple(a.value(metric) for a, _ in both)
     second = tuple(b.value(metric) for _, b in both)
-    images = tuple(found for a, b in both if (found := _compare_images(a, b, metric)))
+    tests = ([run.tested(metric) for run in runs] for runs in both)
+    images = tuple(found for tested in tests if (found := compare_images(*tested)))
     tested = both[0][1].tested(metric)
     alternative = paired([a.value(other) for a, _ in both], [b.value(other) for _, b in both])
     return Pair(
@@ -117,16 +118,14 @@ def _pair(fc: ResultGroup, spinal: ResultGroup) -> Pair | None:
 
 def as_families(found: Iterable[Pair]) -> list[Pair]:
     """Adjust the p-values of the comparisons of each table for their number (Holm)."""
-    return [
-        replace(pair, comparison=comparison, alternative=alternative)
-        for family in grouped(found, lambda pair: pair.spinal.cell.table).values()
-        for pair, comparison, alternative in zip(
-            family,
-            as_family(pair.comparison for pair in family),
-            as_family(pair.alternative for pair in family),
-            strict=True,
-        )
-    ]
+    judged = []
+    for family in grouped(found, lambda pair: pair.spinal.cell.table).values():
+        both = [
+            as_family(getattr(p, name) for p in family) for name in ("comparison", "alternative")
+        ]
+        each = zip(family, *both, strict=True)
+        judged += [replace(pair, comparison=a, alternative=b) for pair, a, b in each]
+    return judged
 
 
 def _images(run: Run) -> list[Any]:
@@ -134,8 +133,8 @@ def _images(run: Run) -> list[Any]:
     return [run.record.data.get(k) for k in HASHES] if isinstance(run.record, Record) else []
 
 
-def _compare_images(fc: Run, spinal: Run, metric: str) -> Alone | None:
-    tested = [run.tested(metric) for run in (fc, spinal)]
+def compare_images(*tested: Accuracy | None) -> Alone | None:
+    """Count images that one of two has right alone; None where a record does not keep them."""
     right = [unpack_correct(t.correct_bits, t.count) for t in tested if t and t.correct_bits]
     if len(right) < len(tested):
         return None
@@ -175,7 +174,9 @@ FLIPS = (
     f"{MIN_PAIRS}, which cannot reach {ALPHA:.2f}"
 )
 HOLM = "p, adjusted for the number of comparisons in its table (Holm)"
+SHARE = "share of the seeds in which the cell is higher"
 ONLY_FC = "test images that the other network alone gets right, mean over seeds"
+ONLY_SPINAL = "those that the network of the cell alone gets right"
 MCNEMAR = (
     f"seeds in which those two differ by more than chance (exact test, p < {ALPHA:.2f}), of "
     "seeds whose records keep the images; empty: none does"
@@ -208,16 +209,12 @@ COLUMNS = (
     Column("difference", "Diff", "mean of the cell minus the other, seed by seed", _SIGNED),
     Column("low", "95 % from", INTERVAL, _SIGNED),
     Column("high", "to", "its upper end", _SIGNED),
-    Column(
-        "share", "Higher in %", "share of the seeds in which the cell is higher", "{:.0f}".format
-    ),
+    Column("share", "Higher in %", SHARE, "{:.0f}".format),
     Column("p", "p", FLIPS, "{:.4f}".format),
     Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
     Column("family", "Family", "number of comparisons in the table"),
     Column("only_fc", "Other only", ONLY_FC, _IMAGES),
-    Column(
-        "only_spinal", "Ours only", "those that the network of the cell alone gets right", _IMAGES
-    ),
+    Column("only_spinal", "Ours only", ONLY_SPINAL, _IMAGES),
     Column("mcnemar", "McNemar", MCNEMAR),
     Column("verdict", "Verdict", VERDICT),
     Column("sensitive", "Sensitivity", accuracy.SENSITIVE),

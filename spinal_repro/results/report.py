@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from spinal_repro.io import printable
 from spinal_repro.paper.cells import tables
@@ -41,8 +41,8 @@ TONES = (  # of a verdict; the others are open
 SYMBOLS = {"good": "✓", "bad": "✗", "none": "-", "open": "?"}
 
 
-def environment() -> Environment:
-    """Templates of pages; text in them is escaped."""
+def template(name: str) -> Template:
+    """Load the template of a page; text in it is escaped."""
     return Environment(
         loader=PackageLoader("spinal_repro.results", "."),
         autoescape=True,
@@ -51,7 +51,7 @@ def environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-    )
+    ).get_template(name)
 
 
 def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
@@ -62,34 +62,28 @@ def render(index: ResultsIndex, figures: "Sequence[Drawn]" = ()) -> str:
     counted = sizes.rows(index.cells.values(), index.counts)
     of_pairs = [column for column in pairs.COLUMNS if column.key not in NOT_OF_PAIRS]
     of_sizes = [column for column in sizes.COLUMNS if column.key not in NOT_OF_SIZES]
-    rules = {name: inspect.getdoc(RULES[name]) or "" for name in RULES.names()}
-    return (
-        environment()
-        .get_template("report.html")
-        .render(
-            tally=tally(judged),
-            progress=_progress(index),
-            claims=grouped(judged, lambda item: item.claim.group),
-            verdicts=list(verdicts.RULES),
-            index=index,
-            tables=tables(),
-            pairs={"columns": of_pairs, "rows": paired, "left": left},
-            sizes={"columns": of_sizes, "rows": counted, "left": 0},
-            figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
-            rules={
-                name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules.items()
-            },
-            cell_rules=verdicts.RULES,
-            pair_rule=pairs.RULE,
-            tones=TONES,
-            symbols=SYMBOLS,
-            number=accuracy.number,
-            columns=_columns,
-            row=_row,
-            config=_config,
-            by_commit=_by_commit,
-            fold=_fold,
-        )
+    rules = [(name, inspect.getdoc(RULES[name]) or "") for name in RULES.names()]
+    return template("report.html").render(
+        tally=tally(judged),
+        progress=_progress(index),
+        claims=grouped(judged, lambda item: item.claim.group),
+        verdicts=list(verdicts.RULES),
+        index=index,
+        tables=tables(),
+        pairs={"columns": of_pairs, "rows": paired, "left": left},
+        sizes={"columns": of_sizes, "rows": counted, "left": 0},
+        figures=[(base64.b64encode(figure.svg).decode(), figure) for figure in figures],
+        rules={name: " ".join(text.split("\nArgs:")[0].split()) for name, text in rules},
+        cell_rules=verdicts.RULES,
+        pair_rule=pairs.RULE,
+        tones=TONES,
+        symbols=SYMBOLS,
+        number=accuracy.number,
+        columns=_columns,
+        row=_row,
+        config=_config,
+        by_commit=_by_commit,
+        fold=_fold,
     )
 
 

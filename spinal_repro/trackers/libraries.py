@@ -50,11 +50,9 @@ class TensorBoard:
 
     def artifact(self, path: Path) -> None:
         if path.suffix == ".png":
-            import numpy as np
-            from PIL import Image
+            from torchvision.io import decode_image
 
-            pixels = np.asarray(Image.open(path).convert("RGB"))
-            self._writer.add_image(path.stem, pixels, self._step, dataformats="HWC")
+            self._writer.add_image(path.stem, decode_image(str(path), "RGB"), self._step)
         else:
             self._text(path.stem, json.loads(path.read_text()))
 

@@ -63,9 +63,7 @@ class Checkpoint(Callback):
             raise
         except Exception as error:  # a damaged file raises many types
             reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
-            raise UserError(
-                f"the checkpoint {path} cannot be loaded ({reason}); delete it to restart the run"
-            ) from error
+            raise UserError(f"{path} cannot be loaded ({reason}); delete it to restart") from error
         self._epoch = run.state.epoch
 
     def on_step_end(self, run: Run, *_: object) -> None:

@@ -42,9 +42,7 @@ def resolve_device(name: str) -> torch.device:
     kind, _, index = name.partition(":")
     if not (index or "0").isdecimal() or int(index or 0) >= available.get(kind, 0):
         found = ", ".join(f"{count} {kind}" for kind, count in available.items())
-        raise UserError(
-            f"there is no device {name}: PyTorch finds {found}; use runtime.device=auto"
-        )
+        raise UserError(f"no device {name}: PyTorch finds {found}; use runtime.device=auto")
     return torch.device(name)
 
 
@@ -77,9 +75,7 @@ def backend_settings(
     Convolutions use TF32 unless the precision is ``fp32``; matrix products never do.
     """
     if deterministic and device.type == "mps":
-        raise UserError(
-            "PyTorch does not support runtime.deterministic=true on mps; use runtime.device=cpu"
-        )
+        raise UserError("runtime.deterministic=true does not work on mps; use runtime.device=cpu")
     if deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
         torch.use_deterministic_algorithms(True)  # imports PyTorch's compiler, which is slow
@@ -100,8 +96,7 @@ def compile_model(model: torch.nn.Module, device: torch.device) -> None:
     names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if device.type == "cpu" and not any(map(shutil.which, names)):
         raise UserError(
-            "runtime.compile=true on a CPU needs a C++ compiler; install g++ or clang++, set CXX "
-            "to another one, or use runtime.compile=false"
+            "runtime.compile=true on a CPU needs a C++ compiler: install g++, or set CXX"
         )
     model.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
 

@@ -212,8 +212,7 @@ class Cosine(LrRule):
     def first_lr(self, base_lr: float, epochs: int) -> float:
         if not (self.warmup < epochs and 0 <= self.min_lr < base_lr):
             raise UserError(
-                f"recipe.lr_rule: warmup ({self.warmup}) must be below the {epochs} epochs, and "
-                f"min_lr ({self.min_lr:g}) in [0, {base_lr:g}), below the learning rate"
+                f"recipe.lr_rule.warmup must be below {epochs}, min_lr in [0, {base_lr:g})"
             )
         return self._rate(base_lr, epochs, 0)
 

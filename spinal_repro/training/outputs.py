@@ -212,9 +212,7 @@ def changed_inputs(config: Config, folder: Path) -> list[str]:
         with suppress(UserError, KeyError, TypeError):  # a damaged file affects no other run
             earlier = read_yaml(path)
             changed = [n for n, hash in inputs.items() if earlier["data"]["inputs"][n] != hash]
-            same = all(
-                earlier[key] == plain[key] for key in ("model", "head", "recipe", "protocol")
-            )
+            same = all(earlier[k] == plain[k] for k in ("model", "head", "recipe", "protocol"))
             if changed and same:
                 others = " and ".join(changed).replace("images", "images, labels or classes")
                 return [f"a new run: other {others} than in {path.parent}"]

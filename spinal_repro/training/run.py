@@ -15,6 +15,7 @@ from spinal_repro.errors import EXIT_FAILED, UserError
 from spinal_repro.io import is_locked, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
 from spinal_repro.records.store import RECORD, describe, error_details, write_status
+from spinal_repro.training import device as machine
 from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import (
     ADVICE,
@@ -24,12 +25,6 @@ from spinal_repro.training.callbacks import (
     StopOnSignal,
 )
 from spinal_repro.training.checkpoint import LAST, Checkpoint
-from spinal_repro.training.device import (
-    backend_settings,
-    keep_freed_memory,
-    resolve_device,
-    set_threads,
-)
 from spinal_repro.training.engine import Callback, evaluate, fit
 from spinal_repro.training.setup import Setup, build_run, resolved
 from spinal_repro.training.tracking import NONE, Tracking, check_tracker
@@ -49,19 +44,19 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
 
     Raises `Interrupted` if a signal or a callback stopped it.
     """
-    device = resolve_device(config.runtime.device)
+    device = machine.resolve_device(config.runtime.device)
     config = resolved(config)
     folder = config.run_dir
     if (folder / RECORD).is_file():
         return Outcome(folder, read_record(folder / RECORD), was_done=True)
     check_tracker(config.tracker)
-    keep_freed_memory()
-    threads = set_threads(config.runtime.threads, folder)
+    machine.keep_freed_memory()
+    threads = machine.set_threads(config.runtime.threads, folder)
     runtime = dataclasses.replace(config.runtime, threads=threads)
     config = dataclasses.replace(config, runtime=runtime)
     with (
         reported_errors(folder, runtime.deterministic),
-        backend_settings(device, runtime.precision, runtime.deterministic),
+        machine.backend_settings(device, runtime.precision, runtime.deterministic),
     ):
         setup = build_run(config, device)  # before the folder exists: a bad setting leaves none
         with run_lock(folder):

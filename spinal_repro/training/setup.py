@@ -11,18 +11,12 @@ from typing import Any
 import torch
 
 from spinal_repro.config.schema import Config, RecipeConfig
+from spinal_repro.data import preprocessing
 from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.features import cached, fingerprint
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches, training_weights
 from spinal_repro.data.photos import load_digests, save_digests
-from spinal_repro.data.preprocessing import (
-    CACHE,
-    batches_of,
-    describe_data,
-    published_part,
-    split_dataset,
-)
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
@@ -71,7 +65,7 @@ def resolved(config: Config) -> Config:
     typed = HEADS.check(config.head.name, config.head.options)
     options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
     if config.dataset.source in ("folder", "table", "parquet"):
-        load_digests(Path(config.runs) / CACHE)
+        load_digests(Path(config.runs) / preprocessing.CACHE)
     dataset, inputs = with_counts(config.dataset, Path(config.data.root))
     if (path := _weights_file(config)) is not None:
         weights = _checksum(path, path.stat().st_mtime_ns)
@@ -101,8 +95,7 @@ def _source_run(config: Config) -> Record | None:
     record = read_record(path.with_name(RECORD))
     if (name := record.config["model"]["name"]) != model.name:
         raise UserError(
-            f"model.pretrained={model.options['pretrained']} is a run of the network {name}, whose "
-            f"weights do not fit {model.name}: give a run of {model.name}, or set model={name}"
+            f"model.pretrained is a run of {name}; give one of {model.name} or model={name}"
         )
     return record
 
@@ -162,8 +155,7 @@ def _joins_last(config: Config, images: int, blank: Classifier | None = None) ->
         if images > batch > 1:
             return True
         raise UserError(
-            "batch norm of this model cannot train on a single image: set recipe.batch_size=2 or "
-            "more, and train on more than one image"
+            "batch norm cannot train on a single image: use more images, or recipe.batch_size=2"
         ) from error
     return False
 
@@ -183,7 +175,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     source_run = _source_run(config)
     parts = config.dataset, config.model, config.head, config.seed, size
     model = build_model(*parts, data_root=data.root, load_weights=weights)
-    split = split_dataset(dataset, config.protocol, data.limit)
+    split = preprocessing.split_dataset(dataset, config.protocol, data.limit)
     counts = count(model, config.dataset.channels, size)
     if dataset.features:
         constants = feature_scale(dataset, split)
@@ -196,20 +188,21 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     if runtime.compile:
         compile_model(model, device)
 
-    of_train = training_weights(recipe, published_part(dataset, split, "train"), split.train)
+    published = preprocessing.published_part(dataset, split, "train")
+    of_train = training_weights(recipe, published, split.train)
     of_train["join_last"] = _joins_last(config, len(split.train))
     source, select_on = (config, dataset, split), config.protocol.select_on
     options: Any = {"runs": Path(config.runs), "device": device, **constants}
     of_train |= options
-    test = batches_of(*source, "test", **options) if data.test else None
-    select = batches_of(*source, "val", **options) if select_on == "val" else test
+    test = preprocessing.batches_of(*source, "test", **options) if data.test else None
+    select = preprocessing.batches_of(*source, "val", **options) if select_on == "val" else test
     assert select is not None  # `validate` refuses data.test=false if the test split selects
     run = Run(
         model=model,
         optimizer=optimizer,
         lr_rule=lr_rule,
         recipe=recipe,
-        train=batches_of(*source, "train", training=True, **of_train),
+        train=preprocessing.batches_of(*source, "train", training=True, **of_train),
         select=select,
         select_on=select_on,
         select_metric=config.protocol.select_metric,
@@ -225,8 +218,8 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     if recipe.cache_features and weights:
         test = _cache_features(config, run, test, [dataset, split, constants])
     _check_metric(run, config.dataset.outputs)
-    about = describe_data(config.dataset, dataset, split)
-    save_digests(Path(config.runs) / CACHE)
+    about = preprocessing.describe_data(config.dataset, dataset, split)
+    save_digests(Path(config.runs) / preprocessing.CACHE)
     about["normalisation"] = constants
     return Setup(run, test, counts, about, dataset.left_out)
 
@@ -241,11 +234,11 @@ def _cache_features(
 
     def features(batches: Batches, part: str) -> Batches:
         if id(batches) not in made:
-            digests = published_part(dataset, split, part).digests
+            digests = preprocessing.published_part(dataset, split, part).digests
             chosen = [digests[index].hex() for index in getattr(split, part)]
             size = config.preprocessing("train" if part == "train" else "eval")
             name = fingerprint(chosen, size, constants, device, config.runtime.precision, backbone)
-            path = Path(config.runs) / CACHE / f"features-{name}.safetensors"
+            path = Path(config.runs) / preprocessing.CACHE / f"features-{name}.safetensors"
             made[id(batches)] = cached(batches, backbone, run.autocast, path)
         return made[id(batches)]
 
@@ -282,9 +275,8 @@ def _check_metric(run: Run, outputs: int) -> None:
     needed = {"auc": run.select.outputs or outputs, "kappa": 2}.get(metric, 1)
     if classes < needed:
         raise UserError(
-            f"protocol.select_metric={metric} needs images of {needed} classes in the "
-            f"{run.select_on} part, which has {classes}; use protocol.select_metric=macro_f1, "
-            f"or more images there"
+            f"protocol.select_metric={metric} needs {needed} classes in the {run.select_on} part, "
+            f"which has {classes}; use protocol.select_metric=macro_f1, or more images there"
         )
 
 
@@ -300,16 +292,13 @@ def normalisation(
         return {key: list(source_run.data["normalisation"][key]) for key in ("mean", "std")}
     source: Any = backbone if recipe.mean is None else recipe
     if not hasattr(source, "mean"):
-        raise UserError(
-            "this model defines no normalisation; set recipe.mean and recipe.std, e.g. "
-            "recipe.mean=[0.5] recipe.std=[0.5]"
-        )
+        raise UserError("this model has no normalisation: set recipe.mean=[0.5] recipe.std=[0.5]")
     return {"mean": list(source.mean), "std": list(source.std)}
 
 
 def feature_scale(dataset: Dataset, split: Split) -> dict[str, list[float]]:
     """Return mean and SD of each feature over the training part, as for pixels in [0, 1]."""
-    images: Any = published_part(dataset, split, "train")
+    images: Any = preprocessing.published_part(dataset, split, "train")
     values = images.images[split.train].double().flatten(1)
     std = values.std(0, correction=0)
     std[std == 0] = 1  # a constant column stays 0

@@ -31,8 +31,7 @@ def check_tracker(component: Component) -> Tracker | None:
     tracker = TRACKERS.build(component.name, component.options)
     if importlib.util.find_spec(tracker.library) is None:
         raise UserError(
-            f"tracker={component.name} needs {tracker.library}: pip install "
-            f"'spinal-repro[{component.name}]', or train with tracker=none"
+            f"tracker={component.name} needs: pip install 'spinal-repro[{component.name}]'"
         )
     return tracker
 

@@ -12,35 +12,24 @@ from spinal_repro.records.statistics import binomial_interval, mean_interval
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.joint import describe
 from spinal_repro.results.outcomes import published
-from spinal_repro.results.rules.common import (
-    RULES,
-    Judgement,
-    Verdict,
-    all_of,
-    bounds,
-    combine,
-    compare,
-    describe_change,
-    most,
-    not_run,
-    together,
-)
+from spinal_repro.results.rules import common
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 from spinal_repro.results.verdicts import rounding
 
 
 @RULES.register("mean_above")
 def mean_above(findings: ResultsIndex, *, cells: list[str], below: bool = False) -> Judgement:
     """Every cell is better than its counterpart, as decided in the table of pairs."""
-    parts = [compare(findings, cell) for cell in findings.with_counterpart(cells)]
+    parts = [common.compare(findings, cell) for cell in findings.with_counterpart(cells)]
     if below:
         parts = [replace(part, verdict=part.verdict.opposite) for part in parts]
-    return all_of(parts)
+    return common.all_of(parts)
 
 
 @RULES.register("above_other")
 def above_other(findings: ResultsIndex, *, cell: str, other: str) -> Judgement:
     """A cell is better than a named other one, as decided in the table of pairs."""
-    return compare(findings, findings.cell(cell), findings.cell(other))
+    return common.compare(findings, findings.cell(cell), findings.cell(other))
 
 
 @RULES.register("same_mean")
@@ -52,7 +41,7 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
     """
     parts = []
     for cell in findings.with_counterpart(cells):
-        part = compare(findings, cell)
+        part = common.compare(findings, cell)
         if found := findings.compared(cell.name):
             decidable, comparison = found[0].decidable, found[0].comparison
             low, high = comparison.interval or (-math.inf, math.inf)
@@ -62,7 +51,7 @@ def same_mean(findings: ResultsIndex, *, cells: list[str], margin: float) -> Jud
             text = f"{part.evidence} (the same: within {margin:g})"
             part = replace(part, verdict=verdict, evidence=text)
         parts.append(part)
-    return all_of(parts)
+    return common.all_of(parts)
 
 
 @RULES.register("wins_of")
@@ -76,15 +65,15 @@ def wins_of(findings: ResultsIndex, *, readings: dict[str, list[str]], wins: int
     evidence = "; ".join(f"{name}: {part.verdict}, {part.evidence}" for name, part in each)
     if len({part.verdict for part in parts}) > 1:
         evidence += "; the answer depends on the reading"
-    return together(combine(parts, Verdict.INCONCLUSIVE), evidence, parts)
+    return common.together(common.combine(parts, Verdict.INCONCLUSIVE), evidence, parts)
 
 
 def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None) -> Judgement:
     """Judge whether so many cells, by default more than half, are better; as `most`."""
     compared = findings.with_counterpart(cells)
-    parts = [compare(findings, cell) for cell in compared]
+    parts = [common.compare(findings, cell) for cell in compared]
     total, count = len(parts), Counter(part.verdict for part in parts)
-    verdict = most([part.verdict for part in parts], wins)
+    verdict = common.most([part.verdict for part in parts], wins)
     if verdict == Verdict.NOT_RUN:
         return Judgement(verdict, f"none of {total} run")
     won, lost = count[Verdict.SUPPORTED], count[Verdict.CONTRADICTED]
@@ -98,7 +87,7 @@ def wins_among(findings: ResultsIndex, cells: list[str], wins: int | None = None
         each = zip(compared, parts, strict=True)
         worse = [cell.name for cell, part in each if part.verdict == Verdict.CONTRADICTED]
         evidence += f"; worse: {', '.join(worse)}"
-    return together(verdict, evidence + describe(pairs), parts)
+    return common.together(verdict, evidence + describe(pairs), parts)
 
 
 @RULES.register("most_above")
@@ -133,12 +122,13 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
         f"accuracy is ± {half:.2f}"
     )
     parts = [_best_run(findings, name, reference, half + unsure) for name in names]
-    verdict = combine(parts, Verdict.SUPPORTED)
+    verdict = common.combine(parts, Verdict.SUPPORTED)
     if abs(lead) <= half + unsure:
         evidence += ": the published lead is below the resolution of the test set"
         if verdict in (Verdict.INCONCLUSIVE, Verdict.NOT_RUN):
             verdict = Verdict.UNDECIDABLE
-    return together(verdict, "; ".join([evidence, *(part.evidence for part in parts)]), parts)
+    evidence = "; ".join([evidence, *(part.evidence for part in parts)])
+    return common.together(verdict, evidence, parts)
 
 
 def _lead(findings: ResultsIndex, row: Cell) -> tuple[float, float, float, str]:
@@ -159,7 +149,7 @@ def _best_run(findings: ResultsIndex, name: str, reference: float, unsure: float
     """Whether a cell's mean is above a number, or its best run below, by more than ``unsure``."""
     title, runs = findings.cell(name).title, findings.runs(name)
     if not runs:
-        return Judgement(Verdict.NOT_RUN, f"{title}: {not_run(findings.cell(name))}")
+        return Judgement(Verdict.NOT_RUN, f"{title}: {common.not_run(findings.cell(name))}")
     found, best = runs[0], max(runs[0].values)
     interval = mean_interval(found.values)
     above, below = interval and interval[0] > reference + unsure, best < reference - unsure
@@ -167,8 +157,8 @@ def _best_run(findings: ResultsIndex, name: str, reference: float, unsure: float
     verdict = Verdict.of(bool(decides and above), decides and below)
     text = (
         f"{title}: best of {found.n} runs {best:.2f}, {best - reference:+.2f}; mean "
-        f"{found.mean:.2f}, {found.mean - reference:+.2f}{bounds(interval, '.2f')}"
-        f"{describe_change(found)}"
+        f"{found.mean:.2f}, {found.mean - reference:+.2f}{common.bounds(interval, '.2f')}"
+        f"{common.describe_change(found)}"
     )
     return Judgement(verdict, text, found.n, found.change)
 
@@ -192,7 +182,7 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
     """A run of a cell reaches a number; if none does, the verdict is inconclusive."""
     runs = findings.runs(cell)
     if not runs:
-        return Judgement(Verdict.NOT_RUN, not_run(findings.cell(cell)))
+        return Judgement(Verdict.NOT_RUN, common.not_run(findings.cell(cell)))
     found = runs[0]
     best = max(found.values)
     evidence = f"best of {found.n} runs: {best:.2f} (claimed: {value:g})"
@@ -204,9 +194,7 @@ def reaches(findings: ResultsIndex, *, cell: str, value: float) -> Judgement:
 def most_above_others(findings: ResultsIndex, *, pairs: dict[str, str]) -> Judgement:
     """In more than half of the pairs the first cell is better than the second (as `wins_of`)."""
     parts = [above_other(findings, cell=cell, other=other) for cell, other in pairs.items()]
-    verdict = most([part.verdict for part in parts])
+    verdict = common.most([part.verdict for part in parts])
     evidence = "; ".join(part.evidence for part in parts)
-    compared = [
-        pair for cell, other in pairs.items() for pair in findings.compared(cell, other)[:1]
-    ]
-    return together(verdict, evidence + describe(compared), parts)
+    compared = [pair for names in pairs.items() for pair in findings.compared(*names)[:1]]
+    return common.together(verdict, evidence + describe(compared), parts)

@@ -9,15 +9,8 @@ from spinal_repro.records.record import AnyRecord, GradientRecord, Record
 from spinal_repro.records.statistics import Paired, as_family, mean, paired
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER
-from spinal_repro.results.rules.common import (
-    RULES,
-    Judgement,
-    Verdict,
-    all_of,
-    bounds,
-    by_side,
-    strength,
-)
+from spinal_repro.results.rules import common
+from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 
 Curve = tuple[float, ...]
 CURVE_RULES = "above_early", "sooner"
@@ -86,10 +79,11 @@ def above_early(
         found, n, ran = _of_curves(findings, theirs, ours), len(ours), len(sides[0][0])
         texts.append(
             f"over the first {ran} epochs {mean(ours):{form}} against {mean(theirs):{form}} "
-            f"({n} pairs): difference {found.mean:+{form}}{bounds(found.interval, '+' + form)}"
+            f"({n} pairs): difference {found.mean:+{form}}"
+            f"{common.bounds(found.interval, '+' + form)}"
         )
-    evidence = f"{quantity} {texts[1]}{strength(found)}; {texts[0]}"
-    verdict = by_side(found, sign=-1 if quantity == "loss" else 1)
+    evidence = f"{quantity} {texts[1]}{common.strength(found)}; {texts[0]}"
+    verdict = common.by_side(found, sign=-1 if quantity == "loss" else 1)
     return _by_curves(verdict, evidence, n, ran, early)
 
 
@@ -111,11 +105,11 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
     found = _of_curves(findings, first, second)
     evidence = (
         f"{level:g} % reached after {mean(first):.2f} epochs against {mean(second):.2f} "
-        f"(means of {n} paired runs): {found.mean:+.2f} epochs sooner{bounds(found.interval)}"
-        f"{strength(found)}"
+        f"(means of {n} paired runs): {found.mean:+.2f} epochs sooner"
+        f"{common.bounds(found.interval)}{common.strength(found)}"
     )
     everyone = max(*first, *second) <= ran
-    return _by_curves(by_side(found), evidence, n, ran, ran if everyone else epochs)
+    return _by_curves(common.by_side(found), evidence, n, ran, ran if everyone else epochs)
 
 
 def _reached(values: Curve, level: float) -> int:
@@ -150,7 +144,7 @@ def gradient_at_first_layer(findings: ResultsIndex, *, init: str) -> Judgement:
     found = [r for r in findings.gradients if (r.dataset, r.init) == ("mnist", init)]
     if not found:
         return Judgement(Verdict.NOT_RUN, Verdict.NOT_RUN)
-    return all_of(by_depth(max(found, key=lambda record: record.seeds)))
+    return common.all_of(by_depth(max(found, key=lambda record: record.seeds)))
 
 
 def by_depth(record: GradientRecord) -> list[Judgement]:
@@ -169,7 +163,7 @@ def by_depth(record: GradientRecord) -> list[Judgement]:
         fc, spinal, *ratio = [f"{float(f'{10**value:.2g}'):g}" for value in numbers]
         text = (
             f"{depth} layers {when}: FC {fc}, Spinal {spinal} of the last layer's norm, ratio "
-            f"{'(95 %) ' * (len(ratio) > 1)}{' to '.join(ratio)}{strength(found)}"
+            f"{'(95 %) ' * (len(ratio) > 1)}{' to '.join(ratio)}{common.strength(found)}"
         )
-        parts.append(Judgement(by_side(found), text, found.n))
+        parts.append(Judgement(common.by_side(found), text, found.n))
     return parts
