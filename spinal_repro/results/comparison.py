@@ -269,12 +269,12 @@ _PLAIN, _SIGNED = "{:.2f}".format, "{:+.2f}".format
 CAVEAT = (
     "The folds share training images, so their differences are not independent: interval and "
     "p-value are those of the corrected resampled t-test (Nadeau and Bengio 2003). A difference is "
-    "decided if the interval leaves out 0 and the p-value, corrected for all {count} comparisons "
+    "decided if the interval leaves out 0 and the p-value, corrected for all comparisons "
     f"here (Holm), is below {ALPHA:.2f}"
 )
 RULE = (
     f"A difference is decided with at least {MIN_PAIRS} pairs, if its 95 % interval leaves out "
-    f"0 and the p-value of the exact sign-flip test, corrected for all {{count}} comparisons here "
+    f"0 and the p-value of the exact sign-flip test, corrected for all comparisons here "
     f"(Holm), is below {ALPHA:.2f}"
 )
 INTERVAL = (

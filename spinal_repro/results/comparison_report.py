@@ -35,7 +35,7 @@ def write_comparison(
         rows = list(map(compared.comparison_row, comparisons))
         tables.append((compared.COMPARISON_COLUMNS, rows))
     rules = [compared.CAVEAT] if groups[0].folds else [compared.RULE] if comparisons else []
-    notes = [*(rule.format(count=len(comparisons)) for rule in rules), *_conditions(groups)]
+    notes = [*rules, *_conditions(groups)]
     texts = {style: [render(*table, style) for table in tables] for style in ("markdown", "csv")}
     lines = [f"# {escape_markdown(title)}"]
     lines += [f"**{escape_markdown(str(comparison))}**" for comparison in comparisons[-1:]]
