@@ -56,7 +56,8 @@ class Space:
                 raise UserError(f"{key} is searched; remove {override}, or use another --space")
             if key.partition(".")[0] == "protocol" or key == "data.test":
                 raise UserError(
-                    f"a search uses protocol=heldout and data.test=false; remove {override}"
+                    f"a search uses protocol=heldout and never reads the test set; "
+                    f"remove {override}"
                 )
         return [*(o for o in self.overrides if _key(o) not in keys), *given]
 
