@@ -50,9 +50,11 @@ class TensorBoard:
 
     def artifact(self, path: Path) -> None:
         if path.suffix == ".png":
-            from torchvision.io import decode_image
+            import numpy as np
+            from PIL import Image
 
-            self._writer.add_image(path.stem, decode_image(str(path), "RGB"), self._step)
+            pixels = np.asarray(Image.open(path).convert("RGB"))
+            self._writer.add_image(path.stem, pixels, self._step, dataformats="HWC")
         else:
             self._text(path.stem, json.loads(path.read_text()))
 

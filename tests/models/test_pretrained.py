@@ -219,7 +219,7 @@ def test_a_sweep_starts_from_a_run(source, call, here):
 
 def test_a_run_of_another_network_is_refused(source, tmp_path):
     config = small(tmp_path, "model=vgg5", f"model.pretrained={source}", *TAKEN)
-    with pytest.raises(UserError, match=r"run of the network cnn.*vgg5"):
+    with pytest.raises(UserError, match=r"run of cnn.*vgg5"):
         run(config)
     assert not list(tmp_path.iterdir())
 
