@@ -205,7 +205,8 @@ def test_two_processes_share_a_journal(tmp_path, space):
 from pathlib import Path
 from spinal_repro.search.study import Study, load_space
 place = Path({str(tmp_path)!r})
-study = Study(place / "study/journal.log", "s", load_space(str(place / "space.yaml")), {FIXED!r})
+space = load_space(str(place / "space.yaml"))
+study = Study(place / "study/journal.log", "s", space, {FIXED!r}, {{}})
 study.run(12, print)
 """
     both = [
