@@ -67,6 +67,12 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
             raise UserError(
                 f"{key} may have letters, digits and . _ + - (at most 100), got {name!r}"
             )
+    given = {key: file for key in ("table", "file") if (file := getattr(config.data, key))}
+    if unread := {key for key, file in given.items() if file != config.dataset.file}:
+        raise UserError(
+            f"dataset={config.dataset.name} does not read data.{unread.pop()}: data.table is for "
+            f"dataset=table, data.file for dataset=npz, csv or parquet"
+        )
     _check_recipe(config)
     _check_protocol(config)
     device = config.runtime.device.partition(":")[0]

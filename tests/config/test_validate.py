@@ -43,6 +43,7 @@ REFUSED = {
     "val": {"protocol.select_on": "vall"},
     "must be 0 with": {"protocol.val_fraction": 0.1},
     "leave out": {"protocol.watch_test": True},
+    "does not read": {"data.table": "labels.csv", "data.file": "images.npz"},
     "'1.5'": {"seed": 1.5},
     "'True'": {"seed": True},
     "'None'": {"seed": None},

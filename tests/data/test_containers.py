@@ -219,8 +219,8 @@ def test_the_identity_covers_images_labels_and_columns_but_no_path(table):
     for old, new in (("000,0,", "000,1,"), ("writer 1,", "writer 2,"), (",2\n", ",3\n")):
         (table / "labels.csv").write_text(text.replace(old, new))
         assert contents("labels.csv") != first
-    one, two = (changed(composed(), {"data.table": name}) for name in ("a.csv", "b.csv"))
-    assert one.identity() == two.identity() == composed().identity()
+    one, two = (composed("dataset=table", f"data.table={name}") for name in ("a.csv", "b.csv"))
+    assert one.dataset.file != two.dataset.file and one.identity() == two.identity()
 
 
 @pytest.mark.parametrize("length", [0, 20, 300])
