@@ -5,7 +5,6 @@ Everything that is not training (checkpoints, progress, trackers, NaN checks, si
 """
 
 import math
-import random
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -19,15 +18,13 @@ from torch.optim import Optimizer
 
 from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.data.augment import Augmentation
-from spinal_repro.data.loader import Batches
+from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.models.classifier import Classifier
 from spinal_repro.records.metrics import compute
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.device import seconds_between, timestamp
+from spinal_repro.training.loss import mixed, training_loss
 from spinal_repro.training.optim import EpochResult, LrRule, stage_at, update_average
-
-AUX_WEIGHT = 0.3  # weight of the loss of an auxiliary output (GoogLeNet paper)
-TINY = 1e-30  # instead of a sum of weights that is 0
 
 
 class Callback:
@@ -84,6 +81,7 @@ class Run:
     stop: str = ""  # reason to stop, set by a callback; `Checkpoint` then stops the run
     average: Classifier | None = None  # with recipe.ema: a copy with averaged weights
     mixers: Sequence[Any] = ()  # torchvision's MixUp and CutMix, as the recipe has them
+    steps: "Steps" = field(default_factory=lambda: Steps())
 
     @property
     def evaluated(self) -> Classifier:
@@ -95,6 +93,26 @@ class Run:
         """Whether no epoch is left, or ``recipe.patience`` is at its end."""
         epoch, patience = self.state.epoch, self.recipe.patience
         return epoch >= self.recipe.epochs or 0 < patience <= epoch - self.state.best_epoch
+
+
+class Steps:
+    """Takes the steps of an epoch, and counts on the device."""
+
+    losses: Tensor  # summed loss of each step of the epoch [steps]; 0 for steps not yet taken
+    correct: Tensor  # number of correct images []
+
+    def start(self, run: Run) -> None:
+        """Set learning rates and counts for an epoch."""
+        batches = run.train
+        for group in run.optimizer.param_groups:
+            group["lr"] = run.state.lr * group.get("lr_scale", 1.0)
+        self.losses = torch.zeros(len(batches), device=batches.device)
+        self.correct = torch.zeros((), dtype=torch.int64, device=batches.device)
+
+    def take(self, run: Run, step: int, batch: Batch) -> None:
+        """Train on a batch; the step counts from 0."""
+        self.losses[step], correct = training_step(run, *batch)
+        self.correct += correct
 
 
 @dataclass(frozen=True)
@@ -179,80 +197,45 @@ def train_one_epoch(
     Returns the summed loss of each step ``[steps]`` and the number of correct images ``[]``, both
     on the device, and the seconds spent waiting for batches.
     """
-    model, optimizer, batches = run.model, run.optimizer, run.train
+    model, batches, steps = run.model, run.train, run.steps
     if run.recipe.head_epochs:
         model.freeze(epoch <= run.recipe.head_epochs)
     model.train(not run.recipe.eval_mode_after or epoch <= run.recipe.eval_mode_after)
-    for group in optimizer.param_groups:
-        group["lr"] = run.state.lr * group.get("lr_scale", 1.0)
     torch.manual_seed(stream_seed(run.seed, "dropout", epoch))
-    losses = torch.zeros(len(batches), device=batches.device)
-    correct = torch.zeros((), dtype=torch.int64, device=batches.device)
+    steps.start(run)
     more = epoch < run.recipe.epochs
     stream = batches.epoch(run.seed, epoch, run.augmentations, draw_next=more)
 
     data_seconds, began = 0.0, time.perf_counter()
-    for step, (images, labels, *weights) in enumerate(stream):
+    for step, batch in enumerate(stream):
         data_seconds += time.perf_counter() - began
-        targets = labels
-        if run.mixers:
-            images, targets, *weights = mixed(run, epoch, step, images, labels, *weights)
-            labels = targets.argmax(dim=1)
-        with run.autocast():
-            output = model(images)
-        logits, loss = training_loss(output, targets, run.recipe.label_smoothing, *weights)
-        loss.backward()
-        if run.recipe.clip_grad is not None:
-            nn.utils.clip_grad_norm_(model.parameters(), run.recipe.clip_grad)
-        optimizer.step()
-        optimizer.zero_grad()
-        if run.average is not None:
-            update_average(run.average, model, run.recipe.ema)
-
-        losses[step] = loss.detach() * len(labels)
-        correct += (logits.detach().argmax(dim=1) == labels).sum()
+        if run.mixers:  # a seed for each step
+            seed = stream_seed(run.seed, "augment", epoch) + 1 + step
+            batch = mixed(run.mixers, seed, *batch)
+        steps.take(run, step, batch)
         for callback in callbacks:
-            callback.on_step_end(run, step + 1, losses, len(labels))
+            callback.on_step_end(run, step + 1, steps.losses, len(batch[0]))
         began = time.perf_counter()
-    return losses, correct, data_seconds
+    return steps.losses, steps.correct, data_seconds
 
 
-def mixed(
-    run: Run, epoch: int, step: int, images: Tensor, labels: Tensor, weights: Tensor | float = 1.0
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mix the images of a batch by mixup or cutmix, with numbers drawn for this step on the CPU.
-
-    Returns images, shares of the classes ``[N, C]`` and weights.
-    """
-    soft = (F.one_hot(labels, run.mixers[0].num_classes).T * weights).T
-    seed = stream_seed(run.seed, "augment", epoch) + 1 + step
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        images, soft = random.Random(seed).choice(run.mixers)(images, soft)
-    total = soft.sum(dim=1)
-    return images, soft / total.clamp(min=TINY).unsqueeze(1), total
-
-
-def training_loss(
-    output: Tensor | tuple[Tensor, list[Tensor]],
-    labels: Tensor,
-    label_smoothing: float,
-    weights: Tensor | None = None,
+def training_step(
+    run: Run, images: Tensor, targets: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return logits ``[N, C]`` and cross-entropy; auxiliary logits in ``output`` also count.
-
-    ``labels`` are classes ``[N]`` or their shares ``[N, C]``; ``weights`` ``[N]`` are of the mean.
-    """
-    logits, auxiliary = output if isinstance(output, tuple) else (output, [])
-    reduction = "mean" if weights is None else "none"
-    options: Any = {"label_smoothing": label_smoothing, "reduction": reduction}
-    parts = [F.cross_entropy(part.float(), labels, **options) for part in (logits, *auxiliary)]
-    if weights is not None:
-        parts = [(part * weights).sum() / weights.sum().clamp(min=TINY) for part in parts]
-    loss = parts[0]
-    for part in parts[1:]:
-        loss = loss + AUX_WEIGHT * part
-    return logits, loss
+    """Update the model by one batch; return its summed loss ``[]`` and correct images ``[]``."""
+    model, optimizer = run.model, run.optimizer
+    with run.autocast():
+        output = model(images)
+    logits, loss = training_loss(output, targets, run.recipe.label_smoothing, weights)
+    loss.backward()
+    if run.recipe.clip_grad is not None:
+        nn.utils.clip_grad_norm_(model.parameters(), run.recipe.clip_grad)
+    optimizer.step()
+    optimizer.zero_grad()
+    if run.average is not None:
+        update_average(run.average, model, run.recipe.ema)
+    labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
+    return loss.detach() * len(labels), (logits.detach().argmax(dim=1) == labels).sum()
 
 
 @torch.inference_mode()

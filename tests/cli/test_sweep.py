@@ -35,6 +35,25 @@ def faulty(config, root, download):
 if __name__ == "__main__":
     main()
 """
+# The same, with slow steps while a file exists.
+SLOW = """
+import time
+from pathlib import Path
+from spinal_repro.cli.train import main
+from spinal_repro.training import engine
+
+step = engine.training_step
+
+
+def slow(*given):
+    time.sleep(0.2 * Path("slow").exists())
+    return step(*given)
+
+
+engine.training_step = slow
+if __name__ == "__main__":
+    main()
+"""
 YAML = "defaults: [digits, _self_]\nname: faulty\nsource: faulty\noptions: {job: 0}\n"
 TINY = ("model=flatten", "data.limit=96", "recipe.batch_size=8", "runtime.device=cpu")
 
@@ -78,7 +97,9 @@ def test_a_job_that_fails_is_run_again_by_the_same_command(tmp_path):
 
 def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_path):
     settings = (*TINY, "recipe.epochs=40", "runtime.threads=1")
-    command = ("-m", "spinal_repro.cli.train", "-m", *settings)
+    (tmp_path / "script.py").write_text(SLOW)
+    (tmp_path / "slow").touch()
+    command = ("script.py", "-m", *settings)
     sweep = start(tmp_path, *command)
     end = time.monotonic() + 300
     while not any("epoch 2/" in log.read_text() for log in tmp_path.glob("runs/*/*/*/log.txt")):
@@ -89,6 +110,7 @@ def test_ctrl_c_saves_and_the_same_command_finishes_with_the_same_record(tmp_pat
     (folder,) = run_folders(tmp_path / "runs")
     assert describe(folder)["state"] == "interrupted" and (folder / "last.pt").is_file()
 
+    (tmp_path / "slow").unlink()
     ended(start(tmp_path, *command), 0)
     assert "resuming after epoch" in (folder / "log.txt").read_text()
     record = read_record(folder / "record.json")

@@ -15,7 +15,7 @@ from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.backbones.history import CONNECTIONS
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.heads import HEADS
-from spinal_repro.training.engine import training_loss
+from spinal_repro.training.loss import training_loss
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 BACKBONES = load_backbones()

@@ -10,6 +10,7 @@ from helpers.composing import composed
 
 from spinal_repro.config.schema import Config
 from spinal_repro.errors import UserError
+from spinal_repro.seeds import stream_seed
 from spinal_repro.training import engine
 from spinal_repro.training.device import autocast
 from spinal_repro.training.engine import (
@@ -19,10 +20,9 @@ from spinal_repro.training.engine import (
     State,
     evaluate,
     fit,
-    mixed,
     train_one_epoch,
-    training_loss,
 )
+from spinal_repro.training.loss import mixed, training_loss
 from spinal_repro.training.setup import build_run
 
 CPU = torch.device("cpu")
@@ -263,7 +263,7 @@ def batch(*overrides):
 def test_images_and_labels_are_mixed_in_equal_shares(kind):
     run, images, labels = batch(f"recipe.{kind}=1.0")
     state = torch.get_rng_state()
-    after, shares, ones = mixed(run, 1, 0, images, labels)
+    after, shares, ones = mixed(run.mixers, 1, images, labels)
     assert torch.equal(torch.get_rng_state(), state)  # dropout draws as without
     own = F.one_hot(labels, 10).float()
     (share,) = shares[own.bool() & (labels != labels.roll(1))[:, None]].unique()
@@ -278,17 +278,16 @@ def test_images_and_labels_are_mixed_in_equal_shares(kind):
         assert (kept | pasted).all()
         other = (~kept).any(dim=0).float().mean().item()  # pixels outside the digits are equal
         assert other <= 1 - share + 1e-5
-    again = mixed(run, 1, 0, images, labels)
+    again = mixed(run.mixers, 1, images, labels)
     assert all(map(torch.equal, again, (after, shares, ones)))
-    assert not torch.equal(mixed(run, 1, 1, images, labels)[1], shares)
-    assert not torch.equal(mixed(run, 2, 0, images, labels)[1], shares)
+    assert not torch.equal(mixed(run.mixers, 2, images, labels)[1], shares)
 
 
 def test_one_way_of_mixing_is_drawn_for_each_batch():
     run, images, labels = batch("recipe.mixup=1.0", "recipe.cutmix=1.0")
     sums = []
     for step in range(40):
-        after = mixed(run, 1, step, images, labels)[0]
+        after = mixed(run.mixers, step, images, labels)[0]
         sums.append(bool(((after == images) | (after == images.roll(1, 0))).all()))
     assert 8 < sum(sums) < 32
 
@@ -298,8 +297,8 @@ def test_weights_and_shares_compose():
     run, images, labels = batch("recipe.mixup=1.0")
     weights = torch.rand(len(labels))
     weights[:9] = 0
-    _, shares, totals = mixed(run, 1, 0, images, labels, weights)
-    share = mixed(run, 1, 0, images, labels)[1]
+    _, shares, totals = mixed(run.mixers, 1, images, labels, weights)
+    share = mixed(run.mixers, 1, images, labels)[1]
     share = share[labels != labels.roll(1)][0, labels[labels != labels.roll(1)][0]]
     logits = torch.randn(len(labels), 10)
     for smoothing in (0.0, 0.2):
@@ -339,7 +338,8 @@ def test_with_mixing_the_larger_share_is_the_label():
     mix = ("recipe.mixup=1.0", "recipe.batch_size=200", "recipe.lr=1e-30", *SGD[::2])
     _, run = build(*mix)
     images, labels = next(run.train.epoch(0, 1))
-    images, shares, _ = mixed(run, 1, 0, images, labels)
+    seed = stream_seed(run.seed, "augment", 1) + 1
+    images, shares, _ = mixed(run.mixers, seed, images, labels)
     expected = (run.model.train()(images).argmax(1) == shares.argmax(1)).sum()
     _, correct, _ = train_one_epoch(run, 1)
     assert correct == expected > 0
