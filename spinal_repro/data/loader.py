@@ -120,7 +120,8 @@ class Batches:
             side, channels = max(self.size, self._stored_size), self._pixels.shape[1]
             limit = FUSED_PIXELS.get(self.device.type, FUSED_PIXELS_GPU)
             for part, sizes in self._parts(limit // (self.batch_size * channels * side**2)):
-                chosen = self._pixels[part if order is None else order[part]]
+                pixels = self._pixels
+                chosen = pixels[part] if order is None else pixels.index_select(0, order[part])
                 yield part, sizes, self._sized(chosen)
             return
         parts = self._parts(1)
