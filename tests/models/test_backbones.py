@@ -7,7 +7,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from helpers.composing import changed, composed
+from helpers.on_device import CASES
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from spinal_repro.config.compose import choices
 from spinal_repro.errors import UserError
@@ -119,6 +122,24 @@ def test_smallest_images(name, least):
 def test_flatten_reads_pixels_row_by_row():
     image = torch.arange(2 * 3 * 3.0).view(1, 2, 3, 3)
     assert build("flatten", 2, 3)(image).flatten().tolist() == list(range(18))
+
+
+def test_cnn_computes_what_the_script_computes():
+    """The script drops maps before the pooling; features and gradients have the same bits."""
+    net, images = build("cnn", 1, 28).train(), torch.rand(8, 1, 28, 28)
+
+    def script(x):
+        x = F.relu(F.max_pool2d(net.conv1(x), 2))
+        return F.relu(F.max_pool2d(net.dropout(net.conv2(x)), 2)).flatten(1)
+
+    found = []
+    for forward in (net, script):
+        torch.manual_seed(0)
+        features = forward(images)
+        gradients = torch.autograd.grad(features.square().sum(), list(net.parameters()))
+        found.append([features, *gradients])
+    assert all(map(torch.equal, *found))
+    assert 0 < (found[0][0].view(8, 20, 16) == 0).all(2).sum() < 160  # maps were dropped
 
 
 def test_arch2_concatenates_its_taps():
@@ -252,3 +273,43 @@ def test_shipped_models_fit_both_heads(model):
         top = HEADS.build("spinal", spinal.head.options, features, config.dataset.outputs)
         outputs = top(classifier.eval().backbone(images.to("meta")))
     assert outputs.shape == (3, config.dataset.outputs)
+
+
+class Flips(TorchDispatchMode):
+    """Lists operations on maps of two memory layouts, which copy them or run a slow kernel."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        maps = [t for t in tree_leaves((args, kwargs, result)) if getattr(t, "ndim", 0) == 4]
+        last = torch.channels_last
+        layouts = {(t.is_contiguous(), t.is_contiguous(memory_format=last)) for t in maps}
+        if len(layouts - {(True, True)}) > 1:  # one channel or one pixel has both layouts
+            self.found.append(func._opname)
+        return result
+
+
+FLATTENED = ["clone", "threshold_backward"]  # features are in the order of the channels
+
+
+@pytest.mark.parametrize(
+    ("case", "flips"),
+    [("cnn", FLATTENED), ("vgg5", []), ("vgg11_bn", []), ("resnet18_thin", []),
+     ("torchvision", [])],
+)  # fmt: skip
+def test_training_keeps_channels_last(case, flips):
+    config, last = composed(*CASES[case]), torch.channels_last
+    model = build_model(config.dataset, config.model, config.head).to(memory_format=last)
+    images = torch.rand(4, config.dataset.channels, config.input_size, config.input_size)
+
+    def flips_of(batch):
+        with Flips() as watched:
+            training_loss(model(batch), torch.arange(4), 0.0)[1].backward()
+        return watched.found
+
+    assert flips_of(images.to(memory_format=last)) == flips
+    if images.shape[1] == 3:
+        assert flips_of(images)[0] == "convolution", "flips are seen"
