@@ -6,7 +6,7 @@ Everything that is not training (checkpoints, progress, trackers, NaN checks, si
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -144,49 +144,71 @@ class Evaluation:
 
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Train from ``run.state`` to the recipe's last epoch."""
-    state, device = run.state, run.train.device
+    device = run.train.device
     for callback in callbacks:
         callback.on_fit_start(run)
     while not run.finished:
-        epoch = state.epoch + 1
+        epoch = run.state.epoch + 1
         start_stage(run, epoch)
         began = timestamp(device)
-        losses, correct, data_seconds = train_one_epoch(run, epoch, callbacks)
-        trained = timestamp(device)
-        keep = run.select_metric != "accuracy"
-        selected = evaluate(run.evaluated, run.select, run.autocast, keep)
-        watched = evaluate(run.evaluated, run.watch, run.autocast) if run.watch else None
-        evaluated = timestamp(device)
+        data_seconds = train_one_epoch(run, epoch, callbacks)[-1]
+        end_epoch(run, began, timestamp(device), data_seconds, callbacks)
 
-        score = selected.score(run.select_metric)
-        count, seconds = run.train.num_images, max(seconds_between(began, trained), 1e-9)
-        entry = {
-            "epoch": epoch,
-            "lr": state.lr,
-            "train_loss": losses.cpu().double().sum().item() / count,
-            "train_accuracy": correct.item() / count,
-            **selected.metrics(run.select_on),
-            f"{run.select_on}_{run.select_metric}": score,
-            **(watched.metrics("test") if watched else {}),
-        }
-        times = {
-            "epoch": epoch,
-            "train_seconds": seconds,
-            "eval_seconds": seconds_between(trained, evaluated),
-            "images_per_second": count / seconds,
-            "data_share": data_seconds / seconds,
-        }
-        state.history.append(entry)
-        state.timing.append(times)
-        step_learning_rate(run, epoch, score)
-        is_best = state.best_epoch == 0 or score > state.best_score
-        if is_best:
-            state.best_epoch, state.best_score = epoch, score
-            weights = run.evaluated.state_dict()
-            run.best = {name: t.detach().clone() for name, t in weights.items()}
-        state.epoch = epoch
-        for callback in callbacks:
-            callback.on_epoch_end(run, is_best)
+
+def end_epoch(
+    run: Run, began: Any, trained: Any, data_seconds: float, callbacks: Sequence[Callback] = ()
+) -> None:
+    """Evaluate after an epoch, update ``run.state``, and call the callbacks.
+
+    ``began`` and ``trained`` are timestamps of its training.
+    """
+    state, device, steps = run.state, run.train.device, run.steps
+    epoch, evaluating = state.epoch + 1, timestamp(device)
+    keep = run.select_metric != "accuracy"
+    selected = evaluate(run.evaluated, run.select, run.autocast, keep)
+    watched = evaluate(run.evaluated, run.watch, run.autocast) if run.watch else None
+    evaluated = timestamp(device)
+
+    score = selected.score(run.select_metric)
+    count, seconds = run.train.num_images, max(seconds_between(began, trained), 1e-9)
+    entry = {
+        "epoch": epoch,
+        "lr": state.lr,
+        "train_loss": steps.losses.cpu().double().sum().item() / count,
+        "train_accuracy": steps.correct.item() / count,
+        **selected.metrics(run.select_on),
+        f"{run.select_on}_{run.select_metric}": score,
+        **(watched.metrics("test") if watched else {}),
+    }
+    times = {
+        "epoch": epoch,
+        "train_seconds": seconds,
+        "eval_seconds": seconds_between(evaluating, evaluated),
+        "images_per_second": count / seconds,
+        "data_share": data_seconds / seconds,
+    }
+    state.history.append(entry)
+    state.timing.append(times)
+    step_learning_rate(run, epoch, score)
+    is_best = state.best_epoch == 0 or score > state.best_score
+    if is_best:
+        state.best_epoch, state.best_score = epoch, score
+        weights = run.evaluated.state_dict()
+        run.best = {name: t.detach().clone() for name, t in weights.items()}
+    state.epoch = epoch
+    for callback in callbacks:
+        callback.on_epoch_end(run, is_best)
+
+
+def start_epoch(run: Run, epoch: int) -> Iterator[Batch]:
+    """Set modes, dropout's seed, rates and counts for an epoch; return its batches."""
+    model, recipe = run.model, run.recipe
+    if recipe.head_epochs:
+        model.freeze(epoch <= recipe.head_epochs)
+    model.train(not recipe.eval_mode_after or epoch <= recipe.eval_mode_after)
+    torch.manual_seed(stream_seed(run.seed, "dropout", epoch))
+    run.steps.start(run)
+    return run.train.epoch(run.seed, epoch, run.augmentations, draw_next=epoch < recipe.epochs)
 
 
 def train_one_epoch(
@@ -197,15 +219,7 @@ def train_one_epoch(
     Returns the summed loss of each step ``[steps]`` and the number of correct images ``[]``, both
     on the device, and the seconds spent waiting for batches.
     """
-    model, batches, steps = run.model, run.train, run.steps
-    if run.recipe.head_epochs:
-        model.freeze(epoch <= run.recipe.head_epochs)
-    model.train(not run.recipe.eval_mode_after or epoch <= run.recipe.eval_mode_after)
-    torch.manual_seed(stream_seed(run.seed, "dropout", epoch))
-    steps.start(run)
-    more = epoch < run.recipe.epochs
-    stream = batches.epoch(run.seed, epoch, run.augmentations, draw_next=more)
-
+    steps, stream = run.steps, start_epoch(run, epoch)
     data_seconds, began = 0.0, time.perf_counter()
     for step, batch in enumerate(stream):
         data_seconds += time.perf_counter() - began
