@@ -100,14 +100,19 @@ class Steps:
 
     losses: Tensor  # summed loss of each step of the epoch [steps]; 0 for steps not yet taken
     correct: Tensor  # number of correct images []
+    note = ""  # for the log
 
     def start(self, run: Run) -> None:
         """Set learning rates and counts for an epoch."""
         batches = run.train
         for group in run.optimizer.param_groups:
-            group["lr"] = run.state.lr * group.get("lr_scale", 1.0)
+            group["lr"] = self.learning_rate(run, group)
         self.losses = torch.zeros(len(batches), device=batches.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=batches.device)
+
+    def learning_rate(self, run: Run, group: dict[str, Any]) -> float:
+        """Learning rate of a group of weights in this epoch."""
+        return float(run.state.lr * group.get("lr_scale", 1.0))
 
     def take(self, run: Run, step: int, batch: Batch) -> None:
         """Train on a batch; the step counts from 0."""

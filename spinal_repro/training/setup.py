@@ -28,7 +28,8 @@ from spinal_repro.models.pretrained import PUBLISHED, RUN_WEIGHTS, find_weights
 from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.store import RECORD
 from spinal_repro.training.device import autocast, compile_model, resolve_device
-from spinal_repro.training.engine import Run, State
+from spinal_repro.training.engine import Run, State, Steps
+from spinal_repro.training.graph import GraphedSteps
 from spinal_repro.training.optim import build_optimizer, build_rule
 
 _HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
@@ -186,7 +187,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
     average = copy.deepcopy(model) if recipe.ema else None
     if runtime.compile:
-        compile_model(model, device)
+        compile_model(model, device, graph=runtime.graph == "none")
 
     published = preprocessing.published_part(dataset, split, "train")
     of_train = training_weights(recipe, published, split.train)
@@ -213,6 +214,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         state=State(first_lr),
         average=average,
         mixers=_mixers(recipe, config.dataset.outputs),
+        steps=GraphedSteps() if runtime.graph == "auto" else Steps(),
     )
     _check_sizes(config, run)
     if recipe.cache_features and weights:
