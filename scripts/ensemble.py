@@ -1,21 +1,21 @@
-"""Trains the seeds of one configuration together, as one ensemble with stacked weights.
+"""Trains the seeds of one configuration together, as an ensemble with stacked weights.
 
     python scripts/ensemble.py mnist/cnn_spinal8 --seeds 0-9
     python scripts/ensemble.py dataset=mnist model=cnn head=spinal --seeds 0-4 --runs ensembles
 
-A step computes forward pass, loss and gradients of all seeds in one batched operation each
-(``torch.vmap``), which fills a GPU better than small networks one by one; docs/sweeps.md says where
-it pays. Each seed keeps its own initial weights, order of the images, augmentation, optimizer,
-learning rate, best epoch and record, as in a run of its own. Two things differ from that run: sums
-are rounded differently, and dropout draws other masks. So
+A step computes losses and gradients of all seeds in one batched operation each (``torch.vmap``),
+which uses a GPU better than one small network does; docs/sweeps.md says where it pays. Each seed
+keeps its own initial weights, order of the images, augmentation, optimizer, learning rate, best
+epoch and record, as in a run of its own. Two things differ from that run: sums are rounded
+differently, and dropout draws other masks. Therefore
 
 - ``environment.ensemble`` in a record is the number of seeds that were trained together;
-- runs go to their own folder (default: ensembles), and a record of a single run there is refused;
-- checkpoints are in ``ensemble/`` in a run folder, where ``spinal-train`` does not look for them.
+- runs have their own folder (default: ensembles), and a record of a single run in it is refused;
+- checkpoints are in ``ensemble/`` in the run folder, where ``spinal-train`` does not look for them.
 
-Finished seeds are skipped. The same command resumes the others from their checkpoints if these are
-of the same epoch, else from the start. Recipes whose seeds would take different steps, or that
-change the step itself, are refused.
+Finished seeds are skipped. After an interruption the same command resumes the others from their
+checkpoints, or from the start if these are not of the same epoch. ``runtime.graph=auto`` captures
+the step of all seeds as one CUDA graph. Recipes that need other steps, such as mixup, are refused.
 """
 
 import argparse
@@ -24,7 +24,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,26 +44,45 @@ from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch, training_loss
+from spinal_repro.training.graph import NotCapturableError, capture, unchanged
+from spinal_repro.training.graph import _kind as kind_of
 from spinal_repro.training.run import evaluate_on_test, reported_errors
 from spinal_repro.training.setup import Setup, build_run, resolved
 
 ENSEMBLE = "ensemble"  # key in a record's environment, and folder of a run's checkpoint
+UNFIT = "mixup cutmix ema stages head_epochs patience cache_features"  # in recipes
 
 
 class Ensemble:
     """Runs of one configuration whose weights are slices of stacked ones ``[K, ...]``."""
 
-    def __init__(self, runs: Sequence[Run]) -> None:
-        self.runs, self.model = runs, runs[0].model
+    def __init__(self, runs: Sequence[Run], graphed: bool = False) -> None:
+        self.runs, self._graphed = runs, graphed
+        self._replay: Callable[[], None] | None = None
         models = [run.model for run in runs]
         self.parameters = _stacked([dict(model.named_parameters()) for model in models])
         self.buffers = _stacked([dict(model.named_buffers()) for model in models])
+        self._link_gradients()
         for run in runs:
             run.steps = Steps()
 
-    def start(self, epoch: int) -> Iterator[tuple[Batch, ...]]:
-        """Start an epoch of all runs; return their batches, ``[K, ...]`` each."""
+    def _link_gradients(self) -> None:
+        """Make the gradients of the runs slices of the stacked ones."""
+        for k, run in enumerate(self.runs):
+            for name, weights in run.model.named_parameters():
+                stack = self.parameters[name]
+                weights.grad = None if stack.grad is None else stack.grad[k]
+
+    def start(self, epoch: int) -> Iterator[Batch]:
+        """Start an epoch of all runs; return the stacked batches."""
+        groups = [group for run in self.runs for group in run.optimizer.param_groups]
+        rates = [group["lr"] for group in groups]
         streams = [start_epoch(run, epoch) for run in self.runs]
+        if self._replay is not None and self._captured != [kind_of(run) for run in self.runs]:
+            self._replay = None
+        if self._replay is not None:  # the graph reads the rates from these tensors
+            for group, rate in zip(groups, rates, strict=True):
+                group["lr"] = rate.fill_(group["lr"])
         self.losses = torch.stack([run.steps.losses for run in self.runs])
         self.correct = torch.stack([run.steps.correct for run in self.runs])
         for k, run in enumerate(self.runs):
@@ -73,49 +91,102 @@ class Ensemble:
             yield tuple(map(torch.stack, zip(*batches, strict=True)))
 
     def take(self, step: int, batch: Batch) -> None:
-        """Train all runs, each on its own batch; the step counts from 0."""
-        losses, correct = self.gradients(*batch)
+        """Train each run on its own images; the step counts from 0."""
+        if step == 0 and self._graphed and self._replay is None:
+            self._capture(batch)
+        if self._replay is None or batch[0].shape != self._batch[0].shape:
+            losses, correct = self._step(batch)
+        else:
+            for ours, given in zip(self._batch, batch, strict=True):
+                ours.copy_(given)
+            self._replay()
+            losses, correct = self._counts
+        self.losses[:, step] = losses * batch[1].shape[1]
+        self.correct += correct
+
+    def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        found = self.gradients(*batch)
         for run in self.runs:
             if run.recipe.clip_grad is not None:
                 nn.utils.clip_grad_norm_(run.model.parameters(), run.recipe.clip_grad)
             run.optimizer.step()
-        self.losses[:, step] = losses * batch[1].shape[1]
-        self.correct += correct
+        return found
 
     def gradients(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
         """Compute gradients; return the mean loss and the correct images of each run ``[K]``."""
-        trained = [p.grad for p in self.parameters.values() if p.grad is not None]
-        torch._foreach_zero_(trained)  # in place: the gradients of the runs are slices of these
-        one = torch.vmap(self._loss, randomness="different")
-        losses, correct = one(self.parameters, self.buffers, *batch)
+        gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
+        torch._foreach_zero_(gradients)  # in place, because the runs have slices of them
+        of_all = torch.vmap(self._loss, randomness="different")
+        losses, correct = of_all(self.parameters, self.buffers, *batch)
         losses.sum().backward()
         return losses.detach(), correct
 
     def _loss(
         self, parameters: dict[str, Tensor], buffers: dict[str, Tensor], *batch: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Compute loss and correct images of one run; `torch.vmap` makes it that of all."""
-        images, labels, *weights = batch
-        with self.runs[0].autocast():
-            output = functional_call(self.model, (parameters, buffers), (images,))
-        smoothing = self.runs[0].recipe.label_smoothing
-        logits, loss = training_loss(output, labels, smoothing, *weights)
+        """Compute loss and correct images of one run."""
+        run, (images, labels, *weights) = self.runs[0], batch
+        with run.autocast():
+            output = functional_call(run.model, (parameters, buffers), (images,))
+        logits, loss = training_loss(output, labels, run.recipe.label_smoothing, *weights)
         return loss, (logits.argmax(dim=1) == labels).sum()
 
+    def _capture(self, batch: Batch) -> None:
+        """Capture a step; if that is impossible, train without graph."""
+        device = batch[0].device
+        self._batch = [part.clone() for part in batch]
+        self._counts = self.losses.new_zeros(len(self.runs)), torch.zeros_like(self.correct)
 
-def _stacked(tensors: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
-    """Stack tensors of equal names; these, and their gradients, become slices of the stack."""
+        def step() -> None:
+            for count, found in zip(self._counts, self._step(tuple(self._batch)), strict=True):
+                count.copy_(found)
+
+        with ExitStack() as stack:
+            for run in self.runs:
+                stack.enter_context(unchanged(run))
+                _set_capturable(run, True)
+            try:
+                self._replay = capture(step, device)
+            except NotCapturableError as error:
+                echo(f"training without CUDA graph: {error}")
+                self._graphed = False
+                for run in self.runs:
+                    _set_capturable(run, False)
+        self._link_gradients()
+        self._captured = [kind_of(run) for run in self.runs]
+
+
+def _set_capturable(run: Run, capturable: bool) -> None:
+    for group in run.optimizer.param_groups:
+        rate = torch.tensor(run.steps.learning_rate(run, group), device=run.train.device)
+        group |= {"lr": rate if capturable else rate.item(), "capturable": capturable}
+    run.optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
+
+
+def _stacked(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Stack tensors of equal names, and make them slices of the stack."""
     found = {}
     for name, first in tensors[0].items():
         stack = torch.stack([of[name].detach() for of in tensors])
-        if first.requires_grad:
-            stack.requires_grad_()
-            stack.grad = torch.zeros_like(stack)
         for k, of in enumerate(tensors):
-            of[name].data = stack.detach()[k]
-            of[name].grad = None if stack.grad is None else stack.grad[k]
-        found[name] = stack
+            of[name].data = stack[k]
+        found[name] = stack.requires_grad_(first.requires_grad)
+        stack.grad = torch.zeros_like(stack) if first.requires_grad else None
     return found
+
+
+@contextmanager
+def own_storage(model: nn.Module) -> Iterator[None]:
+    """Copy the weights in `state_dict`: a file of a slice would contain the whole stack."""
+
+    def copy(module: nn.Module, state: dict[str, Any], *_: object) -> None:
+        state.update({name: tensor.clone() for name, tensor in state.items()})
+
+    hook = model.register_state_dict_post_hook(copy)
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def fit(
@@ -125,15 +196,13 @@ def fit(
     save_every: float | None,
     say: Callable[[str], None],
 ) -> None:
-    """Train to the last epoch; after an epoch that is saved, the checkpoints of all runs are."""
+    """Train to the last epoch; checkpoints of all runs are written after the same epochs."""
     runs, device = ensemble.runs, ensemble.runs[0].train.device
-    checks = [NonFiniteCheck() for _ in runs]
+    checks, saved = [NonFiniteCheck() for _ in runs], time.monotonic()
     for run, check in zip(runs, checks, strict=True):
         check.on_fit_start(run)
-    saved = time.monotonic()
     while not runs[0].finished:
-        began, waited = machine.timestamp(device), 0.0
-        since = time.perf_counter()
+        began, waited, since = machine.timestamp(device), 0.0, time.perf_counter()
         for step, batch in enumerate(ensemble.start(runs[0].state.epoch + 1)):
             waited += time.perf_counter() - since
             ensemble.take(step, batch)
@@ -147,55 +216,22 @@ def fit(
         due = save_every is not None and time.monotonic() - saved >= save_every
         if due or stop.received or runs[0].finished:
             for run, checkpoint in zip(runs, checkpoints, strict=True):
-                with _own_storage(run.model):
+                with own_storage(run.model):
                     checkpoint.save(run)
             saved = time.monotonic()
         if stop.received and not runs[0].finished:
-            after = f"stopped after epoch {runs[0].state.epoch}"
+            after = f"stopped, saved after epoch {runs[0].state.epoch}"
             raise Interrupted(f"{stop.received}: {after}; the same command resumes")
 
 
 def _progress(runs: Sequence[Run]) -> str:
-    on, epoch = runs[0].select_on, runs[0].state.epoch
-    last, timing = [run.state.history[-1] for run in runs], runs[0].state.timing[-1]
-    losses, accuracies = (
-        sorted(scale * entry[key] for entry in last)
-        for key, scale in (("train_loss", 1), (f"{on}_accuracy", 100))
-    )
+    on, (state, *_) = runs[0].select_on, [run.state for run in runs]
+    accuracies = [100 * run.state.history[-1][f"{on}_accuracy"] for run in runs]
+    rate = len(runs) * state.timing[-1]["images_per_second"]
     return (
-        f"epoch {epoch}/{runs[0].recipe.epochs}  loss {losses[0]:.4f} to {losses[-1]:.4f}  "
-        f"{on} {accuracies[0]:.2f} to {accuracies[-1]:.2f} %  "
-        f"{len(runs) * timing['images_per_second']:,.0f} images/s of {len(runs)} seeds"
+        f"epoch {state.epoch}/{runs[0].recipe.epochs}  {on} {min(accuracies):.2f} to "
+        f"{max(accuracies):.2f} %  {rate:,.0f} images/s of {len(runs)} seeds"
     )
-
-
-@contextmanager
-def _own_storage(model: nn.Module) -> Iterator[None]:
-    """Copy what `state_dict` returns: a file of a slice would contain the whole stack."""
-
-    def copied(module: nn.Module, state: dict[str, Any], *_: object) -> None:
-        state.update({name: tensor.clone() for name, tensor in state.items()})
-
-    hook = model.register_state_dict_post_hook(copied)
-    try:
-        yield
-    finally:
-        hook.remove()
-
-
-def refuse(config: Config) -> None:
-    """Refuse settings whose steps are not one step for all seeds."""
-    recipe, runtime = config.recipe, config.runtime
-    keys = "mixup cutmix ema stages head_epochs patience cache_features"
-    found = [f"recipe.{key}" for key in keys.split() if getattr(recipe, key)]
-    found += ["runtime.compile"] * runtime.compile
-    found += ["runtime.debug"] * (runtime.debug != "none")
-    found += ["tracker"] * (config.tracker.name != "none")
-    if found:
-        raise UserError(
-            f"an ensemble cannot be trained with {', '.join(found)}; leave that out, or train the "
-            f"seeds one by one: spinal-train -m seed=0,1,2"
-        )
 
 
 def train(config: Config, seeds: Sequence[int]) -> list[Record]:
@@ -203,7 +239,7 @@ def train(config: Config, seeds: Sequence[int]) -> list[Record]:
     refuse(config)
     device = machine.resolve_device(config.runtime.device)
     configs = [resolved(dataclasses.replace(config, seed=seed)) for seed in seeds]
-    left = [own for own in configs if not _is_done(own.run_dir)]
+    left = [own for own in configs if not _is_done(own)]
     if left:
         machine.keep_freed_memory()
         threads = machine.set_threads(config.runtime.threads, left[0].run_dir)
@@ -221,47 +257,59 @@ def train(config: Config, seeds: Sequence[int]) -> list[Record]:
     return [read_record(own.run_dir / RECORD) for own in configs]
 
 
-def _is_done(folder: Path) -> bool:
-    if not (folder / RECORD).is_file():
-        return False
-    if ENSEMBLE not in read_record(folder / RECORD).environment:
-        raise UserError(f"{folder} has the record of a single run; give another --runs")
-    echo(f"already finished: {folder}")
-    return True
+def refuse(config: Config) -> None:
+    """Refuse settings with which the seeds do not share one step."""
+    recipe, runtime = config.recipe, config.runtime
+    found = [f"recipe.{key}" for key in UNFIT.split() if getattr(recipe, key)]
+    found += ["runtime.compile"] * runtime.compile
+    found += ["runtime.debug"] * (runtime.debug != "none")
+    found += ["tracker"] * (config.tracker.name != "none")
+    if found:
+        raise UserError(
+            f"an ensemble cannot be trained with {', '.join(found)}; leave this out, or train the "
+            f"seeds one by one: spinal-train -m seed=0,1,2"
+        )
+
+
+def _is_done(config: Config) -> bool:
+    path = config.run_dir / RECORD
+    if path.is_file() and ENSEMBLE not in read_record(path).environment:
+        raise UserError(f"{path} is of a single run; give another folder: --runs DIR")
+    if path.is_file():
+        echo(f"already finished: {config.run_dir}")
+    return path.is_file()
 
 
 def _train(configs: Sequence[Config], setups: Sequence[Setup], stop: StopOnSignal) -> None:
     """Fit, test, and write the records of runs whose folders are locked."""
-    first, say = configs[0], echo if configs[0].runtime.progress != "none" else lambda line: None
-    folders = [config.run_dir for config in configs]
-    checkpoints = [
-        Checkpoint(folder / ENSEMBLE, None, setup.inputs)
-        for folder, setup in zip(folders, setups, strict=True)
-    ]
-    for checkpoint, setup in zip(checkpoints, setups, strict=True):
-        checkpoint.restore(setup.run)
+    first, runtime = configs[0], configs[0].runtime
+    say = echo if runtime.progress != "none" else lambda line: None
+    checkpoints = []
+    for config, setup in zip(configs, setups, strict=True):
+        checkpoints.append(Checkpoint(config.run_dir / ENSEMBLE, None, setup.inputs))
+        checkpoints[-1].restore(setup.run)
     if len({setup.run.state.epoch for setup in setups}) > 1:
         say("the checkpoints are of different epochs: all seeds start again")
         setups = [build_run(config, setups[0].run.train.device) for config in configs]
-    for line in outputs.header_lines(first, folders[0], setups[0]):
+    for config in configs:
+        (config.run_dir / ENSEMBLE).mkdir(exist_ok=True)
+        outputs.write_config(config, config.run_dir)
+        epochs = f"{setups[0].run.state.epoch}/{config.recipe.epochs}"
+        write_status(config.run_dir, "running", epochs=epochs)
+    for line in outputs.header_lines(first, first.run_dir, setups[0]):
         say(line)
-    say(f"{len(configs)} seeds at once: {', '.join(str(config.seed) for config in configs)}")
-    for config, folder in zip(configs, folders, strict=True):
-        (folder / ENSEMBLE).mkdir(exist_ok=True)
-        outputs.write_config(config, folder)
-        write_status(folder, "running", epochs=f"{setups[0].run.state.epoch}/{first.recipe.epochs}")
-    ensemble = Ensemble([setup.run for setup in setups])
-    fit(ensemble, checkpoints, stop, first.runtime.save_every, say)
-    for config, folder, setup in zip(configs, folders, setups, strict=True):
-        tested = evaluate_on_test(setup)
-        with _own_storage(setup.run.model):
-            outputs.write_results(folder, setup, tested)
+    say(f"{len(configs)} seeds together: {', '.join(str(config.seed) for config in configs)}")
+    ensemble = Ensemble([setup.run for setup in setups], runtime.graph == "auto")
+    fit(ensemble, checkpoints, stop, runtime.save_every, say)
+    for config, setup in zip(configs, setups, strict=True):
+        folder, tested = config.run_dir, evaluate_on_test(setup)
+        outputs.write_results(folder, setup, tested)
         write_atomic(folder / "metrics.csv", outputs.metrics_csv(setup.run.state))
         record = outputs.build_record(config, setup, tested)
         environment = {**record.environment, ENSEMBLE: len(configs)}
         record = dataclasses.replace(record, environment=environment)
         write_record(folder / RECORD, record)
-        write_status(folder, "done", epochs=f"{len(record.history)}/{first.recipe.epochs}")
+        write_status(folder, "done", epochs=f"{len(record.history)}/{config.recipe.epochs}")
         say(f"seed {config.seed}: {outputs.summary(record, folder / RECORD)[0]}")
 
 
@@ -280,7 +328,8 @@ def main() -> None:
         check_overrides(words)
         train(dataclasses.replace(compose(words), runs=given.runs), given.seeds)
     except KeyboardInterrupt as error:
-        echo(f"ensemble.py: {error or 'interrupted; the same command resumes'}", error=True)
+        message = str(error) or "interrupted; the same command resumes"
+        echo(f"ensemble.py: {message}", error=True)
         sys.exit(EXIT_INTERRUPTED)
     except (UserError, OSError) as error:
         echo(f"ensemble.py: {error_message(error)}", error=True)

@@ -8,14 +8,17 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import graphs
 from helpers.composing import changed, composed
 from safetensors.torch import load_file
 from torch import nn
 
 from spinal_repro.errors import UserError
 from spinal_repro.records.store import describe
-from spinal_repro.training.checkpoint import Interrupted
-from spinal_repro.training.engine import training_step
+from spinal_repro.training.callbacks import StopOnSignal
+from spinal_repro.training.checkpoint import Checkpoint, Interrupted
+from spinal_repro.training.engine import Steps, training_step
+from spinal_repro.training.graph import NotCapturableError
 from spinal_repro.training.loss import training_loss
 from spinal_repro.training.run import run
 from spinal_repro.training.setup import build_run
@@ -31,9 +34,9 @@ SMALL = [
 ]  # fmt: skip
 PLAIN = ["head=spinal"]
 FULL = [
-    "head=spinal", "head.norm=true", "recipe.momentum=0.9", "recipe.nesterov=true",
-    "recipe.clip_grad=0.5", "recipe.label_smoothing=0.1", "recipe.class_weights=balanced",
-    "recipe.augment=[{name: rotation, degrees: 9}]", "recipe.lr_rule={name: redraw}",
+    "head=spinal", "head.norm=true", "recipe.optimizer=sgd", "recipe.lr=0.03",
+    "recipe.momentum=0.9", "recipe.clip_grad=0.5", "recipe.label_smoothing=0.1",
+    "recipe.class_weights=balanced", "recipe.augment=[{name: rotation, degrees: 9}]",
 ]  # fmt: skip
 
 
@@ -58,11 +61,11 @@ def seeded(config, seed):
     return changed(config, {"seed": seed})
 
 
-def built(script, seeds, *overrides):
+def built(script, seeds, *overrides, graphed=False):
     """An ensemble, and single runs of the same seeds."""
     config = composed(*SMALL, *overrides)
     ours, singles = ([build_run(seeded(config, s), CPU).run for s in seeds] for _ in range(2))
-    return script.Ensemble(ours), singles
+    return script.Ensemble(ours, graphed), singles
 
 
 @pytest.mark.parametrize("overrides", [PLAIN, FULL], ids=["plain", "full"])
@@ -81,8 +84,18 @@ def test_without_dropout_the_records_are_those_of_single_runs(
             assert ours == pytest.approx(theirs, rel=1e-4)
         assert record.test.last.correct == alone.test.last.correct
     assert len({record.history[0]["train_loss"] for record in records}) == 3
-    if overrides is FULL:
-        assert len({record.history[-1]["lr"] for record in records}) > 1
+
+
+def test_each_seed_follows_its_own_learning_rate(script, no_dropout, tmp_path):
+    """After an epoch without improvement the rule draws from the seed's stream."""
+    rule = ["recipe.lr=1e-9", "recipe.lr_rule={name: redraw}", *PLAIN]
+    records = script.train(small(tmp_path / "together", *rule), [0, 1, 2])
+    rates = []
+    for record in records:
+        alone = run(seeded(small(tmp_path / "single", *rule), record.seed)).record
+        rates.append([entry["lr"] for entry in record.history])
+        assert rates[-1] == [entry["lr"] for entry in alone.history]
+    assert len({last for *_, last in rates}) == 3
 
 
 @pytest.mark.parametrize("overrides", [PLAIN, FULL], ids=["plain", "full"])
@@ -151,6 +164,69 @@ def test_a_head_with_dropout_trains(script, tmp_path):
     for record in script.train(config, [0, 1]):
         losses = [entry["train_loss"] for entry in record.history]
         assert losses[-1] < 0.7 * losses[0]
+
+
+@pytest.fixture
+def captures(script, monkeypatch):
+    """The calls of a stand-in for the capture of a CUDA graph.
+
+    Learning rates have single precision, as in a graph, where they are tensors.
+    """
+    calls, plain = [], Steps.learning_rate
+
+    def capture(step, device):
+        calls.append(device)
+        return graphs.capture(step, device)
+
+    def rounded(self, run, group):
+        return torch.tensor(plain(self, run, group)).item()
+
+    monkeypatch.setattr(script, "capture", capture)
+    monkeypatch.setattr(Steps, "learning_rate", rounded)
+    return calls
+
+
+def fitted(script, tmp_path, seeds, *overrides, graphed):
+    ensemble, _ = built(script, seeds, *overrides, graphed=graphed)
+    checkpoints = [Checkpoint(tmp_path, None, {}) for _ in seeds]
+    script.fit(ensemble, checkpoints, StopOnSignal(), None, print)
+    return ensemble
+
+
+@pytest.mark.parametrize(
+    ("overrides", "times"),
+    [
+        (FULL, 1),
+        (["head=fc", "recipe.optimizer=adam", "recipe.lr=0.003"], 1),  # dropout
+        (["head=fc", "recipe.lr_rule={name: redraw_late, start: 1}"], 2),  # resets the optimizer
+        (["head=fc", "head.norm=true", "recipe.eval_mode_after=2"], 2),
+    ],
+)
+def test_a_captured_step_is_the_same_step(script, tmp_path, captures, overrides, times):
+    """In every bit; the last batch of an epoch is smaller and is not captured."""
+    eager = fitted(script, tmp_path, [0, 1], *overrides, graphed=False)
+    assert not captures
+    graphed = fitted(script, tmp_path, [0, 1], *overrides, graphed=True)
+    assert len(captures) == times
+    for ours, theirs in zip(graphed.runs, eager.runs, strict=True):
+        assert ours.state.history == theirs.state.history and len(ours.state.history) == 3
+        for one, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_step_that_cannot_be_captured_is_taken_without(
+    script, tmp_path, captures, monkeypatch, capsys
+):
+    def refused(step, device):
+        step()
+        raise NotCapturableError("it waits")
+
+    monkeypatch.setattr(script, "capture", refused)
+    eager = fitted(script, tmp_path, [0, 1], *FULL, graphed=False)
+    found = fitted(script, tmp_path, [0, 1], *FULL, graphed=True)
+    assert capsys.readouterr().out.count("without CUDA graph: it waits") == 1
+    for ours, theirs in zip(found.runs, eager.runs, strict=True):
+        assert ours.state.history == theirs.state.history
 
 
 class StopAfter:
