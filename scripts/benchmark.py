@@ -26,6 +26,7 @@ from bench.cases import HEADS, MODELS, make_case
 from bench.heads import costs
 from bench.page import fill
 from bench.profiling import shares
+from bench.seeds import seeds
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, peak_memory
 
@@ -120,7 +121,7 @@ def _memory(model: str, head: str, precision: str, device: str) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     function.__name__: function
-    for function in (loops, augment, scaling, profiles, commands, memory)
+    for function in (loops, augment, scaling, profiles, commands, memory, seeds)
 }
 QUICK = ("loops", "augment", "scaling", "commands")
 SETTINGS = ("quick", "repeats", "seconds", "minutes")
