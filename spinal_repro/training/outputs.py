@@ -32,7 +32,8 @@ from spinal_repro.records.record import (
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.device import has_bf16
-from spinal_repro.training.engine import Evaluation, State
+from spinal_repro.training.engine import State
+from spinal_repro.training.evaluation import Evaluation
 from spinal_repro.training.setup import Setup
 
 SELECTION_RULES = {
