@@ -46,8 +46,9 @@ from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch, training_loss
 from spinal_repro.training.graph import NotCapturableError, capture, unchanged
 from spinal_repro.training.graph import _kind as kind_of
+from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import evaluate_on_test, reported_errors
-from spinal_repro.training.setup import Setup, build_run, resolved
+from spinal_repro.training.setup import Setup, build_run
 
 ENSEMBLE = "ensemble"  # key in a record's environment, and folder of a run's checkpoint
 UNFIT = "mixup cutmix ema stages head_epochs patience cache_features"  # in recipes
