@@ -13,6 +13,7 @@ import torch
 from torch.autograd import DeviceType
 
 from spinal_repro.models.backbones import load_backbones
+from spinal_repro.models.counting import MultiplicationCounter
 from spinal_repro.training import graph
 
 ROOT, CPU = Path(__file__).parents[1], torch.device("cpu")
@@ -64,6 +65,19 @@ def test_shares_of_an_epoch_are_of_a_whole(benchmark, monkeypatch, tmp_path):
     assert row["multiplications"] == 3 * products
     share = 3 * products * row["rates"]["loop"]["median"] / row["peak"]
     assert row["share_of_peak"] == pytest.approx(share) and 0 < share < 1
+
+
+def test_the_peak_is_the_rate_of_one_matrix_product(benchmark, monkeypatch):
+    from bench import peak
+
+    def two_seconds(work, *_):
+        with MultiplicationCounter() as counter:
+            work()
+        assert counter.total == peak.SIDE**3
+        return lambda: 2.0
+
+    monkeypatch.setattr(peak, "repeated", two_seconds)
+    assert peak.product_rate(CPU, "bf16") == peak.SIDE**3 / 2
 
 
 def test_times_of_whole_runs_follow_from_rates(benchmark, monkeypatch):
