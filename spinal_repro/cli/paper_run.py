@@ -110,7 +110,8 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     """Compose and check all runs; both cells of a pair have a seed before any has the next."""
     from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.timebox import Run
-    from spinal_repro.training.setup import check_parts, resolved
+    from spinal_repro.training.resolve import resolved
+    from spinal_repro.training.setup import check_parts
 
     overrides = [argument for argument in given.words if "=" in argument]
     for override in overrides:

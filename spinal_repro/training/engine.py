@@ -4,15 +4,13 @@ Everything that is not training (checkpoints, progress, trackers, NaN checks, si
 `Callback`. The loop does not synchronise with the device before the end of an evaluation.
 """
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,9 +18,9 @@ from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.models.classifier import Classifier
-from spinal_repro.records.metrics import compute
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.device import seconds_between, timestamp
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loss import mixed, training_loss
 from spinal_repro.training.optim import EpochResult, LrRule, stage_at, update_average
 
@@ -120,33 +118,6 @@ class Steps:
         self.correct += correct
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Result on one split of ``count`` images."""
-
-    correct: int
-    count: int
-    loss: float  # mean over the images
-    predictions: Tensor  # classes [N], on the CPU
-    labels: Any = None  # int64 [N], and
-    probabilities: Any = None  # float64 [N, C], NumPy arrays; None unless `evaluate` keeps them
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.count
-
-    def score(self, metric: str) -> float:
-        """Compute one metric; NaN if it is undefined, as it is if the loss is not finite."""
-        if metric == "accuracy":
-            return self.accuracy
-        return compute(self.labels, self.probabilities).get(metric, math.nan)
-
-    def metrics(self, split: str) -> dict[str, Any]:
-        """The entries of an epoch's history."""
-        found = {"loss": self.loss, "accuracy": self.accuracy, "correct": self.correct}
-        return {f"{split}_{name}": value for name, value in found.items()}
-
-
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Train from ``run.state`` to the recipe's last epoch."""
     state, device = run.state, run.train.device
@@ -241,35 +212,6 @@ def training_step(
         update_average(run.average, model, run.recipe.ema)
     labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
     return loss.detach() * len(labels), (logits.detach().argmax(dim=1) == labels).sum()
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    batches: Batches,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    keep: bool = False,
-) -> Evaluation:
-    """Evaluate on every image of a split once, and ``keep`` labels and probabilities."""
-    model.eval()
-    total = torch.zeros((), device=batches.device)
-    predictions, kept = [], []
-    for images, labels in batches.in_order():
-        with autocast():
-            logits = model(images)[:, : batches.outputs]
-        total = total + F.cross_entropy(logits.float(), labels, reduction="sum")
-        predictions.append(logits.argmax(dim=1))
-        if keep:
-            kept.append(logits.float())
-    predicted, count = torch.cat(predictions), batches.num_images
-    assert len(predicted) == count
-    correct = int((predicted == batches.labels).sum())
-    result = Evaluation(correct, count, total.item() / count, predicted.cpu())
-    if not keep:
-        return result
-    # float64 keeps the order of the logits
-    probabilities = torch.cat(kept).cpu().double().softmax(dim=1).numpy()
-    return replace(result, labels=batches.labels.cpu().numpy(), probabilities=probabilities)
 
 
 def start_stage(run: Run, epoch: int) -> None:
