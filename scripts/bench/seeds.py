@@ -25,7 +25,6 @@ from bench.timing import clock, rates, ratio, take_turns
 from spinal_repro.sweep.runner import usable_cores
 from spinal_repro.training.device import keep_freed_memory
 from spinal_repro.training.engine import Run, start_epoch
-from spinal_repro.training.graph import GraphedSteps
 
 COUNTS = {"cnn": (1, 2, 4, 8), "vgg5": (1, 2, 4)}  # of seeds, by network
 HEAD = "spinal"
@@ -130,10 +129,10 @@ def _seconds_of_an_image(case: Case, steps: Steps, at_least: float) -> float:
 
 def _run(case: Case, seed: int) -> Run:
     """Build a run of a seed that never ends."""
-    train = cases.SIZES[case.config.dataset.name][0]
-    images = train if case.device.type == "cuda" else min(train, STEPS * case.batch_size)
+    train, cuda = cases.SIZES[case.config.dataset.name][0], case.device.type == "cuda"
     config = dataclasses.replace(case.config, seed=seed)
-    run = dataclasses.replace(case, config=config).run(images)
+    own = dataclasses.replace(case, config=config, graph=cuda)
+    run = own.run(train if cuda else min(train, STEPS * case.batch_size))
     run.recipe = dataclasses.replace(run.recipe, epochs=sys.maxsize)
     return run
 
@@ -141,8 +140,6 @@ def _run(case: Case, seed: int) -> Run:
 def _single(case: Case, seed: int) -> Steps:
     """Train as a run does."""
     run = _run(case, seed)
-    if case.device.type == "cuda":
-        run.steps = GraphedSteps()
     for epoch in itertools.count(1):
         for step, batch in enumerate(start_epoch(run, epoch)):
             run.steps.take(run, step, batch)
