@@ -159,8 +159,9 @@ class Ensemble:
 
 def _set_capturable(run: Run, capturable: bool) -> None:
     for group in run.optimizer.param_groups:
-        rate = torch.tensor(run.steps.learning_rate(run, group), device=run.train.device)
-        group |= {"lr": rate if capturable else rate.item(), "capturable": capturable}
+        rate = run.steps.learning_rate(run, group)
+        tensor = torch.tensor(rate, device=run.train.device)
+        group |= {"lr": tensor if capturable else rate, "capturable": capturable}
     run.optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
 
 

@@ -198,6 +198,7 @@ def fitted(script, tmp_path, seeds, *overrides, graphed):
     [
         (FULL, 1),
         (["head=fc", "recipe.optimizer=adam", "recipe.lr=0.003"], 1),  # dropout
+        (["head=fc", "recipe.lr_rule={name: divide_at, epochs: [1]}"], 1),
         (["head=fc", "recipe.lr_rule={name: redraw_late, start: 1}"], 2),  # resets the optimizer
         (["head=fc", "head.norm=true", "recipe.eval_mode_after=2"], 2),
     ],
@@ -227,6 +228,15 @@ def test_a_step_that_cannot_be_captured_is_taken_without(
     assert capsys.readouterr().out.count("without CUDA graph: it waits") == 1
     for ours, theirs in zip(found.runs, eager.runs, strict=True):
         assert ours.state.history == theirs.state.history
+        assert ours.optimizer.param_groups[0]["capturable"] is False
+
+
+def test_a_loss_that_is_not_finite_is_refused(script, tmp_path):
+    config = small(tmp_path, *PLAIN, "recipe.optimizer=sgd", "recipe.lr=1e20")
+    with pytest.raises(UserError, match="loss"):
+        script.train(config, [0, 1])
+    assert describe(config.run_dir)["state"] == "failed"
+    assert not (config.run_dir / "ensemble" / "last.pt").exists()
 
 
 class StopAfter:
