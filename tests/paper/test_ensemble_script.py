@@ -239,30 +239,24 @@ def test_a_loss_that_is_not_finite_is_refused(script, tmp_path):
     assert not (config.run_dir / "ensemble" / "last.pt").exists()
 
 
-class StopAfter:
-    """Sends SIGTERM to this process after so many calls."""
-
-    def __init__(self, monkeypatch, script, calls):
-        self.left, real = calls, script.end_epoch
-        monkeypatch.setattr(script, "end_epoch", lambda *given: self(real, *given))
-
-    def __call__(self, real, *given):
-        real(*given)
-        self.left -= 1
-        if self.left == 0:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
 def test_an_interrupted_call_resumes_to_the_same_bits(script, tmp_path, monkeypatch):
     whole = script.train(small(tmp_path / "whole", "head=fc"), [0, 1])
     config = small(tmp_path / "stopped", "head=fc")
-    with monkeypatch.context() as patch:
-        StopAfter(patch, script, 3)
-        with pytest.raises(Interrupted, match="after epoch 2"):
-            script.train(config, [0, 1])
+    ended, end_epoch = [], script.end_epoch
+
+    def stopped(run, *given):
+        end_epoch(run, *given)
+        ended.append((run.seed, run.state.epoch))
+        if len(ended) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(script, "end_epoch", stopped)
+    with pytest.raises(Interrupted, match="after epoch 2"):
+        script.train(config, [0, 1])
     assert describe(seeded(config, 0).run_dir)["state"] == "interrupted"
     resumed = script.train(config, [0, 1])
+    assert ended == [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)]
     assert [r.history for r in resumed] == [r.history for r in whole]
     assert [r.test for r in resumed] == [r.test for r in whole]
 
