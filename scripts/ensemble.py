@@ -51,6 +51,7 @@ from spinal_repro.training.run import evaluate_on_test, reported_errors
 from spinal_repro.training.setup import Setup, build_run
 
 ENSEMBLE = "ensemble"  # key in a record's environment, and folder of a run's checkpoint
+ONE_BY_ONE = "train the seeds one by one: spinal-train -m seed=0,1,2"
 UNFIT = "mixup cutmix ema stages head_epochs patience cache_features"  # in recipes
 
 
@@ -118,7 +119,13 @@ class Ensemble:
         gradients = [p.grad for p in self.parameters.values() if p.grad is not None]
         torch._foreach_zero_(gradients)  # in place, because the runs have slices of them
         of_all = torch.vmap(self._loss, randomness="different")
-        losses, correct = of_all(self.parameters, self.buffers, *batch)
+        try:
+            losses, correct = of_all(self.parameters, self.buffers, *batch)
+        except RuntimeError as error:
+            if "vmap" not in str(error):
+                raise
+            reason = str(error).partition(". ")[0]
+            raise UserError(f"this network cannot be stacked ({reason}); {ONE_BY_ONE}") from error
         losses.sum().backward()
         return losses.detach(), correct
 
@@ -268,8 +275,7 @@ def refuse(config: Config) -> None:
     found += ["tracker"] * (config.tracker.name != "none")
     if found:
         raise UserError(
-            f"an ensemble cannot be trained with {', '.join(found)}; leave this out, or train the "
-            f"seeds one by one: spinal-train -m seed=0,1,2"
+            f"an ensemble cannot be trained with {', '.join(found)}; leave this out, or {ONE_BY_ONE}"
         )
 
 

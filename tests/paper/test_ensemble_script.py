@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from spinal_repro.errors import UserError
+from spinal_repro.models.heads import SpinalHead
 from spinal_repro.records.store import describe
 from spinal_repro.training.callbacks import StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
@@ -327,6 +328,15 @@ def test_recipes_with_other_steps_are_refused(script, tmp_path, setting, value):
     with pytest.raises(UserError, match=setting):
         script.train(config, [0, 1])
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_network_that_reads_values_is_refused(script, tmp_path, monkeypatch):
+    plain = SpinalHead.forward
+    monkeypatch.setattr(
+        SpinalHead, "forward", lambda self, x: plain(self, x if x.sum().item() > 0 else -x)
+    )
+    with pytest.raises(UserError, match="one by one"):
+        script.train(small(tmp_path, *PLAIN), [0, 1])
 
 
 @pytest.mark.parametrize(
