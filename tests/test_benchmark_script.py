@@ -14,7 +14,7 @@ from torch.autograd import DeviceType
 
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.counting import MultiplicationCounter
-from spinal_repro.training import graph
+from spinal_repro.training import engine, graph
 
 ROOT, CPU = Path(__file__).parents[1], torch.device("cpu")
 SCRIPTS = ROOT / "scripts"
@@ -139,6 +139,27 @@ def test_steps_as_a_graph_are_rows_of_their_own(benchmark, monkeypatch):
 
     monkeypatch.setattr(graph, "capture", refuse)
     assert ["graph" in row for row in training.compare_loops(cases, 0.01, 1)] == [False]
+
+
+@pytest.mark.parametrize("model", ["cnn", "vgg5", "airbench"])
+def test_bf16_weights_follow_their_copies_in_fp32(benchmark, model):
+    from bench.half import with_bf16_weights
+
+    run = with_bf16_weights(benchmark.make_case(model, "fc", "bf16", CPU, None).run(8))
+    images, labels = next(run.train.epoch(0, 1))
+    before = [weights.detach().clone() for weights in run.model.parameters()]
+    loss, _ = engine.training_step(run, images.bfloat16(), labels)
+    assert math.isfinite(loss)
+    (group,) = run.optimizer.param_groups
+    for name, old, new, copy in zip(
+        dict(run.model.named_parameters()), before, run.model.parameters(), group["params"],
+        strict=True,
+    ):  # fmt: skip
+        assert copy.dtype == torch.float32 and torch.equal(copy.to(new.dtype), new)
+        assert new.grad is None and (not torch.equal(old, new) or old.dim() == 1), name
+    for module in run.model.modules():
+        dtype = torch.float32 if "BatchNorm" in type(module).__name__ else torch.bfloat16
+        assert {weights.dtype for weights in module.parameters(False)} <= {dtype}
 
 
 def test_kernels_count_once_and_conversions_of_layout_are_seen(benchmark):

@@ -76,6 +76,8 @@ COLUMNS: dict[str, Sequence[Column]] = {
         Column("loop_to_reference", "c/a", "", _RATIO),
         Column("loop_to_bare", "c/b", "", _RATIO),
         Column("whole_to_bare", "c/b, whole", "with evaluation and checkpoint of an epoch", _RATIO),
+        Column("half_to_bare", "bf16 weights", "rate of the bare step with bf16 weights, but batch "
+               "norm and optimizer in fp32, over b, whose weights are fp32", _RATIO),
         Column("rates", "Evaluation", "images/s", _of("evaluation")),
         Column("share_of_peak", "Of peak", "multiplications a second of c, over those of a large "
                "matrix product in the same precision, measured in the same process", _share),

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from bench.cases import SIZES, Case
+from bench.half import with_bf16_weights
 from bench.peak import multiplications, product_rate
 from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
@@ -24,7 +25,7 @@ from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Callback, Run, fit, training_step
 from spinal_repro.training.tracking import Tracking
 
-BARE, REFERENCE = "bare", "reference"
+BARE, REFERENCE, HALF = "bare", "reference", "bf16 weights"
 # epochs of a whole run, whose time is computed from the rate: with evaluations and checkpoints,
 # or of training alone, as https://github.com/KellerJordan/airbench counts it
 RUNS = {"vgg5": (200, "whole"), "airbench": (9.9, "loop")}
@@ -32,13 +33,14 @@ RUNS = {"vgg5": (200, "whole"), "airbench": (9.9, "loop")}
 
 def bare_step(case: Case, run: Run) -> Callable[[], None]:
     """Return our training step, with its counts, on one batch that is on the device."""
-    batch = next(run.train.epoch(0, 1, run.augmentations))
+    images, labels = next(run.train.epoch(0, 1, run.augmentations))
+    images = images.to(next(run.model.parameters()).dtype)
     losses = torch.zeros((), device=case.device)
     correct = torch.zeros((), dtype=torch.int64, device=case.device)
     run.model.train()
 
     def step() -> None:
-        loss, hits = training_step(run, *batch)
+        loss, hits = training_step(run, images, labels)
         losses.add_(loss)
         correct.add_(hits)
 
@@ -94,6 +96,9 @@ def compare_loops(
         details[key] = {"batches": [], "evaluation": [], "checkpoint": []}
         contestants[f"{BARE} {key}"] = _bare(case, step, steps[0])
         contestants[f"loop {key}"] = _loop(case, steps[1], details[key])
+        if key == "bf16 graph":
+            step = bare_step(case, with_bf16_weights(case.run(batch)))
+            contestants[HALF] = _bare(case, step, steps[0])
     contestants[REFERENCE] = _plain(first, at_least)
     measured = take_turns(contestants, repeats)
     rows = []
@@ -125,6 +130,7 @@ def compare_loops(
                 "loop_to_reference": ratio(measured[REFERENCE], loop),
                 "loop_to_bare": ratio(bare, loop),
                 "whole_to_bare": ratio(bare, whole),
+                **({"half_to_bare": ratio(bare, measured[HALF])} if key == "bf16 graph" else {}),
             }
         )
     return rows
