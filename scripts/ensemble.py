@@ -275,7 +275,8 @@ def refuse(config: Config) -> None:
     found += ["tracker"] * (config.tracker.name != "none")
     if found:
         raise UserError(
-            f"an ensemble cannot be trained with {', '.join(found)}; leave this out, or {ONE_BY_ONE}"
+            f"an ensemble cannot be trained with {', '.join(found)}; leave this out, or "
+            f"{ONE_BY_ONE}"
         )
 
 
