@@ -12,6 +12,7 @@ from helpers import graphs
 from helpers.composing import changed, composed
 from safetensors.torch import load_file
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.errors import UserError
 from spinal_repro.models.heads import SpinalHead
@@ -214,6 +215,23 @@ def test_a_captured_step_is_the_same_step(script, tmp_path, captures, overrides,
         assert ours.state.history == theirs.state.history and len(ours.state.history) == 3
         for one, other in zip(ours.model.parameters(), theirs.model.parameters(), strict=True):
             assert torch.equal(one, other)
+
+
+class NoWaiting(TorchDispatchMode):
+    """Refuses operations that read values from the device."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        assert func not in graphs.WAITING
+        return func(*args, **(kwargs or {}))
+
+
+def test_no_step_reads_values_from_the_device(script):
+    ensemble, _ = built(script, [0, 1], *FULL)
+    for step, batch in enumerate(ensemble.start(1)):
+        with NoWaiting():
+            ensemble.take(step, batch)
+    with pytest.raises(AssertionError), NoWaiting():
+        ensemble.losses.sum().item()
 
 
 def test_a_step_that_cannot_be_captured_is_taken_without(
