@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from spinal_repro.cli.overrides import check_overrides
-from spinal_repro.cli.paper_run import _seeds as seed_list
+from spinal_repro.cli.paper_run import seed_list
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 from spinal_repro.data.loader import Batch
@@ -44,8 +44,7 @@ from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
 from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch, training_loss
-from spinal_repro.training.graph import NotCapturableError, capture, unchanged
-from spinal_repro.training.graph import _kind as kind_of
+from spinal_repro.training.graph import NotCapturableError, capture, kind_of, unchanged
 from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import evaluate_on_test, reported_errors
 from spinal_repro.training.setup import Setup, build_run

@@ -13,7 +13,7 @@ fail() { echo "run.sh: $*" >&2; exit 2; }
 
 CELLS=${CELLS:-mnist/vgg5_fc mnist/vgg5_spinal mnist/fashion_mnist_vgg5_fc mnist/fashion_mnist_vgg5_spinal}
 SEEDS=${SEEDS:-0-9}
-PARTS=${PARTS:-loops profiles}
+PARTS=${PARTS:-loops profiles seeds}
 out='' minutes=9 device=cuda overrides=()
 while (($#)); do
     case $1 in
@@ -75,7 +75,7 @@ END
 
 cd "$pack/source" && touch "$out/tests.txt"
 export PYTHONDONTWRITEBYTECODE=1
-signal=INT part tests $((limit / 12)) python3 -m pytest -v -n 0 -p no:cacheprovider \
+signal=INT part tests $((limit / 8)) python3 -m pytest -v -n 0 -p no:cacheprovider \
     -m cuda tests/cuda
 seconds=$((limit / 4 < 600 ? limit / 4 : 600))
 read -ra parts <<< "$PARTS"

@@ -67,11 +67,11 @@ class GraphedSteps(Steps):
     """
 
     _replay: Callable[[], None] | None = None
-    _captured: Any = None  # `_kind` of the captured step
+    _captured: Any = None  # `kind_of` of the captured step
     _refused = False
 
     def start(self, run: Run) -> None:
-        if self._replay is None or self._captured != _kind(run):
+        if self._replay is None or self._captured != kind_of(run):
             self._replay = None
             super().start(run)
             return
@@ -115,7 +115,7 @@ class GraphedSteps(Steps):
                 group["capturable"] = False
             super().start(run)
             return
-        self._captured = _kind(run)
+        self._captured = kind_of(run)
         self._reset()
 
     def _reset(self) -> None:
@@ -148,7 +148,7 @@ def _tensors(state: Any) -> list[Tensor]:
     return [t for own in state.values() for t in own.values() if isinstance(t, Tensor)]
 
 
-def _kind(run: Run) -> tuple[Any, ...]:
+def kind_of(run: Run) -> tuple[Any, ...]:
     """Describe what a graph depends on besides the values of tensors."""
     training = [module.training for module in run.model.modules()]
     trained = [weights.requires_grad for weights in run.model.parameters()]
