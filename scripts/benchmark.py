@@ -1,7 +1,8 @@
 """Benchmarks training against a plain loop and against the bare step.
 
 For each network and head, in turn and in one process: (a) a plain loop written from the recipes,
-(b) the bare step on one batch that is ready, (c) our loop. Besides: augmentation, size of the head,
+(b) the bare step on one batch that is ready, (c) our loop; on CUDA (b) and (c) also as one CUDA
+graph. Besides: augmentation, size of the head,
 share of each kind of operation, start-up of the commands and peak memory. Figures are medians with
 their range; ratios are taken in each round. ``--page`` measures nothing and writes the tables of
 the JSON into the page.
@@ -22,10 +23,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from bench.cases import HEADS, MODELS, make_case
+from bench.cases import HEADS, MODELS, make_case, pairs
 from bench.heads import costs
 from bench.page import fill
 from bench.profiling import shares
+from bench.seeds import seeds
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, peak_memory
 
@@ -38,29 +40,33 @@ Rows = list[dict[str, Any]]
 
 def loops(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Compare plain loop, bare step and our loop, for every network, head and precision."""
-    left = len(given.models) * len(given.heads)
-    for model in given.models:
-        for head in given.heads:
-            seconds = _seconds(given, left)
-            if not all(seconds):
-                print(f"{model} {head}: not measured, the {given.minutes:g} minutes are over")
-                return
-            left -= 1
-            cases = [make_case(model, head, p, given.at, given.data) for p in given.precisions]
-            for row in compare_loops(cases, seconds[0], given.repeats, seconds[1]):
-                print(
-                    f"{model} {head} {row['precision']}: "
-                    + ", ".join(f"{k} {v['median']:,.0f}/s" for k, v in row["rates"].items())
-                    + f"; c/a {row['loop_to_reference']['median']:.2f}"
-                    + f", c/b {row['loop_to_bare']['median']:.3f}"
-                    + f", with evaluation {row['whole_to_bare']['median']:.3f}; epoch: "
-                    + ", ".join(f"{name} {share:.1%}" for name, share in row["epoch"].items()),
-                    flush=True,
-                )
-                yield row
+    combined = pairs(given.models, given.heads)
+    graphs = (False, True) if given.at.type == "cuda" else (False,)
+    for done, (model, head) in enumerate(combined):
+        cases = [
+            make_case(model, head, precision, given.at, given.data, graph)
+            for precision in given.precisions
+            for graph in graphs
+        ]
+        seconds = _seconds(given, len(combined) - done, len(cases))
+        if not all(seconds):
+            print(f"{model} {head}: not measured, the {given.minutes:g} minutes are over")
+            return
+        for row in compare_loops(cases, seconds[0], given.repeats, seconds[1]):
+            print(
+                f"{model} {head} {row['precision']}{' graph' if 'graph' in row else ''}: "
+                + ", ".join(f"{k} {v['median']:,.0f}/s" for k, v in row["rates"].items())
+                + f"; c/a {row['loop_to_reference']['median']:.2f}"
+                + f", c/b {row['loop_to_bare']['median']:.3f}"
+                + f", with evaluation {row['whole_to_bare']['median']:.3f}"
+                + f"; of peak {row['share_of_peak']:.1%}; epoch: "
+                + ", ".join(f"{name} {share:.1%}" for name, share in row["epoch"].items()),
+                flush=True,
+            )
+            yield row
 
 
-def _seconds(given: argparse.Namespace, left: int) -> tuple[float, float]:
+def _seconds(given: argparse.Namespace, left: int, cases: int) -> tuple[float, float]:
     """Return the seconds of each contestant, and of our loop, in a round of the next network.
 
     ``--minutes`` divides the time left equally among the networks left and the other parts. Our
@@ -71,7 +77,7 @@ def _seconds(given: argparse.Namespace, left: int) -> tuple[float, float]:
         return given.seconds, given.seconds
     share = max(0.0, given.deadline - time.monotonic()) / (left + 1)
     measuring = 0.6 * share / (given.repeats + 1)  # the rest builds models and warms up
-    seconds = min(given.seconds, measuring / (4 * len(given.precisions) + 1))
+    seconds = min(given.seconds, measuring / (4 * cases + 1))
     return seconds, 3 * seconds
 
 
@@ -93,24 +99,23 @@ def commands(given: argparse.Namespace) -> Rows:
 
 def profiles(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Measure where the bare step spends its time."""
-    for model in given.models:
+    for model, head in pairs(given.models, ["spinal"]):
         for precision in given.precisions:
             if given.minutes is not None and time.monotonic() > given.deadline:
                 return
-            case = make_case(model, "spinal", precision, given.at, given.data)
+            case = make_case(model, head, precision, given.at, given.data)
             yield shares(case, 2 if given.quick else 10)
 
 
 def memory(given: argparse.Namespace) -> Rows:
     """Measure the peak memory of training, each time in a new process."""
     rows = []
-    for model in given.models:
-        for head in given.heads:
-            for precision in given.precisions:
-                with multiprocessing.get_context("spawn").Pool(1) as pool:
-                    megabytes = pool.apply(_memory, (model, head, precision, given.at.type))
-                row = {"model": model, "head": head, "precision": precision}
-                rows.append({**row, "megabytes": megabytes})
+    for model, head in pairs(given.models, given.heads):
+        for precision in given.precisions:
+            with multiprocessing.get_context("spawn").Pool(1) as pool:
+                megabytes = pool.apply(_memory, (model, head, precision, given.at.type))
+            row = {"model": model, "head": head, "precision": precision}
+            rows.append({**row, "megabytes": megabytes})
     return rows
 
 
@@ -120,7 +125,7 @@ def _memory(model: str, head: str, precision: str, device: str) -> float:
 
 PARTS: dict[str, Callable[[argparse.Namespace], Iterable[dict[str, Any]]]] = {
     function.__name__: function
-    for function in (loops, augment, scaling, profiles, commands, memory)
+    for function in (loops, augment, scaling, profiles, commands, memory, seeds)
 }
 QUICK = ("loops", "augment", "scaling", "commands")
 SETTINGS = ("quick", "repeats", "seconds", "minutes")

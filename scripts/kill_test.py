@@ -32,8 +32,9 @@ from spinal_repro.records.convert import to_plain
 from spinal_repro.records.store import read_record
 from spinal_repro.training import engine
 from spinal_repro.training.checkpoint import Interrupted
+from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import run
-from spinal_repro.training.setup import build_run, resolved
+from spinal_repro.training.setup import build_run
 
 BASE = [
     "data.limit=120", "recipe.epochs=4", "recipe.batch_size=16", "runtime.progress=none",

@@ -123,7 +123,8 @@ def test_all_parts_run_in_order_and_name_the_commit(node, tmp_path):
     done = node("out", "--device", "cpu", "data.limit=9", "recipe.epochs=2", tests=5)
     assert done.returncode == 0, done.stdout + done.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
-    wanted = ["-m pip install", "- cpu", "-m cuda", "--parts loops profiles", "data.limit=9", "-e"]
+    measured = "--parts loops profiles seeds --device cpu --models cnn --minutes"
+    wanted = ["-m pip install", "- cpu", "-m cuda", measured, "data.limit=9", "-e"]
     for call, part in zip(calls, wanted, strict=True):
         assert call.startswith("0123abc ") and part in call
     assert "runtime.device=cpu data.limit=9 recipe.epochs=2 --seeds" in calls[-2]

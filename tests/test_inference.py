@@ -18,7 +18,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.data.sources import load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.inference import load_run, load_split, predict
-from spinal_repro.training.engine import evaluate
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.run import run
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}

@@ -2,12 +2,14 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bench.airbench import OVERRIDES
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 from spinal_repro.data.augment import build_augmentations
@@ -16,12 +18,14 @@ from spinal_repro.data.sources import Dataset, ImageSet, load_dataset
 from spinal_repro.errors import UserError
 from spinal_repro.models.classifier import build_model
 from spinal_repro.training.device import autocast, backend_settings
-from spinal_repro.training.engine import Run, State
+from spinal_repro.training.engine import Run, State, Steps
+from spinal_repro.training.graph import GraphedSteps
 from spinal_repro.training.optim import LR_RULES, build_optimizer
 
 MODELS = {
     "cnn": "mnist",
     "vgg5": "mnist",
+    "airbench": "cifar10",
     "cifar_cnn": "cifar10",
     "resnet18_thin": "cifar10",
     "vgg16_bn": "cifar10",
@@ -38,6 +42,7 @@ class Case:
     images: Dataset
     source: str
     device: torch.device
+    graph: bool = False  # steps as one CUDA graph
 
     @property
     def name(self) -> str:
@@ -87,22 +92,34 @@ class Case:
             autocast=autocast(device, config.runtime.precision),
             seed=config.seed,
             state=State(recipe.lr),
+            steps=GraphedSteps() if self.graph else Steps(),
         )
 
 
+def pairs(models: Iterable[str], heads: Iterable[str]) -> list[tuple[str, str]]:
+    """Combine networks and heads; airbench has its own head alone, called ``fc``."""
+    return [(m, h) for m in models for h in heads if (m, h) != ("airbench", "spinal")]
+
+
 def make_case(
-    model: str, head: str, precision: str, device: torch.device, data: str | None
+    model: str,
+    head: str,
+    precision: str,
+    device: torch.device,
+    data: str | None,
+    graph: bool = False,
 ) -> Case:
     """Build a case on published images if they are there, else on noise of the same shape."""
     quadrants = model == "resnet18_thin" and head == "spinal"
+    chosen = OVERRIDES if model == "airbench" else [f"model={model}", f"head={head}"]
     config = compose(
         [
-            *(f"dataset={MODELS[model]}", f"model={model}", f"head={head}", "protocol=paper"),
+            *(f"dataset={MODELS[model]}", *chosen, "protocol=paper"),
             *(["model.pool=2"] if quadrants else []),  # as published
             *(f"runtime.precision={precision}", f"runtime.device={device.type}"),
         ]
     )
-    return Case(config, *_images(MODELS[model], data), device)
+    return Case(config, *_images(MODELS[model], data), device, graph)
 
 
 @functools.cache

@@ -12,6 +12,8 @@ MARKER = re.compile(r"(<!-- benchmark: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOT
 def fill(text: str, measured: Mapping[str, Any]) -> str:
     """Write the table of each part between ``<!-- benchmark: PART -->`` and ``<!-- end -->``.
 
+    Columns without any value are left out.
+
     Args:
         measured: By part: ``rows``, and the ``machine``, ``settings`` and ``load`` of its
             measurement.
@@ -21,21 +23,24 @@ def fill(text: str, measured: Mapping[str, Any]) -> str:
         part = found[2]
         if part not in measured:
             return f"{found[1]}Not measured yet.\n{found[3]}"
-        body = render(COLUMNS[part], measured[part]["rows"], "markdown")
+        rows = measured[part]["rows"]
+        columns = [c for c in COLUMNS[part] if any(row.get(c.key) is not None for row in rows)]
+        body = render(columns, rows, "markdown")
         return f"{found[1]}{conditions(measured[part])}\n\n{body}\n{found[3]}"
 
     return MARKER.sub(table, text)
 
 
 def conditions(part: Mapping[str, Any]) -> str:
-    """Describe machine, versions and number of rounds in one line."""
+    """Describe machine, versions, images and number of rounds in one line."""
     machine, settings, load = part["machine"], part["settings"], part["load"]
     commit = str(machine["git"]["commit"])[:8] + ("+" if machine["git"]["modified"] else "")
+    images = " and ".join(sorted({row["images"] for row in part["rows"] if "images" in row}))
     return (
         f"{machine['device_name']}, {machine['cpu_count']} cores, {machine['threads']} threads, "
-        f"PyTorch {machine['torch']}, commit {commit}; medians of {settings['repeats']} rounds "
-        f"with lowest and highest; load of the machine {load['before']:.1f} before and "
-        f"{load['after']:.1f} after."
+        f"PyTorch {machine['torch']}, commit {commit}{images and f'; {images} images'}; "
+        f"medians of {settings['repeats']} rounds with lowest and highest; "
+        f"load of the machine {load['before']:.1f} before and {load['after']:.1f} after."
     )
 
 
@@ -56,28 +61,29 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _shares(value: Mapping[str, float]) -> str:
-    return " / ".join(f"{100 * share:.1f}" for share in value.values())
-
-
 _CASE = (Column("model", "Model"), Column("head", "Head"), Column("precision", "Precision"))
 _US, _RATIO = _spread(0), _spread(2)
 COLUMNS: dict[str, Sequence[Column]] = {
     "loops": (
         *_CASE,
+        Column("graph", "Graph", "b and c with each step as one CUDA graph",
+               lambda value: "yes"),
         Column("rates", "a", "images/s of the plain loop written from the recipes, in PyTorch's "
                "default precision",
                _of("reference")),
         Column("rates", "b", "images/s of the bare step on one batch that is ready", _of("bare")),
         Column("rates", "c", "images/s of our loop, data and augmentation included", _of("loop")),
-        Column("rates", "Evaluation", "images/s", _of("evaluation")),
         Column("loop_to_reference", "c/a", "", _RATIO),
-        Column("loop_to_bare", "c/b", "", _spread(3)),
-        Column("whole_to_bare", "c/b, whole", "with evaluation and checkpoint of an epoch",
-               _spread(3)),
-        Column("epoch", "Epoch", "shares of its time in percent: steps, making batches, "
-               "evaluation, checkpoint", _shares),
-        Column("images", "Images", "published ones, or noise of the same shape"),
+        Column("loop_to_bare", "c/b", "", _RATIO),
+        Column("whole_to_bare", "c/b, whole", "with evaluation and checkpoint of an epoch", _RATIO),
+        Column("half_to_bare", "bf16 weights", "rate of the bare step with bf16 weights, but batch "
+               "norm and optimizer in fp32, over b, whose weights are fp32", _RATIO),
+        Column("rates", "Evaluation", "images/s", _of("evaluation")),
+        Column("share_of_peak", "Of peak", "multiplications a second of c, over those of a large "
+               "matrix product in the same precision, measured in the same process", _share),
+        Column("run_seconds", "Run, s", "computed from the rates: 200 epochs of vgg5 with "
+               "evaluations and checkpoints; 9.9 epochs of airbench, training alone",
+               "{:,.1f}".format),
     ),
     "augment": (
         Column("recipe", "Recipe"),
@@ -101,6 +107,15 @@ COLUMNS: dict[str, Sequence[Column]] = {
         *(Column(kind, kind.capitalize(), "", _share) for kind in (
             "convolutions", "batch norm", "pooling", "activations", "linear layers", "dropout",
             "optimizer", "casts and copies", "the rest")),
+        Column("layout conversions", "Layout conversions", "cuDNN's kernels that change the memory "
+               "layout; the other columns include them", _share),
+    ),
+    "seeds": (
+        *_CASE,
+        Column("seeds", "Seeds", "trained at once on one device"),
+        Column("way", "Way", "a process for each, as runtime.jobs has it, or scripts/ensemble.py"),
+        Column("rate", "Images/s", "of all seeds, training alone", _spread(0)),
+        Column("to_one", "To one", "over the images/s of one process", _RATIO),
     ),
     "commands": (Column("command", "Command"), Column("seconds", "Seconds", "", _RATIO)),
     "memory": (

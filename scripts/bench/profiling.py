@@ -1,7 +1,9 @@
 """Profile of the bare step."""
 
+from collections.abc import Iterable
 from typing import Any
 
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from bench.cases import Case
@@ -17,6 +19,7 @@ KINDS = {
     "optimizer": ("_fused_", "Optimizer"),
     "casts and copies": ("copy", "contiguous", "_to_copy"),
 }
+LAYOUT = ("nchwToNhwc", "nhwcToNchw", "convertTensor")  # kernels of cuDNN
 
 
 def shares(case: Case, steps: int) -> dict[str, Any]:
@@ -29,12 +32,26 @@ def shares(case: Case, steps: int) -> dict[str, Any]:
         with profile(activities=activities) as profiler:
             for _ in range(steps):
                 step()
+    return {"case": case.name, **by_kind(profiler.key_averages(), on_gpu)}
+
+
+def by_kind(events: Iterable[Any], on_gpu: bool) -> dict[str, float]:
+    """Return the fraction of each kind; on a GPU, also that of conversions of memory layout.
+
+    A GPU's kernels have events of their own, besides those of the operations that start them.
+    """
     found = dict.fromkeys([*KINDS, "the rest"], 0.0)
-    for event in profiler.key_averages():
+    conversions = 0.0
+    for event in events:
         seconds = event.self_device_time_total if on_gpu else event.self_cpu_time_total
-        found[_kind(event.key)] += seconds
+        if event.device_type == DeviceType.CPU:
+            found[_kind(event.key)] += seconds
+        elif any(name in event.key for name in LAYOUT):
+            conversions += seconds
     total = sum(found.values())
-    return {"case": case.name, **{kind: value / total for kind, value in found.items()}}
+    if on_gpu:
+        found["layout conversions"] = conversions
+    return {kind: value / total for kind, value in found.items()}
 
 
 def _kind(name: str) -> str:

@@ -71,11 +71,13 @@ def plain_steps(case: Case) -> Iterator[int]:
     if recipe.optimizer == "adam":
         optimizer = torch.optim.Adam(model.parameters(), recipe.lr)
     else:
-        optimizer = torch.optim.SGD(model.parameters(), recipe.lr, recipe.momentum)
+        momentum = {"momentum": recipe.momentum, "nesterov": recipe.nesterov}
+        optimizer = torch.optim.SGD(model.parameters(), recipe.lr, **momentum)
     for images, labels in plain_batches(case):
         optimizer.zero_grad()
         logits = model(images.to(case.device))
-        loss = functional.cross_entropy(logits, labels.to(case.device))
+        smoothing = recipe.label_smoothing
+        loss = functional.cross_entropy(logits, labels.to(case.device), label_smoothing=smoothing)
         loss.backward()
         optimizer.step()
         yield len(labels)

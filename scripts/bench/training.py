@@ -1,4 +1,7 @@
-"""Training: the plain loop, the bare step on one batch, and our loop; and augmentation alone."""
+"""Training: the plain loop, the bare step on one batch, and our loop; and augmentation alone.
+
+On CUDA the bare step and our loop are measured a second time as a CUDA graph.
+"""
 
 import contextlib
 import dataclasses
@@ -11,30 +14,42 @@ from typing import Any
 import torch
 
 from bench.cases import SIZES, Case
+from bench.half import with_bf16_weights
+from bench.peak import multiplications, product_rate
 from bench.reference import plain_batches, plain_steps
 from bench.timing import clock, rates, ratio, take_turns
+from spinal_repro.errors import UserError
+from spinal_repro.training import graph
 from spinal_repro.training.callbacks import NonFiniteCheck, Progress, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
-from spinal_repro.training.engine import Callback, Run, fit, training_loss
+from spinal_repro.training.engine import Callback, Run, fit, training_step
 from spinal_repro.training.tracking import Tracking
 
-BARE, REFERENCE = "bare", "reference"
+BARE, REFERENCE, HALF = "bare", "reference", "bf16 weights"
+# epochs of a whole run, whose time is computed from the rate: with evaluations and checkpoints,
+# or of training alone, as https://github.com/KellerJordan/airbench counts it
+RUNS = {"vgg5": (200, "whole"), "airbench": (9.9, "loop")}
 
 
 def bare_step(case: Case, run: Run) -> Callable[[], None]:
-    """Return a step (forward, loss, backward, update) on one batch that is on the device."""
+    """Return our training step, with its counts, on one batch that is on the device."""
     images, labels = next(run.train.epoch(0, 1, run.augmentations))
-    model, optimizer = run.model.train(), run.optimizer
+    images = images.to(next(run.model.parameters()).dtype)
+    losses = torch.zeros((), device=case.device)
+    correct = torch.zeros((), dtype=torch.int64, device=case.device)
+    run.model.train()
 
     def step() -> None:
-        with run.autocast():
-            output = model(images)
-        _, loss = training_loss(output, labels, 0.0)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        loss, hits = training_step(run, images, labels)
+        losses.add_(loss)
+        correct.add_(hits)
 
-    return step
+    if not case.graph:
+        return step
+    for group in run.optimizer.param_groups:
+        group["capturable"] = True
+    with case.settings():
+        return graph.capture(step, case.device)
 
 
 def compare_loops(
@@ -42,8 +57,10 @@ def compare_loops(
 ) -> list[dict[str, Any]]:
     """Compare one network and head at every precision, contestants in turn.
 
+    A case that cannot be captured as a CUDA graph is left out.
+
     Args:
-        cases: They differ in the precision only.
+        cases: They differ in precision and ``graph`` only.
         at_least: About the seconds of each contestant in a round.
         epoch_seconds: Seconds of our loop in each round, if other than ``at_least``.
 
@@ -51,15 +68,22 @@ def compare_loops(
         A row for each case. Rates are images a second: ``loop`` without evaluation and
         checkpoint, ``whole`` with their share of an epoch of the whole data set. ``epoch`` has
         the shares of such an epoch: ``batches`` is the time of making batches, ``steps`` the
-        rest of training (in which a GPU may still make batches).
+        rest of training (in which a GPU may still make batches). ``multiplications`` are those
+        of an image in training, and ``peak`` those a second of a large matrix product.
     """
     first = cases[0]
     device, batch = first.device, first.batch_size
     contestants: dict[str, Callable[[], float]] = {}
     details: dict[str, dict[str, list[float]]] = {}
+    captured: list[tuple[str, Case]] = []
     for case in cases:
-        key = case.config.runtime.precision
-        step = bare_step(case, case.run(batch))
+        key = f"{case.config.runtime.precision}{' graph' if case.graph else ''}"
+        try:
+            step = bare_step(case, case.run(batch))
+        except (graph.NotCapturableError, UserError) as error:
+            print(f"{case.name}: no CUDA graph: {error}")
+            continue
+        captured.append((key, case))
         with case.settings():
             for _ in range(2):
                 step()
@@ -72,37 +96,59 @@ def compare_loops(
         details[key] = {"batches": [], "evaluation": [], "checkpoint": []}
         contestants[f"{BARE} {key}"] = _bare(case, step, steps[0])
         contestants[f"loop {key}"] = _loop(case, steps[1], details[key])
+        if key == "bf16 graph":
+            step = bare_step(case, with_bf16_weights(case.run(batch)))
+            contestants[HALF] = _bare(case, step, steps[0])
     contestants[REFERENCE] = _plain(first, at_least)
     measured = take_turns(contestants, repeats)
     rows = []
-    for case in cases:
-        key = case.config.runtime.precision
+    for key, case in captured:
         bare, loop = measured[f"{BARE} {key}"], measured[f"loop {key}"]
         parts = {name: values[1:] for name, values in details[key].items()}
         epoch = _of_an_epoch(case, loop, parts)
         whole = [sum(seconds) for seconds in zip(*epoch.values(), strict=True)]
+        seconds_of = {
+            REFERENCE: measured[REFERENCE],
+            BARE: bare,
+            "loop": loop,
+            "whole": whole,
+            "evaluation": parts["evaluation"],
+        }
+        speeds = {name: rates(values) for name, values in seconds_of.items()}
         rows.append(
             {
                 "model": case.config.model.name,
                 "head": case.config.head.name,
-                "precision": key,
+                "precision": case.config.runtime.precision,
+                **({"graph": True} if case.graph else {}),
                 "batch": batch,
                 "images": case.source,
-                "rates": {
-                    REFERENCE: rates(measured[REFERENCE]),
-                    BARE: rates(bare),
-                    "loop": rates(loop),
-                    "whole": rates(whole),
-                    "evaluation": rates(parts["evaluation"]),
-                },
+                "rates": speeds,
+                **computed(case, {name: speed["median"] for name, speed in speeds.items()}),
                 "checkpoint_seconds": sorted(parts["checkpoint"])[len(whole) // 2],
                 "epoch": {name: sum(values) / sum(whole) for name, values in epoch.items()},
                 "loop_to_reference": ratio(measured[REFERENCE], loop),
                 "loop_to_bare": ratio(bare, loop),
                 "whole_to_bare": ratio(bare, whole),
+                **({"half_to_bare": ratio(bare, measured[HALF])} if key == "bf16 graph" else {}),
             }
         )
     return rows
+
+
+def computed(case: Case, speeds: dict[str, float]) -> dict[str, Any]:
+    """Compute from rates the share of the machine's peak, and the seconds of a run in `RUNS`."""
+    operations = multiplications(case)
+    peak = product_rate(case.device, case.config.runtime.precision)
+    found = {
+        "multiplications": operations,
+        "peak": peak,
+        "share_of_peak": operations * speeds["loop"] / peak,
+    }
+    if (model := case.config.model.name) in RUNS:
+        epochs, kind = RUNS[model]
+        found["run_seconds"] = epochs * SIZES[case.config.dataset.name][0] / speeds[kind]
+    return found
 
 
 def _of_an_epoch(

@@ -5,15 +5,15 @@
 #
 # OUT (default: gpu-out) gets log.txt, tests.txt, benchmark.json, records.zip and summary.md. A part
 # that fails does not stop the next one, and all end within the minutes. Overrides, e.g.
-# data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces), SEEDS
-# and MODELS (of the benchmark) replace the defaults below. RUNS is a folder that keeps checkpoints for
+# data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces), SEEDS,
+# PARTS and MODELS (of the benchmark) replace the defaults below. RUNS is a folder that keeps checkpoints for
 # another call (default: a temporary one).
 set -uo pipefail
 fail() { echo "run.sh: $*" >&2; exit 2; }
 
 CELLS=${CELLS:-mnist/vgg5_fc mnist/vgg5_spinal mnist/fashion_mnist_vgg5_fc mnist/fashion_mnist_vgg5_spinal}
 SEEDS=${SEEDS:-0-9}
-MODELS=${MODELS:-cnn vgg5 cifar_cnn resnet18_thin vgg16_bn}
+PARTS=${PARTS:-loops profiles seeds}
 out='' minutes=9 device=cuda overrides=()
 while (($#)); do
     case $1 in
@@ -26,6 +26,8 @@ while (($#)); do
 done
 [[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || fail "--minutes must be a number, not '$minutes'"
 [[ $device == cuda || $device == cpu ]] || fail "--device must be cuda or cpu, not '$device'"
+# on a CPU one step of a larger network would take the time of them all
+[[ -n ${MODELS-} || $device == cpu ]] || MODELS='cnn vgg5 airbench cifar_cnn resnet18_thin vgg16_bn'
 limit=$(awk -v m="$minutes" 'BEGIN { print int(60 * m) }')
 out=${out:-gpu-out}
 mkdir -p "$out" || fail "$out cannot be made"
@@ -73,11 +75,12 @@ END
 
 cd "$pack/source" && touch "$out/tests.txt"
 export PYTHONDONTWRITEBYTECODE=1
-signal=INT part tests $((limit / 12)) python3 -m pytest -v -n 0 -p no:cacheprovider \
+signal=INT part tests $((limit / 8)) python3 -m pytest -v -n 0 -p no:cacheprovider \
     -m cuda tests/cuda
-seconds=$((limit / 6 < 600 ? limit / 6 : 600))
-read -ra models <<< "$MODELS"
-part benchmark "$seconds" python3 scripts/benchmark.py --parts loops profiles --device "$device" \
+seconds=$((limit / 4 < 600 ? limit / 4 : 600))
+read -ra parts <<< "$PARTS"
+read -ra models <<< "${MODELS:-cnn}"
+part benchmark "$seconds" python3 scripts/benchmark.py --parts "${parts[@]}" --device "$device" \
     --models "${models[@]}" --minutes "$(as_minutes $((seconds * 5 / 6)))" --out "$out/benchmark.json"
 mkdir -p "$runs" && cd "$runs/.." || exit
 read -ra cells <<< "$CELLS"

@@ -98,7 +98,7 @@ def _head(head: str, settings: Sequence[str], heads: Sequence[str]) -> list[str]
     """
     from spinal_repro.config.compose import compose, find_choice
     from spinal_repro.models.classifier import build_blank
-    from spinal_repro.training.setup import resolved
+    from spinal_repro.training.resolve import resolved
 
     def own(name: str) -> list[str]:
         known = () if name == "linear" else find_choice("head", name)[1]

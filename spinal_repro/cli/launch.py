@@ -97,7 +97,7 @@ def run_jobs(overrides: Sequence[Sequence[str]], folders: Sequence[Path]) -> lis
     from spinal_repro.data.photos import save_digests
     from spinal_repro.data.preprocessing import CACHE
     from spinal_repro.training.outputs import summary
-    from spinal_repro.training.setup import resolved
+    from spinal_repro.training.resolve import resolved
     from spinal_repro.training.tracking import tracker_error
 
     configs = check_jobs(overrides, lambda own: resolved(compose(own, *folders)))

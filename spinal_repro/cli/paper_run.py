@@ -30,7 +30,8 @@ ARCHIVE = "paper-run.zip"
 MARGIN = 5.0  # seconds before the deadline, for the last checkpoint and the archive
 
 
-def _seeds(text: str) -> list[int]:
+def seed_list(text: str) -> list[int]:
+    """Parse seeds such as ``0-4`` or ``0,2,5``."""
     seeds: list[int] = []
     for part in text.split(","):
         found = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
@@ -63,7 +64,7 @@ WORDS = "cells, tables or patterns, and settings of all runs, e.g. protocol=held
 @command(
     "paper run",
     option("words", nargs="+", metavar="CELL", help=WORDS),
-    option("--seeds", type=_seeds, default=[0], help="e.g. 0-4 or 0,2,5 (default: 0)"),
+    option("--seeds", type=seed_list, default=[0], help="e.g. 0-4 or 0,2,5 (default: 0)"),
     option("--minutes", type=minutes, required=True, help="time for the whole command"),
     option("--runs", type=Path, help="folder of run folders (default: as spinal-train)"),
     option("--out", type=new_file, help=f"archive (default: {ARCHIVE} in the runs folder)"),
@@ -110,7 +111,8 @@ def _planned(given: argparse.Namespace) -> "list[Run]":
     """Compose and check all runs; both cells of a pair have a seed before any has the next."""
     from spinal_repro.cli.overrides import cells_of, check_overrides
     from spinal_repro.paper.timebox import Run
-    from spinal_repro.training.setup import check_parts, resolved
+    from spinal_repro.training.resolve import resolved
+    from spinal_repro.training.setup import check_parts
 
     overrides = [argument for argument in given.words if "=" in argument]
     for override in overrides:

@@ -31,7 +31,7 @@ def print_search(given: argparse.Namespace) -> None:
         raise UserError("a search needs Optuna: pip install 'spinal-repro[hpo]'")
     from spinal_repro.cli.overrides import check_overrides
     from spinal_repro.search.study import Study, load_space
-    from spinal_repro.training.setup import resolved
+    from spinal_repro.training.resolve import resolved
 
     space = load_space(given.space)
     fixed = ["runtime.progress=none", *space.fixed(given.overrides)]  # a later one wins

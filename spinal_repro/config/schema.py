@@ -154,6 +154,7 @@ class RuntimeConfig:
     precision: str = limit("auto", choices=("auto", "fp32", "tf32", "bf16"))
     channels_last: bool = True
     compile: bool = False
+    graph: str = limit("none", choices=("none", "auto"))  # auto: steps as a CUDA graph, on CUDA
     threads: int | None = limit(None, above=0, most=4096)  # None: all; in a sweep, an equal share
     jobs: int | str = limit("auto", above=0, most=4096)  # concurrent jobs; auto: one per device
     time_limit: float | None = limit(None, above=0)  # minutes for one job of a sweep
@@ -163,14 +164,15 @@ class RuntimeConfig:
     debug: str = limit("none", choices=("none", "nonfinite"))  # nonfinite: find NaN/Inf (slow)
 
     def on(self, device: str) -> "RuntimeConfig":
-        """Copy for ``cpu``, ``cuda`` or ``mps``, with precision ``auto`` resolved."""
+        """Copy for ``cpu``, ``cuda`` or ``mps``, with precision and graph ``auto`` resolved."""
         default = "tf32" if device == "cuda" else "fp32"
         precision = default if self.precision == "auto" else self.precision
         if precision == "tf32" and device != "cuda":
             raise UserError(
                 f"runtime.precision=tf32 needs an NVIDIA GPU; on {device} use auto, fp32 or bf16"
             )
-        return dataclasses.replace(self, device=device, precision=precision)
+        graph = self.graph if device == "cuda" else "none"
+        return dataclasses.replace(self, device=device, precision=precision, graph=graph)
 
 
 @dataclass(frozen=True)

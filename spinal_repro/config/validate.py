@@ -76,9 +76,9 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     _check_recipe(config)
     _check_protocol(config)
     device = config.runtime.device.partition(":")[0]
-    if device == "auto":  # resolved when the run starts, with the precision
+    if device == "auto":  # resolved when the run starts, with precision and graph
         return config
-    runtime = dataclasses.replace(config.runtime, precision=config.runtime.on(device).precision)
+    runtime = dataclasses.replace(config.runtime.on(device), device=config.runtime.device)
     return dataclasses.replace(config, runtime=runtime)
 
 

@@ -28,7 +28,7 @@ from spinal_repro.models.classifier import build_model
 from spinal_repro.models.pretrained import load_strict, read_tensors
 from spinal_repro.records.record import Record, class_names, read_record, stored_config
 from spinal_repro.records.store import RECORD
-from spinal_repro.training import engine
+from spinal_repro.training import evaluation
 from spinal_repro.training.device import (
     autocast,
     backend_settings,
@@ -248,9 +248,9 @@ def prepare_split(
     return batches_of(config, dataset, split, part, runs=runs, **options)
 
 
-def evaluate(trained: Trained, batches: Batches) -> engine.Evaluation:
+def evaluate(trained: Trained, batches: Batches) -> evaluation.Evaluation:
     """Evaluate the model on a part, as the run did, and keep the probabilities."""
     runtime = trained.config.runtime
     with backend_settings(trained.device, runtime.precision, runtime.deterministic):
         amp = autocast(trained.device, runtime.precision)
-        return engine.evaluate(trained.model, batches, amp, keep=True)
+        return evaluation.evaluate(trained.model, batches, amp, keep=True)

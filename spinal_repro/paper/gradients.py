@@ -20,7 +20,8 @@ from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.records.record import GradientRecord, GradientRun
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.engine import Run, train_one_epoch
-from spinal_repro.training.setup import build_run, resolved
+from spinal_repro.training.resolve import resolved
+from spinal_repro.training.setup import build_run
 
 FIXED = ("model=flatten", "protocol=paper", "recipe.epochs=1", "runtime.device=cpu")
 SPINAL = ("head=spinal", "head.width=8")  # as in the small CNN

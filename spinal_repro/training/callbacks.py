@@ -197,6 +197,9 @@ class Progress(Callback):
         self._bar.update(num_images)
 
     def on_epoch_end(self, run: Run, is_best: bool) -> None:
+        if run.steps.note:
+            self.warn(run.steps.note)
+            run.steps.note = ""
         state, epochs, on = run.state, run.recipe.epochs, run.select_on
         entry, timing = state.history[-1], state.timing[-1]
         metric, by = run.select_metric, ""

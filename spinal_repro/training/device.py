@@ -91,14 +91,15 @@ def backend_settings(
         cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32 = before
 
 
-def compile_model(model: torch.nn.Module, device: torch.device) -> None:
-    """Compile a model in place, once per shape of batch; on CUDA with CUDA graphs."""
+def compile_model(model: torch.nn.Module, device: torch.device, graph: bool = True) -> None:
+    """Compile a model in place, once per shape of batch; on CUDA by default as CUDA graphs."""
     names = (os.environ.get("CXX", ""), "g++", "clang++", "c++")
     if device.type == "cpu" and not any(map(shutil.which, names)):
         raise UserError(
             "runtime.compile=true on a CPU needs a C++ compiler: install g++, or set CXX"
         )
-    model.compile(mode="reduce-overhead" if device.type == "cuda" else None, dynamic=False)
+    graphed = graph and device.type == "cuda"
+    model.compile(mode="reduce-overhead" if graphed else None, dynamic=False)
 
 
 def has_bf16(device: torch.device) -> bool:

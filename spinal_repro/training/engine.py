@@ -4,15 +4,13 @@ Everything that is not training (checkpoints, progress, trackers, NaN checks, si
 `Callback`. The loop does not synchronise with the device before the end of an evaluation.
 """
 
-import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,9 +18,9 @@ from spinal_repro.config.schema import RecipeConfig
 from spinal_repro.data.augment import Augmentation
 from spinal_repro.data.loader import Batch, Batches
 from spinal_repro.models.classifier import Classifier
-from spinal_repro.records.metrics import compute
 from spinal_repro.seeds import stream_seed
 from spinal_repro.training.device import seconds_between, timestamp
+from spinal_repro.training.evaluation import evaluate
 from spinal_repro.training.loss import mixed, training_loss
 from spinal_repro.training.optim import EpochResult, LrRule, stage_at, update_average
 
@@ -100,14 +98,19 @@ class Steps:
 
     losses: Tensor  # summed loss of each step of the epoch [steps]; 0 for steps not yet taken
     correct: Tensor  # number of correct images []
+    note = ""  # for the log
 
     def start(self, run: Run) -> None:
         """Set learning rates and counts for an epoch."""
         batches = run.train
         for group in run.optimizer.param_groups:
-            group["lr"] = run.state.lr * group.get("lr_scale", 1.0)
+            group["lr"] = self.learning_rate(run, group)
         self.losses = torch.zeros(len(batches), device=batches.device)
         self.correct = torch.zeros((), dtype=torch.int64, device=batches.device)
+
+    def learning_rate(self, run: Run, group: dict[str, Any]) -> float:
+        """Learning rate of a group of weights in this epoch."""
+        return float(run.state.lr * group.get("lr_scale", 1.0))
 
     def take(self, run: Run, step: int, batch: Batch) -> None:
         """Train on a batch; the step counts from 0."""
@@ -115,78 +118,73 @@ class Steps:
         self.correct += correct
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Result on one split of ``count`` images."""
-
-    correct: int
-    count: int
-    loss: float  # mean over the images
-    predictions: Tensor  # classes [N], on the CPU
-    labels: Any = None  # int64 [N], and
-    probabilities: Any = None  # float64 [N, C], NumPy arrays; None unless `evaluate` keeps them
-
-    @property
-    def accuracy(self) -> float:
-        return self.correct / self.count
-
-    def score(self, metric: str) -> float:
-        """Compute one metric; NaN if it is undefined, as it is if the loss is not finite."""
-        if metric == "accuracy":
-            return self.accuracy
-        return compute(self.labels, self.probabilities).get(metric, math.nan)
-
-    def metrics(self, split: str) -> dict[str, Any]:
-        """The entries of an epoch's history."""
-        found = {"loss": self.loss, "accuracy": self.accuracy, "correct": self.correct}
-        return {f"{split}_{name}": value for name, value in found.items()}
-
-
 def fit(run: Run, callbacks: Sequence[Callback] = ()) -> None:
     """Train from ``run.state`` to the recipe's last epoch."""
-    state, device = run.state, run.train.device
+    device = run.train.device
     for callback in callbacks:
         callback.on_fit_start(run)
     while not run.finished:
-        epoch = state.epoch + 1
+        epoch = run.state.epoch + 1
         start_stage(run, epoch)
         began = timestamp(device)
-        losses, correct, data_seconds = train_one_epoch(run, epoch, callbacks)
-        trained = timestamp(device)
-        keep = run.select_metric != "accuracy"
-        selected = evaluate(run.evaluated, run.select, run.autocast, keep)
-        watched = evaluate(run.evaluated, run.watch, run.autocast) if run.watch else None
-        evaluated = timestamp(device)
+        data_seconds = train_one_epoch(run, epoch, callbacks)[-1]
+        end_epoch(run, began, timestamp(device), data_seconds, callbacks)
 
-        score = selected.score(run.select_metric)
-        count, seconds = run.train.num_images, max(seconds_between(began, trained), 1e-9)
-        entry = {
-            "epoch": epoch,
-            "lr": state.lr,
-            "train_loss": losses.cpu().double().sum().item() / count,
-            "train_accuracy": correct.item() / count,
-            **selected.metrics(run.select_on),
-            f"{run.select_on}_{run.select_metric}": score,
-            **(watched.metrics("test") if watched else {}),
-        }
-        times = {
-            "epoch": epoch,
-            "train_seconds": seconds,
-            "eval_seconds": seconds_between(trained, evaluated),
-            "images_per_second": count / seconds,
-            "data_share": data_seconds / seconds,
-        }
-        state.history.append(entry)
-        state.timing.append(times)
-        step_learning_rate(run, epoch, score)
-        is_best = state.best_epoch == 0 or score > state.best_score
-        if is_best:
-            state.best_epoch, state.best_score = epoch, score
-            weights = run.evaluated.state_dict()
-            run.best = {name: t.detach().clone() for name, t in weights.items()}
-        state.epoch = epoch
-        for callback in callbacks:
-            callback.on_epoch_end(run, is_best)
+
+def end_epoch(
+    run: Run, began: Any, trained: Any, data_seconds: float, callbacks: Sequence[Callback] = ()
+) -> None:
+    """Evaluate after an epoch, update ``run.state``, and call the callbacks.
+
+    ``began`` and ``trained`` are timestamps of its training.
+    """
+    state, device, steps = run.state, run.train.device, run.steps
+    epoch, evaluating = state.epoch + 1, timestamp(device)
+    keep = run.select_metric != "accuracy"
+    selected = evaluate(run.evaluated, run.select, run.autocast, keep)
+    watched = evaluate(run.evaluated, run.watch, run.autocast) if run.watch else None
+    evaluated = timestamp(device)
+
+    score = selected.score(run.select_metric)
+    count, seconds = run.train.num_images, max(seconds_between(began, trained), 1e-9)
+    entry = {
+        "epoch": epoch,
+        "lr": state.lr,
+        "train_loss": steps.losses.cpu().double().sum().item() / count,
+        "train_accuracy": steps.correct.item() / count,
+        **selected.metrics(run.select_on),
+        f"{run.select_on}_{run.select_metric}": score,
+        **(watched.metrics("test") if watched else {}),
+    }
+    times = {
+        "epoch": epoch,
+        "train_seconds": seconds,
+        "eval_seconds": seconds_between(evaluating, evaluated),
+        "images_per_second": count / seconds,
+        "data_share": data_seconds / seconds,
+    }
+    state.history.append(entry)
+    state.timing.append(times)
+    step_learning_rate(run, epoch, score)
+    is_best = state.best_epoch == 0 or score > state.best_score
+    if is_best:
+        state.best_epoch, state.best_score = epoch, score
+        weights = run.evaluated.state_dict()
+        run.best = {name: t.detach().clone() for name, t in weights.items()}
+    state.epoch = epoch
+    for callback in callbacks:
+        callback.on_epoch_end(run, is_best)
+
+
+def start_epoch(run: Run, epoch: int) -> Iterator[Batch]:
+    """Set modes, dropout's seed, rates and counts for an epoch; return its batches."""
+    model, recipe = run.model, run.recipe
+    if recipe.head_epochs:
+        model.freeze(epoch <= recipe.head_epochs)
+    model.train(not recipe.eval_mode_after or epoch <= recipe.eval_mode_after)
+    torch.manual_seed(stream_seed(run.seed, "dropout", epoch))
+    run.steps.start(run)
+    return run.train.epoch(run.seed, epoch, run.augmentations, draw_next=epoch < recipe.epochs)
 
 
 def train_one_epoch(
@@ -197,15 +195,7 @@ def train_one_epoch(
     Returns the summed loss of each step ``[steps]`` and the number of correct images ``[]``, both
     on the device, and the seconds spent waiting for batches.
     """
-    model, batches, steps = run.model, run.train, run.steps
-    if run.recipe.head_epochs:
-        model.freeze(epoch <= run.recipe.head_epochs)
-    model.train(not run.recipe.eval_mode_after or epoch <= run.recipe.eval_mode_after)
-    torch.manual_seed(stream_seed(run.seed, "dropout", epoch))
-    steps.start(run)
-    more = epoch < run.recipe.epochs
-    stream = batches.epoch(run.seed, epoch, run.augmentations, draw_next=more)
-
+    steps, stream = run.steps, start_epoch(run, epoch)
     data_seconds, began = 0.0, time.perf_counter()
     for step, batch in enumerate(stream):
         data_seconds += time.perf_counter() - began
@@ -236,35 +226,6 @@ def training_step(
         update_average(run.average, model, run.recipe.ema)
     labels = targets if targets.dim() == 1 else targets.argmax(dim=1)
     return loss.detach() * len(labels), (logits.detach().argmax(dim=1) == labels).sum()
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    batches: Batches,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    keep: bool = False,
-) -> Evaluation:
-    """Evaluate on every image of a split once, and ``keep`` labels and probabilities."""
-    model.eval()
-    total = torch.zeros((), device=batches.device)
-    predictions, kept = [], []
-    for images, labels in batches.in_order():
-        with autocast():
-            logits = model(images)[:, : batches.outputs]
-        total = total + F.cross_entropy(logits.float(), labels, reduction="sum")
-        predictions.append(logits.argmax(dim=1))
-        if keep:
-            kept.append(logits.float())
-    predicted, count = torch.cat(predictions), batches.num_images
-    assert len(predicted) == count
-    correct = int((predicted == batches.labels).sum())
-    result = Evaluation(correct, count, total.item() / count, predicted.cpu())
-    if not keep:
-        return result
-    # float64 keeps the order of the logits
-    probabilities = torch.cat(kept).cpu().double().softmax(dim=1).numpy()
-    return replace(result, labels=batches.labels.cpu().numpy(), probabilities=probabilities)
 
 
 def start_stage(run: Run, epoch: int) -> None:

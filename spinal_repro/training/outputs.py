@@ -32,7 +32,8 @@ from spinal_repro.records.record import (
 from spinal_repro.records.statistics import binomial_interval
 from spinal_repro.seeds import STREAMS, stream_seed
 from spinal_repro.training.device import has_bf16
-from spinal_repro.training.engine import Evaluation, State
+from spinal_repro.training.engine import State
+from spinal_repro.training.evaluation import Evaluation
 from spinal_repro.training.setup import Setup
 
 SELECTION_RULES = {
@@ -156,9 +157,10 @@ def header_lines(config: Config, folder: Path, setup: Setup) -> list[str]:
     """Lines that are printed before training; ``folder`` has the checkpoint."""
     run, sizes = setup.run, setup.data["sizes"]
     device, precision = run.train.device.type, config.runtime.precision
+    graph = ", steps as a CUDA graph" if config.runtime.graph == "auto" else ""
     lines = [
         f"{config.dataset.title}, model {config.model.label}, head {config.head.name}, "
-        f"recipe {config.recipe.name}, seed {config.seed}, {device} {precision}",
+        f"recipe {config.recipe.name}, seed {config.seed}, {device} {precision}{graph}",
         f"protocol {config.protocol.name}: {selection_rule(config.protocol, config.data.test)}",
         f"images: {sizes['train']:,} train, {sizes['val']:,} val, {sizes['test']:,} test; input "
         f"{config.dataset.channels} x {config.input_size} x {config.input_size}",

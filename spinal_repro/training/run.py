@@ -25,8 +25,10 @@ from spinal_repro.training.callbacks import (
     StopOnSignal,
 )
 from spinal_repro.training.checkpoint import LAST, Checkpoint
-from spinal_repro.training.engine import Callback, evaluate, fit
-from spinal_repro.training.setup import Setup, build_run, resolved
+from spinal_repro.training.engine import Callback, fit
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.resolve import resolved
+from spinal_repro.training.setup import Setup, build_run
 from spinal_repro.training.tracking import NONE, Tracking, check_tracker
 
 

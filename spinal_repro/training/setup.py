@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import functools
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +15,20 @@ from spinal_repro.data.augment import build_augmentations
 from spinal_repro.data.features import cached, fingerprint
 from spinal_repro.data.folder import with_counts
 from spinal_repro.data.loader import Batches, training_weights
-from spinal_repro.data.photos import load_digests, save_digests
+from spinal_repro.data.photos import save_digests
 from spinal_repro.data.sources import Dataset, load_dataset
 from spinal_repro.data.splits import Split
 from spinal_repro.errors import UserError
-from spinal_repro.io import checksum
 from spinal_repro.models.classifier import Classifier, build_blank, build_model
 from spinal_repro.models.counting import count
-from spinal_repro.models.heads import HEADS
-from spinal_repro.models.pretrained import PUBLISHED, RUN_WEIGHTS, find_weights
+from spinal_repro.models.pretrained import RUN_WEIGHTS
 from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.store import RECORD
-from spinal_repro.training.device import autocast, compile_model, resolve_device
-from spinal_repro.training.engine import Run, State
+from spinal_repro.training.device import autocast, compile_model
+from spinal_repro.training.engine import Run, State, Steps
+from spinal_repro.training.graph import GraphedSteps
 from spinal_repro.training.optim import build_optimizer, build_rule
-
-_HASHES: dict[str, dict[str, str]] = {}  # of the images of a sweep's runs, by their settings
+from spinal_repro.training.resolve import weights_file
 
 
 @dataclass(frozen=True)
@@ -56,40 +53,9 @@ class Setup:
         }
 
 
-def resolved(config: Config) -> Config:
-    """Resolve device, precision, number of classes, types of options and hashes of inputs.
-
-    The result has the identity of the run.
-    """
-    device = resolve_device(config.runtime.device)
-    typed = HEADS.check(config.head.name, config.head.options)
-    options = {key: typed[key] for key in config.head.options}  # dropout 0 and 0.0 are one run
-    if config.dataset.source in ("folder", "table", "parquet"):
-        load_digests(Path(config.runs) / preprocessing.CACHE)
-    dataset, inputs = with_counts(config.dataset, Path(config.data.root))
-    if (path := _weights_file(config)) is not None:
-        weights = _checksum(path, path.stat().st_mtime_ns)
-        if weights != PUBLISHED.get(str(config.model.options["pretrained"])):
-            inputs["weights"] = weights
-    found = dataclasses.replace(
-        config,
-        dataset=dataset,
-        data=dataclasses.replace(config.data, inputs=inputs),
-        runtime=config.runtime.on(device.type),
-        head=dataclasses.replace(config.head, options=options),
-    )
-    _check_finished(found)
-    return found
-
-
-def _weights_file(config: Config) -> Path | None:
-    source = config.model.options.get("pretrained")
-    return find_weights(str(source), config.data.root) if source else None
-
-
 def _source_run(config: Config) -> Record | None:
     """Read the record of the run whose weights ``model.pretrained`` names; None if it is no run."""
-    path, model = _weights_file(config), config.model
+    path, model = weights_file(config), config.model
     if path is None or path.name != RUN_WEIGHTS or not path.with_name(RECORD).is_file():
         return None
     record = read_record(path.with_name(RECORD))
@@ -98,32 +64,6 @@ def _source_run(config: Config) -> Record | None:
             f"model.pretrained is a run of {name}; give one of {model.name} or model={name}"
         )
     return record
-
-
-@functools.cache
-def _checksum(path: Path, _changed: int) -> str:
-    """Compute the checksum of a file once for all jobs of a sweep."""
-    return checksum(path)
-
-
-def _check_finished(config: Config) -> None:
-    """Refuse other images than those of a finished run, unless its identity covers them."""
-    path, data = config.run_dir / RECORD, config.data
-    if "images" in data.inputs or not path.is_file():
-        return
-    key = f"{config.dataset} {data.root} {data.test}"
-    try:
-        known = read_record(path).data
-        if key not in _HASHES:
-            dataset = load_dataset(config.dataset, data.root, test=data.test)
-            _HASHES[key] = {"train_hash": dataset.train.hash, "test_hash": dataset.test.hash}
-    except UserError:  # the images are not here any more, or the record is damaged
-        return
-    if not _HASHES[key].items() <= known.items():
-        raise UserError(
-            f"the images in {Path(data.root).resolve()} are not those of the finished run "
-            f"{config.run_dir}; train on them in another folder of runs: runs=FOLDER"
-        )
 
 
 def check_parts(config: Config) -> None:
@@ -186,7 +126,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     optimizer = build_optimizer(recipe, model.parameters(), model.backbone.parameters())
     average = copy.deepcopy(model) if recipe.ema else None
     if runtime.compile:
-        compile_model(model, device)
+        compile_model(model, device, graph=runtime.graph == "none")
 
     published = preprocessing.published_part(dataset, split, "train")
     of_train = training_weights(recipe, published, split.train)
@@ -213,6 +153,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
         state=State(first_lr),
         average=average,
         mixers=_mixers(recipe, config.dataset.outputs),
+        steps=GraphedSteps() if runtime.graph == "auto" else Steps(),
     )
     _check_sizes(config, run)
     if recipe.cache_features and weights:

@@ -14,8 +14,8 @@ TINY = "dataset=digits data.limit=60 model=cnn recipe.epochs=2 runtime.device=cp
 def jobs_here(monkeypatch):
     """Run the jobs of a comparison in this process."""
     from spinal_repro.cli import launch
+    from spinal_repro.training.resolve import resolved
     from spinal_repro.training.run import run
-    from spinal_repro.training.setup import resolved
 
     def run_jobs(overrides, folders):
         configs = launch.check_jobs(overrides, lambda own: resolved(compose(own)))

@@ -14,8 +14,8 @@ from spinal_repro.config.compose import compose
 from spinal_repro.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from spinal_repro.records.record import read_record
 from spinal_repro.records.store import describe, run_folders
+from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import run
-from spinal_repro.training.setup import resolved
 
 # A user's own script with a data set that fails while a file exists.
 SCRIPT = """

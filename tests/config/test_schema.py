@@ -30,7 +30,8 @@ COUNTED = {
     "head.width": 9, "head.name": "fc", "model.name": "flatten", "dataset.num_outputs": 12,
     "dataset.options": {"split": "digits"}, "protocol.split_seed": 1, "protocol.val_fraction": 0.2,
     "protocol.watch_test": True, "runtime.precision": "bf16", "runtime.device": "cpu",
-    "runtime.compile": True, "runtime.deterministic": True, "data.limit": 100, "data.test": False,
+    "runtime.compile": True, "runtime.graph": "auto", "runtime.deterministic": True,
+    "data.limit": 100, "data.test": False,
 }  # fmt: skip
 
 

@@ -19,7 +19,9 @@ from spinal_repro.data.sources import ImageSet
 from spinal_repro.models.classifier import build_model
 from spinal_repro.training import callbacks
 from spinal_repro.training.device import backend_settings
-from spinal_repro.training.engine import evaluate, train_one_epoch, training_loss
+from spinal_repro.training.engine import train_one_epoch
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loss import training_loss
 
 pytestmark = MARKS
 IMAGES = 8

@@ -15,7 +15,8 @@ from spinal_repro.config.schema import Config
 from spinal_repro.training.callbacks import NonFiniteCheck, Progress, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.engine import Callback, Run, start_stage
-from spinal_repro.training.setup import build_run, resolved
+from spinal_repro.training.resolve import resolved
+from spinal_repro.training.setup import build_run
 
 # Read when cuBLAS starts, which is before the first deterministic run of these tests.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -27,8 +27,9 @@ from spinal_repro.models.classifier import build_model
 from spinal_repro.models.counting import count
 from spinal_repro.models.pretrained import load_pretrained, read_tensors
 from spinal_repro.records.record import read_record
+from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import run
-from spinal_repro.training.setup import normalisation, resolved
+from spinal_repro.training.setup import normalisation
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DATASET = DatasetConfig(

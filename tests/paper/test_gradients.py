@@ -8,7 +8,8 @@ from spinal_repro.config.compose import compose
 from spinal_repro.models.heads import FCHead, SpinalHead
 from spinal_repro.paper.gradients import FIXED, fc_width, gradients, measure, watch
 from spinal_repro.records.record import load_record
-from spinal_repro.training.setup import build_run, resolved
+from spinal_repro.training.resolve import resolved
+from spinal_repro.training.setup import build_run
 
 
 @pytest.mark.parametrize(

@@ -15,13 +15,12 @@ from spinal_repro.training import engine
 from spinal_repro.training.device import autocast
 from spinal_repro.training.engine import (
     Callback,
-    Evaluation,
     Run,
     State,
-    evaluate,
     fit,
     train_one_epoch,
 )
+from spinal_repro.training.evaluation import Evaluation, evaluate
 from spinal_repro.training.loss import mixed, training_loss
 from spinal_repro.training.setup import build_run
 

@@ -28,7 +28,9 @@ from spinal_repro.models.backbones import BACKBONES
 from spinal_repro.models.classifier import build_model
 from spinal_repro.models.heads import HEADS
 from spinal_repro.training import callbacks
-from spinal_repro.training.engine import evaluate, train_one_epoch, training_loss
+from spinal_repro.training.engine import train_one_epoch
+from spinal_repro.training.evaluation import evaluate
+from spinal_repro.training.loss import training_loss
 from spinal_repro.training.optim import build_optimizer
 from spinal_repro.training.setup import build_run
 

@@ -17,7 +17,7 @@ from spinal_repro.config.compose import compose
 from spinal_repro.models.backbones import load_backbones
 from spinal_repro.models.pretrained import PUBLISHED
 from spinal_repro.records.record import read_record
-from spinal_repro.training.setup import resolved
+from spinal_repro.training.resolve import resolved
 
 ROOT = Path(__file__).parents[2]
 
