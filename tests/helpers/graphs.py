@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils.weak import TensorWeakRef
 
 from spinal_repro.training.graph import WARM_UP, NotCapturableError
 
@@ -13,10 +15,14 @@ WAITING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.de
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes each operation with its tensors; other arguments keep their first value."""
+    """Notes each operation with its tensors; other arguments keep their first value.
+
+    As a CUDA graph, it keeps its own results alive, but not the tensors of its caller.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._made: dict[int, Tensor] = {}
         self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def __torch_dispatch__(
@@ -24,9 +30,18 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         if func in WAITING:
             raise NotCapturableError(f"{func} waits for the device")
+        given = self._noted((args, kwargs or {}))
         result = func(*args, **(kwargs or {}))
-        self.operations.append((func, args, kwargs or {}, result))
+        tensors = [t for part in _listed(result) for t in _tensors(part)]
+        passed = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
+        self._made |= {id(t): t for t in tensors if not any(t is other for other in passed)}
+        self.operations.append((func, *given, self._noted(result)))
         return result
+
+    def _noted(self, value: Any) -> Any:
+        return tree_map_only(
+            Tensor, lambda t: t if id(t) in self._made else TensorWeakRef(t), value
+        )
 
 
 def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -47,6 +62,7 @@ def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None
 
 def _repeat(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
     """Run an operation again and write its results where the first ones are."""
+    args, kwargs, result = tree_map_only(TensorWeakRef, _alive, (args, kwargs, result))
     aliases = [returned.alias_info for returned in func._schema.returns]
     if aliases and all(alias is not None and not alias.is_write for alias in aliases):
         return  # a view of its input, which has been written
@@ -55,6 +71,12 @@ def _repeat(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: An
         if alias is None:
             for one, other in zip(_tensors(new), _tensors(old), strict=True):
                 other.copy_(one)
+
+
+def _alive(reference: Any) -> Tensor:
+    tensor = reference()
+    assert tensor is not None, "the graph uses a tensor that does not exist any more"
+    return tensor
 
 
 def _listed(result: Any) -> list[Any]:
