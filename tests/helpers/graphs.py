@@ -5,9 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
-from torch.utils.weak import TensorWeakRef
 
 from spinal_repro.training.graph import WARM_UP, NotCapturableError
 
@@ -17,12 +17,12 @@ WAITING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.de
 class _Recorder(TorchDispatchMode):
     """Notes each operation with its tensors; other arguments keep their first value.
 
-    As a CUDA graph, it keeps its own results alive, but not the tensors of its caller.
+    As a CUDA graph, it keeps the memory of its results, but not that of the caller's tensors.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self._made: dict[int, Tensor] = {}
+        self._made: dict[int, torch.UntypedStorage] = {}
         self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def __torch_dispatch__(
@@ -30,18 +30,35 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         if func in WAITING:
             raise NotCapturableError(f"{func} waits for the device")
-        given = self._noted((args, kwargs or {}))
+        given = args, kwargs or {}
+        noted = tree_map_only(Tensor, self._noted, given)
         result = func(*args, **(kwargs or {}))
-        tensors = [t for part in _listed(result) for t in _tensors(part)]
-        passed = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
-        self._made |= {id(t): t for t in tensors if not any(t is other for other in passed)}
-        self.operations.append((func, *given, self._noted(result)))
+        known = _memory(given)
+        self._made |= {k: kept for k, kept in _memory(result).items() if k not in known}
+        self.operations.append((func, *noted, tree_map_only(Tensor, self._noted, result)))
         return result
 
-    def _noted(self, value: Any) -> Any:
-        return tree_map_only(
-            Tensor, lambda t: t if id(t) in self._made else TensorWeakRef(t), value
-        )
+    def _noted(self, tensor: Tensor) -> Any:
+        return tensor if tensor.untyped_storage()._cdata in self._made else _Foreign(tensor)
+
+
+class _Foreign:
+    """A tensor whose memory the caller keeps."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._memory = StorageWeakRef(tensor.untyped_storage())
+        self._dtype = tensor.dtype
+        self._place = tensor.storage_offset(), tensor.shape, tensor.stride()
+
+    def tensor(self) -> Tensor:
+        memory = torch.UntypedStorage._new_with_weak_ptr(self._memory.cdata)
+        assert memory is not None, "the graph uses a tensor that does not exist any more"
+        return torch.empty(0, dtype=self._dtype).set_(memory, *self._place)
+
+
+def _memory(value: Any) -> dict[int, torch.UntypedStorage]:
+    tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return {t.untyped_storage()._cdata: t.untyped_storage() for t in tensors}
 
 
 def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -62,7 +79,7 @@ def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None
 
 def _repeat(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
     """Run an operation again and write its results where the first ones are."""
-    args, kwargs, result = tree_map_only(TensorWeakRef, _alive, (args, kwargs, result))
+    args, kwargs, result = tree_map_only(_Foreign, _Foreign.tensor, (args, kwargs, result))
     aliases = [returned.alias_info for returned in func._schema.returns]
     if aliases and all(alias is not None and not alias.is_write for alias in aliases):
         return  # a view of its input, which has been written
@@ -71,12 +88,6 @@ def _repeat(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: An
         if alias is None:
             for one, other in zip(_tensors(new), _tensors(old), strict=True):
                 other.copy_(one)
-
-
-def _alive(reference: Any) -> Tensor:
-    tensor = reference()
-    assert tensor is not None, "the graph uses a tensor that does not exist any more"
-    return tensor
 
 
 def _listed(result: Any) -> list[Any]:
