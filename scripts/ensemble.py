@@ -168,7 +168,6 @@ def _set_capturable(run: Run, capturable: bool) -> None:
         rate = run.steps.learning_rate(run, group)
         tensor = torch.tensor(rate, device=run.train.device)
         group |= {"lr": tensor if capturable else rate, "capturable": capturable}
-    run.optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
 
 
 def _stacked(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

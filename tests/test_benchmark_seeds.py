@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -124,6 +125,15 @@ def test_a_process_that_fails_is_named(benchmark, seeds, monkeypatch, tmp_path, 
     assert "processes and ensemble: not measured: " in said and reason in said
 
 
+def test_a_process_that_was_killed_is_named(seeds):
+    ours, theirs = multiprocessing.Pipe()
+    workers = object.__new__(seeds.Workers)
+    workers._workers, workers._threads = [(ours, threading.Thread())], 1
+    with pytest.raises(seeds.UnavailableError, match="has ended"), workers:
+        theirs.close()
+        workers.seconds_of_an_image("cnn", 1, 0.5)
+
+
 CONTROL = """#!/bin/sh
 read order
 echo "$1$order $CUDA_MPS_PIPE_DIRECTORY" >> "$CALLS"
@@ -168,8 +178,6 @@ def test_mps_that_does_not_start_is_named(seeds, server, monkeypatch):
 
 
 def test_processes_get_the_variables_before_they_start(seeds, monkeypatch):
-    import multiprocessing
-
     ours, theirs = multiprocessing.Pipe()
     monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     monkeypatch.setattr(seeds, "make_case", lambda *_: os.environ["CUDA_MPS_PIPE_DIRECTORY"])

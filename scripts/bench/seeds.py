@@ -181,16 +181,20 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         for pipe, process in self._workers:
-            pipe.send(None)
+            with suppress(OSError):  # it may have ended
+                pipe.send(None)
             process.join(10)
 
     def seconds_of_an_image(self, model: str, count: int, seconds: float) -> float:
         """Let so many processes train at once; their time for one image of any of them."""
         chosen = self._workers[:count]
         threads = self._threads or max(1, usable_cores() // count)
-        for pipe, _ in chosen:
-            pipe.send((model, threads, seconds))
-        return 1 / sum(1 / self._answer(*worker) for worker in chosen)
+        try:
+            for pipe, _ in chosen:
+                pipe.send((model, threads, seconds))
+            return 1 / sum(1 / self._answer(*worker) for worker in chosen)
+        except (EOFError, OSError) as error:
+            raise UnavailableError("a process has ended") from error
 
     def _answer(self, pipe: Any, process: Any) -> float:
         deadline = time.monotonic() + PATIENCE
@@ -235,9 +239,11 @@ def _mps(device: torch.device) -> Iterator[Server]:
         def control(*options: str, order: str = "") -> str:
             done = subprocess.run(
                 [CONTROL, *options], input=order, env={**os.environ, **variables},
-                stdout=subprocess.PIPE, text=True, timeout=30, check=True,
+                # a daemon may keep the pipe open
+                stdout=subprocess.DEVNULL if options else subprocess.PIPE,
+                text=True, timeout=30, check=True,
             )  # fmt: skip
-            return done.stdout.strip()
+            return (done.stdout or "").strip()
 
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # it ends the server too
         try:

@@ -105,7 +105,6 @@ class GraphedSteps(Steps):
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=device)
             group["capturable"] = True
-        optimizer._warned_capturable_if_run_uncaptured = True
         try:
             with unchanged(run):
                 self._replay = capture(step, device)
