@@ -107,6 +107,7 @@ def test_seeds_of_an_ensemble_are_counted_together(benchmark, seeds):
 def test_nothing_is_measured_after_the_time_is_up(benchmark, seeds, monkeypatch, tmp_path, capsys):
     clock = itertools.count(step=61.0)
     monkeypatch.setattr(benchmark.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(seeds, "Workers", None)  # none is started
     assert call(benchmark, monkeypatch, tmp_path / "out.json", "--minutes", "1") == []
     said = capsys.readouterr().out
     assert "processes and ensemble: not measured: the 1 minutes are over" in said

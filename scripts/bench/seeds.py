@@ -54,6 +54,7 @@ def seeds(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for ways, server in (((PROCESSES, ENSEMBLE), _no_server), ((MPS,), _mps)):
         most = max((COUNTS[model][-1] for model in models), default=0)
         try:
+            _seconds(given, left)  # starts no process if the time is up
             with (
                 server(given.at) as (environment, in_use),
                 Workers(most, given, environment) as workers,
@@ -62,8 +63,6 @@ def seeds(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     plan = list(itertools.product(ways, COUNTS[model]))
                     seconds = _seconds(given, left)
                     left -= len(plan)
-                    if not seconds:
-                        raise UnavailableError(f"the {given.minutes:g} minutes are over")
                     rows = _compare(model, plan, workers, seconds, alone, given)
                     if not in_use():
                         raise UnavailableError("the processes did not use it")
@@ -75,10 +74,15 @@ def seeds(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(given: argparse.Namespace, left: int) -> float:
-    """Seconds of each measurement, of which so many are ``left`` in each round."""
+    """Seconds of each measurement, of which so many are ``left`` in each round.
+
+    Raises `UnavailableError` if the time is up.
+    """
     if given.minutes is None:
         return float(given.seconds)
-    share = max(0.0, given.deadline - time.monotonic()) / (left * (given.repeats + 1))
+    share = (given.deadline - time.monotonic()) / (max(left, 1) * (given.repeats + 1))
+    if share <= 0:
+        raise UnavailableError(f"the {given.minutes:g} minutes are over")
     return float(min(given.seconds, 0.4 * share))  # the rest starts processes and warms up
 
 
