@@ -43,8 +43,9 @@ from spinal_repro.training import device as machine
 from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
-from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch, training_loss
+from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch
 from spinal_repro.training.graph import NotCapturableError, capture, kind_of, unchanged
+from spinal_repro.training.loss import training_loss
 from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import evaluate_on_test, reported_errors
 from spinal_repro.training.setup import Setup, build_run
