@@ -43,8 +43,9 @@ from spinal_repro.training import device as machine
 from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
-from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch, training_loss
+from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch
 from spinal_repro.training.graph import NotCapturableError, capture, kind_of, unchanged
+from spinal_repro.training.loss import training_loss
 from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import evaluate_on_test, reported_errors
 from spinal_repro.training.setup import Setup, build_run
@@ -168,7 +169,6 @@ def _set_capturable(run: Run, capturable: bool) -> None:
         rate = run.steps.learning_rate(run, group)
         tensor = torch.tensor(rate, device=run.train.device)
         group |= {"lr": tensor if capturable else rate, "capturable": capturable}
-    run.optimizer._warned_capturable_if_run_uncaptured = True  # type: ignore[attr-defined]
 
 
 def _stacked(tensors: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from helpers import graphs
 from torch.autograd import DeviceType
 
 from spinal_repro.models.backbones import load_backbones
@@ -113,15 +114,14 @@ def test_airbench_is_trained_by_our_loop(benchmark):
 
 
 def test_steps_as_a_graph_are_rows_of_their_own(benchmark, monkeypatch):
-    """With a stand-in for the CUDA graph, which takes the steps one by one."""
+    """With a stand-in for the CUDA graph, which fails if tensors of the step are not kept."""
     from bench import training
 
     calls = []
 
     def capture(step, device):
         calls.append(device)
-        step()
-        return step
+        return graphs.capture(step, device)
 
     monkeypatch.setattr(graph, "capture", capture)
     cases = [benchmark.make_case("cnn", "fc", "fp32", CPU, None, g) for g in (False, True)]

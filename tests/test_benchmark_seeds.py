@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import multiprocessing
 import os
 import sys
 import threading
@@ -106,6 +107,7 @@ def test_seeds_of_an_ensemble_are_counted_together(benchmark, seeds):
 def test_nothing_is_measured_after_the_time_is_up(benchmark, seeds, monkeypatch, tmp_path, capsys):
     clock = itertools.count(step=61.0)
     monkeypatch.setattr(benchmark.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(seeds, "Workers", None)  # none is started
     assert call(benchmark, monkeypatch, tmp_path / "out.json", "--minutes", "1") == []
     said = capsys.readouterr().out
     assert "processes and ensemble: not measured: the 1 minutes are over" in said
@@ -122,6 +124,15 @@ def test_a_process_that_fails_is_named(benchmark, seeds, monkeypatch, tmp_path, 
     said = capsys.readouterr().out
     reason = {"error": "RuntimeError: no memory", "end": "has ended"}[how]
     assert "processes and ensemble: not measured: " in said and reason in said
+
+
+def test_a_process_that_was_killed_is_named(seeds):
+    ours, theirs = multiprocessing.Pipe()
+    workers = object.__new__(seeds.Workers)
+    workers._workers, workers._threads = [(ours, threading.Thread())], 1
+    with pytest.raises(seeds.UnavailableError, match="has ended"), workers:
+        theirs.close()
+        workers.seconds_of_an_image("cnn", 1, 0.5)
 
 
 CONTROL = """#!/bin/sh
@@ -168,8 +179,6 @@ def test_mps_that_does_not_start_is_named(seeds, server, monkeypatch):
 
 
 def test_processes_get_the_variables_before_they_start(seeds, monkeypatch):
-    import multiprocessing
-
     ours, theirs = multiprocessing.Pipe()
     monkeypatch.delenv("CUDA_MPS_PIPE_DIRECTORY", raising=False)
     monkeypatch.setattr(seeds, "make_case", lambda *_: os.environ["CUDA_MPS_PIPE_DIRECTORY"])

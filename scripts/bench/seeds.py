@@ -54,6 +54,7 @@ def seeds(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
     for ways, server in (((PROCESSES, ENSEMBLE), _no_server), ((MPS,), _mps)):
         most = max((COUNTS[model][-1] for model in models), default=0)
         try:
+            _seconds(given, left)  # starts no process if the time is up
             with (
                 server(given.at) as (environment, in_use),
                 Workers(most, given, environment) as workers,
@@ -62,8 +63,6 @@ def seeds(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
                     plan = list(itertools.product(ways, COUNTS[model]))
                     seconds = _seconds(given, left)
                     left -= len(plan)
-                    if not seconds:
-                        raise UnavailableError(f"the {given.minutes:g} minutes are over")
                     rows = _compare(model, plan, workers, seconds, alone, given)
                     if not in_use():
                         raise UnavailableError("the processes did not use it")
@@ -75,10 +74,15 @@ def seeds(given: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def _seconds(given: argparse.Namespace, left: int) -> float:
-    """Seconds of each measurement, of which so many are ``left`` in each round."""
+    """Seconds of each measurement, of which so many are ``left`` in each round.
+
+    Raises `UnavailableError` if the time is up.
+    """
     if given.minutes is None:
         return float(given.seconds)
-    share = max(0.0, given.deadline - time.monotonic()) / (left * (given.repeats + 1))
+    share = (given.deadline - time.monotonic()) / (max(left, 1) * (given.repeats + 1))
+    if share <= 0:
+        raise UnavailableError(f"the {given.minutes:g} minutes are over")
     return float(min(given.seconds, 0.4 * share))  # the rest starts processes and warms up
 
 
@@ -181,16 +185,20 @@ class Workers:
 
     def __exit__(self, *_: object) -> None:
         for pipe, process in self._workers:
-            pipe.send(None)
+            with suppress(OSError):  # it may have ended
+                pipe.send(None)
             process.join(10)
 
     def seconds_of_an_image(self, model: str, count: int, seconds: float) -> float:
         """Let so many processes train at once; their time for one image of any of them."""
         chosen = self._workers[:count]
         threads = self._threads or max(1, usable_cores() // count)
-        for pipe, _ in chosen:
-            pipe.send((model, threads, seconds))
-        return 1 / sum(1 / self._answer(*worker) for worker in chosen)
+        try:
+            for pipe, _ in chosen:
+                pipe.send((model, threads, seconds))
+            return 1 / sum(1 / self._answer(*worker) for worker in chosen)
+        except (EOFError, OSError) as error:
+            raise UnavailableError("a process has ended") from error
 
     def _answer(self, pipe: Any, process: Any) -> float:
         deadline = time.monotonic() + PATIENCE
@@ -235,9 +243,11 @@ def _mps(device: torch.device) -> Iterator[Server]:
         def control(*options: str, order: str = "") -> str:
             done = subprocess.run(
                 [CONTROL, *options], input=order, env={**os.environ, **variables},
-                stdout=subprocess.PIPE, text=True, timeout=30, check=True,
+                # a daemon may keep the pipe open
+                stdout=subprocess.DEVNULL if options else subprocess.PIPE,
+                text=True, timeout=30, check=True,
             )  # fmt: skip
-            return done.stdout.strip()
+            return (done.stdout or "").strip()
 
         before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # it ends the server too
         try:

@@ -26,7 +26,8 @@ class NotCapturableError(Exception):
 def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """Capture a function as a CUDA graph, and return the function that replays it.
 
-    The function is called ``WARM_UP + 1`` times first. The capture does not run it.
+    The function is called ``WARM_UP + 1`` times first. The capture does not run it. The caller must
+    keep all tensors that the function uses: the graph has their addresses only.
     """
     stream, current = torch.cuda.Stream(device), torch.cuda.current_stream(device)
     stream.wait_stream(current)
@@ -92,19 +93,18 @@ class GraphedSteps(Steps):
     def _capture(self, run: Run, batch: Batch) -> None:
         device, optimizer = run.train.device, run.optimizer
         self._batch = [tensor.clone() for tensor in batch]
-        steps = torch.arange(len(self.losses), device=device)
-        self._position = torch.zeros_like(steps[:1])
+        self._steps = torch.arange(len(self.losses), device=device)
+        self._position = torch.zeros_like(self._steps[:1])
 
         def step() -> None:
             loss, correct = training_step(run, *self._batch)
-            self.losses.copy_(torch.where(steps == self._position, loss, self.losses))
+            self.losses.copy_(torch.where(self._steps == self._position, loss, self.losses))
             self.correct.add_(correct)
             self._position.add_(1).remainder_(len(self.losses))
 
         for group in optimizer.param_groups:
             group["lr"] = torch.tensor(group["lr"], device=device)
             group["capturable"] = True
-        optimizer._warned_capturable_if_run_uncaptured = True
         try:
             with unchanged(run):
                 self._replay = capture(step, device)

@@ -40,12 +40,12 @@ def test_without_dropout_the_records_are_those_of_single_runs(script, tmp_path, 
     assert [record.device for record in found] == [DEVICE.type] * 3
     for ours, theirs in zip(histories(found), histories(alone), strict=True):
         for key in ("train_loss", "val_loss"):
-            assert ours[key] == pytest.approx(theirs[key], rel=1e-3)
+            assert ours[key] == pytest.approx(theirs[key], rel=5e-3)
 
 
 @cuda_only
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-def test_a_graph_of_the_ensemble_is_its_step(script, tmp_path, monkeypatch, optimizer):
+@pytest.mark.parametrize(("optimizer", "lr"), [("sgd", 0.01), ("adam", 0.001)])
+def test_a_graph_of_the_ensemble_is_its_step(script, tmp_path, monkeypatch, optimizer, lr):
     """With dropout, batch norm and augmentation; the learning rate is rounded in a graph."""
     replayed, capture = [], script.capture
 
@@ -54,7 +54,7 @@ def test_a_graph_of_the_ensemble_is_its_step(script, tmp_path, monkeypatch, opti
         return lambda: (replayed.append(1), replay())
 
     monkeypatch.setattr(script, "capture", counted)
-    changes = (FULL_PRECISION, f"recipe.optimizer={optimizer}", "recipe.lr=0.01",
+    changes = (FULL_PRECISION, f"recipe.optimizer={optimizer}", f"recipe.lr={lr}",
                "recipe.momentum=0", "data.limit=90")  # fmt: skip
     graphed, eager = (
         script.train(small(tmp_path / graph, *changes, f"runtime.graph={graph}"), SEEDS)

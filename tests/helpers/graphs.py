@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from spinal_repro.training.graph import WARM_UP, NotCapturableError
 
@@ -13,10 +15,14 @@ WAITING = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.de
 
 
 class _Recorder(TorchDispatchMode):
-    """Notes each operation with its tensors; other arguments keep their first value."""
+    """Notes each operation with its tensors; other arguments keep their first value.
+
+    As a CUDA graph, it keeps the memory of its results, but not that of the caller's tensors.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self._made: dict[int, torch.UntypedStorage] = {}
         self.operations: list[tuple[Any, tuple[Any, ...], dict[str, Any], Any]] = []
 
     def __torch_dispatch__(
@@ -24,9 +30,35 @@ class _Recorder(TorchDispatchMode):
     ) -> Any:
         if func in WAITING:
             raise NotCapturableError(f"{func} waits for the device")
+        given = args, kwargs or {}
+        noted = tree_map_only(Tensor, self._noted, given)
         result = func(*args, **(kwargs or {}))
-        self.operations.append((func, args, kwargs or {}, result))
+        known = _memory(given)
+        self._made |= {k: kept for k, kept in _memory(result).items() if k not in known}
+        self.operations.append((func, *noted, tree_map_only(Tensor, self._noted, result)))
         return result
+
+    def _noted(self, tensor: Tensor) -> Any:
+        return tensor if tensor.untyped_storage()._cdata in self._made else _Foreign(tensor)
+
+
+class _Foreign:
+    """A tensor whose memory the caller keeps."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._memory = StorageWeakRef(tensor.untyped_storage())
+        self._dtype = tensor.dtype
+        self._place = tensor.storage_offset(), tensor.shape, tensor.stride()
+
+    def tensor(self) -> Tensor:
+        memory = torch.UntypedStorage._new_with_weak_ptr(self._memory.cdata)
+        assert memory is not None, "the graph uses a tensor that does not exist any more"
+        return torch.empty(0, dtype=self._dtype).set_(memory, *self._place)
+
+
+def _memory(value: Any) -> dict[int, torch.UntypedStorage]:
+    tensors = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+    return {t.untyped_storage()._cdata: t.untyped_storage() for t in tensors}
 
 
 def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None]:
@@ -47,6 +79,7 @@ def capture(step: Callable[[], None], device: torch.device) -> Callable[[], None
 
 def _repeat(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
     """Run an operation again and write its results where the first ones are."""
+    args, kwargs, result = tree_map_only(_Foreign, _Foreign.tensor, (args, kwargs, result))
     aliases = [returned.alias_info for returned in func._schema.returns]
     if aliases and all(alias is not None and not alias.is_write for alias in aliases):
         return  # a view of its input, which has been written
