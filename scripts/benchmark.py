@@ -8,7 +8,7 @@ their range; ratios are taken in each round. ``--page`` measures nothing and wri
 the JSON into the page.
 
     python scripts/benchmark.py [--quick] [--data DIR] [--out results/benchmark.json]
-    python scripts/benchmark.py --out results/benchmark.json --page docs/speed.md
+    python scripts/benchmark.py --out results/benchmark.json --page docs/speed.md [--add FILE]
     python scripts/benchmark.py --parts loops --models cnn vgg5 --heads fc --repeats 7
     python scripts/benchmark.py --parts loops profiles --minutes 1.5 --out benchmark.json
 """
@@ -160,6 +160,8 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="write JSON there; parts not measured stay")
     page = "write the tables of --out into this page, between its markers, and measure nothing"
     parser.add_argument("--page", type=Path, metavar="FILE", help=page)
+    add = "with --page: add the parts of this file, measured elsewhere, to --out first"
+    parser.add_argument("--add", type=Path, metavar="FILE", help=add)
     given = parser.parse_args()
     given.at = resolve_device(given.device)
     given.parts = given.parts or list(QUICK if given.quick else PARTS)
@@ -177,7 +179,10 @@ def main() -> None:
     """Measure, print and write."""
     given = _arguments()
     if given.page is not None:
-        tables = json.loads((given.out or Path("results/benchmark.json")).read_text())
+        out = given.out or Path("results/benchmark.json")
+        tables = json.loads(out.read_text())
+        if given.add is not None:
+            write_json(out, tables := tables | json.loads(given.add.read_text()))
         write_atomic(given.page, fill(given.page.read_text(encoding="utf-8"), tables))
         return
     keep_freed_memory()  # as runs do; the plain loop gains as much
@@ -187,12 +192,13 @@ def main() -> None:
     machine = {**describe_environment(given.at), "git": git_revision()}
     if given.out is not None and given.out.is_file():
         measured = json.loads(given.out.read_text())
+    suffix = "_cuda" if given.at.type == "cuda" else ""  # both are in one page
     for name in given.parts:
         started, before = time.perf_counter(), os.getloadavg()
         rows: Rows = []
         for row in PARTS[name](given):
             rows.append(row)
-            measured[name] = {
+            measured[name + suffix] = {
                 "rows": rows,
                 "machine": machine,
                 "settings": {key: getattr(given, key) for key in SETTINGS},

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -104,13 +105,13 @@ def node(tmp_path):
     python.write_text(PYTHON)
     python.chmod(0o755)
 
-    def call(*arguments, tests=0, sleep=0, failed=0):
+    def call(*arguments, tests=0, sleep=0, failed=0, **variables):
         settings = {"TESTS": str(tests), "SLEEP": str(sleep), "FAILED": str(failed)}
         path = f"{python.parent}:{os.environ['PATH']}"
         return subprocess.run(
             ["bash", str(folder / "run.sh"), *arguments],
             cwd=tmp_path,
-            env={"PATH": path, "CALLS": str(tmp_path / "calls"), **settings},
+            env={"PATH": path, "CALLS": str(tmp_path / "calls"), **settings, **variables},
             capture_output=True,
             text=True,
             timeout=30,
@@ -123,8 +124,10 @@ def test_all_parts_run_in_order_and_name_the_commit(node, tmp_path):
     done = node("out", "--device", "cpu", "data.limit=9", "recipe.epochs=2", tests=5)
     assert done.returncode == 0, done.stdout + done.stderr
     calls = (tmp_path / "calls").read_text().splitlines()
-    measured = "--parts loops profiles seeds --device cpu --models cnn --minutes"
-    wanted = ["-m pip install", "- cpu", "-m cuda", measured, "data.limit=9", "-e"]
+    measured = [
+        f"--parts {parts} --device cpu --models cnn" for parts in ("loops profiles", "seeds")
+    ]
+    wanted = ["-m pip install", "- cpu", "-m cuda", *measured, "data.limit=9", "-e"]
     for call, part in zip(calls, wanted, strict=True):
         assert call.startswith("0123abc ") and part in call
     assert "runtime.device=cpu data.limit=9 recipe.epochs=2 --seeds" in calls[-2]
@@ -132,10 +135,23 @@ def test_all_parts_run_in_order_and_name_the_commit(node, tmp_path):
     assert (tmp_path / "out" / "tests.txt").read_text() == "tested\n"
 
 
+@pytest.mark.parametrize(
+    ("left_out", "parts"), [("CELLS", ["loops", "seeds"]), ("MODELS", ["run"])]
+)
+def test_cells_or_benchmark_can_be_left_out(node, tmp_path, left_out, parts):
+    done = node("out", "--device", "cpu", "--minutes", "4", **{left_out: ""})
+    assert done.returncode == 0, done.stdout + done.stderr
+    calls = (tmp_path / "calls").read_text()
+    found = [part for part in ("loops", "seeds", "paper run") if part in calls]
+    assert [part.split()[-1] for part in found] == parts
+    minutes = sum(float(n) for n in re.findall(r"--minutes (\S+) --out \S+json", calls))
+    assert left_out == "MODELS" or 2 < minutes < 4  # the benchmark gets the time of the cells
+
+
 def test_a_part_that_fails_or_hangs_does_not_stop_the_next(node, tmp_path):
     done = node("out", "--minutes", "0.5", "--device", "cpu", tests=1, sleep=60, failed=2)
     assert done.returncode == 1
-    assert done.stdout.endswith("failed: tests benchmark runs\n"), done.stdout
+    assert done.stdout.endswith("failed: tests benchmark seeds runs\n"), done.stdout
     assert "paper run" in (tmp_path / "calls").read_text().splitlines()[-2]
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from spinal_repro.results.tables import Column, render
 
-MARKER = re.compile(r"(<!-- benchmark: ([a-z]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+MARKER = re.compile(r"(<!-- benchmark: ([a-z_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def fill(text: str, measured: Mapping[str, Any]) -> str:
@@ -24,7 +24,8 @@ def fill(text: str, measured: Mapping[str, Any]) -> str:
         if part not in measured:
             return f"{found[1]}Not measured yet.\n{found[3]}"
         rows = measured[part]["rows"]
-        columns = [c for c in COLUMNS[part] if any(row.get(c.key) is not None for row in rows)]
+        known = COLUMNS[part.removesuffix("_cuda")]
+        columns = [c for c in known if any(row.get(c.key) is not None for row in rows)]
         body = render(columns, rows, "markdown")
         return f"{found[1]}{conditions(measured[part])}\n\n{body}\n{found[3]}"
 

@@ -5,15 +5,15 @@
 #
 # OUT (default: gpu-out) gets log.txt, tests.txt, benchmark.json, records.zip and summary.md. A part
 # that fails does not stop the next one, and all end within the minutes. Overrides, e.g.
-# data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces), SEEDS,
-# PARTS and MODELS (of the benchmark) replace the defaults below. RUNS is a folder that keeps checkpoints for
-# another call (default: a temporary one).
+# data.limit=1000 recipe.epochs=2, are for the cells. The variables CELLS (separated by spaces), SEEDS
+# and MODELS (of the benchmark) replace the defaults below. Without cells (CELLS=) the benchmark gets their
+# time; MODELS= leaves it out. RUNS is a folder that keeps checkpoints for another call (default: a
+# temporary one).
 set -uo pipefail
 fail() { echo "run.sh: $*" >&2; exit 2; }
 
-CELLS=${CELLS:-mnist/vgg5_fc mnist/vgg5_spinal mnist/fashion_mnist_vgg5_fc mnist/fashion_mnist_vgg5_spinal}
+CELLS=${CELLS-mnist/vgg5_fc mnist/vgg5_spinal mnist/fashion_mnist_vgg5_fc mnist/fashion_mnist_vgg5_spinal}
 SEEDS=${SEEDS:-0-9}
-PARTS=${PARTS:-loops profiles seeds}
 out='' minutes=9 device=cuda overrides=()
 while (($#)); do
     case $1 in
@@ -27,7 +27,7 @@ done
 [[ $minutes =~ ^[0-9]+([.][0-9]+)?$ ]] || fail "--minutes must be a number, not '$minutes'"
 [[ $device == cuda || $device == cpu ]] || fail "--device must be cuda or cpu, not '$device'"
 # on a CPU one step of a larger network would take the time of them all
-[[ -n ${MODELS-} || $device == cpu ]] || MODELS='cnn vgg5 airbench cifar_cnn resnet18_thin vgg16_bn'
+[[ -n ${MODELS+set} || $device == cpu ]] || MODELS='cnn vgg5 airbench cifar_cnn resnet18_thin vgg16_bn'
 limit=$(awk -v m="$minutes" 'BEGIN { print int(60 * m) }')
 out=${out:-gpu-out}
 mkdir -p "$out" || fail "$out cannot be made"
@@ -77,14 +77,21 @@ cd "$pack/source" && touch "$out/tests.txt"
 export PYTHONDONTWRITEBYTECODE=1
 signal=INT part tests $((limit / 8)) python3 -m pytest -v -n 0 -p no:cacheprovider \
     -m cuda tests/cuda
-seconds=$((limit / 4 < 600 ? limit / 4 : 600))
-read -ra parts <<< "$PARTS"
-read -ra models <<< "${MODELS:-cnn}"
-part benchmark "$seconds" python3 scripts/benchmark.py --parts "${parts[@]}" --device "$device" \
-    --models "${models[@]}" --minutes "$(as_minutes $((seconds * 5 / 6)))" --out "$out/benchmark.json"
-mkdir -p "$runs" && cd "$runs/.." || exit
 read -ra cells <<< "$CELLS"
-seconds=$(($(left) - 15))
+read -ra models <<< "${MODELS-cnn}"
+total=$((limit / 4 < 600 ? limit / 4 : 600))
+((${#cells[@]})) || total=$(($(left) - 10))
+# measure NAME SECONDS PART...
+measure() {
+    part "$1" "$2" python3 scripts/benchmark.py --parts "${@:3}" --device "$device" --models "${models[@]}" \
+        --minutes "$(as_minutes $(($2 * 5 / 6)))" --out "$out/benchmark.json"
+}
+if ((${#models[@]})); then
+    measure benchmark $((total * 2 / 3)) loops profiles
+    measure seeds $((total / 3)) seeds
+fi
+mkdir -p "$runs" && cd "$runs/.." || exit
+seconds=$((${#cells[@]} ? $(left) - 15 : 0))
 part evidence $((seconds > 0 ? seconds + 10 : 0)) python3 "$work/lib/bin/spinal" paper run \
     "${cells[@]}" "runtime.device=$device" "${overrides[@]}" --seeds "$SEEDS" \
     --minutes "$(as_minutes "$seconds")" --runs "${runs##*/}" --out "$out/records.zip"
