@@ -195,3 +195,20 @@ def test_the_page_shows_what_was_measured(benchmark, monkeypatch, tmp_path):
     page.write_text(emptied)
     call(benchmark, monkeypatch, ROOT / "results" / "benchmark.json", "--page", str(page))
     assert page.read_text() == text
+
+
+def test_parts_measured_on_a_gpu_stand_beside_those_of_a_cpu(benchmark, monkeypatch, tmp_path):
+    page, out, more = (tmp_path / name for name in ("speed.md", "all.json", "gpu.json"))
+    marked = (f"<!-- benchmark: {part} -->\n<!-- end -->\n" for part in ("memory", "memory_cuda"))
+    page.write_text("".join(marked))
+    about = {"machine": MACHINE, "settings": {"repeats": 1}, "load": {"before": 0, "after": 0}}
+
+    def rows(megabytes):
+        row = {"model": "cnn", "head": "fc", "precision": "fp32", "megabytes": megabytes}
+        return {"rows": [row], **about}
+
+    out.write_text(json.dumps({"memory": rows(1), "memory_cuda": rows(2)}))
+    more.write_text(json.dumps({"memory_cuda": rows(3)}))
+    call(benchmark, monkeypatch, out, "--page", str(page), "--add", str(more))
+    shown = [line.split("|")[-2].strip() for line in page.read_text().splitlines() if "cnn" in line]
+    assert shown == ["1", "3"] and json.loads(out.read_text())["memory_cuda"] == rows(3)
