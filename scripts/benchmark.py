@@ -17,6 +17,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ from bench.seeds import seeds
 from bench.startup import startup
 from bench.training import compare_augmentation, compare_loops, peak_memory
 
+from spinal_repro.cli.paper_run import minutes
 from spinal_repro.io import write_atomic, write_json
 from spinal_repro.records.provenance import describe_environment, git_revision
 from spinal_repro.training.device import keep_freed_memory, resolve_device
@@ -132,6 +134,11 @@ SETTINGS = ("quick", "repeats", "seconds", "minutes")
 PRECISIONS = ("fp32", "tf32", "bf16")
 
 
+def count(text: str) -> int:
+    """Type of an option: a whole number above 0."""
+    return int(minutes(str(int(text))))
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     rough = f"rough figures of {', '.join(QUICK)} in two minutes"
@@ -139,9 +146,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, help="default: all")
     parser.add_argument("--models", nargs="+", choices=MODELS, help="default: all; quick: cnn vgg5")
     parser.add_argument("--heads", nargs="+", choices=HEADS, default=list(HEADS))
-    parser.add_argument("--repeats", type=int, help="rounds (default: 7; --quick, --minutes: 2)")
-    parser.add_argument("--seconds", type=float, help="of each in a round (default: 5; quick: 0.3)")
-    parser.add_argument("--threads", type=int, help="CPU threads (default: PyTorch's choice)")
+    parser.add_argument("--repeats", type=count, help="rounds (default: 7; --quick, --minutes: 2)")
+    parser.add_argument(
+        "--seconds", type=minutes, help="of each in a round (default: 5; quick: 0.3)"
+    )
+    parser.add_argument("--threads", type=count, help="CPU threads (default: PyTorch's choice)")
     parser.add_argument("--device", default="auto", help="as runtime.device")
     parser.add_argument(
         "--precisions",
@@ -150,7 +159,7 @@ def _arguments() -> argparse.Namespace:
         help="default: tf32 and bf16 on CUDA, else fp32",
     )
     parser.add_argument(
-        "--minutes", type=float, help="time for all parts: shortens loops, and ends profiles early"
+        "--minutes", type=minutes, help="time for loops, profiles and seeds; others take theirs"
     )
     parser.add_argument(
         "--data",
@@ -213,4 +222,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt as error:
+        sys.exit(f"benchmark.py: stopped {error}; --out has the rows that were measured")

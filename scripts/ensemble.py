@@ -1,21 +1,17 @@
 """Trains the seeds of one configuration together, as an ensemble with stacked weights.
 
-    python scripts/ensemble.py mnist/cnn_spinal8 --seeds 0-9
-    python scripts/ensemble.py dataset=mnist model=cnn head=spinal --seeds 0-4 --runs ensembles
+    python scripts/ensemble.py mnist/cnn_spinal8 runtime.graph=auto --seeds 0-9
+    python scripts/ensemble.py dataset=mnist model=cnn head=spinal --seeds 0-4
 
 A step computes losses and gradients of all seeds in one batched operation each (``torch.vmap``),
 which uses a GPU better than one small network does; docs/sweeps.md says where it pays. Each seed
 keeps its own initial weights, order of the images, augmentation, optimizer, learning rate, best
 epoch and record, as in a run of its own. Two things differ from that run: sums are rounded
-differently, and dropout draws other masks. Therefore
+differently, and dropout draws other masks. Therefore ``runtime.ensemble``, the number of seeds,
+makes it another run, which published results do not take.
 
-- ``environment.ensemble`` in a record is the number of seeds that were trained together;
-- runs have their own folder (default: ensembles), and a record of a single run in it is refused;
-- checkpoints are in ``ensemble/`` in the run folder, where ``spinal-train`` does not look for them.
-
-Finished seeds are skipped. After an interruption the same command resumes the others from their
-checkpoints, or from the start if these are not of the same epoch. ``runtime.graph=auto`` captures
-the step of all seeds as one CUDA graph. Recipes that need other steps, such as mixup, are refused.
+Finished seeds are skipped. After an interruption the same command resumes from the checkpoints.
+Recipes that need other steps, such as mixup, are refused.
 """
 
 import argparse
@@ -30,19 +26,19 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from spinal_repro.cli.overrides import check_overrides
+from spinal_repro.cli.overrides import check_overrides, expand
 from spinal_repro.cli.paper_run import seed_list
 from spinal_repro.config.compose import compose
 from spinal_repro.config.schema import Config
 from spinal_repro.data.loader import Batch
 from spinal_repro.errors import EXIT_INTERRUPTED, UserError, error_message
-from spinal_repro.io import echo, run_lock, write_atomic
+from spinal_repro.io import echo, run_lock
 from spinal_repro.records.record import Record, read_record, write_record
 from spinal_repro.records.store import RECORD, write_status
 from spinal_repro.training import device as machine
 from spinal_repro.training import outputs
 from spinal_repro.training.callbacks import NonFiniteCheck, StopOnSignal
-from spinal_repro.training.checkpoint import Checkpoint, Interrupted
+from spinal_repro.training.checkpoint import Checkpoint
 from spinal_repro.training.engine import Run, Steps, end_epoch, start_epoch
 from spinal_repro.training.graph import NotCapturableError, capture, kind_of, unchanged
 from spinal_repro.training.loss import training_loss
@@ -50,8 +46,7 @@ from spinal_repro.training.resolve import resolved
 from spinal_repro.training.run import evaluate_on_test, reported_errors
 from spinal_repro.training.setup import Setup, build_run
 
-ENSEMBLE = "ensemble"  # key in a record's environment, and folder of a run's checkpoint
-ONE_BY_ONE = "train the seeds one by one: spinal-train -m seed=0,1,2"
+ONE_BY_ONE = "train the seeds one by one: the same settings with spinal-train -m seed=0,1,2"
 UNFIT = "mixup cutmix ema stages head_epochs patience cache_features"  # in recipes
 
 
@@ -61,6 +56,7 @@ class Ensemble:
     def __init__(self, runs: Sequence[Run], graphed: bool = False) -> None:
         self.runs, self._graphed = runs, graphed
         self._replay: Callable[[], None] | None = None
+        self._captured: list[Any] = []  # what the graph depends on, see `kind_of`
         models = [run.model for run in runs]
         self.parameters = _stacked([dict(model.named_parameters()) for model in models])
         self.buffers = _stacked([dict(model.named_buffers()) for model in models])
@@ -215,11 +211,15 @@ def fit(
             waited += time.perf_counter() - since
             ensemble.take(step, batch)
             for run, check in zip(runs, checks, strict=True):
-                check.on_step_end(run, step + 1, run.steps.losses, batch[1].shape[1])
+                with named(run):
+                    check.on_step_end(run, step + 1, run.steps.losses, batch[1].shape[1])
+            runs[0].stop = stop.received
+            checkpoints[0].on_step_end(runs[0])  # stops if the last epoch is saved
             since = time.perf_counter()
         trained = machine.timestamp(device)
         for run, check in zip(runs, checks, strict=True):
-            end_epoch(run, began, trained, waited, [check])
+            with named(run):
+                end_epoch(run, began, trained, waited, [check])
         say(_progress(runs))
         due = save_every is not None and time.monotonic() - saved >= save_every
         if due or stop.received or runs[0].finished:
@@ -228,8 +228,17 @@ def fit(
                     checkpoint.save(run)
             saved = time.monotonic()
         if stop.received and not runs[0].finished:
-            after = f"stopped, saved after epoch {runs[0].state.epoch}"
-            raise Interrupted(f"{stop.received}: {after}; the same command resumes")
+            runs[0].stop = stop.received
+            checkpoints[0].stop(runs[0])
+
+
+@contextmanager
+def named(run: Run) -> Iterator[None]:
+    """Name the seed in an error."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"seed {run.seed}, as with spinal-train seed={run.seed}: {error}") from None
 
 
 def _progress(runs: Sequence[Run]) -> str:
@@ -244,13 +253,14 @@ def _progress(runs: Sequence[Run]) -> str:
 
 def train(config: Config, seeds: Sequence[int]) -> list[Record]:
     """Train the seeds that are not finished together; return the records of all."""
-    refuse(config)
-    device = machine.resolve_device(config.runtime.device)
-    configs = [resolved(dataclasses.replace(config, seed=seed)) for seed in seeds]
-    left = [own for own in configs if not _is_done(own)]
+    refuse(config, seeds)
+    runtime = dataclasses.replace(config.runtime, ensemble=len(seeds))
+    device = machine.resolve_device(runtime.device)
+    configs = [resolved(dataclasses.replace(config, runtime=runtime, seed=seed)) for seed in seeds]
+    left = [own for own in configs if not (own.run_dir / RECORD).is_file()]
     if left:
         machine.keep_freed_memory()
-        threads = machine.set_threads(config.runtime.threads, left[0].run_dir)
+        threads = machine.set_threads(runtime.threads, left[0].run_dir)
         runtime = dataclasses.replace(left[0].runtime, threads=threads)
         left = [dataclasses.replace(own, runtime=runtime) for own in left]
         with ExitStack() as stack:
@@ -262,11 +272,18 @@ def train(config: Config, seeds: Sequence[int]) -> list[Record]:
             for own in left:
                 stack.enter_context(run_lock(own.run_dir))
             _train(left, setups, stack.enter_context(StopOnSignal()))
-    return [read_record(own.run_dir / RECORD) for own in configs]
+    records = [read_record(own.run_dir / RECORD) for own in configs]
+    for own, record in zip(configs, records, strict=True):
+        done = "" if own.seed in {config.seed for config in left} else "already finished: "
+        path = own.run_dir / RECORD
+        echo(f"{done}seed {own.seed}: {outputs.summary(record, path)[0]}; record: {path}")
+    return records
 
 
-def refuse(config: Config) -> None:
+def refuse(config: Config, seeds: Sequence[int]) -> None:
     """Refuse settings with which the seeds do not share one step."""
+    if len(seeds) < 2:
+        raise UserError("an ensemble needs two or more seeds; train one with spinal-train")
     recipe, runtime = config.recipe, config.runtime
     found = [f"recipe.{key}" for key in UNFIT.split() if getattr(recipe, key)]
     found += ["runtime.compile"] * runtime.compile
@@ -279,62 +296,62 @@ def refuse(config: Config) -> None:
         )
 
 
-def _is_done(config: Config) -> bool:
-    path = config.run_dir / RECORD
-    if path.is_file() and ENSEMBLE not in read_record(path).environment:
-        raise UserError(f"{path} is of a single run; give another folder: --runs DIR")
-    if path.is_file():
-        echo(f"already finished: {config.run_dir}")
-    return path.is_file()
-
-
 def _train(configs: Sequence[Config], setups: Sequence[Setup], stop: StopOnSignal) -> None:
     """Fit, test, and write the records of runs whose folders are locked."""
     first, runtime = configs[0], configs[0].runtime
     say = echo if runtime.progress != "none" else lambda line: None
     checkpoints = []
     for config, setup in zip(configs, setups, strict=True):
-        checkpoints.append(Checkpoint(config.run_dir / ENSEMBLE, None, setup.inputs))
+        checkpoints.append(Checkpoint(config.run_dir, None, setup.inputs))
         checkpoints[-1].restore(setup.run)
-    if len({setup.run.state.epoch for setup in setups}) > 1:
+    epochs = {setup.run.state.epoch for setup in setups}
+    if len(configs) < runtime.ensemble and epochs != {first.recipe.epochs}:
+        raise UserError(
+            f"some of these seeds are finished, in an ensemble of {runtime.ensemble} others; name "
+            f"{runtime.ensemble} seeds that are not, or another folder: runs=DIR"
+        )
+    if len(epochs) > 1:
         say("the checkpoints are of different epochs: all seeds start again")
         setups = [build_run(config, setups[0].run.train.device) for config in configs]
+        checkpoints = [
+            Checkpoint(config.run_dir, None, setup.inputs)
+            for config, setup in zip(configs, setups, strict=True)
+        ]
     for config in configs:
-        (config.run_dir / ENSEMBLE).mkdir(exist_ok=True)
         outputs.write_config(config, config.run_dir)
-        epochs = f"{setups[0].run.state.epoch}/{config.recipe.epochs}"
-        write_status(config.run_dir, "running", epochs=epochs)
+        done = f"{setups[0].run.state.epoch}/{config.recipe.epochs}"
+        write_status(config.run_dir, "running", epochs=done)
     for line in outputs.header_lines(first, first.run_dir, setups[0]):
         say(line)
-    say(f"{len(configs)} seeds together: {', '.join(str(config.seed) for config in configs)}")
+    say(f"trained together: seeds {', '.join(str(config.seed) for config in configs)}")
     ensemble = Ensemble([setup.run for setup in setups], runtime.graph == "auto")
     fit(ensemble, checkpoints, stop, runtime.save_every, say)
     for config, setup in zip(configs, setups, strict=True):
         folder, tested = config.run_dir, evaluate_on_test(setup)
         outputs.write_results(folder, setup, tested)
-        write_atomic(folder / "metrics.csv", outputs.metrics_csv(setup.run.state))
         record = outputs.build_record(config, setup, tested)
-        environment = {**record.environment, ENSEMBLE: len(configs)}
-        record = dataclasses.replace(record, environment=environment)
         write_record(folder / RECORD, record)
         write_status(folder, "done", epochs=f"{len(record.history)}/{config.recipe.epochs}")
-        say(f"seed {config.seed}: {outputs.summary(record, folder / RECORD)[0]}")
 
 
 def main() -> None:
     """Train the seeds of the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("words", nargs="+", metavar="CELL_OR_OVERRIDE", help="as in spinal-train")
     parser.add_argument("--seeds", type=seed_list, required=True, help="e.g. 0-9 or 0,2,5")
-    parser.add_argument("--runs", default="ensembles", help="folder of run folders (%(default)s)")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     words = [word if "=" in word else f"paper={word}" for word in given.words]
     try:
+        if len([word for word in words if word.startswith("paper=")]) > 1:
+            raise UserError("give one cell: an ensemble has one configuration")
         for word in words:
-            if word.lstrip("+").startswith(("seed=", "runs=")):
-                raise UserError(f"{word}: use --seeds and --runs")
+            if word.lstrip("+").startswith("seed="):
+                raise UserError(f"{word}: use --seeds")
+        words = expand(words, sweeping=False)
         check_overrides(words)
-        train(dataclasses.replace(compose(words), runs=given.runs), given.seeds)
+        train(compose(words), given.seeds)
     except KeyboardInterrupt as error:
         message = str(error) or "interrupted; the same command resumes"
         echo(f"ensemble.py: {message}", error=True)

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from helpers import graphs
+from helpers.interrupting import signal_in_step
 from torch.autograd import DeviceType
 
 from spinal_repro.models.backbones import load_backbones
@@ -212,3 +213,20 @@ def test_parts_measured_on_a_gpu_stand_beside_those_of_a_cpu(benchmark, monkeypa
     call(benchmark, monkeypatch, out, "--page", str(page), "--add", str(more))
     shown = [line.split("|")[-2].strip() for line in page.read_text().splitlines() if "cnn" in line]
     assert shown == ["1", "3"] and json.loads(out.read_text())["memory_cuda"] == rows(3)
+
+
+@pytest.mark.parametrize("option", ["--repeats", "--minutes", "--seconds", "--threads"])
+def test_numbers_are_above_zero(benchmark, monkeypatch, tmp_path, capsys, option):
+    with pytest.raises(SystemExit):
+        call(benchmark, monkeypatch, tmp_path / "out.json", option, "0")
+    assert f"{option}: must be above 0" in capsys.readouterr().err
+
+
+def test_a_signal_ends_the_benchmark(benchmark, monkeypatch):
+    from bench import training
+
+    case = benchmark.make_case("cnn", "fc", "fp32", CPU, None)
+    run = case.run(64)
+    signal_in_step(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt, match="SIGTERM"):
+        training.one_epoch(case, run)

@@ -114,9 +114,10 @@ COLUMNS: dict[str, Sequence[Column]] = {
     "seeds": (
         *_CASE,
         Column("seeds", "Seeds", "trained at once on one device"),
-        Column("way", "Way", "a process for each, as runtime.jobs has it, or scripts/ensemble.py"),
+        Column("way", "Way", "a process for each seed, as with runtime.jobs, or "
+               "scripts/ensemble.py"),
         Column("rate", "Images/s", "of all seeds, training alone", _spread(0)),
-        Column("to_one", "To one", "over the images/s of one process", _RATIO),
+        Column("to_one", "Times one process", "", _RATIO),
     ),
     "commands": (Column("command", "Command"), Column("seconds", "Seconds", "", _RATIO)),
     "memory": (

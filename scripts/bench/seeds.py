@@ -119,8 +119,12 @@ def _compare(
 
 
 def _line(row: Mapping[str, Any]) -> str:
-    rate, times = row["rate"]["median"], row["to_one"]["median"]
-    return f"{row['model']}, {row['seeds']} seeds, {row['way']}: {rate:,.0f}/s, {times:.2f} of one"
+    rate, times = row["rate"]["median"], row["to_one"]
+    spread = f"{times['median']:.2f} ({times['low']:.2f} to {times['high']:.2f})"
+    return (
+        f"{row['model']}, seeds: {row['seeds']}, {row['way']}: {rate:,.0f}/s, "
+        f"{spread} times one process"
+    )
 
 
 def _seconds_of_an_image(case: Case, steps: Steps, at_least: float) -> float:

@@ -239,8 +239,8 @@ def one_epoch(case: Case, run: Run) -> float:
             StopOnSignal() as stop,
         ):
             fit(run, [NonFiniteCheck(), progress, tracking, _OneEpoch(), stop, checkpoint])
-    if run.stop != "one epoch":
-        raise KeyboardInterrupt(run.stop)
+    if stop.received:
+        raise KeyboardInterrupt(stop.received)
     run.stop = ""
     return checkpoint.seconds
 

@@ -59,7 +59,9 @@ def _main(arguments: Sequence[str]) -> int:
                 return 0
             launch.check_jobs(jobs, lambda own: compose(own, *folders))
             echo(f"{len(jobs)} jobs checked; {launcher} runs them")
-        sys.argv = [*sys.argv[:1], *prepare(arguments, folders)]  # Hydra parses sys.argv
+        options = [argument for argument in arguments if argument not in words]
+        # Hydra parses sys.argv, and refuses settings after an option that follows a setting
+        sys.argv = [*sys.argv[:1], *options, *prepare(words, folders)]
         start = hydra_main(
             config_path=str(config_dir().resolve()), config_name="train", **version_base()
         )(job)

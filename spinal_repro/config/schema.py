@@ -155,6 +155,7 @@ class RuntimeConfig:
     channels_last: bool = True
     compile: bool = False
     graph: str = limit("none", choices=("none", "auto"))  # auto: steps as a CUDA graph, on CUDA
+    ensemble: int = limit(1, above=0)  # seeds trained together, by scripts/ensemble.py
     threads: int | None = limit(None, above=0, most=4096)  # None: all; in a sweep, an equal share
     jobs: int | str = limit("auto", above=0, most=4096)  # concurrent jobs; auto: one per device
     time_limit: float | None = limit(None, above=0)  # minutes for one job of a sweep

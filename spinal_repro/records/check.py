@@ -32,6 +32,8 @@ def _setting(record: Record, config: Config, recount: Recount) -> Iterator[str]:
     for key in sorted(counts.keys() | record.counts.keys()):
         if record.counts.get(key) != counts.get(key):
             yield f"counts.{key} is {record.counts.get(key)}, but its model has {counts.get(key)}"
+    if config.runtime.ensemble > 1:
+        yield "it is of an ensemble (scripts/ensemble.py), not of a single run"
     if config.protocol.folds:
         yield "it is a fold of a cross-validation, not a run on the published test part"
     sizes, dataset = record.data["sizes"], config.dataset

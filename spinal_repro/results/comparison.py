@@ -170,7 +170,8 @@ def _settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Settings that tell groups of runs apart, by key."""
     parts = {k: config[k] for k in ("dataset", "model", "head", "recipe", "protocol")}
     parts["data"] = {k: v for k, v in config["data"].items() if k not in ("root", "download")}
-    parts["runtime"] = {"precision": config["runtime"]["precision"]}
+    runtime = config["runtime"]
+    parts["runtime"] = {"precision": runtime["precision"], "ensemble": runtime.get("ensemble", 1)}
     return {k: v for k, v in leaves(parts) if k not in ("protocol.fold", "dataset.title")}
 
 

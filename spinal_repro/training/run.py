@@ -46,6 +46,8 @@ def run(config: Config, callbacks: Sequence[Callback] = ()) -> Outcome:
 
     Raises `Interrupted` if a signal or a callback stopped it.
     """
+    if config.runtime.ensemble > 1:
+        raise UserError("runtime.ensemble is for scripts/ensemble.py; leave it out")
     device = machine.resolve_device(config.runtime.device)
     config = resolved(config)
     folder = config.run_dir

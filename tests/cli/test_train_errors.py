@@ -142,6 +142,11 @@ def test_explain_names_the_file_or_the_override_of_each_setting(call, here):
     assert not (here / "runs").exists()
 
 
+def test_settings_may_stand_before_and_after_options(call, here):
+    ended = call("spinal-train data.limit=7 --cfg job recipe.epochs=5 --package recipe model=vgg5")
+    assert ended.code == 0 and "epochs: 5" in ended.out and "limit" not in ended.out
+
+
 def test_help_names_every_choice_those_of_one_s_own_too(call, here):
     (here / "head").mkdir()
     (here / "head" / "mine.yaml").write_text("name: linear\n")

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from spinal_repro.errors import UserError
 from spinal_repro.models.heads import SpinalHead
+from spinal_repro.records.check import check_record
 from spinal_repro.records.store import describe
 from spinal_repro.training.callbacks import StopOnSignal
 from spinal_repro.training.checkpoint import Checkpoint, Interrupted
@@ -79,8 +80,11 @@ def test_without_dropout_the_records_are_those_of_single_runs(
     single = small(tmp_path / "single", *overrides)
     for record in records:
         alone = run(seeded(single, record.seed)).record
-        assert record.environment == {**alone.environment, "ensemble": 3}
-        for key in ("config", "identity", "streams", "data", "counts", "selection", "run"):
+        assert record.identity != alone.identity
+        runtime = record.config["runtime"]
+        assert runtime["ensemble"] == 3
+        alone.config["runtime"]["ensemble"] = 3
+        for key in ("config", "environment", "streams", "data", "counts", "selection"):
             assert getattr(record, key) == getattr(alone, key)
         for ours, theirs in zip(record.history, alone.history, strict=True):
             assert ours == pytest.approx(theirs, rel=1e-4)
@@ -250,12 +254,16 @@ def test_a_step_that_cannot_be_captured_is_taken_without(
         assert ours.optimizer.param_groups[0]["capturable"] is False
 
 
+def ensemble_dir(config, seed, count):
+    return changed(config, {"seed": seed, "runtime.ensemble": count}).run_dir
+
+
 def test_a_loss_that_is_not_finite_is_refused(script, tmp_path):
     config = small(tmp_path, *PLAIN, "recipe.optimizer=sgd", "recipe.lr=1e20")
-    with pytest.raises(UserError, match="loss"):
-        script.train(config, [0, 1])
-    assert describe(config.run_dir)["state"] == "failed"
-    assert not (config.run_dir / "ensemble" / "last.pt").exists()
+    with pytest.raises(UserError, match=r"seed 4, .*loss"):
+        script.train(config, [4, 1])
+    folder = ensemble_dir(config, 4, 2)
+    assert describe(folder)["state"] == "failed" and not (folder / "last.pt").exists()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
@@ -273,7 +281,8 @@ def test_an_interrupted_call_resumes_to_the_same_bits(script, tmp_path, monkeypa
     monkeypatch.setattr(script, "end_epoch", stopped)
     with pytest.raises(Interrupted, match="after epoch 2"):
         script.train(config, [0, 1])
-    assert describe(seeded(config, 0).run_dir)["state"] == "interrupted"
+    found = describe(ensemble_dir(config, 0, 2))
+    assert (found["state"], found["epochs"]) == ("interrupted", "2/3")
     resumed = script.train(config, [0, 1])
     assert ended == [(0, 1), (1, 1), (0, 2), (1, 2), (0, 3), (1, 3)]
     assert [r.history for r in resumed] == [r.history for r in whole]
@@ -297,27 +306,42 @@ def test_checkpoints_of_different_epochs_start_again(script, tmp_path, monkeypat
     assert [r.history for r in again] == [r.history for r in whole]
 
 
-def test_a_finished_seed_is_skipped_and_a_single_run_is_refused(script, tmp_path, capsys):
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="signals of POSIX")
+def test_a_signal_stops_at_the_next_step_if_nothing_is_lost(script, tmp_path, monkeypatch):
+    take, taken = script.Ensemble.take, []
+
+    def signalled(ensemble, step, batch):
+        take(ensemble, step, batch)
+        taken.append(step)
+        if len(taken) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(script.Ensemble, "take", signalled)
+    with pytest.raises(Interrupted, match="before the first checkpoint"):
+        script.train(small(tmp_path, *PLAIN), [0, 1])
+    assert taken == [0]
+
+
+def test_finished_seeds_are_skipped_and_not_mixed_with_others(script, tmp_path, capsys):
     config = small(tmp_path, *PLAIN)
-    (first,) = script.train(config, [1])
-    both = script.train(config, [0, 1])
-    assert both[1] == first and both[0].environment["ensemble"] == 1
-    assert f"already finished: {seeded(config, 1).run_dir}" in capsys.readouterr().out
-    run(seeded(config, 2))
-    with pytest.raises(UserError, match="single run"):
-        script.train(config, [0, 1, 2, 3])
-    assert not seeded(config, 3).run_dir.exists()
+    records = script.train(config, [0, 1])
+    (ensemble_dir(config, 1, 2) / "record.json").unlink()  # as if killed before it was written
+    again = script.train(config, [0, 1])
+    assert [r.history for r in again] == [r.history for r in records]
+    said = capsys.readouterr().out
+    assert "already finished: seed 0: test accuracy" in said and "\nseed 1: test accuracy" in said
+    with pytest.raises(UserError, match="are finished, in an ensemble of 2"):
+        script.train(config, [1, 2])
+    assert len(script.train(config, [0, 1, 2])) == 3  # another ensemble
+    assert run(config).record.identity not in {record.identity for record in records}
 
 
-def test_a_single_run_ignores_the_checkpoint_of_an_ensemble(script, tmp_path, monkeypatch):
-    config = small(tmp_path / "runs", *PLAIN)
-    with monkeypatch.context() as patch:
-        patch.setattr(script.outputs, "build_record", None)  # it ends before the record
-        with pytest.raises(TypeError):
-            script.train(config, [0])
-    assert (config.run_dir / "ensemble" / "last.pt").is_file()
-    alone = run(small(tmp_path / "alone", *PLAIN)).record
-    assert run(config).record.history == alone.history
+def test_a_record_is_of_another_run_that_is_not_published(script, tmp_path):
+    (record, _) = script.train(small(tmp_path, *PLAIN), [0, 1])
+    (problem,) = check_record(record, lambda config: record.counts)
+    assert "ensemble" in problem
+    with pytest.raises(UserError, match="leave it out"):
+        run(small(tmp_path, *PLAIN, "runtime.ensemble=2"))
 
 
 def test_files_of_a_run_have_its_own_weights_alone(script, tmp_path):
@@ -325,8 +349,8 @@ def test_files_of_a_run_have_its_own_weights_alone(script, tmp_path):
     script.train(config, [0, 1, 2])
     sizes = set()
     for seed in range(3):
-        folder = seeded(config, seed).run_dir
-        saved = torch.load(folder / "ensemble" / "last.pt", weights_only=True)
+        folder = ensemble_dir(config, seed, 3)
+        saved = torch.load(folder / "last.pt", weights_only=True)
         for kept in (saved["model"], saved["best"], load_file(folder / "best.safetensors")):
             for tensor in kept.values():
                 assert tensor.untyped_storage().nbytes() == tensor.nbytes
@@ -360,9 +384,10 @@ def test_a_network_that_reads_values_is_refused(script, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "words",
     [
-        ["mnist/no_such_cell", "--seeds", "0"], ["model=cnn", "seed=3", "--seeds", "0"],
-        ["model=cnn", "runs=here", "--seeds", "0"], ["model=cnn", "--seeds", "4-1"],
-        ["model=cnm", "--seeds", "0"], ["model=cnn"],
+        ["mnist/no_such_cell", "--seeds", "0-1"], ["model=cnn", "seed=3", "--seeds", "0-1"],
+        ["model=cnn", "--seeds", "0"], ["model=cnn", "--seeds", "4-1"], ["model=cnn"],
+        ["model=cnm", "--seeds", "0"], ["mnist/cnn_*", "--seeds", "0-1"],
+        ["mnist/cnn_fc", "mnist/cnn_spinal8", "--seeds", "0-1"],
     ],
 )  # fmt: skip
 def test_a_wrong_command_is_refused_in_one_line(script, here, monkeypatch, capsys, words):
@@ -374,8 +399,8 @@ def test_a_wrong_command_is_refused_in_one_line(script, here, monkeypatch, capsy
 
 
 def test_the_command_trains_the_seeds_in_their_own_folder(script, here, monkeypatch, capsys):
-    words = [*SMALL, *PLAIN, "--seeds", "0-1"]
+    words = [*SMALL, "--seeds", "0-1", *PLAIN]
     monkeypatch.setattr(sys, "argv", ["ensemble.py", *words])
     script.main()
-    assert len(list(here.glob("ensembles/digits-cnn-spinal/*/s[01]/record.json"))) == 2
-    assert [path.name for path in here.iterdir()] == ["ensembles"]
+    assert len(list(here.glob("runs/digits-cnn-spinal/*/s[01]/record.json"))) == 2
+    assert [path.name for path in here.iterdir()] == ["runs"]
