@@ -86,9 +86,10 @@ measure() {
     part "$1" "$2" python3 scripts/benchmark.py --parts "${@:3}" --device "$device" --models "${models[@]}" \
         --minutes "$(as_minutes $(($2 * 5 / 6)))" --out "$out/benchmark.json"
 }
+half=$((total / 2 >= 120 ? total / 2 : 0)) # starting the processes of the seeds takes a minute
 if ((${#models[@]})); then
-    measure benchmark $((total * 2 / 3)) loops profiles
-    measure seeds $((total / 3)) seeds
+    measure benchmark $((total - half)) loops profiles
+    ((half == 0)) || measure seeds "$half" seeds
 fi
 mkdir -p "$runs" && cd "$runs/.." || exit
 seconds=$((${#cells[@]} ? $(left) - 15 : 0))
