@@ -238,7 +238,7 @@ def named(run: Run) -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        raise UserError(f"seed {run.seed}, as with spinal-train seed={run.seed}: {error}") from None
+        raise UserError(f"seed {run.seed}: {error} (spinal-train, seed={run.seed})") from None
 
 
 def _progress(runs: Sequence[Run]) -> str:

@@ -260,7 +260,7 @@ def ensemble_dir(config, seed, count):
 
 def test_a_loss_that_is_not_finite_is_refused(script, tmp_path):
     config = small(tmp_path, *PLAIN, "recipe.optimizer=sgd", "recipe.lr=1e20")
-    with pytest.raises(UserError, match=r"seed 4, .*loss"):
+    with pytest.raises(UserError, match=r"seed 4: .*loss"):
         script.train(config, [4, 1])
     folder = ensemble_dir(config, 4, 2)
     assert describe(folder)["state"] == "failed" and not (folder / "last.pt").exists()
