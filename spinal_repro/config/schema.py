@@ -5,8 +5,6 @@ against the signature of its constructor (see `registry`).
 """
 
 import dataclasses
-import hashlib
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +12,11 @@ from typing import Any
 
 from omegaconf import MISSING
 
+from spinal_repro.config.identity import identity_of
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.errors import UserError
 from spinal_repro.seeds import MAX_SEED
 
-# Names, folders and machine settings, which change no bit of a result.
-NOT_IN_IDENTITY = {
-    "seed", "runs", "cell", "tracker", "data.root", "data.download", "data.table", "data.file",
-    "dataset.title", "dataset.file", "recipe.name", "recipe.published_epochs", "protocol.name",
-    "runtime.threads", "runtime.jobs", "runtime.time_limit", "runtime.progress",
-    "runtime.save_every", "runtime.debug",
-}  # fmt: skip
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "kappa", "auc")  # of records/metrics.py
 
 # in `Config.to_dict` only if they are used
@@ -229,8 +221,7 @@ class Config:
         Settings that have their default are left out, so that a new setting changes no identity;
         the default of a setting that counts must never change.
         """
-        text = json.dumps(_set_values(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:8]
+        return identity_of(self)
 
     @property
     def input_size(self) -> int:
@@ -267,20 +258,6 @@ SECTIONS: dict[str, Any] = {  # schemas by group; the other groups are component
     for entry in dataclasses.fields(Config)
     if dataclasses.is_dataclass(entry.type) and entry.type is not Component
 }
-
-
-def _set_values(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Collect the fields that differ from their defaults and belong to the identity."""
-    found = {}
-    for entry in dataclasses.fields(config):
-        key, value = f"{prefix}{entry.name}", getattr(config, entry.name)
-        if dataclasses.is_dataclass(value):
-            value = _set_values(value, f"{key}.")
-        made = entry.default_factory
-        default = entry.default if made is dataclasses.MISSING else made()
-        if key not in NOT_IN_IDENTITY and value != default and value != {}:
-            found[entry.name] = value
-    return found
 
 
 def schema_keys() -> set[str]:

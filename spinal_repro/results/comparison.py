@@ -14,13 +14,11 @@ from typing import Any
 from spinal_repro.config.schema import leaves
 from spinal_repro.errors import UserError, one_of
 from spinal_repro.records import statistics
-from spinal_repro.records.metrics import TITLES
 from spinal_repro.records.record import Record, read_record
-from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family
+from spinal_repro.records.statistics import Paired, as_family
 from spinal_repro.records.store import RECORD, record_files
 from spinal_repro.results.outcomes import grouped
-from spinal_repro.results.pairs import HASHES, HOLM, compare_images
-from spinal_repro.results.tables import Column
+from spinal_repro.results.pairs import HASHES, compare_images
 
 ACCURACY = "accuracy"
 SHOWN = 4  # settings in the name of a group
@@ -119,11 +117,12 @@ class Comparison:
             low, high = self.interval
             found += f", 95 % interval {low:+.2f} to {high:+.2f}"
         unit = "folds" if self.first.folds else "pairs" if self.paired.n > 1 else "pair"
-        times = "as many" if _times(self.size) == "1" else f"{_times(self.size)} times the"
+        times = "as many" if times_as(self.size) == "1" else f"{times_as(self.size)} times the"
         return f"{found}, {self.paired.n} {unit}: {self.verdict}; its head has {times} parameters"
 
 
-def _times(value: float) -> str:
+def times_as(value: float) -> str:
+    """Format a multiple with two digits."""
     return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
@@ -210,7 +209,7 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
 
     def paired(epoch: str) -> Paired:
         found = [(a.key, b.value(metric, epoch) - a.value(metric, epoch)) for a, b in pairs]
-        values = _by_fold(found) if first.folds else [value for _, value in found]
+        values = by_fold(found) if first.folds else [value for _, value in found]
         return Paired(tuple(round(value, 9) for value in values), overlap=first.overlap)
 
     images = None
@@ -221,97 +220,7 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
     return Comparison(first, second, paired("selected"), paired("last"), images)
 
 
-def _by_fold(found: Iterable[tuple[Key, float]]) -> list[float]:
+def by_fold(found: Iterable[tuple[Key, float]]) -> list[float]:
     """Means of each fold over its seeds."""
     of_fold = grouped(found, lambda item: item[0][0])
     return [statistics.mean([value for _, value in items]) for items in of_fold.values()]
-
-
-def group_row(group: Group, metric: str) -> dict[str, Any]:
-    """A row of the table of groups."""
-    runs = list(group.runs.values())
-    values, record = [run.value(metric) for run in runs], group.first
-    assert record.test is not None
-    of_folds = _by_fold((run.key, run.value(metric)) for run in runs) if group.folds else values
-    low, high = statistics.mean_interval(of_folds, group.overlap) or (None, None)
-    found: dict[str, Any] = {
-        "group": group.label,
-        "n": len(runs),
-        "mean": statistics.mean(values),
-        "low": low,
-        "high": high,
-        "sd": statistics.deviation(values) if len(runs) > 1 else None,
-        "last": statistics.mean([run.value(metric, "last") for run in runs]),
-        "head_parameters": record.counts["head_parameters"],
-        "seconds": statistics.mean([run.record.wall_seconds for run in runs]),
-    }
-    others = [name for name in record.test.selected.metrics or {} if name != metric]
-    return found | {n: statistics.mean([run.value(n) for run in runs]) for n in others}
-
-
-def comparison_row(comparison: Comparison) -> dict[str, Any]:
-    """A row of the table of comparisons."""
-    paired, (low, high) = comparison.paired, comparison.interval or (None, None)
-    return {
-        "second": comparison.second.label,
-        "first": comparison.first.label,
-        "n": paired.n,
-        "difference": paired.mean,
-        "low": low,
-        "high": high,
-        "p_holm": paired.p_holm,
-        "size": comparison.size,
-        "verdict": comparison.verdict,
-        "last": {1: "better", -1: "worse", 0: "undecided"}[comparison.last.side()],
-    }
-
-
-_PLAIN, _SIGNED = "{:.2f}".format, "{:+.2f}".format
-CAVEAT = (
-    "The folds share training images, so their differences are not independent: interval and "
-    "p-value are those of the corrected resampled t-test (Nadeau and Bengio 2003). A difference is "
-    "decided if the interval leaves out 0 and the p-value, corrected for all comparisons "
-    f"here (Holm), is below {ALPHA:.2f}"
-)
-RULE = (
-    f"A difference is decided with at least {MIN_PAIRS} pairs, if its 95 % interval leaves out "
-    f"0 and the p-value of the exact sign-flip test, corrected for all comparisons here "
-    f"(Holm), is below {ALPHA:.2f}"
-)
-INTERVAL = (
-    "lower end of the 95 % interval of the mean difference between pairs; of a single pair, the "
-    "interval for the finite test set"
-)
-
-
-def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column]:
-    """Columns of the table of groups, with those metrics that all of them have."""
-    title = {key: f"{text[0].upper()}{text[1:]} %" for key, text in TITLES.items()}
-    known = [
-        Column("group", "Head", "runs that differ in seed and fold alone"),
-        Column("n", "n", "runs"),
-        Column("mean", title[metric], "mean on the test part, at the selected epoch", _PLAIN),
-        Column("low", "95 % from", "lower end of the 95 % t interval of the mean", _PLAIN),
-        Column("high", "to", "its upper end", _PLAIN),
-        Column("sd", "SD", "standard deviation between runs", _PLAIN),
-        Column("last", "Last %", "the same with the last epoch", _PLAIN),
-    ]
-    own = {column.key for column in known} | {"head_parameters", "seconds"}
-    shared = [key for key in rows[0] if key not in own and all(key in row for row in rows)]
-    known += [Column(key, title[key], "", _PLAIN) for key in shared]
-    known.append(Column("head_parameters", "Head parameters", "", "{:,}".format))
-    return [*known, Column("seconds", "Seconds", "of a run: training and evaluation", _PLAIN)]
-
-
-COMPARISON_COLUMNS = (
-    Column("second", "Head"),
-    Column("first", "Against"),
-    Column("n", "n", "pairs with the same seed and images; in a cross-validation, folds"),
-    Column("difference", "Difference", "mean, in percentage points", _SIGNED),
-    Column("low", "95 % from", INTERVAL, _SIGNED),
-    Column("high", "to", "its upper end", _SIGNED),
-    Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
-    Column("size", "Size", "head parameters, as a multiple of the other's", _times),
-    Column("verdict", "Verdict", "by the rule below"),
-    Column("last", "Last epoch", "the verdict with the last epoch instead of the selected one"),
-)

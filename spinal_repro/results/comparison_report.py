@@ -13,7 +13,7 @@ from spinal_repro.io import write_atomic
 from spinal_repro.records import plots
 from spinal_repro.records.metrics import count_confusion
 from spinal_repro.records.record import class_names
-from spinal_repro.results import comparison as compared
+from spinal_repro.results import comparison_tables as compared
 from spinal_repro.results.comparison import Comparison, Group
 from spinal_repro.results.report import template
 from spinal_repro.results.tables import escape_markdown, render

@@ -14,11 +14,10 @@ from spinal_repro.records.statistics import Paired, corrected_t_test, mean_inter
 from spinal_repro.results.comparison import (
     Finished,
     compare,
-    comparison_row,
-    group_row,
     group_runs,
     head_label,
 )
+from spinal_repro.results.comparison_tables import comparison_row, group_row
 
 
 def finished(which, values, **config):
