@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from spinal_repro.data.loader import Batches
 from spinal_repro.io import write_atomic
@@ -44,10 +44,8 @@ def cached(
         features = load_file(path)["features"]
     else:
         backbone.eval()
-        found: list[Tensor] = []
-        for images, _ in batches.in_order():
-            with autocast():
-                found.append(backbone(images).float())
+        with autocast():
+            found = [backbone(images).float() for images, _ in batches.in_order()]
         features = torch.cat(found)[:, :, None, None].cpu()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, save({"features": features.contiguous()}))

@@ -11,7 +11,6 @@ import math
 import os
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.splits import Indices
@@ -182,8 +182,8 @@ class Photos:
                 return None, f"\n  {self.paths[index]}: {str(error) or type(error).__name__}"
 
         options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = list(tqdm(pool.map(attempt, indices), label, len(indices), **options))
+        options |= {"max_workers": os.cpu_count(), "tqdm_class": tqdm}
+        done = thread_map(attempt, indices, desc=label, **options)
         if failed := [why for _, why in done if why]:
             more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
             unread = f"{len(failed)} of {len(self)} image files cannot be read"
