@@ -16,6 +16,8 @@ from torch import nn
 from spinal_repro.data.loader import Batches
 from spinal_repro.io import write_atomic
 
+Autocast = Callable[[], AbstractContextManager[Any]]  # makes contexts, see `training.device`
+
 
 def fingerprint(*parts: Any) -> str:
     """Hash (16 hex digits) of settings, and of the weights of modules among them."""
@@ -30,12 +32,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 @torch.inference_mode()
-def cached(
-    batches: Batches,
-    backbone: nn.Module,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    path: Path,
-) -> Batches:
+def cached(batches: Batches, backbone: nn.Module, autocast: Autocast, path: Path) -> Batches:
     """Batches of features ``[N, F, 1, 1]`` instead of images, read from ``path`` if it exists.
 
     Everything that decides the features must be in its name, see `fingerprint`.

@@ -155,7 +155,7 @@ class Photos:
             with open_image(self.paths[index]) as image:
                 return _fitted(image, fit)[::-1]
 
-        return torch.tensor(self._for_each(measure, "measuring"))
+        return torch.tensor(self._for_each(measure, "measuring", range(len(self))))
 
     def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -166,14 +166,11 @@ class Photos:
         def decode(index: int) -> None:
             target[index] = read_image(self.paths[index], self.channels, preprocessing)
 
-        self._for_each(decode, "decoding")
+        self._for_each(decode, "decoding", range(len(self)))
         target.flush()
 
-    def _for_each(
-        self, function: Callable[[int], T], label: str, indices: Sequence[int] | None = None
-    ) -> list[T]:
+    def _for_each(self, function: Callable[[int], T], label: str, of: Sequence[int]) -> list[T]:
         """Call a function for each file in threads; name all files that fail in one message."""
-        indices = range(len(self)) if indices is None else indices
 
         def attempt(index: int) -> tuple[Any, str]:
             try:
@@ -183,7 +180,7 @@ class Photos:
 
         options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
         options |= {"max_workers": os.cpu_count(), "tqdm_class": tqdm}
-        done = thread_map(attempt, indices, desc=label, **options)
+        done = thread_map(attempt, of, desc=label, **options)
         if failed := [why for _, why in done if why]:
             more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
             unread = f"{len(failed)} of {len(self)} image files cannot be read"

@@ -5,6 +5,7 @@ is found by running the network (`surgery.find_classifier`), so forward always u
 head (Q3).
 """
 
+import copy
 import dataclasses
 import warnings
 from collections.abc import Callable, Sequence
@@ -54,7 +55,9 @@ class LibraryBackbone(nn.Module):
         try:
             self.num_features, self.classifier_name, own = _remove_classifier(net, image_size)
             if self.aux_modules:
-                _check_training_mode(net, image_size)
+                # the training mode, on the meta device: it needs maps of a minimal size
+                blank = torch.empty(2, 3, image_size, image_size, device="meta")
+                copy.deepcopy(net).to("meta")(blank)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).splitlines()[0].removesuffix("; give example=")
             hint = "; model.aux=false removes the auxiliary outputs" if self.aux_modules else ""
@@ -105,14 +108,6 @@ def _remove_aux_classifiers(net: nn.Module) -> tuple[list[nn.Module], list[int]]
             setattr(module, attribute, nn.Identity())
             modules.append(module)
     return modules, sizes
-
-
-def _check_training_mode(net: nn.Module, image_size: int) -> None:
-    """Run the training mode on the meta device: auxiliary outputs need maps of a minimal size."""
-    named = [*net.named_parameters(), *net.named_buffers()]
-    meta = {name: tensor.to("meta") for name, tensor in named}
-    images = torch.empty(2, 3, image_size, image_size, device="meta")
-    torch.func.functional_call(net, meta, (images,))
 
 
 @BACKBONES.register("torchvision")
