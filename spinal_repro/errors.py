@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 # Exit codes of spinal-train besides 0; 69 and 75 as in sysexits.h.
 EXIT_FAILED = 1
@@ -37,6 +38,12 @@ def unknown(noun: str, name: str, known: Iterable[str]) -> UserError:
         near = [tails[t] for t in difflib.get_close_matches(name.rpartition(".")[2], tails, n=1)]
     hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(names) or 'none'}"
     return UserError(f"there is no {noun} '{name}'; {hint}")
+
+
+def check_known(noun: str, name: Any, known: Iterable[str]) -> None:
+    """Refuse an unknown ``noun``, see `unknown`."""
+    if name not in (names := list(known)):
+        raise unknown(noun, str(name), names)
 
 
 def one_of(key: str, value: str, allowed: Sequence[str]) -> None:

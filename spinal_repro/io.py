@@ -50,7 +50,7 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """Read JSON without NaN and Inf."""
-    return parse_json(_read(path), str(path))
+    return parse_json(read_bytes(path), str(path))
 
 
 def parse_json(content: bytes | str, source: str) -> Any:
@@ -77,12 +77,13 @@ def read_yaml(path: Path) -> Any:
 def read_utf8(path: Path) -> str:
     """Read text; refuse a file that is not UTF-8."""
     try:
-        return _read(path).decode()
+        return read_bytes(path).decode()
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text ({error}); save it as UTF-8") from error
 
 
-def _read(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
+    """Read a file, or raise `UserError`."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -184,8 +185,6 @@ def ignore_broken_pipe() -> None:
 
 def printable(text: str, keep: str = "") -> str:
     r"""Escape control characters (``\x1b``), other than those to keep."""
-    if text.isprintable():
-        return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 

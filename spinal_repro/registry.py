@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known
 
 T = TypeVar("T")
 
@@ -43,8 +43,7 @@ class Registry(Generic[T]):
         return sorted(self._items)
 
     def __getitem__(self, name: str) -> Callable[..., T]:
-        if name not in self._items:
-            raise unknown(self.noun, name, self._items)
+        check_known(self.noun, name, self._items)
         return self._items[name]
 
     def check(self, name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,8 +91,7 @@ def merge_onto(schema: type, values: Mapping[str, Any], where: str) -> dict[str,
     """Validate values from YAML against a dataclass; messages begin with ``where``."""
     known = {field.name for field in dataclasses.fields(schema)}
     for key in values:
-        if str(key) not in known:
-            raise unknown(f"option of {where}", str(key), known)
+        check_known(f"option of {where}", key, known)
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema), dict(values))
         plain: Any = OmegaConf.to_container(merged, resolve=True, throw_on_missing=True)

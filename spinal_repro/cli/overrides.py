@@ -23,7 +23,7 @@ from spinal_repro.config.compose import (
     library_networks,
 )
 from spinal_repro.config.schema import leaves, schema_keys
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known, unknown
 from spinal_repro.paper.cells import load_cells, tables
 
 CELL = "paper"  # the group of published cells
@@ -149,8 +149,7 @@ def _check_choice(group: str, name: str, folders: Sequence[Path]) -> None:
     known = choices(group, folders)
     if name not in known and group == "model":
         known += difflib.get_close_matches(name, library_networks(), n=1, cutoff=0.8)
-    if name not in known:
-        raise unknown(group, name, known)
+    check_known(group, name, known)
 
 
 def _unknown_key(key: str, known: Iterable[str], folders: Iterable[Path]) -> UserError:

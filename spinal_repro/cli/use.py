@@ -15,7 +15,7 @@ from spinal_repro.errors import UserError
 from spinal_repro.io import printable, write_atomic
 from spinal_repro.results.tables import FORMATS, Column, render
 
-PNG = partial(new_file, suffix=".png")
+PNG, NPZ = (partial(new_file, suffix=suffix) for suffix in (".png", ".npz"))
 EXPORTS = ("onnx", "torch_export", "safetensors")  # the keys of export.FORMATS, without torch
 DEVICE = option("--device", default="auto", help="as runtime.device (default: auto)")
 ROOT = option("--root", type=Path, help="data folder (default: that of the run)")
@@ -141,13 +141,7 @@ def print_evaluation(given: argparse.Namespace) -> None:
     RUN,
     option("images", nargs="*", type=Path, help="image files, or folders; none: a split"),
     SPLIT,
-    option(
-        "--to",
-        type=partial(new_file, suffix=".npz"),
-        required=True,
-        metavar="NPZ",
-        help="file to write",
-    ),
+    option("--to", type=NPZ, required=True, metavar="NPZ", help="file to write"),
     ROOT,
     DEVICE,
 )

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from spinal_repro.errors import UserError, one_of, unknown
+from spinal_repro.errors import UserError, check_known, one_of
 from spinal_repro.registry import merge_onto
 
 MAX_SIDE = 4096  # of an image, in pixels
@@ -28,8 +28,7 @@ class Preprocessing:
     def of(cls, prepare: Mapping[str, Any], part: str) -> "Preprocessing":
         """Read ``recipe.prepare`` for one part of the data, ``train`` or ``eval``."""
         for name in prepare:
-            if name not in ("train", "eval"):
-                raise unknown("part of recipe.prepare", str(name), ("train", "eval"))
+            check_known("part of recipe.prepare", name, ("train", "eval"))
         where = f"recipe.prepare.{part}"
         made = cls(**merge_onto(cls, prepare.get(part) or {}, where=where))
         sizes = made.resize if isinstance(made.resize, list) else [made.resize]

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.config.schema import SECTIONS, Component, Config
-from spinal_repro.errors import UserError, one_of, unknown
+from spinal_repro.errors import UserError, check_known, one_of
 from spinal_repro.io import expand_home
 from spinal_repro.registry import merge_onto
 
@@ -51,8 +51,7 @@ def validate(raw: DictConfig | Mapping[str, Any]) -> Config:
     plain.setdefault("tracker", {"name": "none"})
     known = [entry.name for entry in dataclasses.fields(Config)]
     for key in plain:
-        if key not in known:
-            raise unknown("configuration key", str(key), known)
+        check_known("configuration key", key, known)
     plain = _checked(plain)
     top = {key: plain[key] for key in ("seed", "runs", "cell") if key in plain}
     parts: dict[str, Any] = {name: _component(name, plain.get(name)) for name in COMPONENTS}

@@ -11,7 +11,7 @@ from typing import Any
 
 from spinal_repro.config.compose import config_dir
 from spinal_repro.config.schema import DatasetConfig
-from spinal_repro.errors import UserError, one_of, unknown
+from spinal_repro.errors import UserError, check_known, one_of
 from spinal_repro.io import checksum, read_yaml
 from spinal_repro.registry import merge_onto
 
@@ -143,8 +143,7 @@ def load_catalog(extra_dir: Path | None = None) -> dict[str, Entry]:
 def find_entry(name: str, extra_dir: Path | None = None) -> Entry:
     """Find one data set of the catalog."""
     nodes = _nodes(extra_dir)
-    if name not in nodes:
-        raise unknown("data set", name, nodes)
+    check_known("data set", name, nodes)
     return parse_entry(nodes[name], name)
 
 

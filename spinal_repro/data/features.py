@@ -11,10 +11,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 
 from spinal_repro.data.loader import Batches
 from spinal_repro.io import write_atomic
+
+Autocast = Callable[[], AbstractContextManager[Any]]  # makes contexts, see `training.device`
 
 
 def fingerprint(*parts: Any) -> str:
@@ -30,12 +32,7 @@ def fingerprint(*parts: Any) -> str:
 
 
 @torch.inference_mode()
-def cached(
-    batches: Batches,
-    backbone: nn.Module,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    path: Path,
-) -> Batches:
+def cached(batches: Batches, backbone: nn.Module, autocast: Autocast, path: Path) -> Batches:
     """Batches of features ``[N, F, 1, 1]`` instead of images, read from ``path`` if it exists.
 
     Everything that decides the features must be in its name, see `fingerprint`.
@@ -44,10 +41,8 @@ def cached(
         features = load_file(path)["features"]
     else:
         backbone.eval()
-        found: list[Tensor] = []
-        for images, _ in batches.in_order():
-            with autocast():
-                found.append(backbone(images).float())
+        with autocast():
+            found = [backbone(images).float() for images, _ in batches.in_order()]
         features = torch.cat(found)[:, :, None, None].cpu()
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(path, save({"features": features.contiguous()}))

@@ -86,7 +86,7 @@ class Batches:
         self._shift = torch.tensor(mean, device=device).view(1, -1, 1, 1) * 255
         self._scale = 1 / (torch.tensor(std, device=device).view(1, -1, 1, 1) * 255)
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._next: tuple[int, int, Future[_Drawn]] | None = None
+        self._ahead: dict[tuple[int, int], Future[_Drawn]] = {}  # by seed and epoch
 
     def of_features(self, features: Tensor) -> "Batches":
         """Copy that yields features ``[N, F, 1, 1]`` of the images in their place, as they are."""
@@ -132,11 +132,10 @@ class Batches:
             return self._pinned(torch.from_numpy(stored[rows[part].numpy()]))
 
         with ThreadPoolExecutor(1) as reader:
-            ahead = [reader.submit(read, part) for part, _ in parts[:1]]
-            for number, (part, sizes) in enumerate(parts):
-                pixels = ahead.pop().result()
-                for upcoming, _ in parts[number + 1 : number + 2]:
-                    ahead.append(reader.submit(read, upcoming))
+            reads = (reader.submit(read, part) for part, _ in parts)
+            upcoming: Any = next(reads, None)
+            for part, sizes in parts:
+                pixels, upcoming = upcoming.result(), next(reads, None)
                 yield part, sizes, self._sized(pixels.to(self.device, non_blocking=True))
 
     def _parts(self, batches: int) -> list[_Part]:
@@ -180,15 +179,11 @@ class Batches:
         All random numbers of an epoch are drawn at its start; with ``draw_next`` those of the next
         one meanwhile, in a thread.
         """
-        if self._next is not None and self._next[:2] == (seed, epoch):
-            cpu_order, on_cpu = self._next[2].result()
-        else:
-            cpu_order, on_cpu = self._draw(seed, epoch, augmentations)
-        self._next = None
+        ahead, self._ahead = self._ahead.get((seed, epoch)), {}
+        cpu_order, on_cpu = ahead.result() if ahead else self._draw(seed, epoch, augmentations)
         if draw_next:
             pool = ThreadPoolExecutor(1)
-            drawing = pool.submit(self._draw, seed, epoch + 1, augmentations)
-            self._next = (seed, epoch + 1, drawing)
+            self._ahead[seed, epoch + 1] = pool.submit(self._draw, seed, epoch + 1, augmentations)
             pool.shutdown(wait=False)
         order = cpu_order.to(self.device, non_blocking=True)
         drawn = [parameters.to(self.device, non_blocking=True) for parameters in on_cpu]

@@ -11,7 +11,6 @@ import math
 import os
 import platform
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from spinal_repro.config.preprocessing import Preprocessing
 from spinal_repro.data.splits import Indices
@@ -155,7 +155,7 @@ class Photos:
             with open_image(self.paths[index]) as image:
                 return _fitted(image, fit)[::-1]
 
-        return torch.tensor(self._for_each(measure, "measuring"))
+        return torch.tensor(self._for_each(measure, "measuring", range(len(self))))
 
     def _write(self, path: Path, shape: tuple[int, ...], preprocessing: Preprocessing) -> None:
         target = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
@@ -166,14 +166,11 @@ class Photos:
         def decode(index: int) -> None:
             target[index] = read_image(self.paths[index], self.channels, preprocessing)
 
-        self._for_each(decode, "decoding")
+        self._for_each(decode, "decoding", range(len(self)))
         target.flush()
 
-    def _for_each(
-        self, function: Callable[[int], T], label: str, indices: Sequence[int] | None = None
-    ) -> list[T]:
+    def _for_each(self, function: Callable[[int], T], label: str, of: Sequence[int]) -> list[T]:
         """Call a function for each file in threads; name all files that fail in one message."""
-        indices = range(len(self)) if indices is None else indices
 
         def attempt(index: int) -> tuple[Any, str]:
             try:
@@ -182,8 +179,8 @@ class Photos:
                 return None, f"\n  {self.paths[index]}: {str(error) or type(error).__name__}"
 
         options: Any = {"unit": " images", "disable": None, "leave": False, "delay": 2}
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            done = list(tqdm(pool.map(attempt, indices), label, len(indices), **options))
+        options |= {"max_workers": os.cpu_count(), "tqdm_class": tqdm}
+        done = thread_map(attempt, of, desc=label, **options)
         if failed := [why for _, why in done if why]:
             more = f"\n  and {len(failed) - SHOWN} more" if len(failed) > SHOWN else ""
             unread = f"{len(failed)} of {len(self)} image files cannot be read"

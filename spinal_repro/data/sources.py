@@ -20,7 +20,7 @@ from spinal_repro.config.schema import DatasetConfig
 from spinal_repro.data.catalog import PARTS, entry_for
 from spinal_repro.data.photos import Photos, columns_of
 from spinal_repro.data.splits import Indices, stratified
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known
 from spinal_repro.registry import Registry
 
 
@@ -175,5 +175,4 @@ def digits(config: DatasetConfig, root: Path, download: bool) -> Dataset:
 def check_options(config: DatasetConfig, known: Iterable[str]) -> None:
     """Refuse keys of ``dataset.options`` that the reader does not know."""
     for key in config.options:
-        if key not in known:
-            raise unknown(f"option of the data set {config.name}", str(key), known)
+        check_known(f"option of the data set {config.name}", key, known)

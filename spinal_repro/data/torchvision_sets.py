@@ -19,6 +19,7 @@ from spinal_repro.data.catalog import find_entry
 from spinal_repro.data.install import require_files
 from spinal_repro.data.sources import SOURCES, Dataset, ImageSet, check_options
 from spinal_repro.errors import UserError, one_of
+from spinal_repro.io import read_bytes
 
 Arrays = tuple[NDArray[np.uint8], NDArray[Any]]  # images [N, C, S, S] and labels [N]
 Files = tuple[Callable[[list[Path]], Arrays], list[str], list[str]]  # reader, train and test files
@@ -32,10 +33,7 @@ _IDX = {"idx1-ubyte": (1, 8, "u1"), "idx3-ubyte": (3, 8, "u1"), "idx2-int": (2, 
 def read_idx(path: Path) -> NDArray[Any]:
     """Read an idx file of the type and dimensions that its name gives."""
     dims, code, dtype = next(kind for end, kind in _IDX.items() if path.name.endswith(end))
-    try:
-        content = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    content = np.frombuffer(bytearray(read_bytes(path)), np.uint8)  # a copy can be written to
     sizes, values = content[4 : 4 + 4 * dims], content[4 + 4 * dims :]
     shape = sizes.view(">u4").tolist() if len(sizes) == 4 * dims else [0]
     expected = math.prod(shape) * np.dtype(dtype).itemsize

@@ -37,6 +37,7 @@ from spinal_repro.training.device import (
 )
 
 BATCH = 64
+Found = tuple[Dataset, Split, bool]  # see `find_split`
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,7 @@ def _logits(trained: Trained, images: Sequence[NDArray[Any]]) -> Tensor:
     return logits.cpu()
 
 
-def find_split(
-    trained: Trained, part: str, root: Path | None = None
-) -> tuple[Dataset, Split, bool]:
+def find_split(trained: Trained, part: str, root: Path | None = None) -> Found:
     """Find the images of a part, which must have some: ``train``, ``val`` or ``test``.
 
     For a run on one's own images, these may also be others of the same classes: those of the part,
@@ -223,15 +222,13 @@ def find_split(
 
 def load_split(trained: Trained, part: str, root: Path | None = None) -> tuple[Batches, bool]:
     """Load the images of one split as in the run's evaluation; see `find_split`."""
-    dataset, split, same = find_split(trained, part, root)
-    return prepare_split(trained, dataset, split, part, same, root), same
+    found = find_split(trained, part, root)
+    return prepare_split(trained, found, part, root), found[2]
 
 
-def prepare_split(
-    trained: Trained, dataset: Dataset, split: Split, part: str, same: bool, root: Path | None
-) -> Batches:
+def prepare_split(trained: Trained, found: Found, part: str, root: Path | None) -> Batches:
     """Prepare the images that `find_split` found."""
-    config = trained.config
+    (dataset, split, same), config = found, trained.config
     place = Path(config.dataset.file or config.data.root).resolve()
     changed = not same and is_own(config.dataset) and (root or place).resolve() == place
     own_file = config.dataset.file

@@ -8,8 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known
 from spinal_repro.inference import Trained, _is_transposed, _read, normalise
 from spinal_repro.io import write_atomic
 
@@ -25,8 +26,8 @@ def grad_cam(trained: Trained, path: Path, name: str | None = None) -> tuple[Any
         from captum.attr import LayerAttribution, LayerGradCam
     except ImportError as error:
         raise UserError("Grad-CAM needs captum: pip install 'spinal-repro[explain]'") from error
-    if name is not None and name not in trained.classes:
-        raise unknown("class", name, trained.classes)
+    if name is not None:
+        check_known("class", name, trained.classes)
     if isinstance(pixels := _read(trained, path), str):
         raise UserError(f"{path} cannot be read: {pixels}")
     images = normalise(trained, [pixels]).requires_grad_()  # also with a frozen backbone
@@ -48,12 +49,8 @@ def _last_maps(trained: Trained, images: torch.Tensor) -> nn.Module:
         if is_map and output[0, 0].numel() > 1:
             spatial.append(module)
 
-    backbone: Any = getattr(trained.model, "backbone", trained.model)
-    hooks = [module.register_forward_hook(keep) for module in backbone.modules()]
-    with torch.no_grad():
+    with torch.no_grad(), register_module_forward_hook(keep):
         trained.model(images)
-    for hook in hooks:
-        hook.remove()
     if not (once := [module for module in spatial if called.count(module) == 1]):
         here = f"model={trained.config.model.name} with {trained.config.input_size} px"
         raise UserError(f"Grad-CAM needs a network with feature maps; {here} has none")

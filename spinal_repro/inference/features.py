@@ -23,14 +23,14 @@ def split_features(trained: Trained, part: str, root: Path | None = None) -> tup
 
     Returns also whether the images are those of the run; see `find_split`.
     """
-    dataset, split, same = find_split(trained, part, root)
-    batches = prepare_split(trained, dataset, split, part, same, root)
+    dataset, split, same = found = find_split(trained, part, root)
+    batches = prepare_split(trained, found, part, root)
     device, runtime = trained.device, trained.config.runtime
     backbone: Any = trained.model.backbone
     settings = backend_settings(device, runtime.precision, runtime.deterministic)
     with torch.inference_mode(), settings, autocast(device, runtime.precision)():
-        found = [backbone(images).float().cpu() for images, _ in batches.in_order()]
-    arrays = {"features": torch.cat(found).numpy(), "labels": batches.labels.cpu().numpy()}
+        features = [backbone(images).float().cpu() for images, _ in batches.in_order()]
+    arrays = {"features": torch.cat(features).numpy(), "labels": batches.labels.cpu().numpy()}
     source = published_part(dataset, split, part)
     if isinstance(source, Photos):
         arrays["files"] = np.array([str(source.paths[i]) for i in getattr(split, part)])

@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -136,7 +136,7 @@ class StopOnSignal(Callback):
         self.received = signal.Signals(number).name
 
 
-class Progress(Callback):
+class Progress(Callback, AbstractContextManager["Progress"]):
     """Context that shows progress and appends the same lines to a log file.
 
     ``mode`` is ``bar``, ``lines``, ``none``, or ``auto`` for a bar where stderr is a terminal.
@@ -147,9 +147,6 @@ class Progress(Callback):
             mode = "bar" if sys.stderr is not None and sys.stderr.isatty() else "lines"
         self._path, self._mode = log_file, mode
         self._bar: tqdm[Any] = tqdm(disable=True)
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._bar.close()

@@ -1,8 +1,6 @@
 """Evaluation of a model on one part of a data set."""
 
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spinal_repro.data.features import Autocast
 from spinal_repro.data.loader import Batches
 from spinal_repro.records.metrics import compute
 
@@ -43,10 +42,7 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module,
-    batches: Batches,
-    autocast: Callable[[], AbstractContextManager[Any]],
-    keep: bool = False,
+    model: nn.Module, batches: Batches, autocast: Autocast, keep: bool = False
 ) -> Evaluation:
     """Evaluate on every image of a split once, and ``keep`` labels and probabilities."""
     model.eval()

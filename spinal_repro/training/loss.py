@@ -28,10 +28,7 @@ def training_loss(
     parts = [F.cross_entropy(part.float(), labels, **options) for part in (logits, *auxiliary)]
     if weights is not None:
         parts = [(part * weights).sum() / weights.sum().clamp(min=TINY) for part in parts]
-    loss = parts[0]
-    for part in parts[1:]:
-        loss = loss + AUX_WEIGHT * part
-    return logits, loss
+    return logits, sum((AUX_WEIGHT * part for part in parts[1:]), parts[0])
 
 
 def mixed(

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from spinal_repro.config.schema import RecipeConfig, limit
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known
 from spinal_repro.registry import Registry
 from spinal_repro.seeds import stream_seed
 
@@ -54,8 +54,7 @@ def build_optimizer(
     if name == "sgd":
         return SGD(groups, momentum=recipe.momentum, nesterov=recipe.nesterov, **options)
     kinds = {"adam": Adam, "adamw": AdamW}
-    if name not in kinds:
-        raise unknown("optimizer", name, ("sgd", *kinds))
+    check_known("optimizer", name, ("sgd", *kinds))
     if recipe.momentum:
         raise UserError(f"recipe.momentum is an option of sgd; use recipe.momentum=0 with {name}")
     return kinds[name](groups, **options)

@@ -1,6 +1,5 @@
 """Outputs of a run: its record and other files, and the lines that it prints."""
 
-import csv
 import dataclasses
 import io
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 from textwrap import shorten
 
 import numpy as np
+import pandas as pd
 from omegaconf import OmegaConf
 from safetensors.torch import save
 
@@ -113,12 +113,8 @@ def _accuracy(evaluation: Evaluation) -> Accuracy:
 
 def metrics_csv(state: State) -> str:
     """Write history and timing as CSV, one row per epoch."""
-    text = io.StringIO()
-    rows = [{**h, **t} for h, t in zip(state.history, state.timing, strict=True)]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+    rows = [h | t for h, t in zip(state.history, state.timing, strict=True)]
+    return pd.DataFrame(rows).to_csv(index=False, na_rep="nan", lineterminator="\n")
 
 
 def write_config(config: Config, folder: Path) -> None:

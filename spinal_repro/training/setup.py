@@ -157,7 +157,7 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
     )
     _check_sizes(config, run)
     if recipe.cache_features and weights:
-        test = _cache_features(config, run, test, [dataset, split, constants])
+        test = _cache_features(config, run, test, dataset, split, constants)
     _check_metric(run, config.dataset.outputs)
     about = preprocessing.describe_data(config.dataset, dataset, split)
     save_digests(Path(config.runs) / preprocessing.CACHE)
@@ -166,10 +166,9 @@ def build_run(config: Config, device: torch.device, dataset: Dataset | None = No
 
 
 def _cache_features(
-    config: Config, run: Run, test: Batches | None, images: list[Any]
+    config: Config, run: Run, test: Batches | None, dataset: Dataset, split: Split, constants: Any
 ) -> Batches | None:
     """Replace the images of a run by features of its frozen backbone; return the test part."""
-    dataset, split, constants = images
     backbone, device = run.model.backbone, run.train.device.type
     made: dict[int, Batches] = {}
 

@@ -118,20 +118,16 @@ class ResizedCrop(Augmentation):
         area = (high * wide).unsqueeze(1) * share
         low, up = (math.log(bound) for bound in self.ratio)
         ratio = torch.exp(low + (up - low) * torch.rand(count, self.TRIES, generator=generator))
-        widths, heights = torch.sqrt(area * ratio).round(), torch.sqrt(area / ratio).round()
-        fits = (widths > 0) & (widths <= wide.unsqueeze(1))
-        fits &= (heights > 0) & (heights <= high.unsqueeze(1))
-        first, any_fits = fits.int().argmax(dim=1, keepdim=True), fits.any(dim=1)
-        largest = torch.minimum(wide, (high.double() * self.ratio[1]).round().float())
-        width = torch.where(any_fits, widths.gather(1, first)[:, 0], largest)
-        largest = torch.minimum(high, (wide.double() / self.ratio[0]).round().float())
-        height = torch.where(any_fits, heights.gather(1, first)[:, 0], largest)
-        free = torch.stack([wide - width, high - height], dim=1)
-        places = torch.stack(
-            [torch.rand(count, generator=generator), torch.rand(count, generator=generator)], dim=1
-        )
-        corner = torch.where(any_fits.unsqueeze(1), places * (free + 1), free / 2).floor()
-        return torch.cat([corner, width.unsqueeze(1), height.unsqueeze(1)], dim=1)
+        sides = torch.stack([area * ratio, area / ratio], dim=-1).sqrt().round()
+        whole = torch.stack([wide, high], dim=1)
+        fits = ((sides > 0) & (sides <= whole.unsqueeze(1))).all(dim=-1)
+        first = sides[torch.arange(count), fits.int().argmax(dim=1)]
+        most = torch.stack([high.double() * self.ratio[1], wide.double() / self.ratio[0]], dim=1)
+        any_fits = fits.any(dim=1, keepdim=True)
+        sides = torch.where(any_fits, first, torch.minimum(whole, most.round().float()))
+        free, places = whole - sides, torch.rand(2, count, generator=generator).T
+        corner = torch.where(any_fits, places * (free + 1), free / 2).floor()
+        return torch.cat([corner, sides], dim=1)
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
         side = self.size_after(images.shape[-1])

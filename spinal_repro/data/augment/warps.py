@@ -161,17 +161,12 @@ class Rotation(Augmentation):
         self.degrees = degrees
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
-        """Draw angles ``[count]`` in radians, counter-clockwise."""
-        return (2 * torch.rand(count, generator=generator) - 1) * math.radians(self.degrees)
+        """Draw angles in radians, counter-clockwise, and shifts of 0 pixels: ``[count, 3]``."""
+        angles = (2 * torch.rand(count, 1, generator=generator) - 1) * math.radians(self.degrees)
+        return F.pad(angles, [0, 2])
 
     def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        return self._rotate(images, parameters.view(-1, 1, 1), 0.0, 0.0)
-
-    @staticmethod
-    def _rotate(
-        images: Tensor, angles: Tensor, right: Tensor | float, down: Tensor | float
-    ) -> Tensor:
-        """Rotate by ``angles`` and shift by pixels, all ``[N, 1, 1]``."""
+        angles, right, down = parameters.view(-1, 3, 1, 1).unbind(1)
         height, width = images.shape[-2:]
         cos, sin = torch.cos(angles), torch.sin(angles)
         x, y = pixel_centres(images)
@@ -196,11 +191,6 @@ class Affine(Rotation):
 
     def draw(self, count: int, size: int, generator: torch.Generator) -> Tensor:
         """Draw angles in radians, and shifts right and down in pixels: ``[count, 3]``."""
-        angles = super().draw(count, size, generator)
-        reach = torch.tensor(self.translate) * size
-        shifts = ((2 * torch.rand(count, 2, generator=generator) - 1) * reach).round()
-        return torch.cat([angles.view(-1, 1), shifts], dim=1)
-
-    def apply(self, images: Tensor, parameters: Tensor) -> Tensor:
-        angles, right, down = parameters.view(-1, 3, 1, 1).unbind(1)
-        return self._rotate(images, angles, right, down)
+        drawn, reach = super().draw(count, size, generator), torch.tensor(self.translate) * size
+        drawn[:, 1:] = ((2 * torch.rand(count, 2, generator=generator) - 1) * reach).round()
+        return drawn

@@ -5,15 +5,16 @@ is found by running the network (`surgery.find_classifier`), so forward always u
 head (Q3).
 """
 
+import copy
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known
 from spinal_repro.models.backbones import BACKBONES
 from spinal_repro.models.surgery import evaluation_mode, find_classifier, replace_classifier
 
@@ -54,7 +55,9 @@ class LibraryBackbone(nn.Module):
         try:
             self.num_features, self.classifier_name, own = _remove_classifier(net, image_size)
             if self.aux_modules:
-                _check_training_mode(net, image_size)
+                # the training mode, on the meta device: it needs maps of a minimal size
+                blank = torch.empty(2, 3, image_size, image_size, device="meta")
+                copy.deepcopy(net).to("meta")(blank)
         except (RuntimeError, ValueError, AssertionError) as error:
             reason = str(error).splitlines()[0].removesuffix("; give example=")
             hint = "; model.aux=false removes the auxiliary outputs" if self.aux_modules else ""
@@ -107,19 +110,6 @@ def _remove_aux_classifiers(net: nn.Module) -> tuple[list[nn.Module], list[int]]
     return modules, sizes
 
 
-def _check_training_mode(net: nn.Module, image_size: int) -> None:
-    """Run the training mode on the meta device: auxiliary outputs need maps of a minimal size."""
-    named = [*net.named_parameters(), *net.named_buffers()]
-    meta = {name: tensor.to("meta") for name, tensor in named}
-    images = torch.empty(2, 3, image_size, image_size, device="meta")
-    torch.func.functional_call(net, meta, (images,))
-
-
-def _check_name(noun: str, name: str, names: Iterable[str]) -> None:
-    if name not in set(names):
-        raise unknown(noun, name, names)
-
-
 @BACKBONES.register("torchvision")
 def torchvision_backbone(
     channels: int, image_size: int, *, name: str, aux: bool = True
@@ -128,7 +118,7 @@ def torchvision_backbone(
     with torch.device("cpu"):  # with PyTorch 2.7 this import fails on "meta"
         from torchvision import models
 
-    _check_name("torchvision model", name, models.list_models(module=models))
+    check_known("torchvision model", name, models.list_models(module=models))
     options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         options = {"aux_logits": aux, "init_weights": True}
@@ -139,7 +129,7 @@ def torchvision_backbone(
     def fetch(tag: str) -> Published:
         weights = models.get_model_weights(name)
         known = [entry.name for entry in weights]  # without DEFAULT, whose meaning changes (Q27)
-        _check_name(f"set of torchvision weights for {name}", tag, known)
+        check_known(f"set of torchvision weights for {name}", tag, known)
         chosen = weights[tag]
         tensors = dict(chosen.get_state_dict(progress=False, check_hash=True, weights_only=True))
         preset = chosen.transforms()
@@ -165,7 +155,7 @@ def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbo
         raise UserError(
             f"model.name={name} also names weights: use model.name={plain} model.pretrained={tag}"
         )
-    _check_name("timm model", name, known)
+    check_known("timm model", name, known)
     settings = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {}
     if settings is not None and settings.fixed_input_size:  # transformers, built for one size
@@ -176,7 +166,7 @@ def timm_backbone(channels: int, image_size: int, *, name: str) -> LibraryBackbo
 
     def fetch(tag: str) -> Published:
         known = [full.partition(".")[2] for full in timm.list_pretrained(f"{name}.*")]
-        _check_name(f"set of timm weights for {name}", tag, known)
+        check_known(f"set of timm weights for {name}", tag, known)
         donor = timm.create_model(f"{name}.{tag}", pretrained=True)
         return donor.state_dict(), *normalisation(donor)
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from spinal_repro.errors import UserError, unknown
+from spinal_repro.errors import UserError, check_known
 from spinal_repro.registry import Registry
 
 HEADS: Registry[nn.Module] = Registry("head")
@@ -32,8 +32,7 @@ def refuse_pretrained(in_features: int, num_classes: int) -> nn.Module:
 
 def make_activation(name: str) -> nn.Module:
     """Build an activation by its name in `ACTIVATIONS`."""
-    if name not in ACTIVATIONS:
-        raise unknown("activation", name, ACTIVATIONS)
+    check_known("activation", name, ACTIVATIONS)
     return ACTIVATIONS[name]()
 
 
