@@ -6,7 +6,7 @@ from typing import Any
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
 from spinal_repro.results.outcomes import BEST_ON_TEST, ResultGroup
-from spinal_repro.results.tables import Column
+from spinal_repro.results.tables import PERCENT, SIGNED, Column
 from spinal_repro.results.verdicts import MARGIN, RULES
 
 
@@ -62,6 +62,11 @@ def row(result: ResultGroup) -> dict[str, Any]:
 def ends(interval: tuple[float, float] | None) -> dict[str, float]:
     """Values of the columns ``low`` and ``high``, if there is an interval."""
     return {} if interval is None else {"low": interval[0], "high": interval[1]}
+
+
+def bounds(interval: tuple[float, float] | None, form: str = "+.2f") -> str:
+    """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
+    return f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
 
 
 def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
@@ -159,7 +164,6 @@ def columns(unit: str) -> tuple[Column, ...]:
     )
 
 
-PERCENT, SIGNED = number("%"), number("%", "+")
 ON_TEST = f"mean of the highest test accuracy of all epochs ({BEST_ON_TEST}), biased upwards"
 BY_VALIDATION = "mean test accuracy at the epoch selected on the validation part"
 GAIN = (

@@ -12,7 +12,7 @@ from spinal_repro.records.record import Accuracy, Record, RegressionRecord
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family, paired
 from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
-from spinal_repro.results.outcomes import ResultGroup, Run, grouped, published
+from spinal_repro.results.outcomes import ResultGroup, Run, grouped
 from spinal_repro.results.tables import Column
 from spinal_repro.results.verdicts import CHANGED
 
@@ -48,7 +48,7 @@ class Pair:
     @property
     def claimed(self) -> float | None:
         """The difference that the paper claims for these two cells, with its sign."""
-        ours, theirs = (published(side.cell).value for side in (self.spinal, self.fc))
+        ours, theirs = (side.cell.result.value for side in (self.spinal, self.fc))
         return None if ours is None or theirs is None else round(ours - theirs, 6)
 
     @property

@@ -10,6 +10,7 @@ from typing import Any
 
 from spinal_repro.io import csv_text, printable
 
+PERCENT, SIGNED, COUNT = "{:.2f}".format, "{:+.2f}".format, "{:,}".format
 FORMATS = ("table", "csv", "markdown", "latex")
 # An underscore inside a word is plain text to Markdown; at the edge of one it is not.
 MARKDOWN_SPECIAL = re.compile(r"[\\`*|\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
