@@ -6,7 +6,7 @@ from typing import Any
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
 from spinal_repro.results.outcomes import BEST_ON_TEST, ResultGroup
-from spinal_repro.results.tables import PERCENT, SIGNED, Column
+from spinal_repro.results.tables import PERCENT, SIGNED, Column, interval_columns
 from spinal_repro.results.verdicts import MARGIN, RULES
 
 
@@ -153,8 +153,7 @@ def columns(unit: str) -> tuple[Column, ...]:
         Column("mean", "Ours", "mean of that number over runs", plain),
         Column("sd", "SD", "standard deviation over seeds (n - 1)", plain),
         Column("n", "n", RUNS),
-        Column("low", "95 % from", INTERVAL, plain),
-        Column("high", "to", "upper end of that interval", plain),
+        *interval_columns(INTERVAL, "upper end of that interval", plain),
         Column("difference", "Diff", "ours minus paper", signed),
         *(accuracies if unit == "%" else ()),
         Column("margin", "Margin", MARGIN),
@@ -179,7 +178,6 @@ SELECTION = (
     Column("by_validation", "By validation", BY_VALIDATION, PERCENT),
     Column("last", "Last", "mean test accuracy after the last epoch", PERCENT),
     Column("gain", "Gain", GAIN, SIGNED),
-    Column("low", "95 % from", "lower end of the t interval of Gain", SIGNED),
-    Column("high", "to", "its upper end", SIGNED),
+    *interval_columns("lower end of the t interval of Gain", "its upper end", SIGNED),
     MARKS,
 )

@@ -214,8 +214,7 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
     images = None
     tested = [run.record.test.selected for run in pairs[0] if run.record.test]
     if len(pairs) == 1 and metric == ACCURACY and (alone := compare_images(*tested)):
-        low, high = statistics.image_interval(*alone, tested[0].count)
-        images = (100 * low, 100 * high)
+        images = statistics.image_interval(*alone, tested[0].count)
     return Comparison(first, second, paired("selected"), paired("last"), images)
 
 

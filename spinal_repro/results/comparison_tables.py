@@ -9,7 +9,7 @@ from spinal_repro.records.statistics import ALPHA, MIN_PAIRS
 from spinal_repro.results.accuracy import ends
 from spinal_repro.results.comparison import Comparison, Group, by_fold, times_as
 from spinal_repro.results.pairs import HOLM
-from spinal_repro.results.tables import COUNT, PERCENT, SIGNED, Column
+from spinal_repro.results.tables import COUNT, PERCENT, SIGNED, Column, interval_columns
 
 
 def group_row(group: Group, metric: str) -> dict[str, Any]:
@@ -70,8 +70,7 @@ def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column
         Column("group", "Head", "runs that differ in seed and fold alone"),
         Column("n", "n", "runs"),
         Column("mean", title[metric], "mean on the test part, at the selected epoch", PERCENT),
-        Column("low", "95 % from", "lower end of the 95 % t interval of the mean", PERCENT),
-        Column("high", "to", "its upper end", PERCENT),
+        *interval_columns("lower end of the 95 % t interval of the mean", "its upper end", PERCENT),
         Column("sd", "SD", "standard deviation between runs", PERCENT),
         Column("last", "Last %", "the same with the last epoch", PERCENT),
     ]
@@ -87,8 +86,7 @@ COMPARISON_COLUMNS = (
     Column("first", "Against"),
     Column("n", "n", "pairs with the same seed and images; in a cross-validation, folds"),
     Column("difference", "Difference", "mean, in percentage points", SIGNED),
-    Column("low", "95 % from", INTERVAL, SIGNED),
-    Column("high", "to", "its upper end", SIGNED),
+    *interval_columns(INTERVAL, "its upper end", SIGNED),
     Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
     Column("size", "Size", "head parameters, as a multiple of the other's", times_as),
     Column("verdict", "Verdict", "by the rule below"),

@@ -31,6 +31,11 @@ class Column:
     form: Callable[[Any], str] = str
 
 
+def interval_columns(low: str, high: str, form: Callable[[Any], str]) -> tuple[Column, Column]:
+    """The two ends of a 95 % interval, by their meanings."""
+    return Column("low", "95 % from", low, form), Column("high", "to", high, form)
+
+
 def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: str) -> str:
     """Write a table in one of `FORMATS`, without a line feed at the end; None is empty."""
     if style == "csv":
