@@ -83,6 +83,11 @@ class Cell:
         """``paper`` or ``heldout``, as published; None without configuration."""
         return None if self.config is None else str(self.config["protocol"]["name"])
 
+    @property
+    def result(self) -> Published:
+        """The published number to compare with; its value may be unknown."""
+        return self.published[0] if self.published else Published("", None, "%", "", None, "", "")
+
     def refusal(self) -> str | None:
         """Explain why ``spinal-train`` does not run the cell; None if it does."""
         if self.not_runnable:
@@ -114,7 +119,7 @@ def claimed_differences(cells: Sequence[Cell]) -> dict[str, float]:
 
     A counterpart of several cells has the smallest one.
     """
-    values = {c.name: c.published[0].value for c in cells if c.published}
+    values = {cell.name: cell.result.value for cell in cells}
     found: dict[str, float] = {}
     for cell in cells:
         names = cell.name, cell.counterpart or ""

@@ -38,8 +38,7 @@ def estimate(config: Config, timings: Timings) -> tuple[float, float]:
     ``timings`` are the seconds of an image by model and batch; measured ones are added.
     """
     recipe, dataset = config.recipe, config.dataset
-    parts = (config.model, config.head, config.input_size, recipe.batch_size)
-    key = str((*parts, dataset.outputs))
+    key = str((config.model, config.head, config.input_size, recipe.batch_size, dataset.outputs))
     if key not in timings:
         timings[key] = _measure(config)
     train, evaluate = timings[key]

@@ -30,9 +30,8 @@ def binomial_interval(correct: int, count: int, level: float = LEVEL) -> tuple[f
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     spread = share * (1 - share) / count + z * z / (4 * count * count)
     half = z * math.sqrt(spread) / (1 + z * z / count)
-    low = centre - half if correct > 0 else 0.0  # exact at 0 and 1 in spite of rounding
-    high = centre + half if correct < count else 1.0
-    return max(0.0, low), min(1.0, high)
+    # exact at 0 and 1 in spite of rounding
+    return centre - half if correct > 0 else 0.0, centre + half if correct < count else 1.0
 
 
 def deviation(values: Sequence[float]) -> float:
@@ -91,14 +90,14 @@ def mcnemar_test(only_first: int, only_second: int) -> float:
 
 
 def image_interval(only_first: int, only_second: int, count: int) -> tuple[float, float]:
-    """Interval of the accuracy of the second classifier minus that of the first, in [-1, 1].
+    """Interval, in points, of the accuracy of the second classifier minus that of the first.
 
     For a finite test set, not between seeds: Wald's interval of paired proportions with half an
     image added to each of the four counts (Agresti and Min 2005).
     """
     b, c, n = only_first + 0.5, only_second + 0.5, count + 2
     half = NormalDist().inv_cdf((1 + LEVEL) / 2) * math.sqrt(b + c - (c - b) ** 2 / n) / n
-    return max(-1.0, (c - b) / n - half), min(1.0, (c - b) / n + half)
+    return 100 * max(-1.0, (c - b) / n - half), 100 * min(1.0, (c - b) / n + half)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

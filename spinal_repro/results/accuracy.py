@@ -6,7 +6,7 @@ from typing import Any
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records import statistics
 from spinal_repro.results.outcomes import BEST_ON_TEST, ResultGroup
-from spinal_repro.results.tables import Column
+from spinal_repro.results.tables import PERCENT, SIGNED, Column, interval_columns
 from spinal_repro.results.verdicts import MARGIN, RULES
 
 
@@ -62,6 +62,11 @@ def row(result: ResultGroup) -> dict[str, Any]:
 def ends(interval: tuple[float, float] | None) -> dict[str, float]:
     """Values of the columns ``low`` and ``high``, if there is an interval."""
     return {} if interval is None else {"low": interval[0], "high": interval[1]}
+
+
+def bounds(interval: tuple[float, float] | None, form: str = "+.2f") -> str:
+    """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
+    return f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
 
 
 def selection_rows(results: Iterable[ResultGroup]) -> list[dict[str, Any]]:
@@ -148,8 +153,7 @@ def columns(unit: str) -> tuple[Column, ...]:
         Column("mean", "Ours", "mean of that number over runs", plain),
         Column("sd", "SD", "standard deviation over seeds (n - 1)", plain),
         Column("n", "n", RUNS),
-        Column("low", "95 % from", INTERVAL, plain),
-        Column("high", "to", "upper end of that interval", plain),
+        *interval_columns(INTERVAL, "upper end of that interval", plain),
         Column("difference", "Diff", "ours minus paper", signed),
         *(accuracies if unit == "%" else ()),
         Column("margin", "Margin", MARGIN),
@@ -159,7 +163,6 @@ def columns(unit: str) -> tuple[Column, ...]:
     )
 
 
-PERCENT, SIGNED = number("%"), number("%", "+")
 ON_TEST = f"mean of the highest test accuracy of all epochs ({BEST_ON_TEST}), biased upwards"
 BY_VALIDATION = "mean test accuracy at the epoch selected on the validation part"
 GAIN = (
@@ -175,7 +178,6 @@ SELECTION = (
     Column("by_validation", "By validation", BY_VALIDATION, PERCENT),
     Column("last", "Last", "mean test accuracy after the last epoch", PERCENT),
     Column("gain", "Gain", GAIN, SIGNED),
-    Column("low", "95 % from", "lower end of the t interval of Gain", SIGNED),
-    Column("high", "to", "its upper end", SIGNED),
+    *interval_columns("lower end of the t interval of Gain", "its upper end", SIGNED),
     MARKS,
 )

@@ -17,6 +17,7 @@ from spinal_repro.records import statistics
 from spinal_repro.records.record import Record, read_record
 from spinal_repro.records.statistics import Paired, as_family
 from spinal_repro.records.store import RECORD, record_files
+from spinal_repro.results.accuracy import bounds
 from spinal_repro.results.outcomes import grouped
 from spinal_repro.results.pairs import HASHES, compare_images
 
@@ -113,9 +114,7 @@ class Comparison:
     def __str__(self) -> str:
         """The answer in one sentence."""
         found = f"{self.second.label} against {self.first.label}: {self.paired.mean:+.2f} points"
-        if self.interval is not None:
-            low, high = self.interval
-            found += f", 95 % interval {low:+.2f} to {high:+.2f}"
+        found += bounds(self.interval)
         unit = "folds" if self.first.folds else "pairs" if self.paired.n > 1 else "pair"
         times = "as many" if times_as(self.size) == "1" else f"{times_as(self.size)} times the"
         return f"{found}, {self.paired.n} {unit}: {self.verdict}; its head has {times} parameters"
@@ -215,8 +214,7 @@ def _compare(first: Group, second: Group, metric: str) -> Comparison | None:
     images = None
     tested = [run.record.test.selected for run in pairs[0] if run.record.test]
     if len(pairs) == 1 and metric == ACCURACY and (alone := compare_images(*tested)):
-        low, high = statistics.image_interval(*alone, tested[0].count)
-        images = (100 * low, 100 * high)
+        images = statistics.image_interval(*alone, tested[0].count)
     return Comparison(first, second, paired("selected"), paired("last"), images)
 
 

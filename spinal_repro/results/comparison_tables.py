@@ -6,9 +6,10 @@ from typing import Any
 from spinal_repro.records import statistics
 from spinal_repro.records.metrics import TITLES
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS
+from spinal_repro.results.accuracy import ends
 from spinal_repro.results.comparison import Comparison, Group, by_fold, times_as
 from spinal_repro.results.pairs import HOLM
-from spinal_repro.results.tables import Column
+from spinal_repro.results.tables import COUNT, PERCENT, SIGNED, Column, interval_columns
 
 
 def group_row(group: Group, metric: str) -> dict[str, Any]:
@@ -17,32 +18,27 @@ def group_row(group: Group, metric: str) -> dict[str, Any]:
     values, record = [run.value(metric) for run in runs], group.first
     assert record.test is not None
     of_folds = by_fold((run.key, run.value(metric)) for run in runs) if group.folds else values
-    low, high = statistics.mean_interval(of_folds, group.overlap) or (None, None)
     found: dict[str, Any] = {
         "group": group.label,
         "n": len(runs),
         "mean": statistics.mean(values),
-        "low": low,
-        "high": high,
         "sd": statistics.deviation(values) if len(runs) > 1 else None,
         "last": statistics.mean([run.value(metric, "last") for run in runs]),
         "head_parameters": record.counts["head_parameters"],
         "seconds": statistics.mean([run.record.wall_seconds for run in runs]),
-    }
+    } | ends(statistics.mean_interval(of_folds, group.overlap))
     others = [name for name in record.test.selected.metrics or {} if name != metric]
     return found | {n: statistics.mean([run.value(n) for run in runs]) for n in others}
 
 
 def comparison_row(comparison: Comparison) -> dict[str, Any]:
     """A row of the table of comparisons."""
-    paired, (low, high) = comparison.paired, comparison.interval or (None, None)
-    return {
+    paired = comparison.paired
+    return ends(comparison.interval) | {
         "second": comparison.second.label,
         "first": comparison.first.label,
         "n": paired.n,
         "difference": paired.mean,
-        "low": low,
-        "high": high,
         "p_holm": paired.p_holm,
         "size": comparison.size,
         "verdict": comparison.verdict,
@@ -50,7 +46,6 @@ def comparison_row(comparison: Comparison) -> dict[str, Any]:
     }
 
 
-_PLAIN, _SIGNED = "{:.2f}".format, "{:+.2f}".format
 CAVEAT = (
     "The folds share training images, so their differences are not independent: interval and "
     "p-value are those of the corrected resampled t-test (Nadeau and Bengio 2003). A difference is "
@@ -74,26 +69,24 @@ def group_columns(rows: Sequence[Mapping[str, Any]], metric: str) -> list[Column
     known = [
         Column("group", "Head", "runs that differ in seed and fold alone"),
         Column("n", "n", "runs"),
-        Column("mean", title[metric], "mean on the test part, at the selected epoch", _PLAIN),
-        Column("low", "95 % from", "lower end of the 95 % t interval of the mean", _PLAIN),
-        Column("high", "to", "its upper end", _PLAIN),
-        Column("sd", "SD", "standard deviation between runs", _PLAIN),
-        Column("last", "Last %", "the same with the last epoch", _PLAIN),
+        Column("mean", title[metric], "mean on the test part, at the selected epoch", PERCENT),
+        *interval_columns("lower end of the 95 % t interval of the mean", "its upper end", PERCENT),
+        Column("sd", "SD", "standard deviation between runs", PERCENT),
+        Column("last", "Last %", "the same with the last epoch", PERCENT),
     ]
     own = {column.key for column in known} | {"head_parameters", "seconds"}
     shared = [key for key in rows[0] if key not in own and all(key in row for row in rows)]
-    known += [Column(key, title[key], "", _PLAIN) for key in shared]
-    known.append(Column("head_parameters", "Head parameters", "", "{:,}".format))
-    return [*known, Column("seconds", "Seconds", "of a run: training and evaluation", _PLAIN)]
+    known += [Column(key, title[key], "", PERCENT) for key in shared]
+    known.append(Column("head_parameters", "Head parameters", "", COUNT))
+    return [*known, Column("seconds", "Seconds", "of a run: training and evaluation", PERCENT)]
 
 
 COMPARISON_COLUMNS = (
     Column("second", "Head"),
     Column("first", "Against"),
     Column("n", "n", "pairs with the same seed and images; in a cross-validation, folds"),
-    Column("difference", "Difference", "mean, in percentage points", _SIGNED),
-    Column("low", "95 % from", INTERVAL, _SIGNED),
-    Column("high", "to", "its upper end", _SIGNED),
+    Column("difference", "Difference", "mean, in percentage points", SIGNED),
+    *interval_columns(INTERVAL, "its upper end", SIGNED),
     Column("p_holm", "Holm p", HOLM, "{:.4f}".format),
     Column("size", "Size", "head parameters, as a multiple of the other's", times_as),
     Column("verdict", "Verdict", "by the rule below"),

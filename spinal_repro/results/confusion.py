@@ -7,19 +7,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from spinal_repro.records.statistics import binomial_interval
-from spinal_repro.results.tables import Column
-
-_PERCENT = "{:.2f}".format
+from spinal_repro.results.tables import PERCENT, Column, interval_columns
 
 COLUMNS = (
     Column("class", "Class"),
     Column("images", "Images", "of this class"),
     Column("correct", "Correct", "of these"),
-    Column("recall", "Recall %", "correct predictions per image of the class", _PERCENT),
-    Column("low", "95 % from", "binomial (Wilson) interval of the recall", _PERCENT),
-    Column("high", "to", "", _PERCENT),
-    Column("precision", "Precision %", "correct per prediction of the class", _PERCENT),
-    Column("f1", "F1 %", "harmonic mean of recall and precision", _PERCENT),
+    Column("recall", "Recall %", "correct predictions per image of the class", PERCENT),
+    *interval_columns("binomial (Wilson) interval of the recall", "", PERCENT),
+    Column("precision", "Precision %", "correct per prediction of the class", PERCENT),
+    Column("f1", "F1 %", "harmonic mean of recall and precision", PERCENT),
 )
 
 

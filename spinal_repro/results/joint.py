@@ -8,7 +8,7 @@ import numpy as np
 from spinal_repro.results import accuracy
 from spinal_repro.results.outcomes import grouped
 from spinal_repro.results.pairs import SIDES, Pair
-from spinal_repro.results.tables import Column
+from spinal_repro.results.tables import PERCENT, SIGNED, Column, interval_columns
 
 MIN_SEEDS = 3  # of a pair
 
@@ -99,10 +99,9 @@ COLUMNS = (
     Column("k", "k", "number of data sets"),
     Column("n", "n", "pairs of runs"),
     *(Column(vote, vote.capitalize(), VOTES) for vote in SIDES.values()),
-    Column("difference", "Mean", "mean difference in percentage points", accuracy.SIGNED),
-    Column("low", "95 % from", EFFECTS, accuracy.SIGNED),
-    Column("high", "to", "upper end of that interval", accuracy.SIGNED),
-    Column("tau", "tau", "SD of the true difference between data sets", accuracy.PERCENT),
+    Column("difference", "Mean", "mean difference in percentage points", SIGNED),
+    *interval_columns(EFFECTS, "upper end of that interval", SIGNED),
+    Column("tau", "tau", "SD of the true difference between data sets", PERCENT),
     Column("p", "Wilcoxon p", WILCOXON, "{:.4f}".format),
     Column("wins", "P(better) %", "of seeds, a tie as half; mean over data sets", "{:.0f}".format),
 )

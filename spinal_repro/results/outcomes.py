@@ -61,15 +61,9 @@ class Run:
 
     def tested(self, metric: str) -> Accuracy | None:
         """Counts of test images at the epoch of a metric; None for the regression."""
-        test = self.record.test if isinstance(self.record, Record) else None
-        if test is None:
+        if not isinstance(self.record, Record) or self.record.test is None:
             return None
-        return test.last if metric == LAST else test.selected
-
-
-def published(cell: Cell) -> Published:
-    """Return the published number to compare with; its value may be unknown."""
-    return cell.published[0] if cell.published else Published("", None, "%", "", None, "", "")
+        return self.record.test.last if metric == LAST else self.record.test.selected
 
 
 @dataclass(frozen=True)
@@ -86,7 +80,7 @@ class ResultGroup:
 
     @property
     def published(self) -> Published:
-        return published(self.cell)
+        return self.cell.result
 
     @functools.cached_property
     def reported_metric(self) -> str:

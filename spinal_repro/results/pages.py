@@ -209,7 +209,7 @@ def _front_row(result: ResultGroup, index: ResultsIndex) -> dict[str, Any]:
     return {**accuracy.row(result), **index.counts.get(result.cell.name, {}), **found}
 
 
-_PLAIN, _COUNT = "{:.2f}".format, "{:,}".format
+_PLAIN, _SIGNED, _COUNT = "{:.2f}".format, "{:+.2f}".format, "{:,}".format
 _HEAD_MULT = "multiplications of the head for one image"
 FRONT = (
     Column("title", "Cell"),
@@ -222,7 +222,6 @@ FRONT = (
     Column("head_parameters", "Head params", "trainable parameters of the head", _COUNT),
     Column("head_multiplications", "Head mult", _HEAD_MULT, _COUNT),
 )
-_SIGNED = "{:+.2f}".format
 FRONT_PAIRS = (
     Column("title", "Comparison"),
     Column("fc", "Other", "mean test accuracy with the other head", _PLAIN),

@@ -12,8 +12,8 @@ from spinal_repro.records.record import Accuracy, Record, RegressionRecord
 from spinal_repro.records.statistics import ALPHA, MIN_PAIRS, Paired, as_family, paired
 from spinal_repro.results import accuracy
 from spinal_repro.results.cells import regression_runs
-from spinal_repro.results.outcomes import ResultGroup, Run, grouped, published
-from spinal_repro.results.tables import Column
+from spinal_repro.results.outcomes import ResultGroup, Run, grouped
+from spinal_repro.results.tables import Column, interval_columns
 from spinal_repro.results.verdicts import CHANGED
 
 BETTER, WORSE, OPEN = "better", "worse", "inconclusive"
@@ -48,7 +48,7 @@ class Pair:
     @property
     def claimed(self) -> float | None:
         """The difference that the paper claims for these two cells, with its sign."""
-        ours, theirs = (published(side.cell).value for side in (self.spinal, self.fc))
+        ours, theirs = (side.cell.result.value for side in (self.spinal, self.fc))
         return None if ours is None or theirs is None else round(ours - theirs, 6)
 
     @property
@@ -62,8 +62,7 @@ class Pair:
         if (found := self.comparison.interval) or not self.images:
             return found
         fc, spinal = (round(statistics.mean(side)) for side in zip(*self.images, strict=True))
-        low, high = statistics.image_interval(fc, spinal, self.test_images)
-        return 100 * low, 100 * high
+        return statistics.image_interval(fc, spinal, self.test_images)
 
     @property
     def verdict(self) -> str:
@@ -207,8 +206,7 @@ COLUMNS = (
     Column("spinal", "Ours", "mean of the cell over those seeds", _PLAIN),
     Column("claimed", "Claimed", "published difference of the two cells", _SIGNED),
     Column("difference", "Diff", "mean of the cell minus the other, seed by seed", _SIGNED),
-    Column("low", "95 % from", INTERVAL, _SIGNED),
-    Column("high", "to", "its upper end", _SIGNED),
+    *interval_columns(INTERVAL, "its upper end", _SIGNED),
     Column("share", "Higher in %", SHARE, "{:.0f}".format),
     Column("p", "p", FLIPS, "{:.4f}".format),
     Column("p_holm", "Holm p", HOLM, "{:.4f}".format),

@@ -13,9 +13,9 @@ def published() -> dict[tuple[str, str, int], float]:
     """The 16 numbers of Table I, by net, function and epochs, as mean square errors."""
     found = {}
     for cell in load_cells("regression"):
-        assert cell.regression is not None and cell.published[0].value is not None, cell.name
+        assert cell.regression is not None and cell.result.value is not None, cell.name
         key = cell.regression["net"], cell.regression["function"], cell.regression["epochs"]
-        found[key] = cell.published[0].value * UNIT
+        found[key] = cell.result.value * UNIT
     return found
 
 

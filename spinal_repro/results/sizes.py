@@ -7,7 +7,7 @@ from spinal_repro.paper.cells import Cell
 from spinal_repro.records.record import Record
 from spinal_repro.results.accuracy import CELL_COLUMNS, who
 from spinal_repro.results.outcomes import ResultGroup
-from spinal_repro.results.tables import Column
+from spinal_repro.results.tables import COUNT, SIGNED, Column
 
 Counts = Mapping[str, Any]
 COMPARED = ("head_parameters", "total_parameters", "head_multiplications", "total_multiplications")
@@ -47,20 +47,19 @@ def compare(counts: Counts, base: Counts | None) -> dict[str, Any]:
     return {**counts, **changes}
 
 
-_COUNT, _PERCENT = "{:,}".format, "{:+.2f}".format
 _CHANGE = "change in percent against the fully connected cell, where there is one"
 _EXECUTED = "multiplications of the head for one image; a layer called twice counts twice"
 
 COUNTS = (
-    Column("body_parameters", "Body params", "trainable parameters of the backbone", _COUNT),
-    Column("head_parameters", "Head params", "trainable parameters of the head", _COUNT),
-    Column("head_parameters_change", "vs FC %", _CHANGE, _PERCENT),
-    Column("total_parameters", "Total params", "both together", _COUNT),
-    Column("total_parameters_change", "vs FC %", _CHANGE, _PERCENT),
-    Column("head_multiplications", "Head mult", _EXECUTED, _COUNT),
-    Column("head_multiplications_change", "vs FC %", _CHANGE, _PERCENT),
-    Column("total_multiplications", "Total mult", "with those of the backbone", _COUNT),
-    Column("total_multiplications_change", "vs FC %", _CHANGE, _PERCENT),
+    Column("body_parameters", "Body params", "trainable parameters of the backbone", COUNT),
+    Column("head_parameters", "Head params", "trainable parameters of the head", COUNT),
+    Column("head_parameters_change", "vs FC %", _CHANGE, SIGNED),
+    Column("total_parameters", "Total params", "both together", COUNT),
+    Column("total_parameters_change", "vs FC %", _CHANGE, SIGNED),
+    Column("head_multiplications", "Head mult", _EXECUTED, COUNT),
+    Column("head_multiplications_change", "vs FC %", _CHANGE, SIGNED),
+    Column("total_multiplications", "Total mult", "with those of the backbone", COUNT),
+    Column("total_multiplications_change", "vs FC %", _CHANGE, SIGNED),
     Column("head_activations", "Activations", "hidden units of the head, logits not counted"),
 )
 COLUMNS = (

@@ -10,6 +10,7 @@ from typing import Any
 
 from spinal_repro.io import csv_text, printable
 
+PERCENT, SIGNED, COUNT = "{:.2f}".format, "{:+.2f}".format, "{:,}".format
 FORMATS = ("table", "csv", "markdown", "latex")
 # An underscore inside a word is plain text to Markdown; at the edge of one it is not.
 MARKDOWN_SPECIAL = re.compile(r"[\\`*|\[\]~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -28,6 +29,11 @@ class Column:
     title: str
     meaning: str = ""  # for the line below the table
     form: Callable[[Any], str] = str
+
+
+def interval_columns(low: str, high: str, form: Callable[[Any], str]) -> tuple[Column, Column]:
+    """The two ends of a 95 % interval, by their meanings."""
+    return Column("low", "95 % from", low, form), Column("high", "to", high, form)
 
 
 def render(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]], style: str) -> str:

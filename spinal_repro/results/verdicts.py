@@ -62,8 +62,8 @@ class Margin:
 def margin(cell: Cell, claimed: float | None) -> Margin:
     """The margin of a cell's published value; ``claimed`` as in `Margin`."""
     largest = tables()[cell.table].margin
-    if cell.published and cell.published[0].unit != "%":
-        largest = MARGIN_RELATIVE * (cell.published[0].value or 0.0)
+    if cell.result.unit != "%":
+        largest = MARGIN_RELATIVE * (cell.result.value or 0.0)
     if claimed is None:
         return Margin(largest)
     return Margin(min(claimed / 2, largest), claimed, resolution(cell))
@@ -74,7 +74,7 @@ def resolution(cell: Cell) -> float:
 
     0 without a number of test images.
     """
-    value = cell.published[0].value if cell.published else None
+    value = cell.result.value
     images = find_entry(cell.data).sizes["test"] if cell.data else None
     if value is None or images is None:
         return 0.0

@@ -32,9 +32,8 @@ def share(
 
     Returns the CPU threads of each job, and for each concurrent job its ``CUDA_VISIBLE_DEVICES``.
     """
-    at_once = len(devices) or max(1, cores // (runtime.threads or 1))
-    if isinstance(runtime.jobs, int):
-        at_once = runtime.jobs
+    fitting = len(devices) or cores // (runtime.threads or 1)
+    at_once = runtime.jobs if isinstance(runtime.jobs, int) else fitting
     at_once = max(1, min(count, at_once))
     slots = [devices[slot % len(devices)] if devices else None for slot in range(at_once)]
     return runtime.threads or max(1, cores // at_once), slots

@@ -59,8 +59,7 @@ class TensorBoard:
             self._text(path.stem, json.loads(path.read_text()))
 
     def close(self, outcome: Mapping[str, float] | None) -> None:
-        for name, value in (outcome or {}).items():
-            self._writer.add_scalar(name, value, self._step)
+        self.log(self._step, outcome or {})
         self._writer.close()
 
     def _text(self, name: str, value: object) -> None:

@@ -100,7 +100,7 @@ def test_other_recipes_or_other_data_are_no_pair():
 def test_images_are_compared_where_the_records_keep_them():
     """Their interval is shown for few pairs and for equal differences, the t interval for none."""
     wrong = {"fc": slice(0, 200), "spinal": slice(150, 250)}
-    ends = 100 * np.array(image_interval(50, 150, 10_000))
+    ends = np.array(image_interval(50, 150, 10_000))
     for differences in ([100], [90, 110], [100] * 7):
         (pair,) = paired(gains(*differences, wrong=wrong))
         assert set(pair.images) == {(50, 150)}

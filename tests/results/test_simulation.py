@@ -86,7 +86,7 @@ def test_the_interval_of_images_holds_the_difference_of_two_networks(generator, 
     counts = generator.multinomial(500, [first, second, 1 - first - second], REPEATS)
     held = 0
     for b, c, _ in counts.tolist():
-        low, high = image_interval(b, c, 500)
+        low, high = np.array(image_interval(b, c, 500)) / 100
         held += low <= second - first <= high and low < high
     assert held / REPEATS > 0.92  # approximate: least for few images of one network alone
 

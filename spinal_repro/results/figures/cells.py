@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from spinal_repro.results.figures import common
 from spinal_repro.results.figures.common import Row
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import PAPER, grouped, published
+from spinal_repro.results.outcomes import PAPER, grouped
 from spinal_repro.results.pairs import BETTER, WORSE, Pair
 
 SIZES = (0.5, 2.0, 8.0, 100.0)  # of effects, up to so many percentage points
@@ -69,7 +69,7 @@ def _effects(index: ResultsIndex) -> list[Effect]:
     for key, row in ours.items():
         if key not in others.values():  # those are drawn with the cells compared with them
             other = index.cells.get(others[key][0])
-            said = [row.of.published.value, published(other).value if other else None]
+            said = [row.of.published.value, other.result.value if other else None]
             claimed = [said[0] - said[1]] if said[0] is not None and said[1] is not None else []
             both = [ours[k] for k in (others[key], key) if k in ours]
             found.append(Effect(both, pairs.get(key, []), claimed))

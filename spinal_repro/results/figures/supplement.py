@@ -10,7 +10,7 @@ from spinal_repro.config.compose import config_dir
 from spinal_repro.paper.cells import Cell, load_cells
 from spinal_repro.results.figures import common
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import PAPER, published
+from spinal_repro.results.outcomes import PAPER
 from spinal_repro.results.rules.epochs import Curve, curves
 
 LABELS = {"accuracy": "Test accuracy, %", "loss": "Test loss"}
@@ -90,10 +90,10 @@ def summary(index: ResultsIndex) -> Figure | None:
     our best mean, where a network was run as published; it is named on the left, and not always
     the network of the published number.
     """
-    rows = [c for c in index.cells.values() if c.reference is not None and published(c).value]
+    rows = [c for c in index.cells.values() if c.reference is not None and c.result.value]
     if not rows:
         return None
-    rows.sort(key=lambda cell: -(published(cell).value or 0))
+    rows.sort(key=lambda cell: -(cell.result.value or 0))
     ran = [[r for n in c.best_of for r in index.runs(n, PAPER) if not r.differences] for c in rows]
     ours = [max(results, key=lambda result: result.mean, default=None) for results in ran]
     names = [
@@ -103,7 +103,7 @@ def summary(index: ResultsIndex) -> Figure | None:
     figure, axes = common.new_figure(common.height(names) + 1.2)
     panel = axes[0][0]
     for place, cell, run in zip(common.name_rows(panel, names), rows, ours, strict=True):
-        best, reference = (said.value or 0.0 for said in (published(cell), cell.reference) if said)
+        best, reference = (said.value or 0.0 for said in (cell.result, cell.reference) if said)
         errors = _error(best), _error(reference)
         panel.plot(errors, [place, place], color=common.GREY, linewidth=1)
         panel.plot(errors[0], place, **common.PUBLISHED)

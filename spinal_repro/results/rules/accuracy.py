@@ -9,9 +9,9 @@ from spinal_repro.data.catalog import find_entry
 from spinal_repro.errors import UserError
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records.statistics import binomial_interval, mean_interval
+from spinal_repro.results.accuracy import bounds
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.joint import describe
-from spinal_repro.results.outcomes import published
 from spinal_repro.results.rules import common
 from spinal_repro.results.rules.common import RULES, Judgement, Verdict
 from spinal_repro.results.verdicts import rounding
@@ -134,7 +134,7 @@ def above_reference(findings: ResultsIndex, *, cell: str, only: str = "*") -> Ju
 def _lead(findings: ResultsIndex, row: Cell) -> tuple[float, float, float, str]:
     """Reference of a row of the summary, how far it may be off, the published lead, and a text."""
     cells = (row, *map(findings.cell, row.best_of))
-    ours = [value for of in cells if (value := published(of).value)]
+    ours = [value for of in cells if (value := of.result.value)]
     if not ours or row.reference is None or row.reference.value is None:
         raise UserError(f"the cell {row.name} has no published number and reference to compare")
     reference, confidence = row.reference.value, row.reference.confidence
@@ -157,7 +157,7 @@ def _best_run(findings: ResultsIndex, name: str, reference: float, unsure: float
     verdict = Verdict.of(bool(decides and above), decides and below)
     text = (
         f"{title}: best of {found.n} runs {best:.2f}, {best - reference:+.2f}; mean "
-        f"{found.mean:.2f}, {found.mean - reference:+.2f}{common.bounds(interval, '.2f')}"
+        f"{found.mean:.2f}, {found.mean - reference:+.2f}{bounds(interval, '.2f')}"
         f"{common.describe_change(found)}"
     )
     return Judgement(verdict, text, found.n, found.change)

@@ -7,12 +7,10 @@ from enum import StrEnum
 from spinal_repro.paper.cells import Cell
 from spinal_repro.records.statistics import Paired, mean
 from spinal_repro.registry import Registry
-from spinal_repro.results.accuracy import decimals
+from spinal_repro.results.accuracy import bounds, decimals
 from spinal_repro.results.findings import ResultsIndex
-from spinal_repro.results.outcomes import ResultGroup, published
+from spinal_repro.results.outcomes import ResultGroup
 from spinal_repro.results.pairs import Pair
-
-Interval = tuple[float, float]
 
 
 class Verdict(StrEnum):
@@ -58,11 +56,6 @@ def by_side(comparison: Paired, above: float = 0.0, sign: int = 1) -> Verdict:
     """Verdict on "the mean gain is more than ``above``"; with ``sign`` -1 less is a gain."""
     side = sign * comparison.side(sign * above)
     return Verdict.of(side > 0, side < 0)
-
-
-def bounds(interval: Interval | None, form: str = "+.2f") -> str:
-    """``, 95 % interval -1.00 to +1.00``; empty without an interval."""
-    return f", 95 % interval {interval[0]:{form}} to {interval[1]:{form}}" if interval else ""
 
 
 def strength(comparison: Paired, claimed: float | None = None) -> str:
@@ -121,7 +114,7 @@ def _why_not_compared(findings: ResultsIndex, cell: Cell) -> str:
     assert cell.counterpart is not None
     sides = cell, findings.cell(cell.counterpart)
     ran = [side.title for side in sides if findings.runs(side.name)]
-    ours, theirs = (published(side).value for side in sides)
+    ours, theirs = (side.result.value for side in sides)
     if (why := not_run(*sides)) != Verdict.NOT_RUN:
         return why
     if len(ran) == 1:

@@ -66,11 +66,9 @@ def counts(
     met = all(
         fewer > 0 if given is None else abs(value - given) <= unit for value, given, unit in each
     )
-    evidence = [_change(*found, quantity)]
-    for name in also or ():
-        if (more := _counts(findings, against, cell, name)) is not None:
-            evidence.append(_change(*more, name))
-    return Judgement(Verdict.of(met, not met), "; ".join(evidence))
+    named = ((name, _counts(findings, against, cell, name)) for name in (quantity, *(also or ())))
+    evidence = "; ".join(_change(*pair, name) for name, pair in named if pair is not None)
+    return Judgement(Verdict.of(met, not met), evidence)
 
 
 def _architectures(

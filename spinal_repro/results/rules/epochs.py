@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from spinal_repro.records.record import AnyRecord, GradientRecord, Record
 from spinal_repro.records.statistics import Paired, as_family, mean, paired
+from spinal_repro.results.accuracy import bounds
 from spinal_repro.results.findings import ResultsIndex
 from spinal_repro.results.outcomes import PAPER
 from spinal_repro.results.rules import common
@@ -80,7 +81,7 @@ def above_early(
         texts.append(
             f"over the first {ran} epochs {mean(ours):{form}} against {mean(theirs):{form}} "
             f"({n} pairs): difference {found.mean:+{form}}"
-            f"{common.bounds(found.interval, '+' + form)}"
+            f"{bounds(found.interval, '+' + form)}"
         )
     evidence = f"{quantity} {texts[1]}{common.strength(found)}; {texts[0]}"
     verdict = common.by_side(found, sign=-1 if quantity == "loss" else 1)
@@ -106,7 +107,7 @@ def sooner(findings: ResultsIndex, *, cells: list[str], level: float, epochs: in
     evidence = (
         f"{level:g} % reached after {mean(first):.2f} epochs against {mean(second):.2f} "
         f"(means of {n} paired runs): {found.mean:+.2f} epochs sooner"
-        f"{common.bounds(found.interval)}{common.strength(found)}"
+        f"{bounds(found.interval)}{common.strength(found)}"
     )
     everyone = max(*first, *second) <= ran
     return _by_curves(common.by_side(found), evidence, n, ran, ran if everyone else epochs)
