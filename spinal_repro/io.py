@@ -185,6 +185,8 @@ def ignore_broken_pipe() -> None:
 
 def printable(text: str, keep: str = "") -> str:
     r"""Escape control characters (``\x1b``), other than those to keep."""
+    if text.isprintable():  # most texts; the report has many
+        return text
     return "".join(c if c.isprintable() or c in keep else repr(c)[1:-1] for c in text)
 
 
