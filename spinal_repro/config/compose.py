@@ -7,12 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.config_store import ConfigStore
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Quote, QuotedString
-from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -40,6 +34,8 @@ def config_dir() -> Path:
 
 def version_base() -> dict[str, Any]:
     """The argument ``version_base``, for Hydra 1.3 alone."""
+    import hydra
+
     return {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
 
 
@@ -73,6 +69,8 @@ def short_choices() -> dict[str, dict[str, Any]]:
 
 
 def _store(group: str, name: str, node: dict[str, Any]) -> None:
+    from hydra.core.config_store import ConfigStore
+
     ConfigStore.instance().store(group=group, name=name, node=node, provider=SHORT)
 
 
@@ -104,6 +102,10 @@ def as_typed(override: str) -> str:
 
 def _read_as_text(value: str) -> bool:
     """Whether Hydra reads a value, or every value of a sweep, as text or null."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+    from hydra.errors import HydraException
+
     try:
         found = OverridesParser.create().parse_override(f"x={value}").value()
     except HydraException:
@@ -113,6 +115,8 @@ def _read_as_text(value: str) -> bool:
 
 
 def _quoted(text: str) -> str:
+    from hydra.core.override_parser.types import Quote, QuotedString
+
     return QuotedString(text, Quote.single).with_quotes()
 
 
@@ -141,6 +145,9 @@ def compose(overrides: Sequence[str] = (), *extra_dirs: Path | None) -> Config:
 
 def compose_raw(overrides: Sequence[str], *extra_dirs: Path | None) -> DictConfig:
     """Compose with Hydra alone, without checks."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
     full = [*prepare(overrides, extra_dirs), *search_path(extra_dirs)]
     with hydra_errors(extra_dirs):
         if GlobalHydra.instance().is_initialized():
@@ -152,6 +159,8 @@ def compose_raw(overrides: Sequence[str], *extra_dirs: Path | None) -> DictConfi
 @contextmanager
 def hydra_errors(folders: Iterable[Path | None] = ()) -> Iterator[None]:
     """Raise errors of Hydra as `UserError`; name the file in ``folders`` that is not UTF-8."""
+    from hydra.errors import HydraException
+
     try:
         yield
     except UnicodeDecodeError:
